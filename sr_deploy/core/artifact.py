@@ -1,0 +1,131 @@
+"""Files that are whole or not there at all: hashes, atomic writes, JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator
+
+from sr_deploy.core.errors import BadInput, DiskFull, EnvironmentFault, UsageError
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def explained_write_errors(target: Path) -> Iterator[None]:
+    """Turn the system's write errors into ours, naming ``target``.
+
+    Raises:
+        DiskFull: no space or quota left.
+        EnvironmentFault: not allowed to write, or not a place that can be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DiskFull(
+                f"no space left while writing {target}",
+                "room for the whole file",
+                "free some space or choose another folder; what was there before is unchanged",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+            raise EnvironmentFault(f"cannot write {target}: {error.strerror}", "a writable place") from error
+        raise
+
+
+@contextlib.contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``target``; move it there when the block ends well, remove it otherwise.
+
+    Example:
+        >>> with atomic_file(Path("a.json")) as temporary:
+        ...     temporary.write_text("{}")
+    """
+    target = Path(target)
+    with explained_write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=str(target.parent), prefix=f".{target.name}.", suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with open(temporary, "rb") as stream:
+                os.fsync(stream.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            os.replace(temporary, target)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+@contextlib.contextmanager
+def atomic_folder(target: Path, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside ``target``; it becomes ``target`` when the block ends well, else it is removed.
+
+    Args:
+        target: the folder to make.
+        force: replace an existing folder; without it an existing one is an error. The old one stays until the
+            new one is complete.
+
+    Raises:
+        UsageError: the target exists and ``force`` is False.
+    """
+    target = Path(os.path.abspath(str(target)))
+    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target} exists already", "a new folder", "choose another -o, or replace it with --force")
+    with explained_write_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=str(target.parent), prefix=f".{target.name}."))
+        try:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o777 & ~umask)
+            if target.exists():
+                retired = Path(tempfile.mkdtemp(dir=str(target.parent), prefix=f".{target.name}.old."))
+                os.replace(target, retired / "old")
+                os.replace(temporary, target)
+                shutil.rmtree(retired)
+            else:
+                os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically, with a final newline."""
+    with atomic_file(target) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        what: how an error calls it, for example "deployment manifest".
+
+    Raises:
+        BadInput: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"cannot read the {what} {path}: {error.strerror}", f"a {what}") from error
+    except ValueError as error:
+        raise BadInput(f"{path} is not a {what}: {error}", "valid JSON", "make it again") from error

@@ -1,0 +1,81 @@
+"""What a graph takes and gives: the one description of colour order, value range, layout and sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+from sr_deploy.core.errors import BadImage, UsageError
+
+#: Height and width in pixels.
+Size = Tuple[int, int]
+
+
+@dataclass(frozen=True)
+class IOContract:
+    """The tensors at the two ends of a graph.
+
+    Attributes:
+        value_range: the value of white, 1.0 or 255.0; black is 0.
+        colour: order of the three channels.
+        layout: axis order; the batch is 1.
+        dtype: element type of both tensors.
+        clamped: True when the graph itself limits its output to ``0…value_range``.
+        input_name, output_name: tensor names in the graph.
+    """
+
+    value_range: float
+    colour: str = "RGB"
+    layout: str = "NCHW"
+    dtype: str = "float32"
+    clamped: bool = True
+    input_name: str = "lr"
+    output_name: str = "sr"
+
+
+@dataclass(frozen=True)
+class SizeRules:
+    """Which input sizes a network takes.
+
+    Attributes:
+        minimum: smallest height and width, pixels.
+        multiple: height and width must be multiples of this (1: any).
+    """
+
+    minimum: int = 1
+    multiple: int = 1
+
+    def check(self, size: Size) -> None:
+        """Raise BadImage, naming the rule, when ``size`` (height, width) breaks it."""
+        height, width = size
+        if height < self.minimum or width < self.minimum:
+            raise BadImage(
+                f"an input of {height}x{width} is too small for this network",
+                f"at least {self.minimum}x{self.minimum}",
+                "pad the picture, or choose a larger size",
+            )
+        if height % self.multiple or width % self.multiple:
+            raise BadImage(
+                f"an input of {height}x{width} does not fit this network",
+                f"height and width that are multiples of {self.multiple}",
+                "pad or crop the picture",
+            )
+
+
+def parse_size(text: str) -> Size:
+    """Turn ``"720x1280"`` into (720, 1280) and ``"144"`` into (144, 144). Height comes first.
+
+    Raises:
+        UsageError: not of that form, or not positive.
+    """
+    parts = text.lower().split("x")
+    if len(parts) == 1:
+        parts = parts * 2
+    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        raise UsageError(f"{text!r} is not a size", "HxW in pixels, height first, such as 720x1280, or one number for a square")
+    return int(parts[0]), int(parts[1])
+
+
+def format_size(size: Size) -> str:
+    """The text form of a (height, width) pair: ``"720x1280"``."""
+    return f"{size[0]}x{size[1]}"

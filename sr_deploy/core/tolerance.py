@@ -1,0 +1,52 @@
+"""How different two results may be, named once and used by the product and its tests.
+
+All differences of pictures are in 8-bit steps: the value range of the network is scaled to 0…255 first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A bound on the largest absolute difference between two pictures.
+
+    Attributes:
+        name: how messages call it.
+        steps: largest allowed difference, in 8-bit steps (of 255).
+    """
+
+    name: str
+    steps: float
+
+
+#: PyTorch against the published code's output.
+TORCH_FP32 = Tolerance("PyTorch float32", 0.01)
+#: An exported FP32 graph in any runtime against PyTorch.
+GRAPH_FP32 = Tolerance("graph float32", 0.05)
+
+#: A folded block against the block it replaces, in float64: largest difference over the largest output magnitude.
+FOLD_FLOAT64_RELATIVE = 1e-9
+#: The same in float32, border included; also for the whole network.
+FOLD_FLOAT32_RELATIVE = 1e-5
+
+
+def largest_difference(a: np.ndarray, b: np.ndarray, value_range: float) -> float:
+    """Largest absolute difference of two pictures in 8-bit steps; NaN anywhere gives infinity.
+
+    Args:
+        a, b: arrays of one shape, in ``0…value_range`` (values outside count as they are).
+        value_range: the value that white has, 1.0 or 255.0.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"shapes differ: {a.shape} and {b.shape}")
+    difference = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
+    if not np.isfinite(difference).all():
+        return float("inf")
+    return float(difference.max() * 255.0 / value_range)

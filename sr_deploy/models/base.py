@@ -1,0 +1,77 @@
+"""What a loaded network is, and what an architecture file provides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+
+import torch
+
+from sr_deploy.core.contract import SizeRules
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Values that no checkpoint stores; the user gives them.
+
+    Attributes:
+        scale: output size over input size, where keys and shapes leave it open.
+        lora_alpha: LoRA's alpha: a number for all layers, or a multiple of each layer's rank such as "2r".
+        res_scale: EDSR's residual scaling.
+    """
+
+    scale: Optional[int] = None
+    lora_alpha: Optional[str] = None
+    res_scale: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network with its weights, ready to run, exactly as it was trained.
+
+    Attributes:
+        module: in eval mode, float32, on the CPU. Takes (N, 3, H, W) RGB in ``0…value_range`` and gives
+            (N, 3, scale·H, scale·W) in the same range, for every H and W that ``sizes`` allows. The output may leave
+            the range; the exporter clamps it.
+        architecture: the registry's name, for example "EFDN".
+        form: "training" when the file holds branches that folding removes, else "folded".
+        scale: output size over input size.
+        value_range: the value of white at both ends, 1.0 or 255.0.
+        sizes: the input sizes it takes.
+        hyperparameters: widths, depths and the like, found from keys and shapes, or given (``Asked``).
+        parameters: number of weights as published counts them: those the forward pass uses, in the checkpoint's form.
+        notes: what the user should know: dead weights, switched-off observers, a stale stored fold.
+    """
+
+    module: torch.nn.Module
+    architecture: str
+    form: str
+    scale: int
+    value_range: float
+    sizes: SizeRules = field(default_factory=SizeRules)
+    hyperparameters: Dict[str, Any] = field(default_factory=dict)
+    parameters: int = 0
+    notes: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One row of the registry.
+
+    Attributes:
+        name: as users write it after ``--arch``.
+        detect: True when these keys and shapes are this architecture's. Cheap, never raises.
+        load: builds the network and loads the tensors strictly. Raises BadCheckpoint (missing or unexpected keys,
+            wrong shapes, each named) or UsageError (a value of ``Asked`` is needed or does not fit).
+        signature: a few keys (no regular expressions) that this architecture's files have, used to name the nearest
+            architecture when nothing is detected.
+        about: one line for the README's table and for ``--help``.
+    """
+
+    name: str
+    detect: Callable[[Tensors], bool]
+    load: Callable[[Tensors, Asked], LoadedModel]
+    signature: Tuple[str, ...]
+    about: str

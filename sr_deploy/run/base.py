@@ -1,0 +1,63 @@
+"""The protocol that every runtime follows, so that run, verify and bench are written once."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Protocol
+
+import numpy as np
+
+from sr_deploy.core.contract import Size
+
+
+class Runner(Protocol):
+    """One loaded graph or engine on one device. State lives here and nowhere else.
+
+    The life of a runner: ``prepare`` a size, then any number of ``upload``, ``compute``, ``synchronize``,
+    ``download``; ``prepare`` again for another size; ``close`` at the end.
+    """
+
+    #: "onnxruntime", "tensorrt", "tensorrt-rtx", "torch" or "fake".
+    runtime: str
+    #: The device's name as people know it, for example "NVIDIA H200" or the CPU's model name.
+    device: str
+
+    def prepare(self, size: Size) -> None:
+        """Make buffers for an input of ``size`` (height, width).
+
+        Raises:
+            BadInput: this graph or engine does not take the size; the message names what it takes.
+        """
+
+    def upload(self, lr: np.ndarray) -> None:
+        """Bring the input, float32 (1, 3, H, W) in the contract's value range, to the device."""
+
+    def compute(self) -> None:
+        """Run the network once on what was uploaded. May return before the device is done."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished all that was asked."""
+
+    def download(self) -> np.ndarray:
+        """The result, float32 (1, 3, scale·H, scale·W), a new array on the host. Synchronizes."""
+
+    def describe(self) -> Dict[str, Any]:
+        """Runtime version, provider, threads, precision: what a record must carry to be repeatable."""
+
+    def close(self) -> None:
+        """Free device memory and handles. Calling it twice is allowed."""
+
+
+def upscale(runner: Runner, lr: np.ndarray) -> np.ndarray:
+    """One picture through a runner.
+
+    Args:
+        runner: any runtime.
+        lr: float32 (1, 3, H, W) in the contract's value range.
+
+    Returns:
+        float32 (1, 3, scale·H, scale·W).
+    """
+    runner.prepare((lr.shape[2], lr.shape[3]))
+    runner.upload(lr)
+    runner.compute()
+    return runner.download()
