@@ -1,0 +1,1 @@
+"""The networks as trained, one file per architecture, branches and all."""
