@@ -1,0 +1,45 @@
+"""A dynamic graph with its input fixed: shapes become constants, and what follows from them is computed once."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import onnx
+
+from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.errors import BadDeployment
+
+
+def static_graph(path: Path, size: Size) -> onnx.ModelProto:
+    """The graph in ``path`` for one input size, with everything that depends only on the size folded into constants.
+
+    Args:
+        path: an ONNX file with one input (1, 3, H, W), dynamic or already of this size.
+        size: height and width.
+
+    Raises:
+        BadDeployment: the graph is fixed to another size.
+    """
+    from polygraphy.backend.onnx import fold_constants
+    from polygraphy.logger import G_LOGGER
+
+    model = onnx.load(str(path))
+    if len(model.graph.input) != 1 or len(model.graph.input[0].type.tensor_type.shape.dim) != 4:
+        raise BadDeployment(f"{path} does not take one picture", "one input of shape (1, 3, height, width)")
+    dims = model.graph.input[0].type.tensor_type.shape.dim
+    for dim, value in zip(dims, (1, 3, *size)):
+        if dim.HasField("dim_value") and dim.dim_value != value:
+            have = "x".join(str(d.dim_value or d.dim_param) for d in dims)
+            raise BadDeployment(
+                f"{path} takes an input of {have}, not 1x3x{format_size(size)}",
+                "a dynamic graph, or one of this size",
+                f"export it with --dynamic or --size {format_size(size)}",
+            )
+        dim.dim_value = value
+    for output in model.graph.output:
+        for dim in output.type.tensor_type.shape.dim:
+            dim.Clear()
+    del model.graph.value_info[:]
+    with G_LOGGER.verbosity(logging.CRITICAL):
+        return fold_constants(model, allow_onnxruntime_shape_inference=False)

@@ -1,0 +1,220 @@
+"""checkpoint → model → folded model → ONNX graph → deployment, each step proved."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Dict, List, Optional, Tuple
+
+from sr_deploy import __version__
+from sr_deploy.core.artifact import atomic_folder, sha256_of
+from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
+from sr_deploy.core.deployment import Deployment, GraphFile, Manifest, open_deployment, save_manifest
+from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.sample import sample_input
+from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
+from sr_deploy.pipeline.load import LoadOptions, load_model, source_record
+
+#: Sizes that a dynamic graph is traced and proved at: (height, width), raised to what the network takes.
+TRACED_SIZE: Size = (40, 56)
+PROOF_SIZES: Tuple[Size, ...] = ((40, 56), (45, 51), (33, 70), (64, 24))
+#: Where multiply-accumulates are counted when the graph is dynamic: the input of a 1280x720 picture at x2 and x4 alike.
+CENSUS_SIZE: Size = (180, 320)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What ``srdeploy export`` is asked for.
+
+    Attributes:
+        checkpoint: the file.
+        out: the deployment folder to make.
+        sizes: fixed inputs (height, width); empty writes one dynamic graph.
+        target: a name of graph/target.py.
+        spectral: "fold" (Fourier units become 1×1 convolutions and a width matrix) or "dft" (DFT matrices).
+        fold: False exports the network as trained.
+        force: replace an existing deployment.
+        load: how to build the network.
+    """
+
+    checkpoint: Path
+    out: Path
+    sizes: Tuple[Size, ...] = ()
+    target: str = "any"
+    spectral: str = "fold"
+    fold: bool = True
+    force: bool = False
+    load: LoadOptions = dataclasses.field(default_factory=LoadOptions)
+
+
+def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambda _: None) -> Deployment:
+    """Make a deployment folder; it appears whole or not at all.
+
+    Args:
+        options: see ExportOptions.
+        say: told each step in a few words.
+
+    Raises:
+        CheckFailed: a fold or a graph differs from the network by more than its tolerance.
+        BadCheckpoint, UsageError, EnvironmentFault: see the stages.
+    """
+    from sr_deploy.graph.target import target_named
+
+    target = target_named(options.target)
+    if options.spectral not in ("fold", "dft"):
+        raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
+    with atomic_folder(options.out, options.force) as folder:
+        say(f"reading {options.checkpoint.name}")
+        checkpoint, loaded = load_model(options.checkpoint, options.load)
+        for size in options.sizes:
+            loaded.sizes.check(size)
+        say(f"{loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters")
+        network, fold_report = _fold(loaded, options, say)
+        contract = IOContract(value_range=loaded.value_range)
+        graphs: List[GraphFile] = []
+        proofs: Dict[str, float] = {}
+        pinned: Dict[str, str] = {}
+        for index, size in enumerate(options.sizes or (None,)):
+            name = "model.onnx" if index == 0 else f"model_{format_size(size)}.onnx"
+            say(f"writing {name} ({format_size(size) if size else 'any size'}, opset {target.opset})")
+            graph_file, graph_pins = _graph(network, loaded, contract, folder / name, target, size, options.spectral)
+            for proof_size in (size,) if size else proof_sizes(loaded.sizes):
+                difference = _prove(folder / name, loaded, contract, proof_size)
+                proofs[f"{name} at {format_size(proof_size)}"] = difference
+                say(f"  at {format_size(proof_size)}: largest difference {difference:.5f} of 255")
+            graphs.append(graph_file)
+            pinned.update(graph_pins)
+        save_manifest(
+            folder,
+            Manifest(
+                architecture=loaded.architecture,
+                form=loaded.form,
+                scale=loaded.scale,
+                contract=contract,
+                sizes=loaded.sizes,
+                graphs=tuple(graphs),
+                source=source_record(checkpoint, options.load),
+                parameters=loaded.parameters,
+                hyperparameters=loaded.hyperparameters,
+                fold=fold_report,
+                proofs=proofs,
+                pinned_fp32=pinned,
+                notes=tuple(checkpoint.notes) + tuple(loaded.notes),
+                tools=tool_versions(),
+                target=target.name,
+            ),
+        )
+    return open_deployment(options.out)
+
+
+def proof_sizes(rules: SizeRules) -> Tuple[Size, ...]:
+    """The sizes a dynamic graph is proved at: the traced one first, then even, odd, wide and tall ones.
+
+    Each is raised to the network's minimum and to its multiple.
+    """
+
+    def fit(pixels: int) -> int:
+        least = max(pixels, rules.minimum)
+        return -(-least // rules.multiple) * rules.multiple
+
+    return tuple(dict.fromkeys((fit(height), fit(width)) for height, width in PROOF_SIZES))
+
+
+def tool_versions() -> Dict[str, str]:
+    """Versions of what made a deployment."""
+    import onnx
+    import torch
+
+    return {
+        "srdeploy": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+    }
+
+
+def _fold(loaded, options: ExportOptions, say):
+    """The network to export and the manifest's account of what was folded."""
+    from sr_deploy.fold import fold
+
+    if not options.fold:
+        return loaded.module, {"blocks": [], "kept": [], "network_error": 0.0}
+    size = proof_sizes(loaded.sizes)[0]
+    result = fold(
+        loaded.module, input_size=size, value_range=loaded.value_range, spectral=options.spectral == "fold"
+    )
+    report = result.report
+    if report.blocks:
+        say(f"folded {len(report.blocks)} blocks, largest relative difference {report.network_error:.1e}")
+    return result.module, dataclasses.asdict(report)
+
+
+def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str):
+    """Export one graph, check its operators and count it."""
+    from sr_deploy.fold.dft import real_dft, spectral_modules
+    from sr_deploy.graph.census import census_of
+    from sr_deploy.graph.export import graph_from_model
+    from sr_deploy.graph.target import check_operators
+
+    traced = proof_sizes(loaded.sizes)[0]
+    reason = "Fourier unit, DFT matrices" if spectral == "dft" else "Fourier unit, folded"
+    pinned_modules = {name: reason for name in spectral_modules(network, (1, 3, *(size or traced)))}
+    with real_dft():
+        graph = graph_from_model(network, contract, path, target, size, traced, pinned_modules)
+    census = census_of(path, size or CENSUS_SIZE)
+    check_operators(census.operators, target, path.name)
+    entry = GraphFile(
+        file=path.name,
+        size=size,
+        sha256=sha256_of(path),
+        opset=graph.opset,
+        parameters=census.parameters,
+        macs=census.macs,
+        macs_size=census.size,
+    )
+    return entry, graph.pinned_fp32
+
+
+def _prove(path: Path, loaded, contract: IOContract, size: Size) -> float:
+    """Run the graph and the network as trained on one input; the largest difference in 8-bit steps.
+
+    Raises:
+        CheckFailed: it exceeds GRAPH_FP32.
+        EnvironmentFault: there is not enough memory for this size.
+    """
+    import numpy as np
+    import torch
+
+    from sr_deploy.run.base import upscale
+    from sr_deploy.run.onnxruntime import runner_from_graph
+
+    lr = sample_input(size, contract.value_range)
+    try:
+        with torch.no_grad():
+            expected = loaded.module(torch.from_numpy(lr)).numpy()
+    except (RuntimeError, MemoryError) as error:
+        raise EnvironmentFault(
+            f"the network could not be run at {format_size(size)} to prove the graph: {str(error).splitlines()[0]}",
+            "memory for the PyTorch network at this size",
+            "export without --size (a dynamic graph is proved at small sizes) and give the size to srdeploy build",
+        ) from error
+    runner = runner_from_graph(path, contract, loaded.scale, provider="CPUExecutionProvider")
+    try:
+        actual = upscale(runner, lr)
+    finally:
+        runner.close()
+    difference = (
+        float("inf")
+        if actual.shape != expected.shape
+        else largest_difference(actual, np.clip(expected, 0, contract.value_range), contract.value_range)
+    )
+    if difference > GRAPH_FP32.steps:
+        dynamic = "this network cannot be exported with dynamic sizes; give --size HxW"
+        raise CheckFailed(
+            f"{path.name} differs from the network by {difference:.4g} of 255 at {format_size(size)}",
+            f"at most {GRAPH_FP32.steps} ({GRAPH_FP32.name})",
+            dynamic if size != proof_sizes(loaded.sizes)[0] else "please report this network",
+        )
+    return difference

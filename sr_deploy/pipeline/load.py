@@ -1,0 +1,73 @@
+"""From a checkpoint to a network: shared by export, verify and inspect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from sr_deploy.core.errors import UsageError
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to turn a checkpoint into a network; all that no file stores.
+
+    Attributes:
+        arch: the architecture's name; None detects it from keys and shapes.
+        factory: "pkg.module:factory", the user's own network; None for the known ones.
+        scale: output size over input size, where it is not in the file.
+        value_range: the value of white, 1.0 or 255.0; only for ``factory``.
+        lora_alpha: a number, or a multiple of each layer's rank such as "2r".
+        res_scale: EDSR's residual scaling.
+        key: which entry of the checkpoint holds the weights; None takes the usual one.
+    """
+
+    arch: Optional[str] = None
+    factory: Optional[str] = None
+    scale: Optional[int] = None
+    value_range: Optional[float] = None
+    lora_alpha: Optional[str] = None
+    res_scale: Optional[float] = None
+    key: Optional[str] = None
+
+
+def load_model(path: Path, options: LoadOptions):
+    """Read a checkpoint and build its network, as trained.
+
+    Returns:
+        (Checkpoint, LoadedModel).
+
+    Raises:
+        BadCheckpoint, UnknownArchitecture, UsageError: see checkpoint/read.py and models/registry.py.
+    """
+    from sr_deploy.checkpoint.read import checkpoint_from_file
+    from sr_deploy.models.base import Asked
+    from sr_deploy.models.custom import model_from_factory
+    from sr_deploy.models.registry import model_from_tensors
+
+    checkpoint = checkpoint_from_file(path, under=options.key)
+    if options.factory:
+        for name, value in (("--arch", options.arch), ("--lora-alpha", options.lora_alpha), ("--res-scale", options.res_scale)):
+            if value is not None:
+                raise UsageError(f"{name} has no meaning beside --model", "either a known architecture or your own network")
+        return checkpoint, model_from_factory(options.factory, checkpoint.tensors, options.scale, options.value_range)
+    if options.value_range is not None:
+        raise UsageError("--value-range has no meaning for a known architecture", "it only with --model pkg.module:factory")
+    asked = Asked(scale=options.scale, lora_alpha=options.lora_alpha, res_scale=options.res_scale)
+    return checkpoint, model_from_tensors(checkpoint.tensors, asked, options.arch)
+
+
+def source_record(checkpoint, options: LoadOptions) -> Dict[str, Any]:
+    """What a manifest keeps of the checkpoint, so that ``verify`` can load the very same network again."""
+    import dataclasses
+
+    return {
+        "file": checkpoint.path.name,
+        "path": str(checkpoint.path.resolve()),
+        "sha256": checkpoint.sha256,
+        "container": checkpoint.container,
+        "found_under": checkpoint.found_under,
+        "stripped_prefix": checkpoint.stripped_prefix,
+        "load_options": dataclasses.asdict(options),
+    }
