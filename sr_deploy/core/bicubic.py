@@ -91,16 +91,21 @@ def _taps(length: int, target: int, factor: float) -> Tuple[np.ndarray, np.ndarr
 
 
 def _resize(pixels: np.ndarray, size: Tuple[int, int], factor: float) -> np.ndarray:
-    """Rows first, then columns, in float64; integers are rounded (half up, as MATLAB rounds) once at the end."""
-    result = np.asarray(pixels, np.float64)
+    """Rows first, then columns, each in float64.
+
+    Integers are rounded, half up, and limited to their range after *each* of the two passes: MATLAB keeps the
+    picture in its own type between them, and only so are published low-resolution pictures reproduced bit for bit.
+    """
+    whole = np.issubdtype(pixels.dtype, np.integer)
+    result = pixels
     for axis in (0, 1):
         index, weight = _taps(pixels.shape[axis], size[axis], factor)
         lines = np.moveaxis(result, axis, 0)
-        flat = lines.reshape(lines.shape[0], -1)
+        flat = np.asarray(lines, np.float64).reshape(lines.shape[0], -1)
         out = np.zeros((size[axis], flat.shape[1]))
         for tap in range(index.shape[1]):
             out += weight[:, tap, None] * flat[index[:, tap]]
+        if whole:
+            out = np.clip(np.floor(out + 0.5), 0, np.iinfo(pixels.dtype).max)
         result = np.moveaxis(out.reshape((size[axis],) + lines.shape[1:]), 0, axis)
-    if np.issubdtype(pixels.dtype, np.integer):
-        result = np.clip(np.floor(result + 0.5), 0, np.iinfo(pixels.dtype).max)
     return np.ascontiguousarray(result.astype(pixels.dtype))

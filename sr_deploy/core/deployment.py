@@ -26,7 +26,8 @@ class GraphFile:
         opset: ONNX operator set version.
         parameters: number of weights in the graph.
         macs: multiply-accumulates for one input of ``macs_size``.
-        macs_size: the input (height, width) that ``macs`` was counted at.
+        peak_activation_bytes: the most that is alive at once when the nodes run in order, for that input.
+        macs_size: the input (height, width) that both were counted at.
     """
 
     file: str
@@ -35,7 +36,13 @@ class GraphFile:
     opset: int
     parameters: int
     macs: int
+    peak_activation_bytes: int
     macs_size: Size
+
+    def peak_bytes_at(self, size: Size) -> int:
+        """``peak_activation_bytes`` scaled to another input: activations grow with the number of pixels."""
+        pixels = size[0] * size[1] / (self.macs_size[0] * self.macs_size[1])
+        return int(self.peak_activation_bytes * pixels)
 
 
 @dataclass(frozen=True)

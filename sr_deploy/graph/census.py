@@ -11,7 +11,7 @@ from typing import Dict, List, Mapping, Optional, Tuple
 import onnx
 
 from sr_deploy.core.contract import Size
-from sr_deploy.graph.specialise import static_graph
+from sr_deploy.graph.specialise import load_graph, static_graph
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Census:
         macs: multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul; additions, activations, pooling and
             resizing are not counted (the convention of the published SR tables).
         largest_tensor_bytes: the largest activation, in bytes.
+        peak_activation_bytes: the most that is alive at once when the nodes run in the graph's order, each result kept
+            until its last use; what a runtime needs at least, before any in-place or fused execution.
     """
 
     size: Size
@@ -35,27 +37,77 @@ class Census:
     parameters: int
     macs: int
     largest_tensor_bytes: int
+    peak_activation_bytes: int
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a graph says of itself: operator set, and its inputs and outputs as text, "lr: FLOAT 1x3xheightxwidth"."""
+
+    opset: int
+    inputs: Tuple[str, ...]
+    outputs: Tuple[str, ...]
+    fixed_size: Optional[Size]
+
+
+def graph_signature(path: Path) -> Signature:
+    """Read the operator set, inputs and outputs of the graph in ``path``.
+
+    Raises:
+        BadDeployment: the file is not ONNX.
+    """
+    model = load_graph(path)
+    dims = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else []
+    fixed = len(dims) == 4 and all(d.HasField("dim_value") for d in dims)
+    return Signature(
+        opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
+        inputs=tuple(_value_text(v) for v in model.graph.input),
+        outputs=tuple(_value_text(v) for v in model.graph.output),
+        fixed_size=(dims[2].dim_value, dims[3].dim_value) if fixed else None,
+    )
+
+
+def _value_text(value: onnx.ValueInfoProto) -> str:
+    tensor = value.type.tensor_type
+    shape = "x".join(str(d.dim_value) if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim)
+    return f"{value.name}: {onnx.TensorProto.DataType.Name(tensor.elem_type)} {shape}"
 
 
 def census_of(path: Path, size: Size) -> Census:
     """Count the graph in ``path`` at an input of ``size`` (height, width).
 
     Raises:
-        BadDeployment: the graph is fixed to another size.
+        BadDeployment: the file is not ONNX, or the graph is fixed to another size.
     """
-    original = onnx.load(str(path))
+    original = load_graph(path)
     model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
     shapes = _shapes(model)
     macs = sum(node_macs(node, shapes) for node in model.graph.node)
-    activations = [math.prod(shapes[name]) for node in model.graph.node for name in node.output if name in shapes]
+    sizes = {name: 4 * math.prod(shapes[name]) for node in model.graph.node for name in node.output if name in shapes}
+    sizes.update({value.name: 4 * math.prod(shapes[value.name]) for value in model.graph.input})
     return Census(
         size=size,
         operators=dict(sorted(Counter(node.op_type for node in original.graph.node if node.op_type != "Constant").items())),
         dtypes=dict(Counter(onnx.TensorProto.DataType.Name(t.data_type) for t in original.graph.initializer)),
         parameters=parameters_of(original),
         macs=macs,
-        largest_tensor_bytes=4 * max(activations, default=0),
+        largest_tensor_bytes=max(sizes.values(), default=0),
+        peak_activation_bytes=_peak(model, sizes),
     )
+
+
+def _peak(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
+    """The most bytes alive at once, running the nodes in order; ``sizes`` gives the bytes of every activation."""
+    last_use: Dict[str, int] = {}
+    for index, node in enumerate(model.graph.node):
+        last_use.update(dict.fromkeys(node.input, index))
+    alive = {value.name for value in model.graph.input}
+    peak = 0
+    for index, node in enumerate(model.graph.node):
+        alive.update(node.output)
+        peak = max(peak, sum(sizes.get(name, 0) for name in alive))
+        alive = {name for name in alive if last_use.get(name, len(model.graph.node)) > index}
+    return peak
 
 
 def parameters_of(model: onnx.ModelProto) -> int:

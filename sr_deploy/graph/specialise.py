@@ -11,6 +11,23 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadDeployment
 
 
+def load_graph(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file.
+
+    Raises:
+        BadDeployment: it is missing, truncated or not ONNX.
+    """
+    try:
+        model = onnx.load(str(path))
+    except OSError as error:
+        raise BadDeployment(f"cannot read {path}: {error.strerror}", "an ONNX file") from error
+    except Exception as error:  # protobuf's DecodeError has moved between packages; whatever it is, the file is bad
+        raise BadDeployment(f"{path} is not an ONNX file, or it is cut off", "a whole ONNX file", "export it again") from error
+    if not model.graph.node:
+        raise BadDeployment(f"{path} holds an empty graph", "an ONNX graph with nodes", "export it again")
+    return model
+
+
 def static_graph(path: Path, size: Size) -> onnx.ModelProto:
     """The graph in ``path`` for one input size, with everything that depends only on the size folded into constants.
 
@@ -24,7 +41,7 @@ def static_graph(path: Path, size: Size) -> onnx.ModelProto:
     from polygraphy.backend.onnx import fold_constants
     from polygraphy.logger import G_LOGGER
 
-    model = onnx.load(str(path))
+    model = load_graph(path)
     if len(model.graph.input) != 1 or len(model.graph.input[0].type.tensor_type.shape.dim) != 4:
         raise BadDeployment(f"{path} does not take one picture", "one input of shape (1, 3, height, width)")
     dims = model.graph.input[0].type.tensor_type.shape.dim

@@ -172,6 +172,7 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
         opset=graph.opset,
         parameters=census.parameters,
         macs=census.macs,
+        peak_activation_bytes=census.peak_activation_bytes,
         macs_size=census.size,
     )
     return entry, graph.pinned_fp32

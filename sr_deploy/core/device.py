@@ -1,0 +1,303 @@
+"""Who am I: the environment that every result carries, and what this machine can do, lacks, and how to get it.
+
+The facts are gathered in core/machine.py and core/packages.py; the judging here is pure: facts in, findings out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple
+
+from sr_deploy.core.machine import XAVIER_NX_GPU_MHZ, Gpu, Machine, this_machine
+from sr_deploy.core.packages import Software, installed_packages, this_software
+
+OK, MISSING, WARNING = "ok", "missing", "warning"
+
+#: What reading a checkpoint and writing its graph takes (the extra "export").
+EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "safetensors")
+#: Lowest compute capability that TensorRT-RTX knows (Turing), and those above it that 1.7.1.116 refuses.
+RTX_LOWEST = (7, 5)
+RTX_REFUSED = ((9, 0),)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of ``doctor``.
+
+    Attributes:
+        level: "ok", "missing" (the capability is not there) or "warning" (there, with a catch).
+        what: the capability, in the words of the commands.
+        found: what is there, or what lacks.
+        how_to_get: a command or a step; "" when nothing is to be done.
+    """
+
+    level: str
+    what: str
+    found: str
+    how_to_get: str = ""
+
+    def to_dict(self) -> Dict[str, str]:
+        """The finding, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that ``doctor`` looks at."""
+
+    machine: Machine
+    software: Software
+
+
+def environment() -> Dict[str, Any]:
+    """What every result carries: machine and package versions, ready for JSON. Imports no heavy package."""
+    found = {**dataclasses.asdict(this_machine()), "packages": installed_packages()}
+    # Through JSON once, so that it equals itself when it is read back from a result file (lists, not tuples).
+    return json.loads(json.dumps(found))
+
+
+def environment_identity(environment_of_a_result: Dict[str, Any]) -> Dict[str, Any]:
+    """The part of an environment that must agree for two measurements to belong together.
+
+    Free memory changes from second to second and is left out; all else (device, driver, power mode, versions) counts.
+    """
+    return {key: value for key, value in environment_of_a_result.items() if key != "memory_available_bytes"}
+
+
+def gather_facts() -> Facts:
+    """Look at this machine and this interpreter; raises nothing."""
+    return Facts(this_machine(), this_software())
+
+
+def doctor_findings(facts: Optional[Facts] = None) -> Tuple[Finding, ...]:
+    """Judge the facts: one finding for each capability, and one more for each thing that will hurt.
+
+    Args:
+        facts: None for those of this machine. Gathering them imports ONNX Runtime; nothing raises.
+    """
+    facts = facts or gather_facts()
+    findings = [_machine(facts.machine), _gpu(facts.machine), _export(facts), _zoo(facts.software)]
+    findings += _onnxruntime(facts)
+    findings += [_build_tensorrt(facts), _run_tensorrt(facts)]
+    if facts.machine.jetson:
+        findings += _jetson(facts)
+    return tuple(findings)
+
+
+def pip_install(extra: str) -> str:
+    """The command that brings the packages of one extra of pyproject.toml."""
+    return f'pip install "srdeploy[{extra}]"'
+
+
+def _machine(machine: Machine) -> Finding:
+    def gib(count: Optional[int]) -> str:
+        return "?" if count is None else f"{count / 2**30:.1f}"
+
+    text = (
+        f"{machine.cpu}, {machine.cores} cores, {gib(machine.memory_available_bytes)} of "
+        f"{gib(machine.memory_total_bytes)} GiB free, {machine.system}, Python {machine.python}"
+    )
+    if machine.memory_available_bytes is not None and machine.memory_available_bytes < 2**30:
+        return Finding(WARNING, "machine", text, "less than 1 GiB is free: close other programs before a build")
+    return Finding(OK, "machine", text)
+
+
+def _gpu(machine: Machine) -> Finding:
+    if not machine.gpus:
+        return Finding(
+            MISSING,
+            "NVIDIA GPU",
+            "none (no answer from nvidia-smi or NVML)",
+            "everything but running TensorRT engines works without one; in a container, start it with --gpus all",
+        )
+    return Finding(OK, "NVIDIA GPU", "; ".join(map(_gpu_text, machine.gpus)))
+
+
+def _gpu_text(gpu: Gpu) -> str:
+    parts = [gpu.name]
+    if gpu.compute_capability:
+        parts.append(f"compute capability {gpu.compute_capability}")
+    parts.append("memory shared with the CPU" if gpu.memory_bytes is None else f"{gpu.memory_bytes / 2**30:.1f} GiB")
+    if gpu.driver:
+        parts.append(f"driver {gpu.driver}")
+    return ", ".join(parts)
+
+
+def _export(facts: Facts) -> Finding:
+    what, packages = "read checkpoints and export", facts.software.packages
+    absent = [name for name in EXPORT_PACKAGES if not _has(packages, name)]
+    if not absent:
+        return Finding(OK, what, ", ".join(f"{name} {packages[name]}" for name in EXPORT_PACKAGES if name in packages))
+    if _version_tuple(facts.machine.python) < (3, 10):
+        return Finding(
+            MISSING,
+            what,
+            f"no {', '.join(absent)}, and Python {facts.machine.python} is too old for them",
+            "export on a PC with Python 3.10 or newer and copy the deployment folder here",
+        )
+    return Finding(MISSING, what, f"no {', '.join(absent)}", pip_install("export"))
+
+
+def _zoo(software: Software) -> Finding:
+    what = "architectures of spandrel"
+    if "spandrel" in software.packages:
+        return Finding(OK, what, f"spandrel {software.packages['spandrel']}")
+    return Finding(MISSING, what, "no spandrel (only needed for networks that are not built in)", pip_install("zoo"))
+
+
+def _onnxruntime(facts: Facts) -> List[Finding]:
+    software, packages = facts.software, facts.software.packages
+    both = [name for name in ("onnxruntime", "onnxruntime-gpu") if name in packages]
+    if software.onnxruntime_problem:
+        return [
+            Finding(
+                MISSING,
+                "run on the CPU",
+                f"ONNX Runtime is installed and does not import: {software.onnxruntime_problem}",
+                f"pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install('onnxruntime')}",
+            )
+        ]
+    if not software.onnxruntime_providers:
+        return [Finding(MISSING, "run on the CPU", "no ONNX Runtime", pip_install("onnxruntime"))]
+    named = ", ".join(f"{name} {packages[name]}" for name in both) or "ONNX Runtime"
+    findings = [Finding(OK, "run on the CPU", f"{named}: {', '.join(software.onnxruntime_providers)}")]
+    if len(both) == 2:
+        findings.append(
+            Finding(
+                WARNING,
+                "ONNX Runtime",
+                "onnxruntime and onnxruntime-gpu are both installed; they overwrite each other's files",
+                f"pip uninstall -y onnxruntime onnxruntime-gpu && {pip_install('onnxruntime-gpu')}",
+            )
+        )
+    elif (
+        facts.machine.gpus
+        and not facts.machine.jetson
+        and "CUDAExecutionProvider" not in software.onnxruntime_providers
+    ):
+        findings.append(
+            Finding(
+                MISSING,
+                "run ONNX Runtime on the GPU",
+                "this ONNX Runtime has no CUDA provider",
+                f"pip uninstall -y onnxruntime && {pip_install('onnxruntime-gpu')}",
+            )
+        )
+    return findings
+
+
+def _build_tensorrt(facts: Facts) -> Finding:
+    what, jetson = "build TensorRT engines", facts.machine.jetson
+    modules = {flavour.module: flavour.version or "?" for flavour in facts.software.tensorrt}
+    ways = []
+    if "tensorrt" in modules and facts.machine.gpus:
+        ways.append(f"TensorRT {modules['tensorrt']} for the GPU of this machine")
+    if "tensorrt_rtx" in modules:
+        ways.append(f"TensorRT-RTX {modules['tensorrt_rtx']} for any compute capability it knows, without a GPU")
+    if ways:
+        return Finding(OK, what, "; ".join(ways))
+    if "tensorrt" in modules:
+        return Finding(
+            MISSING,
+            what,
+            f"TensorRT {modules['tensorrt']}, and no GPU: it builds only on the GPU that runs the engine",
+            f"build on that machine, or {pip_install('tensorrt-rtx')} to build for an RTX GPU from here",
+        )
+    hidden = facts.software.system_tensorrt
+    if hidden:
+        return Finding(
+            MISSING,
+            what,
+            f"the system's TensorRT {hidden.version or ''} in {hidden.folder} is not visible "
+            "to this Python (No module named tensorrt)",
+            _unhide(facts),
+        )
+    if jetson:
+        return Finding(MISSING, what, "no TensorRT", "sudo apt-get install python3-libnvinfer")
+    extra = "tensorrt" if any(not runs_rtx(gpu) for gpu in facts.machine.gpus) else "tensorrt-rtx"
+    return Finding(MISSING, what, "no TensorRT", pip_install(extra))
+
+
+def _unhide(facts: Facts) -> str:
+    """The step that makes JetPack's TensorRT visible; its extension module fits one Python version only."""
+    hidden = facts.software.system_tensorrt
+    built_for = hidden.python if hidden else None
+    if built_for and _version_tuple(built_for) != _version_tuple(facts.machine.python)[:2]:
+        return f"it is built for Python {built_for}: python{built_for} -m venv --system-site-packages .venv"
+    return "python3 -m venv --system-site-packages .venv"
+
+
+def _run_tensorrt(facts: Facts) -> Finding:
+    what, machine, software = "run TensorRT engines", facts.machine, facts.software
+    if not machine.gpus:
+        return Finding(MISSING, what, "no NVIDIA GPU", "copy the deployment to a machine that has one")
+    modules = [flavour.module for flavour in software.tensorrt]
+    if not modules:
+        return Finding(MISSING, what, "no TensorRT", _build_tensorrt(facts).how_to_get)
+    if not software.cuda_binding:
+        get = pip_install("jetson") if machine.jetson else "pip install cuda-python"
+        return Finding(MISSING, what, "no CUDA binding for Python (cuda-python or pycuda)", get)
+    if modules == ["tensorrt_rtx"] and not any(map(runs_rtx, machine.gpus)):
+        return Finding(
+            MISSING, what, f"TensorRT-RTX does not run on {_gpu_text(machine.gpus[0])}", pip_install("tensorrt")
+        )
+    return Finding(OK, what, f"{' and '.join(modules)} with {software.cuda_binding}")
+
+
+def runs_rtx(gpu: Gpu) -> bool:
+    """Whether TensorRT-RTX runs on a GPU, as far as its compute capability tells (unknown counts as yes)."""
+    capability = _version_tuple(gpu.compute_capability or "")
+    return not capability or (capability >= RTX_LOWEST and capability not in RTX_REFUSED)
+
+
+def _jetson(facts: Facts) -> List[Finding]:
+    jetson, packages = facts.machine.jetson, facts.software.packages
+    name = jetson.model or "a Jetson (model unknown: no device tree in this container)"
+    power = _power_text(facts.machine)
+    findings = [Finding(OK, "Jetson", f"{name}, L4T {jetson.l4t or 'unknown'}, power mode {power}")]
+    mhz = XAVIER_NX_GPU_MHZ.get(jetson.power_mode) if jetson.model and "Xavier NX" in jetson.model else None
+    fastest = max(XAVIER_NX_GPU_MHZ.values())
+    if mhz is not None and mhz < fastest:
+        findings.append(
+            Finding(
+                WARNING,
+                "Jetson power mode",
+                f"mode {power} runs the GPU at {mhz} of {fastest} MHz",
+                "before measuring: sudo nvpmodel -m 8 && sudo jetson_clocks (mode 8 draws 20 W; mode 2 draws 15 W)",
+            )
+        )
+    # JetPack 5's TensorRT 8.5 uses numpy.bool, which numpy 1.24 removed.
+    if (jetson.l4t or "").startswith("35.") and _version_tuple(packages.get("numpy", "")) >= (1, 24):
+        findings.append(
+            Finding(
+                WARNING,
+                "numpy",
+                f"numpy {packages['numpy']} breaks the TensorRT 8.5 of JetPack 5",
+                'pip install "numpy<1.24"',
+            )
+        )
+    return findings
+
+
+def _power_text(machine: Machine) -> str:
+    jetson = machine.jetson
+    if jetson is None or jetson.power_mode is None:
+        return "unknown"
+    return f"{jetson.power_mode} ({jetson.power_mode_name})"
+
+
+def _has(packages: dict, name: str) -> bool:
+    """onnxruntime-gpu holds all that onnxruntime does."""
+    return name in packages or (name == "onnxruntime" and "onnxruntime-gpu" in packages)
+
+
+def _version_tuple(text: str) -> Tuple[int, ...]:
+    """The leading numbers of a version: "3.8.10" gives (3, 8, 10), "" gives ()."""
+    numbers = []
+    for part in text.split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)

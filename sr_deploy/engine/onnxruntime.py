@@ -1,0 +1,224 @@
+"""ONNX Runtime engines: the graph with ONNX Runtime's own optimisations done once and saved.
+
+The level is EXTENDED: the level above it rewrites layouts for the processor it runs on, and such a file must not move
+to another machine (ONNX Runtime documentation, "Graph optimizations").
+"""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Optional, Tuple
+
+from sr_deploy import __version__
+from sr_deploy.core.artifact import explained_write_errors, sha256_of
+from sr_deploy.core.contract import IOContract, Size, format_size
+from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
+from sr_deploy.engine.manifest import EngineManifest, Profile, engine_name, save_engine
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+
+
+def import_onnxruntime() -> Any:
+    """The module ``onnxruntime``.
+
+    Raises:
+        MissingPackage: it is not installed, or its libraries do not load; the message says which.
+    """
+    try:
+        import onnxruntime
+
+        onnxruntime.InferenceSession  # noqa: B018 - a broken installation imports as an empty namespace
+    except (ImportError, OSError, AttributeError) as error:
+        raise MissingPackage(
+            f"ONNX Runtime does not import: {error}",
+            "the package onnxruntime",
+            "pip install 'srdeploy[onnxruntime]' (for an NVIDIA GPU 'srdeploy[onnxruntime-gpu]')",
+        ) from error
+    return onnxruntime
+
+
+def onnxruntime_version() -> Optional[str]:
+    """Version of ONNX Runtime; None when it does not import."""
+    try:
+        return import_onnxruntime().__version__
+    except MissingPackage:
+        return None
+
+
+def providers_here() -> Tuple[str, ...]:
+    """Execution providers that this build of ONNX Runtime has, in its own order.
+
+    Raises:
+        MissingPackage: ONNX Runtime does not import.
+    """
+    return tuple(import_onnxruntime().get_available_providers())
+
+
+def open_session(graph: Path, options: Any, provider: str) -> Any:
+    """An InferenceSession on one provider (the CPU behind it for what the provider lacks).
+
+    Args:
+        graph: the ONNX file.
+        options: an ``onnxruntime.SessionOptions``.
+        provider: a name of ``providers_here()``.
+
+    Raises:
+        EnvironmentFault: the provider is not in this build, or does not start on this machine.
+        BadDeployment: ONNX Runtime cannot read or run this graph.
+    """
+    ort = import_onnxruntime()
+    here = providers_here()
+    if provider not in here:
+        raise EnvironmentFault(
+            f"ONNX Runtime {ort.__version__} has no {provider} here",
+            "one of " + ", ".join(here),
+            "pip install 'srdeploy[onnxruntime-gpu]' instead of onnxruntime" if provider == CUDA else "",
+        )
+    if not Path(graph).is_file():
+        raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
+    try:
+        session = ort.InferenceSession(str(graph), options, providers=[provider] if provider == CPU else [provider, CPU])
+    except Exception as error:
+        # ONNX Runtime's exceptions have no common base below Exception, and new kinds come with new releases.
+        text = " ".join(str(error).split())
+        if "alloc" in text or "out of memory" in text:
+            raise EnvironmentFault(f"not enough memory to open {graph}: {text}", "more memory, or a smaller size") from error
+        raise BadDeployment(
+            f"ONNX Runtime {ort.__version__} cannot open {graph}: {text}",
+            "an ONNX graph whose operators it has",
+            "export it again",
+        ) from error
+    if session.get_providers()[0] != provider:
+        raise EnvironmentFault(
+            f"{provider} does not start on this machine; ONNX Runtime offered {session.get_providers()[0]} instead",
+            "an NVIDIA driver and the CUDA and cuDNN versions that this onnxruntime-gpu was built for",
+            f"see srdeploy doctor, or ask for {CPU}",
+        )
+    return session
+
+
+def input_size(session: Any, contract: IOContract, graph: Path) -> Tuple[Optional[int], Optional[int]]:
+    """Height and width that the graph is fixed to, each None where it is dynamic.
+
+    Raises:
+        BadDeployment: the graph's tensors are not those of the contract.
+    """
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    names = ([tensor.name for tensor in inputs], [tensor.name for tensor in outputs])
+    if names != ([contract.input_name], [contract.output_name]):
+        raise BadDeployment(
+            f"{graph} has inputs {names[0]} and outputs {names[1]}",
+            f"one input {contract.input_name!r} and one output {contract.output_name!r}",
+            "export it again",
+        )
+    shape = inputs[0].shape
+    if len(shape) != 4 or shape[0] not in (1, None) and not isinstance(shape[0], str) or shape[1] != 3:
+        raise BadDeployment(f"the input {contract.input_name!r} of {graph} has shape {shape}", "(1, 3, height, width)")
+    if inputs[0].type != "tensor(float)":
+        raise BadDeployment(f"the input {contract.input_name!r} of {graph} is {inputs[0].type}", "tensor(float)")
+    height, width = (value if isinstance(value, int) else None for value in shape[2:])
+    return height, width
+
+
+def engine_from_graph(
+    graph: Path,
+    folder: Path,
+    contract: IOContract,
+    scale: int,
+    size: Optional[Size] = None,
+    provider: str = CPU,
+) -> Path:
+    """Save the graph as ONNX Runtime optimises it, with a manifest beside it.
+
+    Args:
+        graph: the ONNX file; dynamic axes are named "height" and "width", as the exporter names them.
+        folder: where the engine goes, under ``engine_name``.
+        contract: the tensors at both ends.
+        scale: output size over input size, for the manifest.
+        size: fix the input to (height, width); None keeps the graph's own.
+        provider: optimise for this execution provider.
+
+    Returns:
+        The path of the engine.
+
+    Raises:
+        BadDeployment: the graph cannot be read, or is fixed to another size.
+        CheckFailed: ONNX Runtime did not write what was asked for.
+        MissingPackage, EnvironmentFault, DiskFull.
+    """
+    ort = import_onnxruntime()
+    started = time.perf_counter()
+    have = input_size(open_session(graph, _options(ort), provider), contract, graph)
+    if size is not None and any(value is not None and value != asked for value, asked in zip(have, size)):
+        raise BadDeployment(
+            f"{graph} takes an input of {have[0]}x{have[1]} only, not {format_size(size)}",
+            "a dynamic graph, or one of this size",
+            f"export it again with --dynamic or --size {format_size(size)}",
+        )
+    options = _options(ort)
+    if size is not None:
+        options.add_free_dimension_override_by_name("height", size[0])
+        options.add_free_dimension_override_by_name("width", size[1])
+    with tempfile.TemporaryDirectory(prefix="srdeploy-") as temporary:
+        saved = Path(temporary) / "optimised.onnx"
+        options.optimized_model_filepath = str(saved)
+        try:
+            open_session(graph, options, provider)
+        except BadDeployment as error:
+            _explain_failed_write(saved, graph)
+            raise CheckFailed(f"ONNX Runtime could not save its form of {graph}: {error.found}") from error
+        fixed = input_size(open_session(saved, _options(ort), provider), contract, saved)
+        data = saved.read_bytes()
+    if size is not None and fixed != tuple(size):
+        raise CheckFailed(
+            f"fixing {graph} to {format_size(size)} gave an input of {fixed}",
+            'dynamic axes named "height" and "width"',
+            "export it again with srdeploy export",
+        )
+    profile: Optional[Profile] = None
+    if None not in fixed:
+        profile = ((fixed[0], fixed[1]),) * 3  # type: ignore[assignment]
+    path = Path(folder) / engine_name("onnxruntime", profile)
+    manifest = EngineManifest(
+        backend="onnxruntime",
+        file=path.name,
+        sha256=_sha256(data),
+        graph_file=Path(graph).name,
+        graph_sha256=sha256_of(graph),
+        profile=profile,
+        precision="fp32",
+        compute_capabilities=(),
+        device=None,
+        runtime_version=ort.__version__,
+        activation_bytes=None,
+        weights_bytes=None,
+        build_seconds=round(time.perf_counter() - started, 3),
+        tools={"srdeploy": __version__, "python": platform.python_version(), "onnxruntime": ort.__version__},
+        settings={"provider": provider, "graph_optimization_level": "extended"},
+        warnings=(),
+        contract=contract,
+        scale=scale,
+    )
+    save_engine(path, data, manifest)
+    return path
+
+
+def _options(ort: Any) -> Any:
+    """Session options that optimise without tying the graph to this processor; only errors are logged."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.log_severity_level = 3
+    return options
+
+
+def _explain_failed_write(target: Path, graph: Path) -> None:
+    """Raise DiskFull when a file as large as the graph cannot be written where ONNX Runtime failed to write one.
+
+    ONNX Runtime itself only says "Protobuf serialization failed".
+    """
+    with explained_write_errors(target):
+        target.write_bytes(bytes(graph.stat().st_size))

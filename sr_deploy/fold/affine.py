@@ -1,0 +1,215 @@
+"""Is a block affine, and which single convolution is it? Both answered by running it in float64.
+
+A block f that is affine and shift-equivariant is y = K * x + b. Its bias is f(0) far from the border, its kernel the
+response f(e) - f(0) to an impulse e in each input channel. What it does at the border is not assumed: the padding modes
+of ``nn.Conv2d`` are tried in turn by ``prove.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Tuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sr_deploy.core.tolerance import FOLD_FLOAT64_RELATIVE
+from sr_deploy.fold.double import run_block
+from sr_deploy.fold.result import Kept
+
+#: The largest kernel that folding makes, pixels a side.
+LARGEST_KERNEL = 15
+#: Kernel entries below this part of the largest one are rounding of the probe, not weights.
+ROUNDING = 1e-13
+#: Inputs of these magnitudes are tried: a nonlinearity may hide at any of them.
+MAGNITUDES = (1.0, 1e-3, 1e3, 1e6)
+
+Pair = Tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The convolution that a block is, far from the border.
+
+    Attributes:
+        weight: (C_out, C_in / groups, height, width), float64.
+        bias: (C_out,), float64.
+        padding: rows and columns that the block adds on each side to give the output size it gives.
+        groups: the largest number of groups that the weights allow.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    padding: Pair
+    groups: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates per output pixel, all output channels together."""
+        return self.weight.numel()
+
+    @property
+    def size(self) -> Pair:
+        """Height and width of the kernel."""
+        return self.weight.shape[2], self.weight.shape[3]
+
+
+def relative_error(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Largest difference over the largest magnitude of ``wanted``; infinity where it is not a number."""
+    difference = (got.double() - wanted.double()).abs().max().item()
+    magnitude = wanted.double().abs().max().item()
+    if not math.isfinite(difference):
+        return math.inf
+    if difference == 0.0:
+        return 0.0
+    return difference / magnitude if magnitude > 0.0 else math.inf
+
+
+def require_affine(block: torch.nn.Module, shape: Tuple[int, ...]) -> None:
+    """Raise Kept unless the float64 ``block`` is affine on random inputs of ``shape`` (N, C, H, W).
+
+    f(a) + f(-a) = 2 f(0) finds ReLU-like kinks, f(2a) - 2 f(a) + f(0) = 0 odd functions such as tanh, and
+    f(a + b) - f(a) - f(b) + f(0) = 0 products of channels or pixels; each over the largest output magnitude.
+    """
+    random = torch.Generator().manual_seed(20)
+    zero = torch.zeros(shape, dtype=torch.float64)
+    at_zero = run_block(block, zero)
+    if not torch.equal(at_zero, run_block(block, zero)):
+        raise Kept("two runs on the same input differ (random or stateful)")
+    defects = []
+    for magnitude in MAGNITUDES:
+        a = torch.randn(shape, generator=random, dtype=torch.float64) * magnitude
+        b = torch.randn(shape, generator=random, dtype=torch.float64) * magnitude
+        at_a, at_minus_a, at_2a = run_block(block, a), run_block(block, -a), run_block(block, 2 * a)
+        pairs = [(at_a + at_minus_a, 2 * at_zero, at_a), (at_2a + at_zero, 2 * at_a, at_2a)]
+        worst = _worst(pairs)
+        if worst <= FOLD_FLOAT64_RELATIVE:
+            at_b, at_sum = run_block(block, b), run_block(block, a + b)
+            worst = max(worst, _worst([(at_sum + at_zero, at_a + at_b, at_sum)]))
+        defects.append(worst)
+        if worst > 1e-3:
+            break  # far from affine: no need to know how far at other magnitudes
+    if max(defects) <= FOLD_FLOAT64_RELATIVE:
+        return
+    if defects[0] > 1e-3:
+        raise Kept(f"not affine: relative error {defects[0]:.1e}")
+    found = ", ".join(f"{d:.1e} at inputs of magnitude {m:g}" for d, m in zip(defects, MAGNITUDES))
+    raise Kept(f"nearly but not exactly affine: relative error {found} (allowed: {FOLD_FLOAT64_RELATIVE:g})")
+
+
+def _worst(triples: list) -> float:
+    """The largest of |left - right| over the largest magnitude in the three tensors, over ``triples``."""
+    worst = 0.0
+    for left, right, scale in triples:
+        magnitude = max(left.abs().max().item(), right.abs().max().item(), scale.abs().max().item())
+        difference = (left - right).abs().max().item()
+        worst = max(worst, difference / magnitude if difference else 0.0)
+    return worst
+
+
+def macs_per_pixel(block: torch.nn.Module, channels: int, shrink: Pair) -> int:
+    """Multiply-accumulates of ``block`` per output pixel of a large picture, by PyTorch's own operation counter.
+
+    The count of a local block is a polynomial of degree two in the side of a square input; the second difference over
+    three sides leaves the part that grows with the area, so neither the border nor computing weights counts.
+    """
+    step, first = 4, 13 + 2 * max(0, *shrink)
+    counts = []
+    for side in (first, first + step, first + 2 * step):
+        with FlopCounterMode(display=False) as counter:
+            run_block(block, torch.zeros((1, channels, side, side), dtype=torch.float64))
+        counts.append(counter.get_total_flops() // 2)
+    return (counts[2] - 2 * counts[1] + counts[0]) // (2 * step * step)
+
+
+def probe(block: torch.nn.Module, channels: int, shrink: Pair) -> Kernel:
+    """The convolution that the float64, affine ``block`` is, far from the border.
+
+    Args:
+        block: takes (N, ``channels``, H, W).
+        channels: input channels.
+        shrink: input height and width less output height and width (negative where the block pads more than it eats).
+
+    Raises:
+        Kept: no such convolution up to ``LARGEST_KERNEL``, or the output size is not the input's less ``shrink``.
+    """
+    random = torch.Generator().manual_seed(21)
+    for half in (5, 9, LARGEST_KERNEL + 1):
+        centre = half + max(abs(shrink[0]), abs(shrink[1]))
+        at_zero, mixed = _responses(block, torch.randn((1, channels), generator=random, dtype=torch.float64), centre)
+        side = 2 * centre + 1
+        if tuple(at_zero.shape[2:]) != (side - shrink[0], side - shrink[1]):
+            raise Kept("its output size is not its input size less a constant (stride, shuffle or resize)")
+        extents = _extents(mixed[0], centre, shrink, half // 2)
+        if extents:
+            break
+    else:
+        raise Kept(f"its receptive field is larger than {LARGEST_KERNEL}x{LARGEST_KERNEL}")
+    padding = tuple(max(0, -low, high - less) for (low, high), less in zip(extents, shrink))
+    size = tuple(2 * p + 1 + less for p, less in zip(padding, shrink))
+    if max(size) > LARGEST_KERNEL:
+        raise Kept(f"its kernel would be {size[0]}x{size[1]}, larger than {LARGEST_KERNEL}x{LARGEST_KERNEL}")
+    rows, columns = at_zero.shape[2:]
+    inside = at_zero[:, :, rows // 2 - 1 : rows // 2 + 2, columns // 2 - 1 : columns // 2 + 2]
+    bias = inside[0, :, 1, 1].clone()
+    if relative_error(inside, bias.reshape(1, -1, 1, 1).expand_as(inside)) > FOLD_FLOAT64_RELATIVE:
+        raise Kept("it depends on the position in the picture: its output for a zero input is not constant")
+    # An impulse at the centre c lands in output row o with weight K[c - o + padding]: the kernel, read backwards.
+    low_row, low_column = (centre + p - k + 1 for p, k in zip(padding, size))
+    parts = []
+    for channel in torch.eye(channels, dtype=torch.float64).split(32):
+        response = _responses(block, channel, centre)[1]
+        parts.append(response[:, :, low_row : low_row + size[0], low_column : low_column + size[1]].flip(2, 3))
+    weight = torch.cat(parts).transpose(0, 1).contiguous()
+    groups = largest_groups(weight)
+    return Kernel(diagonal_blocks(weight, groups), bias, padding, groups)
+
+
+def _responses(block: torch.nn.Module, impulses: torch.Tensor, centre: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    """f(0) and f(impulse) - f(0) on a square canvas; ``impulses`` (N, C) are the values of the middle pixel."""
+    canvas = torch.zeros((*impulses.shape, 2 * centre + 1, 2 * centre + 1), dtype=torch.float64)
+    at_zero = run_block(block, canvas)
+    canvas[:, :, centre, centre] = impulses
+    return at_zero, run_block(block, canvas) - at_zero
+
+
+def _extents(response: torch.Tensor, centre: int, shrink: Pair, limit: int) -> Tuple[Pair, ...]:
+    """First and last tap of the kernel per axis, relative to the output pixel; () where it passes ``limit``.
+
+    Args:
+        response: (C_out, H_out, W_out), to an impulse at (``centre``, ``centre``).
+        centre: where the impulse was.
+        shrink: rows and columns that the output lacks.
+        limit: the furthest tap from the middle of the kernel that leaves the border out of the answer.
+    """
+    strength = response.abs().amax(0)
+    found = strength > ROUNDING * strength.max()
+    extents = []
+    for axis, less in enumerate(shrink):
+        hit = torch.nonzero(found.any(1 - axis)).flatten()
+        low, high = (less // 2, less // 2) if hit.numel() == 0 else (centre - int(hit.max()), centre - int(hit.min()))
+        if max(abs(low - less / 2), abs(high - less / 2)) > limit:
+            return ()
+        extents.append((low, high))
+    return tuple(extents)
+
+
+def largest_groups(weight: torch.Tensor) -> int:
+    """The largest number of groups of a dense ``weight`` (C_out, C_in, h, w): what lies outside them is zero."""
+    out_channels, in_channels = weight.shape[:2]
+    strength = weight.abs().amax((2, 3))
+    common = math.gcd(out_channels, in_channels)
+    for groups in range(common, 1, -1):
+        if common % groups == 0:
+            mask = torch.block_diag(*[torch.ones(out_channels // groups, in_channels // groups)] * groups)
+            if (strength * (1 - mask)).max() <= ROUNDING * strength.max():
+                return groups
+    return 1
+
+
+def diagonal_blocks(weight: torch.Tensor, groups: int) -> torch.Tensor:
+    """The weights of a grouped convolution, (C_out, C_in / groups, h, w), out of the dense (C_out, C_in, h, w)."""
+    width = weight.shape[1] // groups
+    blocks = weight.chunk(groups, 0)
+    return torch.cat([block[:, i * width : (i + 1) * width] for i, block in enumerate(blocks)])

@@ -1,0 +1,115 @@
+"""Prove that a convolution is the block it is to replace: random inputs, odd and tiny sizes, the border included."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Tuple
+
+import torch
+
+from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE, FOLD_FLOAT64_RELATIVE
+from sr_deploy.fold.affine import Kernel, relative_error
+from sr_deploy.fold.double import run_block
+from sr_deploy.fold.result import Kept
+
+#: What the border is filled with, in the order tried.
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+#: Batch, height and width of the proof's inputs, before what the block eats and needs is added.
+PROOF_SIZES = ((1, 7, 9), (2, 16, 16), (1, 5, 5), (1, 11, 6), (1, 23, 21))
+
+Cases = List[Tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A proved replacement: the float64 convolution, and the errors of FoldedBlock."""
+
+    convolution: torch.nn.Conv2d
+    error_float64: float
+    error_float32: float
+    error_original_float32: float
+
+
+def proved_convolution(block64: torch.nn.Module, block32: torch.nn.Module, kernel: Kernel, channels: int) -> Proof:
+    """The ``nn.Conv2d`` that equals the block everywhere, with the padding mode that makes it so at the border.
+
+    Args:
+        block64, block32: the block in float64 and in float32.
+        kernel: what it is far from the border.
+        channels: its input channels.
+
+    Raises:
+        Kept: no padding mode gives the block's output within the tolerances; the text has the measured error and
+            whether only the border differs.
+    """
+    inputs = _inputs(kernel, channels)
+    cases = [(x, run_block(block64, x)) for x in inputs]
+    modes = PADDING_MODES if max(kernel.padding) > 0 else PADDING_MODES[:1]
+    first_failure = ""
+    for mode in modes:
+        convolution = convolution_of(kernel, mode)
+        error64 = _largest_error(convolution, cases)
+        if error64 <= FOLD_FLOAT64_RELATIVE:
+            break
+        first_failure = first_failure or _difference(convolution, cases, kernel, error64)
+    else:
+        raise Kept(first_failure)
+    error32 = _largest_error(convolution_of(kernel, mode).float(), cases)
+    if error32 > FOLD_FLOAT32_RELATIVE:
+        raise Kept(f"as one float32 convolution its relative error would be {error32:.1e} (allowed: {FOLD_FLOAT32_RELATIVE:g})")
+    return Proof(convolution, error64, error32, _largest_error(block32, cases))
+
+
+def convolution_of(kernel: Kernel, padding_mode: str) -> torch.nn.Conv2d:
+    """A float64 ``nn.Conv2d`` in eval mode with the weights of ``kernel``."""
+    out_channels, per_group = kernel.weight.shape[:2]
+    convolution = torch.nn.Conv2d(
+        per_group * kernel.groups,
+        out_channels,
+        kernel.size,
+        padding=kernel.padding,
+        groups=kernel.groups,
+        padding_mode=padding_mode if max(kernel.padding) > 0 else "zeros",
+        dtype=torch.float64,
+    )
+    with torch.no_grad():
+        convolution.weight.copy_(kernel.weight)
+        convolution.bias.copy_(kernel.bias)
+    return convolution.eval()
+
+
+def _inputs(kernel: Kernel, channels: int) -> List[torch.Tensor]:
+    """Random float64 inputs that float32 can hold too, of both signs and, every second one, of a picture's range."""
+    random = torch.Generator().manual_seed(22)
+    inputs = []
+    for i, (batch, *size) in enumerate(PROOF_SIZES):
+        # A reflecting border needs more pixels than it is wide, an unpadded kernel as many as it is large.
+        height, width = (max(n, p + 1) + max(0, k - 1 - 2 * p) for n, p, k in zip(size, kernel.padding, kernel.size))
+        x = torch.randn((batch, channels, height, width), generator=random)
+        inputs.append((x if i % 2 == 0 else x.abs().clamp(max=1.0)).double())
+    return inputs
+
+
+def _largest_error(block: torch.nn.Module, cases: Cases) -> float:
+    """The largest relative error of ``block`` over the cases, run in the type of its weights."""
+    dtype = next((t.dtype for t in (*block.parameters(), *block.buffers()) if t.is_floating_point()), torch.float32)
+    return max(relative_error(_run_shaped(block, x.to(dtype), y), y) for x, y in cases)
+
+
+def _run_shaped(block: torch.nn.Module, x: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """The block's output, which must have the shape of ``wanted``."""
+    out = run_block(block, x)
+    if out.shape != wanted.shape:
+        raise Kept(f"its output size does not follow from its input size: {tuple(wanted.shape[2:])} at {tuple(x.shape[2:])}")
+    return out
+
+
+def _difference(convolution: torch.nn.Conv2d, cases: Cases, kernel: Kernel, error: float) -> str:
+    """Why the zero-padded convolution is not the block: at the border only, or everywhere."""
+    x, wanted = cases[-1]
+    rows, columns = (k // 2 + 1 for k in kernel.size)
+    inside = (slice(None), slice(None), slice(rows, wanted.shape[2] - rows), slice(columns, wanted.shape[3] - columns))
+    within = relative_error(run_block(convolution, x)[inside], wanted[inside])
+    if within <= FOLD_FLOAT64_RELATIVE:
+        return f"one convolution differs from it at the border (it pads between its layers): relative error {error:.1e}"
+    return f"it is not the same at every position of the picture: relative error {error:.1e}"

@@ -1,0 +1,246 @@
+"""EFDN (Wang 2022, arXiv 2204.08759): feature distillation cells with edge-enhanced diverse branch blocks (EDBB).
+
+Facts from the authors' repository icandle/EFDN. Takes and gives RGB in 0…1 and clamps its output to that range.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sr_deploy.core.contract import SizeRules
+from sr_deploy.core.errors import BadCheckpoint
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.loading import load_strictly
+from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
+
+#: The cells' number is part of the topology: cell 2's output enters every later fusion.
+CELLS = 4
+#: The stride-2 convolution leaves (n - 3) // 2 + 1 pixels, and the 7x7 max-pool without padding needs seven of them.
+MINIMUM = 15
+
+_EDBB_KEY = re.compile(r"^(cells\.\d+\.conv[23]\.)(?!act\.)")
+_EDBB_MODULE_KEY = re.compile(r"(cells\.\d+\.conv[23]\.)rep_conv\.(?=rep_conv\.|conv1x1)")
+_EXPANDED = "cells.0.conv2.conv1x1_3x3.k0"
+_BRANCHES = "cells.0.conv2.conv1x1.weight"
+
+
+def _padded_with(x: torch.Tensor, border: torch.Tensor) -> torch.Tensor:
+    """``x`` (N, C, H, W) with a border of one pixel around it that holds ``border`` (C,)."""
+    outside = 1 - F.pad(torch.ones_like(x[:, :1]), (1, 1, 1, 1))
+    return F.pad(x, (1, 1, 1, 1)) + border.view(1, -1, 1, 1) * outside
+
+
+class PointwiseThen3x3(nn.Module):
+    """A 1x1 convolution, a border of its bias, a 3x3 convolution: (N, C, H, W) to (N, C, H, W)."""
+
+    def __init__(self, width: int, middle: int) -> None:
+        super().__init__()
+        self.k0 = nn.Parameter(torch.zeros(middle, width, 1, 1))
+        self.b0 = nn.Parameter(torch.zeros(middle))
+        self.k1 = nn.Parameter(torch.zeros(width, middle, 3, 3))
+        self.b1 = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the two convolutions."""
+        return F.conv2d(_padded_with(F.conv2d(x, self.k0, self.b0), self.b0), self.k1, self.b1)
+
+
+class PointwiseThenEdge(nn.Module):
+    """A 1x1 convolution, a border of its bias, a fixed depthwise edge filter scaled and biased per channel.
+
+    ``mask`` is Sobel x, Sobel y or the Laplacian; it is never trained but stored, and what is stored is used.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.k0 = nn.Parameter(torch.zeros(width, width, 1, 1))
+        self.b0 = nn.Parameter(torch.zeros(width))
+        self.scale = nn.Parameter(torch.zeros(width, 1, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.mask = nn.Parameter(torch.zeros(width, 1, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the convolution and the filter."""
+        padded = _padded_with(F.conv2d(x, self.k0, self.b0), self.b0)
+        return F.conv2d(padded, self.scale * self.mask, self.bias, groups=self.bias.shape[0])
+
+
+class EdgeBranches(nn.Module):
+    """The affine part of an EDBB as trained: the sum of its branches and of its input. One 3x3 convolution when folded.
+
+    Args:
+        width: channels in and out.
+        middle: channels between the 1x1 and the 3x3 of the expanding branch; 0: the file has no such branch.
+    """
+
+    def __init__(self, width: int, middle: int) -> None:
+        super().__init__()
+        self.rep_conv = nn.Conv2d(width, width, 3, padding=1)
+        self.conv1x1 = nn.Conv2d(width, width, 1)
+        self.conv1x1_3x3 = PointwiseThen3x3(width, middle) if middle else None
+        self.conv1x1_sbx = PointwiseThenEdge(width)
+        self.conv1x1_sby = PointwiseThenEdge(width)
+        self.conv1x1_lpl = PointwiseThenEdge(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Sum of the branches, (N, C, H, W) to (N, C, H, W)."""
+        edges = self.conv1x1_sbx(x) + self.conv1x1_sby(x) + self.conv1x1_lpl(x)
+        total = self.rep_conv(x) + self.conv1x1(x) + edges + x
+        return total if self.conv1x1_3x3 is None else total + self.conv1x1_3x3(x)
+
+
+class EdgeBlock(nn.Module):
+    """An EDBB with its PReLU. ``rep_conv`` holds all branches, so that a folded block has the published folded keys."""
+
+    def __init__(self, width: int, branches: bool, middle: int) -> None:
+        super().__init__()
+        self.rep_conv = EdgeBranches(width, middle) if branches else nn.Conv2d(width, width, 3, padding=1)
+        self.act = nn.PReLU(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Branches, then PReLU."""
+        return self.act(self.rep_conv(x))
+
+
+class PointwiseBlock(nn.Module):
+    """A 1x1 convolution and PReLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1x1 = nn.Conv2d(width, width, 1)
+        self.act = nn.PReLU(width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolution, then PReLU."""
+        return self.act(self.conv1x1(x))
+
+
+class SpatialAttention(nn.Module):
+    """ESA: a mask in 0…1 from a strongly reduced picture, multiplied onto the input."""
+
+    def __init__(self, width: int, reduced: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, reduced, 1)
+        self.conv_f = nn.Conv2d(reduced, reduced, 1)
+        self.conv_max = nn.Conv2d(reduced, reduced, 3, padding=1)
+        self.conv2 = nn.Conv2d(reduced, reduced, 3, stride=2)
+        self.conv3 = nn.Conv2d(reduced, reduced, 3, padding=1)
+        self.conv3_ = nn.Conv2d(reduced, reduced, 3, padding=1)
+        self.conv4 = nn.Conv2d(reduced, width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C, H, W); H and W at least ``MINIMUM``."""
+        narrow = self.conv1(x)
+        coarse = F.max_pool2d(self.conv2(narrow), kernel_size=7, stride=3)
+        coarse = self.conv3_(F.relu(self.conv3(F.relu(self.conv_max(coarse)))))
+        coarse = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return x * torch.sigmoid(self.conv4(coarse + self.conv_f(narrow)))
+
+
+class Cell(nn.Module):
+    """Three blocks in a row; their outputs and the input are reduced, joined, fused, weighted by attention."""
+
+    def __init__(self, width: int, half: int, reduced: int, branches: bool, middle: int) -> None:
+        super().__init__()
+        self.conv1 = PointwiseBlock(width)
+        self.conv2 = EdgeBlock(width, branches, middle)
+        self.conv3 = EdgeBlock(width, branches, middle)
+        self.fuse = nn.Conv2d(4 * half, width, 1)
+        self.att = SpatialAttention(width, reduced)
+        self.branch = nn.ModuleList(nn.Conv2d(width, half, 1) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C, H, W)."""
+        first = self.conv1(x)
+        second = self.conv2(first)
+        third = self.conv3(second)
+        features = (x, first, second, third)
+        joined = torch.cat([reduce(feature) for reduce, feature in zip(self.branch, features)], dim=1)
+        return self.att(self.fuse(joined)) + x
+
+
+class EFDNNetwork(nn.Module):
+    """The whole network: (N, 3, H, W) in 0…1 to (N, 3, scale·H, scale·W), clamped to 0…1.
+
+    Args:
+        width: channels of the body.
+        scale: upscaling.
+        half: channels of each of a cell's four reduced features.
+        reduced: channels inside the attention.
+        branches: True for the training form.
+        middle: channels inside the training form's 1x1-3x3 branch; 0: no such branch.
+    """
+
+    def __init__(self, width: int, scale: int, half: int, reduced: int, branches: bool = False, middle: int = 0) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.cells = nn.ModuleList(Cell(width, half, reduced, branches, middle) for _ in range(CELLS))
+        self.local_fuse = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for _ in range(CELLS - 1))
+        self.tail = nn.Sequential(nn.Conv2d(width, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Upscale."""
+        shallow = self.head(x)
+        first = self.cells[0](shallow)
+        second = self.cells[1](first)
+        third = self.cells[2](self.local_fuse[0](torch.cat([first, second], dim=1)))
+        fourth = self.cells[3](self.local_fuse[1](torch.cat([second, third], dim=1)))
+        deep = self.local_fuse[2](torch.cat([second, fourth], dim=1))
+        return self.tail(deep + shallow).clamp(0, 1)
+
+
+def _detect(tensors: Tensors) -> bool:
+    """Keys that only EFDN has together."""
+    return all(key in tensors for key in EFDN.signature)
+
+
+def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
+    """Build EFDN from a folded or training checkpoint. Raises BadCheckpoint, UsageError."""
+    name = "EFDN"
+    width = width_of(tensors, "head.weight", name)
+    scale = shuffle_scale(tensors, "tail.0.weight", name)
+    half = width_of(tensors, "cells.0.branch.0.weight", name)
+    reduced = width_of(tensors, "cells.0.att.conv1.weight", name)
+    check_asked(asked, name, scale)
+    branches = _BRANCHES in tensors
+    middle = width_of(tensors, _EXPANDED, name) if branches and _EXPANDED in tensors else 0
+    own = {_EDBB_KEY.sub(r"\1rep_conv.", key): value for key, value in tensors.items()} if branches else tensors
+    try:
+        module = load_strictly(EFDNNetwork(width, scale, half, reduced, branches, middle), own, name)
+    except BadCheckpoint as error:
+        raise BadCheckpoint(_EDBB_MODULE_KEY.sub(r"\1", error.found), error.wanted, error.todo) from None
+    hyperparameters: Dict[str, object] = {"width": width, "cells": CELLS, "half": half, "attention": reduced}
+    notes: Tuple[str, ...] = ()
+    if branches:
+        hyperparameters.update(identity=True, expanding_branch=middle)
+        summed = "all stored branches, the 1x1-3x3 one included, and" if middle else "all stored branches and"
+        notes = (
+            f"EDBB in training form: {summed} the identity are summed, as in the paper. The file does not say whether it "
+            "was trained so (in the published code the identity and the 1x1-3x3 branch are switches that leave no trace): "
+            "srdeploy verify on a few pictures shows it, a wrong guess gives garbage",
+        )
+    return LoadedModel(
+        module=module,
+        architecture=name,
+        form="training" if branches else "folded",
+        scale=scale,
+        value_range=1.0,
+        sizes=SizeRules(minimum=MINIMUM),
+        hyperparameters=hyperparameters,
+        parameters=sum(value.numel() for value in tensors.values()),
+        notes=notes,
+    )
+
+
+EFDN = Architecture(
+    name="EFDN",
+    detect=_detect,
+    load=_load,
+    signature=("head.weight", "cells.0.conv2.rep_conv.weight", "cells.0.att.conv_max.weight", "local_fuse.0.weight"),
+    about="edge-enhanced feature distillation; folded, or with its EDBB branches",
+)

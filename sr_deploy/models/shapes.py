@@ -1,0 +1,70 @@
+"""Reading widths and scales off a checkpoint's shapes, and refusing what the user asked for when it contradicts them."""
+
+from __future__ import annotations
+
+import math
+from typing import Tuple
+
+from sr_deploy.core.errors import BadCheckpoint, UsageError
+from sr_deploy.models.base import Asked, Tensors
+
+
+def width_of(tensors: Tensors, key: str, architecture: str, axis: int = 0) -> int:
+    """The length of one axis of a stored tensor (axis 0 of a convolution's weight: its output channels).
+
+    Raises:
+        BadCheckpoint: no such key, or the tensor has fewer axes.
+    """
+    if key not in tensors or tensors[key].dim() <= axis:
+        found = f"{key} is {tuple(tensors[key].shape)}" if key in tensors else f"missing {key}"
+        raise BadCheckpoint(
+            f"this checkpoint does not fit {architecture}: {found}",
+            f"{key}, whose shape tells the width of {architecture}",
+            "check that the file is whole and not of a variant; srdeploy inspect FILE lists its keys",
+        )
+    return int(tensors[key].shape[axis])
+
+
+def shuffle_scale(tensors: Tensors, key: str, architecture: str) -> int:
+    """The scale of a convolution in front of a pixel shuffle that gives three colours: 3·scale² output channels.
+
+    Raises:
+        BadCheckpoint: the number of output channels is not of that form.
+    """
+    channels = width_of(tensors, key, architecture)
+    scale = math.isqrt(channels // 3)
+    if channels == 0 or channels != 3 * scale * scale:
+        raise BadCheckpoint(
+            f"{key} has {channels} output channels, which is no RGB pixel shuffle of {architecture}",
+            "3·scale² output channels: 12 for x2, 27 for x3, 48 for x4",
+            "only RGB networks are supported; srdeploy inspect FILE lists its shapes",
+        )
+    return scale
+
+
+def check_asked(asked: Asked, architecture: str, scale: int, uses: Tuple[str, ...] = ()) -> None:
+    """Refuse values that this checkpoint contradicts or has no use for.
+
+    Args:
+        asked: the user's values.
+        architecture: named in errors.
+        scale: as the shapes tell.
+        uses: which of ``lora_alpha`` and ``res_scale`` this checkpoint needs.
+
+    Raises:
+        UsageError: another scale is asked for, or a value that nothing here uses.
+    """
+    if asked.scale is not None and asked.scale != scale:
+        raise UsageError(
+            f"--scale {asked.scale} was asked for, but this {architecture} checkpoint is x{scale} by its shapes",
+            f"--scale {scale}, or none",
+            "leave --scale out, or take the checkpoint of the other scale",
+        )
+    for name, option in (("lora_alpha", "--lora-alpha"), ("res_scale", "--res-scale")):
+        value = getattr(asked, name)
+        if value is not None and name not in uses:
+            raise UsageError(
+                f"{option} {value} was given, but this {architecture} checkpoint has nothing that it applies to",
+                f"no {option}",
+                "leave it out, or check that this is the file you mean: srdeploy inspect FILE",
+            )

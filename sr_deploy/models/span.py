@@ -1,0 +1,311 @@
+"""SPAN (Wan et al. 2023, arXiv 2311.12770) and DSCLoRA, which fine-tunes a SPAN with low-rank branches on its convolutions.
+
+Facts from the authors' repositories hongyuanyu/SPAN and Yaozzz666/DSCF-SR. Takes RGB in 0…1, subtracts a fixed mean,
+multiplies by 255, and gives 0…1 without adding the mean back.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Dict, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sr_deploy.core.contract import SizeRules
+from sr_deploy.core.errors import BadCheckpoint, UsageError
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.loading import load_strictly
+from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
+
+#: Subtracted from RGB before the range is widened; not stored in checkpoints.
+RGB_MEAN = (0.4488, 0.4371, 0.4040)
+BLOCKS = 6
+#: A stored fold that differs more than this, relative to the largest folded weight, is called stale.
+STALE = 1e-3
+
+_ALPHA = re.compile(r"(\d+(?:\.\d+)?)(r?)")
+
+
+class Conv3XC(nn.Module):
+    """A 3x3 convolution; as trained, a chain 1x1, 3x3, 1x1 beside a 1x1 skip.
+
+    Args:
+        c_in, c_out: channels.
+        gain: widening inside the chain; None: folded, one convolution ``eval_conv``.
+    """
+
+    def __init__(self, c_in: int, c_out: int, gain: Optional[int]) -> None:
+        super().__init__()
+        self.folded = gain is None
+        if gain is None:
+            self.eval_conv = nn.Conv2d(c_in, c_out, 3, padding=1)
+            return
+        self.sk = nn.Conv2d(c_in, c_out, 1)
+        self.conv = nn.Sequential(
+            nn.Conv2d(c_in, c_in * gain, 1),
+            nn.Conv2d(c_in * gain, c_out * gain, 3),
+            nn.Conv2d(c_out * gain, c_out, 1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, c_in, H, W) to (N, c_out, H, W). The zeros go round the input, so the border sees the first 1x1's bias."""
+        if self.folded:
+            return self.eval_conv(x)
+        return self.conv(F.pad(x, (1, 1, 1, 1))) + self.sk(x)
+
+
+class LowRankConv(nn.Module):
+    """A convolution with a low-rank branch: weight + (lora_B @ lora_A) viewed as the weight, times alpha / rank.
+
+    Not a subclass of Conv2d, so that nothing takes it for one and forgets the branch.
+
+    Args:
+        conv: the convolution that it stands for.
+        rank: of the branch; lora_A is (rank·k, C_in·k), lora_B is (C_out·k, rank·k) for a k x k kernel.
+        alpha: the numerator of the branch's factor.
+    """
+
+    def __init__(self, conv: nn.Conv2d, rank: int, alpha: float) -> None:
+        super().__init__()
+        kernel = conv.kernel_size[0]
+        self.weight = nn.Parameter(torch.zeros_like(conv.weight))
+        self.bias = nn.Parameter(torch.zeros_like(conv.bias))
+        self.lora_A = nn.Parameter(torch.zeros(rank * kernel, conv.in_channels * kernel))
+        self.lora_B = nn.Parameter(torch.zeros(conv.out_channels * kernel, rank * kernel))
+        self.factor = alpha / rank
+        self.padding = conv.padding
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run the convolution with the branch added to its weight."""
+        branch = (self.lora_B @ self.lora_A).view(self.weight.shape)
+        return F.conv2d(x, self.weight + branch * self.factor, self.bias, padding=self.padding)
+
+
+class AttentionBlock(nn.Module):
+    """SPAB: three convolutions; their output decides by itself how much of (itself + input) passes."""
+
+    def __init__(self, width: int, gain: Optional[int]) -> None:
+        super().__init__()
+        self.c1_r = Conv3XC(width, width, gain)
+        self.c2_r = Conv3XC(width, width, gain)
+        self.c3_r = Conv3XC(width, width, gain)
+
+    def forward(self, x: torch.Tensor) -> Tuple[torch.Tensor, torch.Tensor]:
+        """(N, C, H, W) to the block's output and its first *activated* feature.
+
+        The published SiLU works in place, so what it calls the first convolution's output has been activated.
+        """
+        first = F.silu(self.c1_r(x))
+        third = self.c3_r(F.silu(self.c2_r(first)))
+        return (third + x) * (torch.sigmoid(third) - 0.5), first
+
+
+class SPANNetwork(nn.Module):
+    """The whole network: (N, 3, H, W) in 0…1 to (N, 3, scale·H, scale·W), which may leave that range.
+
+    Args:
+        width: channels of the body.
+        scale: upscaling.
+        gain: of the training form's chains, 2 as published; None: the folded form.
+    """
+
+    def __init__(self, width: int, scale: int, gain: Optional[int] = None) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(RGB_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.conv_1 = Conv3XC(3, width, gain)
+        self.block_1 = AttentionBlock(width, gain)
+        self.block_2 = AttentionBlock(width, gain)
+        self.block_3 = AttentionBlock(width, gain)
+        self.block_4 = AttentionBlock(width, gain)
+        self.block_5 = AttentionBlock(width, gain)
+        self.block_6 = AttentionBlock(width, gain)
+        self.conv_cat = nn.Conv2d(4 * width, width, 1)
+        self.conv_2 = Conv3XC(width, width, gain)
+        self.upsampler = nn.Sequential(nn.Conv2d(width, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Upscale."""
+        shallow = self.conv_1((x - self.mean) * 255.0)
+        early, _ = self.block_1(shallow)
+        deep = early
+        for block in (self.block_2, self.block_3, self.block_4, self.block_5):
+            deep, _ = block(deep)
+        deep, late = self.block_6(deep)
+        return self.upsampler(self.conv_cat(torch.cat([shallow, self.conv_2(deep), early, late], dim=1)))
+
+
+def alpha_of(text: str, rank: int) -> float:
+    """LoRA's alpha for one layer: ``"16"`` is 16 everywhere, ``"2r"`` twice the layer's rank.
+
+    Raises:
+        UsageError: neither form, or not greater than 0.
+    """
+    match = _ALPHA.fullmatch(text.strip())
+    number = float(match.group(1)) if match else 0.0
+    if match is None or number <= 0:
+        raise UsageError(
+            f"--lora-alpha {text!r} is no alpha",
+            "a number greater than 0 for all layers, such as 16, or a multiple of each layer's rank, such as 2r",
+            "the published DSCLoRA recipe is --lora-alpha 2r",
+        )
+    return number * rank if match.group(2) else number
+
+
+def _ranks(tensors: Tensors, network: SPANNetwork) -> Dict[str, int]:
+    """Each low-rank branch's convolution in ``network`` → its rank. Raises BadCheckpoint when it fits none there."""
+    convolutions = {path: module for path, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    ranks: Dict[str, int] = {}
+    for key in tensors:
+        path, _, last = key.rpartition(".")
+        if last not in ("lora_A", "lora_B"):
+            continue
+        if path not in convolutions:
+            raise BadCheckpoint(
+                f"{key} is a low-rank branch, but {path} is no convolution of this network's forward pass",
+                "branches on convolutions that are used: on eval_conv in the folded form, on sk and conv.N in the training form",
+                "save the checkpoint with one of the two forms only",
+            )
+        kernel = convolutions[path].kernel_size[0]
+        rows = width_of(tensors, f"{path}.lora_A", "DSCLoRA")
+        if rows == 0 or rows % kernel:
+            raise BadCheckpoint(
+                f"{path}.lora_A has {rows} rows, which is no multiple of the kernel size {kernel}",
+                "rank·kernel rows",
+                "check that the file comes from LoRA on convolutions as DSCLoRA publishes it",
+            )
+        ranks[path] = rows // kernel
+    return ranks
+
+
+def _with_branches(network: SPANNetwork, tensors: Tensors, alpha: Optional[str]) -> Dict[str, int]:
+    """Put low-rank convolutions where the keys say so; gives their ranks. Raises UsageError when alpha is not known."""
+    ranks = _ranks(tensors, network)
+    if ranks and alpha is None:
+        found = ", ".join(str(rank) for rank in sorted(set(ranks.values())))
+        raise UsageError(
+            f"this checkpoint has LoRA branches of rank {found} on {len(ranks)} convolutions, and no file stores their alpha",
+            "LoRA's alpha: a number for all layers, or a multiple of each layer's rank",
+            "the published DSCLoRA recipe is alpha = 2·rank on every layer: --lora-alpha 2r",
+        )
+    for path, rank in ranks.items():
+        parent, _, name = path.rpartition(".")
+        conv = network.get_submodule(path)
+        setattr(network.get_submodule(parent), name, LowRankConv(conv, rank, alpha_of(str(alpha), rank)))
+    return ranks
+
+
+def _folded(block: Conv3XC) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias, in float64, of the one 3x3 convolution that a Conv3XC's branches are."""
+    first, middle, last = (conv.weight.double() for conv in block.conv)
+    first_bias, middle_bias, last_bias = (conv.bias.double() for conv in block.conv)
+    weight = torch.einsum("om,mnhw,ni->oihw", last[:, :, 0, 0], middle, first[:, :, 0, 0])
+    weight[:, :, 1, 1] += block.sk.weight.double()[:, :, 0, 0]
+    bias = last[:, :, 0, 0] @ (middle.sum((2, 3)) @ first_bias + middle_bias) + last_bias + block.sk.bias.double()
+    return weight, bias
+
+
+def _stale(network: SPANNetwork, stored: Tensors) -> List[str]:
+    """The Conv3XC whose stored ``eval_conv`` is not the fold of its branches."""
+    out = []
+    for path, block in network.named_modules():
+        if not isinstance(block, Conv3XC) or f"{path}.eval_conv.weight" not in stored:
+            continue
+        if any(isinstance(module, LowRankConv) for module in block.modules()):
+            out.append(path)
+            continue
+        for name, own in zip(("weight", "bias"), _folded(block)):
+            value = stored.get(f"{path}.eval_conv.{name}")
+            same = value is not None and value.shape == own.shape
+            if not same or not bool((value.double() - own).abs().max() <= STALE * own.abs().max()):
+                out.append(path)
+                break
+    return out
+
+
+def _has_low_rank(tensors: Tensors) -> bool:
+    return any(key.endswith(".lora_A") for key in tensors)
+
+
+def _has_span_keys(tensors: Tensors) -> bool:
+    """SPAN's own keys; files with ``no_norm`` are a variant without the mean that only spandrel knows."""
+    return (
+        all(key in tensors for key in ("conv_cat.weight", "upsampler.0.weight"))
+        and any(f"block_{BLOCKS}.c3_r.{part}.weight" in tensors for part in ("eval_conv", "sk"))
+        and "no_norm" not in tensors
+    )
+
+
+def _load(tensors: Tensors, asked: Asked, name: str) -> LoadedModel:
+    """Build SPAN or DSCLoRA from a folded, training or low-rank checkpoint. Raises BadCheckpoint, UsageError."""
+    width = width_of(tensors, "conv_cat.weight", name)
+    scale = shuffle_scale(tensors, "upsampler.0.weight", name)
+    low_rank = _has_low_rank(tensors)
+    check_asked(asked, name, scale, uses=("lora_alpha",) if low_rank else ())
+    branches = "conv_1.sk.weight" in tensors
+    gain = max(1, width_of(tensors, "conv_1.conv.0.weight", name) // 3) if branches else None
+    network = SPANNetwork(width, scale, gain)
+    ranks = _with_branches(network, tensors, asked.lora_alpha)
+    stored_folds = {
+        key: value for key, value in tensors.items() if branches and key.endswith((".eval_conv.weight", ".eval_conv.bias"))
+    }
+    live = {key: value for key, value in tensors.items() if key not in stored_folds}
+    load_strictly(network, live, name)
+    hyperparameters: Dict[str, object] = {"width": width, "blocks": BLOCKS}
+    notes: List[str] = []
+    if branches:
+        hyperparameters["gain"] = gain
+        stale = _stale(network, stored_folds)
+        if stale:
+            notes.append(f"stored eval_conv is stale in {len(stale)} of {3 * BLOCKS + 2} blocks, the branches are used")
+    if ranks:
+        hyperparameters.update(lora_alpha=asked.lora_alpha, lora_rank=ranks)
+        notes.append(
+            f"LoRA branches on {len(ranks)} convolutions are added to the stored weights with alpha {asked.lora_alpha}; "
+            "a file saved in evaluation mode may have them added already: compare srdeploy verify with the training log"
+        )
+    return LoadedModel(
+        module=network,
+        architecture=name,
+        form="training" if branches or ranks else "folded",
+        scale=scale,
+        value_range=1.0,
+        sizes=SizeRules(minimum=1),
+        hyperparameters=hyperparameters,
+        parameters=sum(value.numel() for value in live.values()),
+        notes=tuple(notes),
+    )
+
+
+def _detect_span(tensors: Tensors) -> bool:
+    return _has_span_keys(tensors) and not _has_low_rank(tensors)
+
+
+def _detect_dsclora(tensors: Tensors) -> bool:
+    return _has_span_keys(tensors) and _has_low_rank(tensors)
+
+
+def _load_span(tensors: Tensors, asked: Asked) -> LoadedModel:
+    return _load(tensors, asked, "SPAN")
+
+
+def _load_dsclora(tensors: Tensors, asked: Asked) -> LoadedModel:
+    return _load(tensors, asked, "DSCLoRA")
+
+
+SPAN = Architecture(
+    name="SPAN",
+    detect=_detect_span,
+    load=_load_span,
+    signature=("conv_1.eval_conv.weight", "block_6.c3_r.eval_conv.weight", "conv_cat.weight", "upsampler.0.weight"),
+    about="parameter-free attention, any width; folded, or with its Conv3XC branches; merged DSCLoRA files too",
+)
+
+DSCLORA = Architecture(
+    name="DSCLoRA",
+    detect=_detect_dsclora,
+    load=_load_dsclora,
+    signature=("conv_2.eval_conv.lora_A", "upsampler.0.lora_A", "conv_cat.weight", "upsampler.0.weight"),
+    about="SPAN with low-rank branches, whose alpha no file stores: --lora-alpha 2r as published",
+)

@@ -1,0 +1,91 @@
+"""The whole line on the network and the photograph that ship with srdeploy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Tuple
+
+from sr_deploy.bench.result import Result
+from sr_deploy.core.artifact import atomic_folder
+from sr_deploy.core.bicubic import resize
+from sr_deploy.core.errors import UsageError
+from sr_deploy.core.image import Picture, read_picture, write_picture
+from sr_deploy.core.quality import psnr_y
+from sr_deploy.pipeline.bench import BenchRequest, bench_deployment
+from sr_deploy.pipeline.build import BuildOptions, build_engines
+from sr_deploy.pipeline.export import ExportOptions, export_deployment
+from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
+from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
+
+ASSETS = Path(__file__).resolve().parents[1] / "demo"
+BENCH_SIZES = ((72, 72), (144, 144), (240, 240))
+
+
+@dataclass(frozen=True)
+class DemoOutcome:
+    """What the demo made.
+
+    Attributes:
+        quality: the quality report as a dict.
+        latency: the sweep.
+        files: the pictures a person should look at.
+    """
+
+    quality: Dict[str, Any]
+    latency: Result
+    files: Tuple[Path, ...]
+
+
+def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = lambda _: None) -> DemoOutcome:
+    """Export, build, run, verify and bench the shipped network; ends in a picture beside bicubic and a latency plot.
+
+    Args:
+        out: the folder to make; it appears whole or not at all.
+        scale: 2 or 4.
+        force: replace an earlier demo.
+        say: told each step.
+
+    Raises:
+        UsageError: another scale, or the folder exists.
+    """
+    if scale not in (2, 4):
+        raise UsageError(f"there is no demo network for x{scale}", "--scale 2 or --scale 4")
+    with atomic_folder(out, force) as folder:
+        lr, hr = _pictures(folder, scale)
+        checkpoint = ASSETS / f"demo_x{scale}.safetensors"
+        deployment = export_deployment(ExportOptions(checkpoint, folder / "deployment"), say)
+        build_engines(BuildOptions(deployment.folder, "onnxruntime", sizes=(lr.size,)), say)
+        (upscaled,) = upscale_files(UpscaleOptions(deployment.folder, (folder / "lr",), folder / "sr"), say)
+        quality = verify_quality(VerifyOptions(deployment.folder, folder / "lr", folder / "hr"), say)
+        say("timing " + ", ".join(f"{height}x{width}" for height, width in BENCH_SIZES))
+        request = BenchRequest(deployment.folder, BENCH_SIZES, seconds=0.5)
+        latency, (_, plot) = bench_deployment(request, say)
+        _compare(folder / "comparison.png", lr, hr, read_picture(upscaled), scale)
+        relative = (Path("comparison.png"), plot.relative_to(folder))
+    return DemoOutcome(quality.to_dict(), latency, tuple(Path(out) / path for path in relative))
+
+
+def _pictures(folder: Path, scale: int) -> Tuple[Picture, Picture]:
+    """The shipped photograph as HR, and the LR made from it by bicubic shrinking, written as files."""
+    hr = read_picture(ASSETS / "demo.png")
+    height, width = hr.size
+    lr = Picture.from_rgb8(resize(hr.rgb8(), (height // scale, width // scale)))
+    write_picture(hr, folder / "hr" / "demo.png")
+    write_picture(lr, folder / "lr" / "demo.png")
+    return lr, hr
+
+
+def _compare(path: Path, lr: Picture, hr: Picture, sr: Picture, scale: int) -> None:
+    from sr_deploy.report.plots import comparison_picture
+
+    bicubic = resize(lr.rgb8(), hr.size)
+    comparison_picture(
+        [
+            ("low resolution", lr.rgb8()),
+            (f"bicubic, {psnr_y(bicubic, hr.rgb8(), scale):.2f} dB", bicubic),
+            (f"network, {psnr_y(sr.rgb8(), hr.rgb8(), scale):.2f} dB", sr.rgb8()),
+            ("original", hr.rgb8()),
+        ],
+        path,
+    )

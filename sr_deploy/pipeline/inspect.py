@@ -1,0 +1,123 @@
+"""What a file or folder is."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.deployment import MANIFEST_NAME, open_deployment
+from sr_deploy.core.errors import BadInput, SrDeployError
+
+
+def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
+    """Facts about a checkpoint, an ONNX graph, an engine or a deployment.
+
+    Args:
+        path: the file or folder.
+        size: count multiply-accumulates for this input (height, width); None takes a usual one.
+
+    Returns:
+        A JSON-able dict; ``kind`` is "checkpoint", "onnx", "engine" or "deployment".
+
+    Raises:
+        BadInput: there is nothing, or it is none of these.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BadInput(f"{path} does not exist", "a checkpoint, an ONNX graph, an engine or a deployment folder")
+    if path.is_dir():
+        return _deployment_facts(path, size)
+    if path.name != MANIFEST_NAME and path.with_suffix(".json").is_file() and path.suffix in (".engine", ".onnx"):
+        return _engine_facts(path)
+    if path.suffix == ".onnx":
+        return _graph_facts(path, size)
+    if path.suffix in (".engine", ".plan", ".trt"):
+        raise BadInput(
+            f"{path} has no manifest beside it, so nothing is known of it",
+            f"{path.with_suffix('.json').name} beside the engine",
+            "build it with srdeploy build, or look at it with trtexec --loadEngine",
+        )
+    return _checkpoint_facts(path)
+
+
+def _deployment_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
+    from sr_deploy.pipeline.runner import engine_files
+
+    deployment = open_deployment(path)
+    facts: Dict[str, Any] = {"kind": "deployment", "path": str(path), **dataclasses.asdict(deployment.manifest)}
+    facts["engines"] = [str(engine.relative_to(path)) for engine in engine_files(deployment)]
+    if size is not None:
+        graph = deployment.graph_for(size)
+        facts["census"] = _graph_facts(deployment.path_of(graph), size)
+    return facts
+
+
+def _engine_facts(path: Path) -> Dict[str, Any]:
+    from sr_deploy.engine.manifest import open_engine
+
+    return {"kind": "engine", "path": str(path), **open_engine(path).to_dict()}
+
+
+def _graph_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
+    from sr_deploy.graph.census import census_of, graph_signature
+
+    signature = graph_signature(path)
+    counted = census_of(path, size or signature.fixed_size or (180, 320))
+    return {
+        "kind": "onnx",
+        "path": str(path),
+        "opset": signature.opset,
+        "inputs": signature.inputs,
+        "outputs": signature.outputs,
+        "operators": counted.operators,
+        "weight_types": counted.dtypes,
+        "parameters": counted.parameters,
+        "macs": counted.macs,
+        "macs_at": format_size(counted.size),
+        "largest_activation_bytes": counted.largest_tensor_bytes,
+    }
+
+
+def _checkpoint_facts(path: Path) -> Dict[str, Any]:
+    """Facts of a checkpoint; one that needs a value from the user, or is unknown, is described as far as possible."""
+    from sr_deploy.checkpoint.read import checkpoint_from_file
+    from sr_deploy.models.base import Asked
+    from sr_deploy.models.registry import detect_architecture, model_from_tensors, nearest_architecture
+
+    checkpoint = checkpoint_from_file(path)
+    facts: Dict[str, Any] = {
+        "kind": "checkpoint",
+        "path": str(path),
+        "sha256": checkpoint.sha256,
+        "container": checkpoint.container,
+        "found_under": checkpoint.found_under,
+        "stripped_prefix": checkpoint.stripped_prefix,
+        "tensors": len(checkpoint.tensors),
+        "values": sum(t.numel() for t in checkpoint.tensors.values()),
+        "notes": list(checkpoint.notes),
+    }
+    architecture = detect_architecture(checkpoint.tensors)
+    facts["architecture"] = architecture.name if architecture else None
+    if architecture is None:
+        name, share = nearest_architecture(checkpoint.tensors)
+        facts["nearest_architecture"] = f"{name} ({share:.0%} of its keys)"
+    try:
+        loaded = model_from_tensors(checkpoint.tensors, Asked(), None)
+    except SrDeployError as error:
+        facts["problem"] = error.found
+        facts["next"] = error.todo
+        facts["keys"] = {key: list(t.shape) for key, t in list(checkpoint.tensors.items())[:12]}
+        return facts
+    facts.update(
+        architecture=loaded.architecture,
+        form=loaded.form,
+        scale=loaded.scale,
+        value_range=loaded.value_range,
+        parameters=loaded.parameters,
+        sizes=dataclasses.asdict(loaded.sizes),
+        hyperparameters=loaded.hyperparameters,
+    )
+    facts["notes"] += list(loaded.notes)
+    return facts

@@ -1,0 +1,170 @@
+"""Quality: a deployment against high-resolution pictures and against the PyTorch network it was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.deployment import Deployment, open_deployment
+from sr_deploy.core.errors import BadCheckpoint, CheckFailed
+from sr_deploy.core.image import from_network, read_picture, to_network
+from sr_deploy.core.quality import CONVENTION, crop_to_scale, pair_images, psnr_y, ssim_y
+from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
+from sr_deploy.pipeline.runner import runner_for
+from sr_deploy.run.base import Runner, upscale
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What ``srdeploy verify`` is asked for.
+
+    Attributes:
+        deployment: the folder.
+        lr, hr: folders of low- and high-resolution pictures.
+        backend, engine: which runtime; see pipeline/runner.py.
+        checkpoint: the checkpoint, where it is no longer at the place the manifest names.
+        against_torch: compare with the PyTorch network too.
+    """
+
+    deployment: Path
+    lr: Path
+    hr: Path
+    backend: Optional[str] = None
+    engine: Optional[Path] = None
+    checkpoint: Optional[Path] = None
+    against_torch: bool = True
+
+
+@dataclass(frozen=True)
+class ImageQuality:
+    """One picture: quality against HR in dB and as SSIM; with PyTorch's own figure and the largest difference."""
+
+    name: str
+    psnr_y: float
+    ssim_y: float
+    torch_psnr_y: Optional[float] = None
+    difference: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class QualityReport:
+    """All pictures of a set.
+
+    Attributes:
+        convention: how the figures are computed.
+        runtime: what ran.
+        images: one row a picture.
+        tolerance_steps: the bound on the difference from PyTorch, in 8-bit steps.
+    """
+
+    convention: str
+    runtime: str
+    images: Tuple[ImageQuality, ...]
+    tolerance_steps: float = GRAPH_FP32.steps
+
+    @property
+    def worst(self) -> float:
+        """The largest difference from PyTorch over all pictures, in 8-bit steps; 0 when it was not compared."""
+        return max((image.difference or 0.0 for image in self.images), default=0.0)
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain values for JSON and tables."""
+        mean = {
+            key: float(np.mean([getattr(image, key) for image in self.images]))
+            for key in ("psnr_y", "ssim_y", "torch_psnr_y")
+            if all(getattr(image, key) is not None for image in self.images)
+        }
+        return {
+            "schema": 1,
+            "convention": self.convention,
+            "runtime": self.runtime,
+            "images": [dataclasses.asdict(image) for image in self.images],
+            "mean": mean,
+            "largest_difference": self.worst if "torch_psnr_y" in mean else None,
+            "tolerance": self.tolerance_steps,
+        }
+
+    def raise_on_failure(self) -> None:
+        """Raise CheckFailed when a picture differs from PyTorch by more than the tolerance."""
+        if self.worst > self.tolerance_steps:
+            name = max(self.images, key=lambda image: image.difference or 0.0).name
+            raise CheckFailed(
+                f"{name} differs from the PyTorch network by {self.worst:.4g} of 255",
+                f"at most {self.tolerance_steps} ({GRAPH_FP32.name})",
+                "export again; if it stays, report the network",
+            )
+
+
+def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _: None) -> QualityReport:
+    """Measure a deployment on a set of picture pairs.
+
+    Raises:
+        BadImage: pictures without a partner, or of sizes that do not belong together.
+        BadCheckpoint: the checkpoint is gone or is another one, and a comparison with PyTorch was asked for.
+    """
+    from sr_deploy.report.progress import track
+
+    deployment = open_deployment(options.deployment)
+    scale = deployment.manifest.scale
+    pairs = pair_images(options.lr, options.hr, scale)
+    network = _torch_runner(deployment, options) if options.against_torch else None
+    chosen = runner_for(deployment, read_picture(pairs[0][1]).size, options.backend, options.engine)
+    say(chosen.why)
+    rows: List[ImageQuality] = []
+    try:
+        for name, lr_path, hr_path in track(pairs, "verifying"):
+            rows.append(_one(deployment, chosen.runner, network, name, lr_path, hr_path))
+    finally:
+        chosen.runner.close()
+    return QualityReport(CONVENTION.format(border=scale), chosen.why, tuple(rows))
+
+
+def _one(
+    deployment: Deployment, runner: Runner, network: Optional[Runner], name: str, lr_path: Path, hr_path: Path
+) -> ImageQuality:
+    """Quality of one picture."""
+    contract, scale = deployment.manifest.contract, deployment.manifest.scale
+    picture = read_picture(lr_path)
+    deployment.manifest.sizes.check(picture.size)
+    lr = to_network(picture, contract)
+    hr = crop_to_scale(read_picture(hr_path), picture.size, scale, hr_path)
+    sr = upscale(runner, lr)
+    pixels = from_network(sr, contract, picture, scale).rgb8()
+    row = ImageQuality(name, psnr_y(pixels, hr, scale), ssim_y(pixels, hr, scale))
+    if network is None:
+        return row
+    expected = np.clip(upscale(network, lr), 0, contract.value_range)
+    reference = from_network(expected, contract, picture, scale).rgb8()
+    return dataclasses.replace(
+        row,
+        torch_psnr_y=psnr_y(reference, hr, scale),
+        difference=largest_difference(sr, expected, contract.value_range),
+    )
+
+
+def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Runner:
+    """The PyTorch network as trained, loaded from the checkpoint that the deployment was made from."""
+    from sr_deploy.pipeline.load import LoadOptions, load_model
+    from sr_deploy.run.torch import TorchRunner
+
+    source = deployment.manifest.source
+    path = options.checkpoint or Path(source["path"])
+    if not path.is_file():
+        raise BadCheckpoint(
+            f"the checkpoint {path} is gone, so nothing can be compared with PyTorch",
+            f"the file {source['file']} that this deployment was made from",
+            "give its place with --checkpoint, or leave the comparison out with --no-torch",
+        )
+    if sha256_of(path) != source["sha256"]:
+        raise BadCheckpoint(
+            f"{path} is not the checkpoint that this deployment was made from: its sha256 differs",
+            f"{source['file']}, sha256 {source['sha256'][:12]}…",
+            "give the right one with --checkpoint, or export again",
+        )
+    _, loaded = load_model(path, LoadOptions(**source["load_options"]))
+    return TorchRunner(loaded.module)
