@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,30 @@ def torchvision_operators() -> None:
         if not hasattr(torch.ops.torchvision, name):
             library.define(schema)
     torchvision_operators.library = library
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command did: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def srdeploy(capsys):
+    """Run a srdeploy command in this process: ``srdeploy("export", path, "-o", folder) -> Outcome``."""
+    from sr_deploy.cli import main
+
+    def run(*arguments) -> Outcome:
+        capsys.readouterr()
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run

@@ -14,24 +14,25 @@ from dataclasses import dataclass, field
 from typing import IO, Any, Callable, Dict, List, Optional, Tuple, Union
 
 #: Modules whose functions have no place in a checkpoint: one that asks to call them is refused. Other unknown
-#: functions are left uncalled, which is just as safe, but may be part of an honest file.
+#: functions are left uncalled, which is just as safe, but may be part of an honest file (a project of its own may be
+#: called "code" or "trace", so such names are not here).
 DANGEROUS_MODULES = (
-    "os", "posix", "nt", "posixpath", "ntpath", "subprocess", "_posixsubprocess", "sys", "importlib", "_frozen_importlib",
-    "imp", "pkgutil", "zipimport", "runpy", "code", "codeop", "pdb", "bdb", "pty", "shutil", "socket", "_socket",
-    "socketserver", "urllib", "http", "ftplib", "smtplib", "telnetlib", "webbrowser", "requests", "ctypes", "_ctypes",
-    "cffi", "multiprocessing", "asyncio", "signal", "pickle", "_pickle", "cPickle", "dill", "cloudpickle", "marshal",
-    "shelve", "commands", "popen2", "pip", "site", "tempfile", "pathlib", "fileinput", "timeit", "cProfile", "profile",
-    "trace", "distutils", "setuptools", "venv", "ensurepip",
+    "os", "posix", "nt", "posixpath", "ntpath", "subprocess", "_posixsubprocess", "sys", "importlib", "imp", "runpy",
+    "pty", "pdb", "shutil", "socket", "_socket", "urllib", "webbrowser", "ctypes", "_ctypes", "pickle", "_pickle",
+    "dill", "marshal", "popen2", "pip",
 )  # fmt: skip
 #: The same for single names of the module ``builtins``.
-DANGEROUS_BUILTINS = ("eval", "exec", "execfile", "compile", "__import__", "open", "file", "input", "breakpoint", "reload")
+DANGEROUS_BUILTINS = (
+    "eval", "exec", "execfile", "compile", "__import__", "open", "file", "input", "breakpoint", "reload",
+)  # fmt: skip
 BUILTIN_MODULES = ("builtins", "__builtin__", "__builtins__")
 
 #: Instructions that push their own argument.
-_LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING UNICODE "
-    "SHORT_BINUNICODE BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8".split()
-)
+_LITERALS = (
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
+    "BINBYTES8", "BYTEARRAY8",
+)  # fmt: skip
 #: Instructions that push a fresh value.
 _FRESH: Dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -143,10 +144,12 @@ class Described:
     Attributes:
         root: the object: plain containers, numbers, text, ``TensorRef``, ``StandIn``, ``Global``.
         kinds: the classes and functions that were left as stand-ins, in order of appearance.
+        storages: every storage that is referred to, by key.
     """
 
     root: Any
     kinds: Tuple[str, ...]
+    storages: Dict[str, StorageRef]
 
 
 def describe_pickle(stream: IO[bytes]) -> Described:
@@ -160,7 +163,7 @@ def describe_pickle(stream: IO[bytes]) -> Described:
     machine = _Machine()
     for instruction, argument, _ in pickletools.genops(stream):
         if instruction.name == "STOP":
-            return Described(machine.pop(), tuple(machine.kinds))
+            return Described(machine.pop(), tuple(machine.kinds), machine.storages)
         machine.step(instruction.name, argument)
     raise Malformed("the pickle has no end")
 
@@ -173,6 +176,10 @@ class _Machine:
         self.marks: List[List[Any]] = []
         self.memo: Dict[int, Any] = {}
         self.kinds: Dict[str, None] = {}
+        self.storages: Dict[str, StorageRef] = {}
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
 
     def pop(self) -> Any:
         if not self.stack:
@@ -193,13 +200,13 @@ class _Machine:
     def step(self, name: str, argument: Any) -> None:
         """Carry out one instruction."""
         if name in _LITERALS:
-            self.stack.append(argument)
+            self.push(argument)
         elif name in _FRESH:
-            self.stack.append(_FRESH[name]())
+            self.push(_FRESH[name]())
         elif name in ("PROTO", "FRAME"):
             pass
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[int(argument)])
+            self.push(self.memo[int(argument)])
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
             self.memo[int(argument)] = self.top()
         elif name == "MEMOIZE":
@@ -216,7 +223,7 @@ class _Machine:
             else:
                 self.since_mark()
         elif name == "DUP":
-            self.stack.append(self.top())
+            self.push(self.top())
         else:
             self.step_with_containers(name, argument)
 
@@ -224,13 +231,13 @@ class _Machine:
         """Instructions that make or fill containers."""
         if name in _TUPLE_SIZES:
             items = [self.pop() for _ in range(_TUPLE_SIZES[name])]
-            self.stack.append(tuple(reversed(items)))
+            self.push(tuple(reversed(items)))
         elif name == "TUPLE":
-            self.stack.append(tuple(self.since_mark()))
+            self.push(tuple(self.since_mark()))
         elif name in ("LIST", "FROZENSET"):
-            self.stack.append(self.since_mark())
+            self.push(self.since_mark())
         elif name == "DICT":
-            self.stack.append(_dict_from(_pairs(self.since_mark())))
+            self.push(_dict_from(_pairs(self.since_mark())))
         elif name == "APPEND":
             self.extend([self.pop()])
         elif name in ("APPENDS", "ADDITEMS"):
@@ -246,29 +253,29 @@ class _Machine:
     def step_with_names(self, name: str, argument: Any) -> None:
         """Instructions that name, call or configure something: the ones that could run code."""
         if name == "GLOBAL":
-            self.stack.append(_global(*argument.split(" ", 1)))
+            self.push(_global(*argument.split(" ", 1)))
         elif name == "STACK_GLOBAL":
             attribute, module = self.pop(), self.pop()
-            self.stack.append(_global(module, attribute))
+            self.push(_global(module, attribute))
         elif name in ("EXT1", "EXT2", "EXT4"):
-            self.stack.append(Global("copyreg", f"extension_{argument}"))
+            self.push(Global("copyreg", f"extension_{argument}"))
         elif name in ("REDUCE", "NEWOBJ"):
             arguments, callee = self.pop(), self.pop()
-            self.stack.append(self.called(callee, arguments))
+            self.push(self.called(callee, arguments))
         elif name == "NEWOBJ_EX":
             _, arguments, callee = self.pop(), self.pop(), self.pop()
-            self.stack.append(self.called(callee, arguments))
+            self.push(self.called(callee, arguments))
         elif name == "INST":
-            self.stack.append(self.called(_global(*argument.split(" ", 1)), tuple(self.since_mark())))
+            self.push(self.called(_global(*argument.split(" ", 1)), tuple(self.since_mark())))
         elif name == "OBJ":
             items = self.since_mark()
-            self.stack.append(self.called(items[0], tuple(items[1:])))
+            self.push(self.called(items[0], tuple(items[1:])))
         elif name == "BUILD":
             state, target = self.pop(), self.top()
             if isinstance(target, StandIn):
                 target.state = state
         elif name == "BINPERSID":
-            self.stack.append(self.referenced(self.pop()))
+            self.push(self.referenced(self.pop()))
         else:
             raise Malformed(f"the pickle has the instruction {name}, which no checkpoint has")
 
@@ -319,7 +326,7 @@ class _Machine:
         _, kind, key, _, count = identity[:5]
         if not isinstance(kind, Global) or not isinstance(key, (str, int)) or not _is_count(count):
             raise Malformed("a storage reference has values of the wrong kind")
-        return StorageRef(kind.name, str(key), count)
+        return self.storages.setdefault(str(key), StorageRef(kind.name, str(key), count))
 
 
 def _made_by(callee: Global, arguments: Tuple[Any, ...], called: Callable[[Any, Any], Any]) -> Optional[Tuple[Any]]:

@@ -17,6 +17,11 @@ OK, MISSING, WARNING = "ok", "missing", "warning"
 
 #: What reading a checkpoint and writing its graph takes (the extra "export").
 EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "safetensors")
+#: The oldest Python that the extra "export" fits, and where to export when this one is older.
+EXPORT_PYTHON = (3, 10)
+EXPORT_ELSEWHERE = "export on a PC with Python 3.10 or newer and copy the deployment folder here"
+#: The oldest Python that TensorRT-RTX has wheels for.
+RTX_PYTHON = (3, 9)
 #: Lowest compute capability that TensorRT-RTX knows (Turing), and those above it that 1.7.1.116 refuses.
 RTX_LOWEST = (7, 5)
 RTX_REFUSED = ((9, 0),)
@@ -78,7 +83,7 @@ def doctor_findings(facts: Optional[Facts] = None) -> Tuple[Finding, ...]:
         facts: None for those of this machine. Gathering them imports ONNX Runtime; nothing raises.
     """
     facts = facts or gather_facts()
-    findings = [_machine(facts.machine), _gpu(facts.machine), _export(facts), _zoo(facts.software)]
+    findings = [_machine(facts.machine), _gpu(facts.machine), _export(facts), _zoo(facts)]
     findings += _onnxruntime(facts)
     findings += [_build_tensorrt(facts), _run_tensorrt(facts)]
     if facts.machine.jetson:
@@ -130,21 +135,18 @@ def _export(facts: Facts) -> Finding:
     absent = [name for name in EXPORT_PACKAGES if not _has(packages, name)]
     if not absent:
         return Finding(OK, what, ", ".join(f"{name} {packages[name]}" for name in EXPORT_PACKAGES if name in packages))
-    if _version_tuple(facts.machine.python) < (3, 10):
-        return Finding(
-            MISSING,
-            what,
-            f"no {', '.join(absent)}, and Python {facts.machine.python} is too old for them",
-            "export on a PC with Python 3.10 or newer and copy the deployment folder here",
-        )
+    if _version_tuple(facts.machine.python) < EXPORT_PYTHON:
+        found = f"no {', '.join(absent)}, and Python {facts.machine.python} is too old for them"
+        return Finding(MISSING, what, found, EXPORT_ELSEWHERE)
     return Finding(MISSING, what, f"no {', '.join(absent)}", pip_install("export"))
 
 
-def _zoo(software: Software) -> Finding:
-    what = "architectures of spandrel"
-    if "spandrel" in software.packages:
-        return Finding(OK, what, f"spandrel {software.packages['spandrel']}")
-    return Finding(MISSING, what, "no spandrel (only needed for networks that are not built in)", pip_install("zoo"))
+def _zoo(facts: Facts) -> Finding:
+    what, packages = "architectures of spandrel", facts.software.packages
+    if "spandrel" in packages:
+        return Finding(OK, what, f"spandrel {packages['spandrel']}")
+    get = pip_install("zoo") if _version_tuple(facts.machine.python) >= EXPORT_PYTHON else EXPORT_ELSEWHERE
+    return Finding(MISSING, what, "no spandrel (only needed for networks that are not built in)", get)
 
 
 def _onnxruntime(facts: Facts) -> List[Finding]:
@@ -216,8 +218,11 @@ def _build_tensorrt(facts: Facts) -> Finding:
         )
     if jetson:
         return Finding(MISSING, what, "no TensorRT", "sudo apt-get install python3-libnvinfer")
-    extra = "tensorrt" if any(not runs_rtx(gpu) for gpu in facts.machine.gpus) else "tensorrt-rtx"
-    return Finding(MISSING, what, "no TensorRT", pip_install(extra))
+    if any(not runs_rtx(gpu) for gpu in facts.machine.gpus):
+        return Finding(MISSING, what, "no TensorRT", pip_install("tensorrt"))
+    new_enough = _version_tuple(facts.machine.python) >= RTX_PYTHON
+    first = "" if new_enough else f"with Python {'.'.join(map(str, RTX_PYTHON))} or newer: "
+    return Finding(MISSING, what, "no TensorRT", first + pip_install("tensorrt-rtx"))
 
 
 def _unhide(facts: Facts) -> str:

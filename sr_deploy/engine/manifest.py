@@ -108,8 +108,8 @@ class HostFacts:
 def host_facts(backend: str) -> HostFacts:
     """Look at this machine for one backend. Imports that backend's runtime; raises nothing for what is absent."""
     from sr_deploy.core.machine import this_machine
+    from sr_deploy.engine.flavour import flavour_version
     from sr_deploy.engine.onnxruntime import onnxruntime_version
-    from sr_deploy.engine.tensorrt import flavour_version
 
     version = onnxruntime_version() if backend == "onnxruntime" else flavour_version(backend)
     gpus = this_machine().gpus
@@ -125,9 +125,7 @@ def check_profile(profile: Sequence[Size]) -> Profile:
         UsageError: they are not three, not positive, or do not satisfy minimum ≤ best ≤ maximum.
     """
     sizes = tuple((int(size[0]), int(size[1])) for size in profile)
-    if len(sizes) != 3 or not all(
-        0 < sizes[0][axis] <= sizes[1][axis] <= sizes[2][axis] for axis in (0, 1)
-    ):
+    if len(sizes) != 3 or not all(0 < sizes[0][axis] <= sizes[1][axis] <= sizes[2][axis] for axis in (0, 1)):
         raise UsageError(
             "the profile " + ", ".join(format_size(size) for size in sizes) + " is not in order",
             "minimum, best and maximum size, each height and width at least as large as the one before",

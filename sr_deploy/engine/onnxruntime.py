@@ -6,7 +6,9 @@ to another machine (ONNX Runtime documentation, "Graph optimizations").
 
 from __future__ import annotations
 
+import hashlib
 import platform
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +22,13 @@ from sr_deploy.engine.manifest import EngineManifest, Profile, engine_name, save
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"
+
+#: Log level: ONNX Runtime's errors become ours, so it need not print them too.
+ONLY_FATAL = 4
+
+_OUT_OF_MEMORY = re.compile(
+    r"failed to allocate|out of memory|bad_alloc|bad allocation|CUDNN_STATUS_ALLOC", re.IGNORECASE
+)
 
 
 def import_onnxruntime() -> Any:
@@ -58,6 +67,11 @@ def providers_here() -> Tuple[str, ...]:
     return tuple(import_onnxruntime().get_available_providers())
 
 
+def is_out_of_memory(text: str) -> bool:
+    """Whether this is what ONNX Runtime, the C++ library or CUDA says when memory runs out."""
+    return bool(_OUT_OF_MEMORY.search(text))
+
+
 def open_session(graph: Path, options: Any, provider: str) -> Any:
     """An InferenceSession on one provider (the CPU behind it for what the provider lacks).
 
@@ -81,12 +95,14 @@ def open_session(graph: Path, options: Any, provider: str) -> Any:
     if not Path(graph).is_file():
         raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
     try:
-        session = ort.InferenceSession(str(graph), options, providers=[provider] if provider == CPU else [provider, CPU])
+        session = ort.InferenceSession(str(graph), options, providers=list(dict.fromkeys((provider, CPU))))
     except Exception as error:
         # ONNX Runtime's exceptions have no common base below Exception, and new kinds come with new releases.
         text = " ".join(str(error).split())
-        if "alloc" in text or "out of memory" in text:
-            raise EnvironmentFault(f"not enough memory to open {graph}: {text}", "more memory, or a smaller size") from error
+        if is_out_of_memory(text):
+            raise EnvironmentFault(
+                f"not enough memory to open {graph}: {text}", "more memory or a smaller size"
+            ) from error
         raise BadDeployment(
             f"ONNX Runtime {ort.__version__} cannot open {graph}: {text}",
             "an ONNX graph whose operators it has",
@@ -131,7 +147,7 @@ def engine_from_graph(
     scale: int,
     size: Optional[Size] = None,
     provider: str = CPU,
-) -> Path:
+) -> EngineManifest:
     """Save the graph as ONNX Runtime optimises it, with a manifest beside it.
 
     Args:
@@ -143,7 +159,7 @@ def engine_from_graph(
         provider: optimise for this execution provider.
 
     Returns:
-        The path of the engine.
+        Its manifest; the engine is ``folder / manifest.file``.
 
     Raises:
         BadDeployment: the graph cannot be read, or is fixed to another size.
@@ -186,7 +202,7 @@ def engine_from_graph(
     manifest = EngineManifest(
         backend="onnxruntime",
         file=path.name,
-        sha256=_sha256(data),
+        sha256=hashlib.sha256(data).hexdigest(),
         graph_file=Path(graph).name,
         graph_sha256=sha256_of(graph),
         profile=profile,
@@ -204,14 +220,14 @@ def engine_from_graph(
         scale=scale,
     )
     save_engine(path, data, manifest)
-    return path
+    return manifest
 
 
 def _options(ort: Any) -> Any:
-    """Session options that optimise without tying the graph to this processor; only errors are logged."""
+    """Session options that optimise without tying the graph to this processor."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.log_severity_level = 3
+    options.log_severity_level = ONLY_FATAL
     return options
 
 

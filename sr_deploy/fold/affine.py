@@ -123,6 +123,13 @@ def macs_per_pixel(block: torch.nn.Module, channels: int, shrink: Pair) -> int:
     return (counts[2] - 2 * counts[1] + counts[0]) // (2 * step * step)
 
 
+def macs_per_traced_pixel(block: torch.nn.Module, shape: Tuple[int, ...]) -> int:
+    """Multiply-accumulates per output pixel of one run on ``shape`` (N, C, H, W), rounded; transforms do not count."""
+    with FlopCounterMode(display=False) as counter:
+        out = run_block(block, torch.zeros(shape))
+    return round(counter.get_total_flops() / 2 / (out.shape[0] * out.shape[2] * out.shape[3]))
+
+
 def probe(block: torch.nn.Module, channels: int, shrink: Pair) -> Kernel:
     """The convolution that the float64, affine ``block`` is, far from the border.
 
@@ -171,7 +178,10 @@ def _responses(block: torch.nn.Module, impulses: torch.Tensor, centre: int) -> T
     canvas = torch.zeros((*impulses.shape, 2 * centre + 1, 2 * centre + 1), dtype=torch.float64)
     at_zero = run_block(block, canvas)
     canvas[:, :, centre, centre] = impulses
-    return at_zero, run_block(block, canvas) - at_zero
+    at_impulses = run_block(block, canvas)
+    if at_zero.shape != at_impulses.shape or at_zero.shape[0] != impulses.shape[0]:
+        raise Kept("it does not give one output for each picture of a batch")
+    return at_zero, at_impulses - at_zero
 
 
 def _extents(response: torch.Tensor, centre: int, shrink: Pair, limit: int) -> Tuple[Pair, ...]:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import List, Optional, Set, Tuple
 
 import torch
 
-from sr_deploy.core.contract import Size
-from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
-from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE
-from sr_deploy.fold.affine import macs_per_pixel, probe, relative_error, require_affine
+from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.fold.affine import Kernel, macs_per_pixel, macs_per_traced_pixel, probe, require_affine
 from sr_deploy.fold.double import copy_as, run_block
 from sr_deploy.fold.observe import Observation, Seen, observe
 from sr_deploy.fold.prove import proved_convolution
 from sr_deploy.fold.result import FoldedBlock, FoldReport, FoldResult, Kept, KeptBlock
+from sr_deploy.fold.whole import Replacements, prove_network, with_replacements
 
-Replacements = Dict[str, torch.nn.Module]
+Replaced = Tuple[torch.nn.Module, FoldedBlock]
 
 
 def fold(
@@ -29,9 +29,8 @@ def fold(
     """Replace every affine, shift-equivariant block of ``module`` by one convolution, each one proved.
 
     Args:
-        module: any network in eval mode that takes (N, in_channels, H, W) float32 and gives one tensor. Not modified.
-        input_size: height and width of the random inputs; sizes that the network takes, of different sides so that a
-            resolution change shows.
+        module: any network in eval mode that takes (N, in_channels, H, W) and gives one tensor. Not modified.
+        input_size: height and width of the random inputs, a size that the network takes.
         in_channels: channels of the input.
         value_range: the value of white, 1.0 or 255.0: the random inputs span ``0…value_range``.
         spectral: also replace Fourier units that need no transform (see ``spectral.py``).
@@ -41,132 +40,133 @@ def fold(
 
     Raises:
         UsageError: the network, or a part of it, is in training mode.
-        BadInput: the network does not run on such an input, or gives values that are not finite.
-        CheckFailed: the folded network differs from the original by more than ``FOLD_FLOAT32_RELATIVE`` (or twice the
-            original's own float32 rounding, where that is more); the message names the block that brings it.
+        BadInput: the network does not run on such an input, gives values that are not finite, or other ones each time.
+        CheckFailed: the folded network differs from the original by more than ``FOLD_FLOAT64_RELATIVE`` in float64 or
+            ``FOLD_FLOAT32_RELATIVE`` in float32 (a few times the original's own rounding, where that is more); the
+            message names the block that brings it.
     """
     training = [path or "(root)" for path, part in module.named_modules() if part.training]
     if training:
-        raise UsageError(f"{training[0]} is in training mode", "a network in eval mode", "call module.eval() first")
+        raise UsageError(f"{training[0]} is in training mode", "a network in eval mode", "call eval() on it first")
     network32, network64 = copy_as(module, torch.float32), copy_as(module, torch.float64)
+    x = torch.rand((1, in_channels, *input_size), generator=torch.Generator().manual_seed(23)) * value_range
     try:
-        x = torch.rand((1, in_channels, *input_size), generator=torch.Generator().manual_seed(23)) * value_range
         observation = observe(network32, x)
-    except Exception as error:
-        raise _does_not_run(network32, tuple(x.shape), str(error)) from error
+    except Exception as error:  # the network may be anyone's
+        raise BadInput(
+            f"the network does not run on {in_channels} channels of {format_size(input_size)}: {error}",
+            "a size and a number of channels that it takes",
+            "give input_size=(height, width) and in_channels=",
+        ) from error
+    replacements, blocks, kept = _walk(network32, network64, observation, spectral)
+    proof = prove_network(network32, network64, replacements, tuple(x.shape), value_range)
+    report = FoldReport(
+        blocks=tuple(blocks),
+        kept=tuple(kept),
+        network_error=proof.error_float32,
+        network_error_before=proof.error_original_float32,
+        network_error_float64=proof.error_float64,
+        sizes=proof.sizes,
+    )
+    return FoldResult(with_replacements(network32, replacements, torch.float32), report)
 
+
+def _walk(
+    network32: torch.nn.Module, network64: torch.nn.Module, observation: Observation, spectral: bool
+) -> Tuple[Replacements, List[FoldedBlock], List[KeptBlock]]:
+    """From the root down: replace what can be, look into what cannot. A module in two places is visited once."""
     replacements: Replacements = {}
     blocks: List[FoldedBlock] = []
     kept: List[KeptBlock] = []
-    visited = set()
-
-    def visit(path: str, block: torch.nn.Module) -> None:
+    ran = {id(network32.get_submodule(path)) for path in observation.seen}
+    first_path = {id(module): path for path, module in network32.named_modules()}
+    waiting = [network32]
+    visited: Set[int] = set()
+    while waiting:
+        block = waiting.pop()
         if id(block) in visited or not _has_weights(block):
-            return
+            continue
         visited.add(id(block))
-        seen = observation.seen.get(path)
-        if seen is None and _dead(block, observation):
-            kept.append(KeptBlock(path, _class_name(block), "the network never runs it: its weights are dead"))
-            return
-        if seen is not None and not _plain_layer(block):
+        path = first_path[id(block)]
+        if _dead(block, observation, ran):
+            kept.append(KeptBlock(path, type(block).__name__, "the network never runs it: its weights are dead"))
+            continue
+        if id(block) in ran and not _plain_layer(block) and not _is_its_only_convolution(block, observation.seen[path]):
             try:
-                replacement, entry = _replacement(path, block, network64.get_submodule(path), seen, observation, spectral)
-                replacements[path] = replacement
+                replaced = _replacement(path, block, network64.get_submodule(path), observation, spectral)
+                replacements[path], entry = replaced
                 blocks.append(entry)
-                return
+                continue
             except Kept as reason:
-                kept.append(KeptBlock(path or "(root)", _class_name(block), str(reason)))
-        for name, child in block.named_children():
-            visit(f"{path}.{name}" if path else name, child)
-
-    visit("", network32)
-    folded = with_replacements(module, replacements)
-    report = _prove_network(module, network32, network64, folded, replacements, x.shape, value_range)
-    return FoldResult(folded, FoldReport(tuple(blocks), tuple(kept), *report))
-
-
-def with_replacements(module: torch.nn.Module, replacements: Replacements) -> torch.nn.Module:
-    """A float32 copy of ``module`` with the sub-modules at the given paths replaced, wherever they are used."""
-    folded = copy_as(module, torch.float32)
-    if "" in replacements:
-        return replacements[""]
-    by_id = {id(folded.get_submodule(path)): new for path, new in replacements.items()}
-    for parent in list(folded.modules()):
-        # Not named_children(): it names a module that stands in two places only once.
-        for name, child in list(parent._modules.items()):
-            if id(child) in by_id:
-                setattr(parent, name, by_id[id(child)])
-    return folded
+                kept.append(KeptBlock(path or "(root)", type(block).__name__, str(reason)))
+        waiting.extend(reversed(list(block.children())))
+    return replacements, blocks, kept
 
 
 def _replacement(
-    path: str,
-    block32: torch.nn.Module,
-    block64: torch.nn.Module,
-    seen: Seen,
-    observation: Observation,
-    spectral: bool,
-) -> Tuple[torch.nn.Module, FoldedBlock]:
+    path: str, block32: torch.nn.Module, block64: torch.nn.Module, observation: Observation, spectral: bool
+) -> Replaced:
     """The proved replacement of one block and its report. Raises Kept with the reason where there is none."""
+    seen = observation.seen[path]
     if seen.objection:
         raise Kept(seen.objection)
     if id(block32) in observation.reached_into:
-        raise Kept("its weights are also used outside of its forward pass, which a replacement would not offer")
+        raise Kept("its weights are also used outside of its forward pass, which one convolution would not offer")
     require_affine(block64, seen.in_shape)
-    was = _class_name(block32)
-    if spectral:
-        fourier = _fourier_replacement(path, was, block32, seen)
-        if fourier:
-            return fourier
-    channels, out_channels = seen.in_shape[1], seen.out_shape[1]
+    fourier = _fourier_replacement(path, block32, seen) if spectral else None
+    return fourier or _one_convolution(path, block32, block64, seen)
+
+
+def _one_convolution(path: str, block32: torch.nn.Module, block64: torch.nn.Module, seen: Seen) -> Replaced:
+    """The convolution that an affine block is, proved, and its report. Raises Kept."""
+    channels = seen.in_shape[1]
     shrink = (seen.in_shape[2] - seen.out_shape[2], seen.in_shape[3] - seen.out_shape[3])
     kernel = probe(block64, channels, shrink)
     before = macs_per_pixel(block64, channels, shrink)
-    size = f"{kernel.size[0]}x{kernel.size[1]}"
     if kernel.macs > before:
+        size = f"{kernel.size[0]}x{kernel.size[1]}"
         raise Kept(f"affine, but one {size} convolution would raise its MACs per pixel from {before} to {kernel.macs}")
     proof = proved_convolution(block64, block32, kernel, channels)
-    mode = proof.convolution.padding_mode if max(kernel.padding) > 0 else "unpadded"
-    groups = f" groups {kernel.groups}" if kernel.groups > 1 else ""
-    became = f"Conv2d {channels}→{out_channels} {size} {mode}{groups}"
     entry = FoldedBlock(
-        path or "(root)",
-        was,
-        became,
-        before,
-        kernel.macs,
-        proof.error_float64,
-        proof.error_float32,
-        proof.error_original_float32,
+        name=path or "(root)",
+        was=type(block32).__name__,
+        became=_described(kernel, proof.convolution),
+        macs_before=before,
+        macs_after=kernel.macs,
+        error_float64=proof.error_float64,
+        error_float32=proof.error_float32,
+        error_original_float32=proof.error_original_float32,
     )
-    return proof.convolution.float(), entry
+    return proof.convolution, entry
 
 
-def _fourier_replacement(
-    path: str, block32: torch.nn.Module, seen: Seen
-) -> Optional[Tuple[torch.nn.Module, FoldedBlock]]:
-    """The replacement of an affine block that uses torch.fft, None for a block without it. Raises Kept."""
+def _described(kernel: Kernel, convolution: torch.nn.Conv2d) -> str:
+    """For example "Conv2d 26→26 3x3 zeros": channels, kernel, what the border is filled with."""
+    border = f" {convolution.padding_mode}" if max(kernel.padding) > 0 else ""
+    groups = f" groups {kernel.groups}" if kernel.groups > 1 else ""
+    height, width = kernel.size
+    return f"Conv2d {convolution.in_channels}→{convolution.out_channels} {height}x{width}{border}{groups}"
+
+
+def _fourier_replacement(path: str, block32: torch.nn.Module, seen: Seen) -> Optional[Replaced]:
+    """The replacement of an affine block that uses torch.fft; None for a block without transforms. Raises Kept."""
     from sr_deploy.fold.spectral import fold_fourier_unit, uses_fft
 
     if not uses_fft(block32, seen.in_shape):
         return None
     found = fold_fourier_unit(block32, seen.in_shape)
     if isinstance(found, str):
-        raise Kept(f"a Fourier unit that does not fold: {found}")
+        raise Kept(f"it uses a Fourier transform and is no unit that folds: {found}")
     entry = FoldedBlock(
-        path or "(root)",
-        _class_name(block32),
-        "1x1 convolutions + width matrix",
-        macs_per_traced_pixel(block32, seen.in_shape),
-        macs_per_traced_pixel(found.module, seen.in_shape),
-        found.error_float64,
-        found.error_float32,
+        name=path or "(root)",
+        was=type(block32).__name__,
+        became="1x1 convolutions + width matrix",
+        macs_before=macs_per_traced_pixel(block32, seen.in_shape),
+        macs_after=macs_per_traced_pixel(found.module, seen.in_shape),
+        error_float64=found.error_float64,
+        error_float32=found.error_float32,
     )
     return found.module, entry
-
-
-def _class_name(block: torch.nn.Module) -> str:
-    return type(block).__name__
 
 
 def _has_weights(block: torch.nn.Module) -> bool:
@@ -178,6 +178,23 @@ def _plain_layer(block: torch.nn.Module) -> bool:
     """True for a layer of torch.nn itself, such as Conv2d, BatchNorm2d or PReLU, that nothing was attached to."""
     own = type(block).__module__.startswith("torch.nn.modules.") and next(block.children(), None) is None
     return own and not block._forward_pre_hooks and not block._forward_hooks
+
+
+def _is_its_only_convolution(block: torch.nn.Module, seen: Seen) -> bool:
+    """True for a module around one plain Conv2d that gives what the Conv2d alone gives: nothing is left to fold."""
+    owners = [part for part in block.modules() if _own_weights(part)]
+    if seen.objection or len(owners) != 1 or type(owners[0]) is not torch.nn.Conv2d or not _plain_layer(owners[0]):
+        return False
+    x = torch.randn(seen.in_shape, generator=torch.Generator().manual_seed(25))
+    try:
+        return torch.equal(run_block(block, x), run_block(owners[0], x))
+    except Kept:
+        return False
+
+
+def _own_weights(module: torch.nn.Module) -> bool:
+    """True when the module itself, not a module in it, has a parameter or buffer."""
+    return any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False)))
 
 
 def _dead(block: torch.nn.Module, observation: Observation, ran: Set[int]) -> bool:

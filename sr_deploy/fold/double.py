@@ -46,27 +46,34 @@ def _converted(value: Any, dtype: torch.dtype) -> Any:
     return value
 
 
+def evaluate(block: torch.nn.Module, x: torch.Tensor) -> Any:
+    """What ``block`` gives for ``x``, without gradients; tensors it makes on the way get the type of ``x`` too.
+
+    Whatever the block raises is passed on.
+    """
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(x.dtype)
+        with torch.no_grad():
+            return block(x)
+    finally:
+        torch.set_default_dtype(default)
+
+
 def run_block(block: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     """Run ``block`` once on a copy of ``x`` (N, C, H, W), in the type of ``x``.
-
-    Tensors that the block makes on the way (``torch.zeros(...)``) get that type too.
 
     Raises:
         Kept: the block raises, gives something else than one finite 4-D tensor, or changes its input.
     """
     shape = "x".join(str(n) for n in x.shape)
     given = x.clone()
-    default = torch.get_default_dtype()
     try:
-        torch.set_default_dtype(x.dtype)
-        with torch.no_grad():
-            out = block(given)
+        out = evaluate(block, given)
     except Exception as error:  # whatever a stranger's block raises, it is a reason to leave it alone
         lines = str(error).strip().splitlines() or [""]
         what = f"{type(error).__name__}: {lines[0][:160]}"
         raise Kept(f"it does not run on an input of {shape} ({str(x.dtype)[6:]}): {what}") from error
-    finally:
-        torch.set_default_dtype(default)
     if not isinstance(out, torch.Tensor) or out.dim() != 4:
         raise Kept("its output is not one 4-D tensor")
     if not torch.equal(given, x):

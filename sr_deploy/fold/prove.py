@@ -56,7 +56,8 @@ def proved_convolution(block64: torch.nn.Module, block32: torch.nn.Module, kerne
         raise Kept(first_failure)
     error32 = _largest_error(convolution_of(kernel, mode).float(), cases)
     if error32 > FOLD_FLOAT32_RELATIVE:
-        raise Kept(f"as one float32 convolution its relative error would be {error32:.1e} (allowed: {FOLD_FLOAT32_RELATIVE:g})")
+        allowed = f"allowed: {FOLD_FLOAT32_RELATIVE:g}"
+        raise Kept(f"as one float32 convolution its relative error would be {error32:.1e} ({allowed})")
     return Proof(convolution, error64, error32, _largest_error(block32, cases))
 
 
@@ -100,7 +101,8 @@ def _run_shaped(block: torch.nn.Module, x: torch.Tensor, wanted: torch.Tensor) -
     """The block's output, which must have the shape of ``wanted``."""
     out = run_block(block, x)
     if out.shape != wanted.shape:
-        raise Kept(f"its output size does not follow from its input size: {tuple(wanted.shape[2:])} at {tuple(x.shape[2:])}")
+        given, gave = tuple(x.shape[2:]), tuple(wanted.shape[2:])
+        raise Kept(f"its output size does not follow from its input size: {gave} for an input of {given}")
     return out
 
 
@@ -112,4 +114,5 @@ def _difference(convolution: torch.nn.Conv2d, cases: Cases, kernel: Kernel, erro
     within = relative_error(run_block(convolution, x)[inside], wanted[inside])
     if within <= FOLD_FLOAT64_RELATIVE:
         return f"one convolution differs from it at the border (it pads between its layers): relative error {error:.1e}"
-    return f"it is not the same at every position of the picture: relative error {error:.1e}"
+    everywhere = "at every position of the picture, or for every picture of a batch"
+    return f"it is not the same {everywhere}: relative error {error:.1e}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import torch
 
@@ -22,9 +22,9 @@ class FoldedBlock:
     Attributes:
         name: its path in the network, ``"(root)"`` for the network itself.
         was: its class.
-        became: for example "Conv2d 26→26 3x3 zeros": channels, kernel (height x width), what the border is filled with.
-        macs_before, macs_after: multiply-accumulates of convolutions and matrix products for one output pixel of a large
-            picture (the border and what does not grow with the picture, such as computing a weight, do not count).
+        became: for example "Conv2d 26→26 3x3 zeros": channels, kernel (height x width), padding mode.
+        macs_before, macs_after: multiply-accumulates of convolutions and matrix products for one output pixel of a
+            large picture (the border, and what does not grow with the picture such as a weight's sum, do not count).
             For a Fourier unit: at the traced size, the transforms not counted.
         error_float64: largest difference from the block over its largest output magnitude, both in float64.
         error_float32: the float32 replacement against the float64 block on the same inputs, relative as above.
@@ -39,7 +39,7 @@ class FoldedBlock:
     macs_after: int
     error_float64: float
     error_float32: float
-    error_original_float32: Any = None
+    error_original_float32: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,11 @@ class FoldReport:
     Attributes:
         blocks: the replaced blocks.
         kept: the examined blocks that stay, and those that the network never runs.
-        network_error: the folded network in float32 against the original in float64, largest difference over the largest
-            output magnitude, over all ``sizes``.
+        network_error: the folded network in float32 against the original in float64, largest difference over the
+            largest output magnitude, over all ``sizes``.
         network_error_before: the same for the original network in float32: its own rounding.
+        network_error_float64: the same for the folded network in float64, Fourier units left as they were; None where
+            the network does not run in float64.
         sizes: the input (height, width) pairs at which the whole network was compared.
     """
 
@@ -74,6 +76,7 @@ class FoldReport:
     kept: Tuple[KeptBlock, ...]
     network_error: float
     network_error_before: float
+    network_error_float64: Optional[float]
     sizes: Tuple[Size, ...]
 
     def to_dict(self) -> Dict[str, Any]:

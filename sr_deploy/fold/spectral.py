@@ -12,11 +12,10 @@ with the real W×W matrix ``Q`` of ``width_vector``: minus the discrete Hilbert 
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -24,6 +23,9 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE, FOLD_FLOAT64_RELATIVE
+from sr_deploy.fold.affine import relative_error
+from sr_deploy.fold.double import copy_as, run_block
+from sr_deploy.fold.result import Kept
 from sr_deploy.fold.traced_size import length_of
 
 #: The transforms themselves; shifting a spectrum's origin or listing its frequencies is not one.
@@ -48,7 +50,8 @@ class SpectralFold:
 
     Attributes:
         module: the FoldedFourierUnit, float32.
-        error_float64, error_float32: largest difference from the unit it replaces over the largest output magnitude.
+        error_float64, error_float32: the module in that type against the unit in float64, largest difference over the
+            largest output magnitude.
     """
 
     module: torch.nn.Module
@@ -145,7 +148,7 @@ class _Watch(TorchFunctionMode):
 
 
 def uses_fft(block: torch.nn.Module, in_shape: Sequence[int]) -> bool:
-    """True when the forward pass of ``block`` on an input of ``in_shape`` (N, C, H, W) calls a transform of torch.fft."""
+    """True when ``block``, run on zeros of ``in_shape`` (N, C, H, W), calls a transform of torch.fft."""
     with torch.no_grad(), _Watch() as watch:
         block(torch.zeros(tuple(in_shape)))
     return watch.seen
@@ -155,93 +158,72 @@ def fold_fourier_unit(block: torch.nn.Module, in_shape: Sequence[int]) -> Union[
     """Replace a Fourier unit by 1×1 convolutions and a product along the width, if that is what it is.
 
     The coefficients are read from impulse responses in float64: A at the impulse, B in the column to its right. Then
-    the form is proved on random inputs at ten sizes, at ``in_shape``, in float64 and in float32.
+    the form is proved on random inputs, at ten sizes and at ``in_shape``, in float64 and in float32.
 
     Args:
-        block: takes one (N, C_in, H, W), gives one (N, C_out, H, W), in eval mode.
+        block: takes one (N, C_in, H, W), gives one (N, C_out, H, W), in eval mode. Not modified.
         in_shape: (N, C_in, H, W), an input it gets in its network.
 
     Returns:
-        The fold, or a sentence that says why the block is not of this form.
+        The fold, or a phrase that says why the block is not of this form.
     """
-    exact = copy.deepcopy(block).eval().double()
-    single = copy.deepcopy(block).eval().float()
     channels = in_shape[1]
+    sizes = (*_PROOFS, tuple(in_shape[2:]))
+    try:
+        block = copy_as(block, torch.float64)
+        folded = FoldedFourierUnit(*_coefficients(block, channels)).eval()
+        cases = _cases(block, channels, sizes)
+    except Kept as reason:
+        return str(reason)
     with torch.no_grad():
-        read = _coefficients(exact, channels)
-        if isinstance(read, str):
-            return read
-        folded = FoldedFourierUnit(*read).eval()
-        sizes = (*_PROOFS, tuple(in_shape[2:]))
-        error_float64 = _largest_error(exact, folded, channels, sizes, torch.float64)
-        if isinstance(error_float64, str):
-            return error_float64
+        error_float64 = max(relative_error(folded(x), y) for x, y in cases)
         if error_float64 > FOLD_FLOAT64_RELATIVE:
-            return f"it differs from 1x1 convolutions and a product along the width by {error_float64:.1e} (float64)"
+            return f"it is not 1x1 convolutions and a product along the width (relative error {error_float64:.1e})"
         folded = folded.float()
-        error_float32 = _largest_error(single, folded, channels, sizes, torch.float32)
-        if isinstance(error_float32, str):
-            return error_float32
-        if error_float32 > FOLD_FLOAT32_RELATIVE:
-            return f"its folded form differs from it by {error_float32:.1e} in float32"
+        error_float32 = max(relative_error(folded(x.float()), y) for x, y in cases)
+    if error_float32 > FOLD_FLOAT32_RELATIVE:
+        return f"its folded form in float32 has a relative error of {error_float32:.1e}"
     return SpectralFold(folded, error_float64, error_float32)
 
 
 def _coefficients(
     block: torch.nn.Module, channels: int
-) -> Union[Tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]], str]:
-    """A, B and the bias of a float64 block, or why they cannot be read."""
+) -> Tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]]:
+    """A, B and the bias of a float64 block. Raises Kept when it does not take the probe or changes its size."""
     row, column = _PROBE[0] // 2, _PROBE[1] // 2
     probe = torch.zeros(channels + 1, channels, *_PROBE, dtype=torch.float64)
     probe[torch.arange(channels), torch.arange(channels), row, column] = 1.0
-    response = _response(block, probe)
-    if isinstance(response, str):
-        return response
+    response = run_block(block, probe)
+    if response.shape[0] != probe.shape[0] or response.shape[2:] != probe.shape[2:]:
+        raise Kept(f"it changes the size of its input: {tuple(probe.shape)} to {tuple(response.shape)}")
     still = response[-1, :, :1, :1]
-    beside = float(_constant_matrix(_PROBE[1], torch.float64, torch.device("cpu"))[column, column + 1])
     impulse = response[:-1] - still
+    beside = _constant_matrix(_PROBE[1], torch.float64, probe.device)[column, column + 1]
     local, width = impulse[:, :, row, column].T, impulse[:, :, row, column + 1].T / beside
     return local.contiguous(), width.contiguous(), still.flatten() if bool(still.any()) else None
 
 
-def _response(block: torch.nn.Module, x: torch.Tensor) -> Union[torch.Tensor, str]:
-    """What the block gives for a copy of ``x``, or why it cannot be a Fourier unit."""
-    size = f"{x.shape[2]}x{x.shape[3]}"
-    try:
-        y = block(x.clone())
-    except Exception as error:  # a block of someone else's may raise anything; it is kept, and the report says why
-        return f"it does not run at {size}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-    if not isinstance(y, torch.Tensor) or y.dim() != 4:
-        return "it does not give one tensor of four axes"
-    if y.shape[0] != x.shape[0] or y.shape[2:] != x.shape[2:]:
-        return f"its output at {size} is of shape {tuple(y.shape)}"
-    if y.dtype != x.dtype:
-        return f"it turns {x.dtype} into {y.dtype}"
-    return y
+def _cases(
+    block: torch.nn.Module, channels: int, sizes: Sequence[Tuple[int, ...]]
+) -> List[Tuple[torch.Tensor, torch.Tensor]]:
+    """Random inputs that float32 holds exactly, with the float64 block's outputs.
 
-
-def _largest_error(
-    block: torch.nn.Module,
-    folded: torch.nn.Module,
-    channels: int,
-    sizes: Sequence[Tuple[int, ...]],
-    dtype: torch.dtype,
-) -> Union[float, str]:
-    """Largest difference over the largest output magnitude on random inputs; infinity for a NaN."""
+    Raises:
+        Kept: the block does not take one of the sizes; sizes below ``_TINY`` it may refuse.
+    """
     generator = torch.Generator().manual_seed(0)
-    largest = 0.0
+    cases = []
     for index, (height, width) in enumerate(sizes):
-        # Small and large values with and without a mean, so that no threshold inside the block goes unseen.
-        scale = (0.01, 1.0, 255.0)[index % 3]
-        x = torch.randn(2, channels, height, width, generator=generator, dtype=torch.float64)
-        x = ((x + index % 2) * scale).to(dtype)
-        expected = _response(block, x)
-        if isinstance(expected, str):
+        # Small and large values, with and without a mean, so that no threshold inside the block goes unseen.
+        x = torch.randn(2, channels, height, width, generator=generator) + index % 2
+        x = (x * (0.01, 1.0, 255.0)[index % 3]).double()
+        try:
+            y = run_block(block, x)
+        except Kept:
             if min(height, width) < _TINY:
                 continue
-            return expected
-        difference = float((folded(x) - expected).abs().max())
-        magnitude = float(expected.abs().max())
-        error = difference / magnitude if magnitude > 0 else difference
-        largest = max(largest, error) if math.isfinite(error) else math.inf
-    return largest
+            raise
+        if y.shape[2:] != x.shape[2:]:
+            raise Kept(f"it changes the size of its input: {tuple(x.shape)} to {tuple(y.shape)}")
+        cases.append((x, y))
+    return cases

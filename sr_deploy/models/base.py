@@ -66,7 +66,7 @@ class Architecture:
         load: builds the network and loads the tensors strictly. Raises BadCheckpoint (missing or unexpected keys,
             wrong shapes, each named) or UsageError (a value of ``Asked`` is needed or does not fit).
         signature: a few keys (no regular expressions) that this architecture's files have, used to name the nearest
-            architecture when nothing is detected.
+            architecture when nothing is detected. ``a|b`` stands for either key.
         about: one line for the README's table and for ``--help``.
     """
 

@@ -1,6 +1,6 @@
 """EDSR (Lim 2017, arXiv 1707.02921): residual blocks without normalisation, pixel-shuffle upsampling.
 
-Facts from the authors' repository sanghyun-son/EDSR-PyTorch and from BasicSR, whose files name the same weights otherwise:
+Facts from the authors' repository sanghyun-son/EDSR-PyTorch and from BasicSR, which names the same weights otherwise:
 
 - ``head / body / tail`` (EDSR-PyTorch): 0…255, the mean is subtracted and added by two stored 1x1 convolutions.
 - ``conv_first / body.N.conv1 / conv_after_body / upsample / conv_last`` (BasicSR): 0…1, the mean and a factor of 255
@@ -14,7 +14,6 @@ Convolutions alone give 316.25 G and 11.65 G; 316.26 G and 11.66 G with the two 
 from __future__ import annotations
 
 import math
-from typing import Dict, Tuple
 
 import torch
 from torch import nn
@@ -31,6 +30,21 @@ RGB_MEAN = (0.4488, 0.4371, 0.4040)
 INNER_RANGE = 255.0
 #: (name, blocks, width, res_scale) of the published networks. No file stores res_scale.
 PUBLISHED_RES_SCALES = (("EDSR-baseline", 16, 64, 1.0), ("EDSR", 32, 256, 0.1), ("EDSRmini", 8, 16, 2.0))
+#: Keys that tell the two families; one to one.
+HEAD_BODY_TAIL_KEYS = (
+    "head.0.weight",
+    "body.0.body.0.weight",
+    "body.0.body.2.weight",
+    "tail.0.0.weight",
+    "tail.1.weight",
+)
+BASICSR_KEYS = (
+    "conv_first.weight",
+    "body.0.conv1.weight",
+    "body.0.conv2.weight",
+    "upsample.0.weight",
+    "conv_last.weight",
+)
 
 
 class HeadBodyTailBlock(nn.Module):
@@ -172,12 +186,13 @@ def res_scale_for(asked: Asked, blocks: int, width: int) -> float:
             this file's depth and width fit.
     """
     if asked.res_scale is None:
-        values = ", ".join(f"{value:g} for {name} ({b} blocks, {w} channels)" for name, b, w, value in PUBLISHED_RES_SCALES)
+        values = ", ".join(f"{value:g} for {name} ({b} blocks of {w})" for name, b, w, value in PUBLISHED_RES_SCALES)
         fitting = [(name, value) for name, b, w, value in PUBLISHED_RES_SCALES if (b, w) == (blocks, width)]
         which = f"it has the size of {fitting[0][0]}" if fitting else "it has the size of none of these"
         todo = f"--res-scale {fitting[0][1]:g} if it was trained as published" if fitting else "--res-scale VALUE"
         raise UsageError(
-            f"EDSR's residual scaling is not stored in the checkpoint; this file has {blocks} blocks of {width} channels: {which}",
+            "EDSR's residual scaling is not stored in the checkpoint; "
+            f"this file has {blocks} blocks of {width} channels: {which}",
             f"the value it was trained with; published: {values}",
             f"{todo}; the training options name it res_scale",
         )
@@ -187,12 +202,11 @@ def res_scale_for(asked: Asked, blocks: int, width: int) -> float:
 
 
 def _is_head_body_tail(tensors: Tensors) -> bool:
-    return all(key in tensors for key in ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight", "tail.1.weight"))
+    return all(key in tensors for key in HEAD_BODY_TAIL_KEYS)
 
 
 def _is_basicsr(tensors: Tensors) -> bool:
-    keys = ("conv_first.weight", "body.0.conv1.weight", "body.0.conv2.weight", "conv_after_body.weight", "conv_last.weight")
-    return all(key in tensors for key in keys)
+    return all(key in tensors for key in BASICSR_KEYS)
 
 
 def _detect(tensors: Tensors) -> bool:
@@ -228,7 +242,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     check_asked(asked, "EDSR", scale, uses=("res_scale",))
     res_scale = res_scale_for(asked, blocks, width)
     module = load_strictly(network(width, blocks, scale, res_scale), tensors, "EDSR")
-    found: Dict[str, object] = {"width": width, "blocks": blocks, "res_scale": res_scale, "names": names}
+    found = {"width": width, "blocks": blocks, "res_scale": res_scale, "names": names}
     return LoadedModel(
         module=module,
         architecture="EDSR",
@@ -243,7 +257,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
 
 def _parameters(module: nn.Module) -> int:
     """All weights but those of the fixed mean shifts."""
-    fixed: Tuple[str, ...] = ("sub_mean.", "add_mean.")
+    fixed = ("sub_mean.", "add_mean.")
     return sum(value.numel() for name, value in module.named_parameters() if not name.startswith(fixed))
 
 
@@ -251,13 +265,6 @@ EDSR = Architecture(
     name="EDSR",
     detect=_detect,
     load=_load,
-    signature=(
-        "head.0.weight|conv_first.weight",
-        "body.0.body.0.weight|body.0.conv1.weight",
-        "body.0.body.2.weight|body.0.conv2.weight",
-        "tail.0.0.weight|upsample.0.weight",
-        "tail.1.weight|conv_last.weight",
-        "sub_mean.weight|conv_after_body.weight",
-    ),
+    signature=tuple(f"{ours}|{theirs}" for ours, theirs in zip(HEAD_BODY_TAIL_KEYS, BASICSR_KEYS)),
     about="EDSR, EDSR-baseline, EDSRmini; x2 x3 x4 x8; both key families; needs --res-scale",
 )

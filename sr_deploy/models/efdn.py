@@ -176,7 +176,7 @@ class EFDNNetwork(nn.Module):
         middle: channels inside the training form's 1x1-3x3 branch; 0: no such branch.
     """
 
-    def __init__(self, width: int, scale: int, half: int, reduced: int, branches: bool = False, middle: int = 0) -> None:
+    def __init__(self, width: int, scale: int, half: int, reduced: int, branches: bool, middle: int) -> None:
         super().__init__()
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.cells = nn.ModuleList(Cell(width, half, reduced, branches, middle) for _ in range(CELLS))
@@ -220,9 +220,9 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         hyperparameters.update(identity=True, expanding_branch=middle)
         summed = "all stored branches, the 1x1-3x3 one included, and" if middle else "all stored branches and"
         notes = (
-            f"EDBB in training form: {summed} the identity are summed, as in the paper. The file does not say whether it "
-            "was trained so (in the published code the identity and the 1x1-3x3 branch are switches that leave no trace): "
-            "srdeploy verify on a few pictures shows it, a wrong guess gives garbage",
+            f"EDBB in training form: {summed} the identity are summed. The file cannot say whether it was trained so, "
+            "because in the published code the identity and the 1x1-3x3 branch are switches that leave no trace in it: "
+            "check a few pictures with srdeploy verify",
         )
     return LoadedModel(
         module=module,

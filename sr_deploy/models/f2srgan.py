@@ -1,7 +1,7 @@
 """F2SRGAN, its QAT file, and the distilled student with its pruned Light form.
 
-Facts from the authors' repositories bibom108/F2SRGAN and khanhhungvu1508/Light-F2SRGAN. Takes and gives RGB in 0…255; two
-stored 1x1 convolutions subtract and add the mean.
+Facts from the authors' repositories bibom108/F2SRGAN and khanhhungvu1508/Light-F2SRGAN. Takes and gives RGB in 0…255;
+two stored 1x1 convolutions subtract and add the mean.
 """
 
 from __future__ import annotations
@@ -197,9 +197,10 @@ class StudentNetwork(_Frame):
 
 def _blocks(tensors: Tensors, group: str, width: int, name: str) -> List[ResidualBlock]:
     """A group's residual blocks, each as wide as its own shapes say, with an FFC where its keys say so."""
+    indices = {key.split(".")[1] for key in tensors if key.startswith(f"{group}.")}
     out = []
-    while f"{group}.{len(out)}.block1.1.weight" in tensors:
-        prefix = f"{group}.{len(out)}.block1"
+    for index in range(len(indices)):
+        prefix = f"{group}.{index}.block1"
         middle = width_of(tensors, f"{prefix}.1.weight", name)
         if f"{prefix}.0.convl2l.0.weight" in tensors:
             local_in = width_of(tensors, f"{prefix}.0.convl2l.0.weight", name)
@@ -227,30 +228,10 @@ def _without_observers(tensors: Tensors) -> Tuple[Dict[str, torch.Tensor], Tuple
     if not dropped:
         return kept, ()
     note = (
-        f"{dropped} observers ({', '.join(OBSERVED)}) are dropped: the fake quantisation they belong to is switched off "
+        f"{dropped} observers ({', '.join(OBSERVED)}) are dropped: their fake quantisation is switched off "
         "in the published forward pass, so this is a fine-tuned FP32 network"
     )
     return kept, (note,)
-
-
-def _loaded(
-    module: _Frame, live: Tensors, asked: Asked, name: str, stages: int, stored: int, hyperparameters: Dict[str, object],
-    notes: Tuple[str, ...],
-) -> LoadedModel:
-    """Load strictly and describe; ``stored`` is the number of weights in the file, dead ones included."""
-    check_asked(asked, name, 2**stages)
-    spectral = any(isinstance(part, FourierUnit) for part in module.modules())
-    return LoadedModel(
-        module=load_strictly(module, live, name),
-        architecture=name,
-        form="folded",
-        scale=2**stages,
-        value_range=255.0,
-        sizes=SizeRules(minimum=2 if spectral else 1),
-        hyperparameters=hyperparameters,
-        parameters=stored,
-        notes=notes,
-    )
 
 
 def _count(tensors: Tensors) -> int:
@@ -261,33 +242,57 @@ def _load_full(tensors: Tensors, asked: Asked) -> LoadedModel:
     """Build the full generator. Raises BadCheckpoint, UsageError."""
     name = "F2SRGAN"
     live, notes = _without_observers(tensors)
-    width = width_of(live, "initial.0.1.weight", name)
-    stages = _stages(live)
+    width, stages = width_of(live, "initial.0.1.weight", name), _stages(live)
+    check_asked(asked, name, 2**stages)
     blocks = _blocks(live, "residual", width, name)
-    spectral = [index for index, block in enumerate(blocks) if isinstance(block.block1[0], FourierConv)]
-    described: Dict[str, object] = {"width": width, "blocks": len(blocks), "fourier_blocks": spectral}
-    return _loaded(F2SRGANNetwork(width, stages, blocks), live, asked, name, stages, _count(live), described, notes)
+    fourier = [index for index, block in enumerate(blocks) if isinstance(block.block1[0], FourierConv)]
+    return LoadedModel(
+        module=load_strictly(F2SRGANNetwork(width, stages, blocks), live, name),
+        architecture=name,
+        form="folded",
+        scale=2**stages,
+        value_range=255.0,
+        sizes=SizeRules(minimum=2 if fourier else 1),
+        hyperparameters={"width": width, "blocks": len(blocks), "fourier_blocks": fourier},
+        parameters=_count(live),
+        notes=notes,
+    )
 
 
 def _load_student(tensors: Tensors, asked: Asked) -> LoadedModel:
-    """Build the student or its pruned form. Raises BadCheckpoint, UsageError."""
+    """Build the student or its pruned form. Raises BadCheckpoint, UsageError.
+
+    ``parameters`` counts the dead weights too, as published (113,145 and 77,865); without them it is what the
+    hyperparameter ``used_parameters`` says.
+    """
     name = "F2SRGAN-student"
     stored, notes = _without_observers(tensors)
     live = {key: value for key, value in stored.items() if not key.startswith(DEAD_GROUPS)}
-    width = width_of(live, "initial.0.1.weight", name)
-    stages = _stages(live)
+    width, stages = width_of(live, "initial.0.1.weight", name), _stages(live)
+    check_asked(asked, name, 2**stages)
     first, second = (_blocks(live, group, width, name) for group in ("residual1", "residual2"))
-    inner = [block.block1[1].num_parameters for block in first + second]
-    described: Dict[str, object] = {"width": width, "inner_widths": inner, "second_group_runs": SECOND_GROUP_RUNS}
     dead = _count(stored) - _count(live)
     if dead:
-        described["dead_parameters"] = dead
         notes += (
-            f"residual3 and residual4 ({dead} weights) are stored and never used: the published forward pass runs residual1 "
-            f"once and residual2 {SECOND_GROUP_RUNS} times. The parameter count includes them, as published",
+            f"residual3 and residual4 ({dead} weights) are stored and never used: the published forward pass runs "
+            f"residual1 once and residual2 {SECOND_GROUP_RUNS} times; the published parameter count includes them",
         )
-    network = StudentNetwork(width, stages, first, second)
-    return _loaded(network, live, asked, name, stages, _count(stored), described, notes)
+    return LoadedModel(
+        module=load_strictly(StudentNetwork(width, stages, first, second), live, name),
+        architecture=name,
+        form="folded",
+        scale=2**stages,
+        value_range=255.0,
+        sizes=SizeRules(minimum=2 if any(isinstance(block.block1[0], FourierConv) for block in first + second) else 1),
+        hyperparameters={
+            "width": width,
+            "inner_widths": [block.block1[1].num_parameters for block in first + second],
+            "second_group_runs": SECOND_GROUP_RUNS,
+            "used_parameters": _count(live),
+        },
+        parameters=_count(stored),
+        notes=notes,
+    )
 
 
 def _detect_full(tensors: Tensors) -> bool:

@@ -1,4 +1,4 @@
-"""Reading widths and scales off a checkpoint's shapes, and refusing what the user asked for when it contradicts them."""
+"""Reading widths and scales off a checkpoint's shapes, and refusing what the user asked for against them."""
 
 from __future__ import annotations
 

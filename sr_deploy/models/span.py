@@ -1,4 +1,4 @@
-"""SPAN (Wan et al. 2023, arXiv 2311.12770) and DSCLoRA, which fine-tunes a SPAN with low-rank branches on its convolutions.
+"""SPAN (Wan et al. 2023, arXiv 2311.12770) and DSCLoRA, a SPAN fine-tuned with low-rank branches.
 
 Facts from the authors' repositories hongyuanyu/SPAN and Yaozzz666/DSCF-SR. Takes RGB in 0…1, subtracts a fixed mean,
 multiplies by 255, and gives 0…1 without adding the mean back.
@@ -50,7 +50,7 @@ class Conv3XC(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, c_in, H, W) to (N, c_out, H, W). The zeros go round the input, so the border sees the first 1x1's bias."""
+        """(N, c_in, H, W) to (N, c_out, H, W). The input is what is zero-padded: the border sees the 1x1's bias."""
         if self.folded:
             return self.eval_conv(x)
         return self.conv(F.pad(x, (1, 1, 1, 1))) + self.sk(x)
@@ -77,10 +77,13 @@ class LowRankConv(nn.Module):
         self.factor = alpha / rank
         self.padding = conv.padding
 
+    def merged_weight(self) -> torch.Tensor:
+        """The weight with the branch added, (C_out, C_in, k, k)."""
+        return self.weight + (self.lora_B @ self.lora_A).view(self.weight.shape) * self.factor
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Run the convolution with the branch added to its weight."""
-        branch = (self.lora_B @ self.lora_A).view(self.weight.shape)
-        return F.conv2d(x, self.weight + branch * self.factor, self.bias, padding=self.padding)
+        return F.conv2d(x, self.merged_weight(), self.bias, padding=self.padding)
 
 
 class AttentionBlock(nn.Module):
@@ -164,7 +167,7 @@ def _ranks(tensors: Tensors, network: SPANNetwork) -> Dict[str, int]:
         if path not in convolutions:
             raise BadCheckpoint(
                 f"{key} is a low-rank branch, but {path} is no convolution of this network's forward pass",
-                "branches on convolutions that are used: on eval_conv in the folded form, on sk and conv.N in the training form",
+                "branches on used convolutions: eval_conv in the folded form, sk and conv.N in the training form",
                 "save the checkpoint with one of the two forms only",
             )
         kernel = convolutions[path].kernel_size[0]
@@ -185,7 +188,7 @@ def _with_branches(network: SPANNetwork, tensors: Tensors, alpha: Optional[str])
     if ranks and alpha is None:
         found = ", ".join(str(rank) for rank in sorted(set(ranks.values())))
         raise UsageError(
-            f"this checkpoint has LoRA branches of rank {found} on {len(ranks)} convolutions, and no file stores their alpha",
+            f"this checkpoint has LoRA branches of rank {found} on {len(ranks)} convolutions; alpha is not stored",
             "LoRA's alpha: a number for all layers, or a multiple of each layer's rank",
             "the published DSCLoRA recipe is alpha = 2·rank on every layer: --lora-alpha 2r",
         )
@@ -198,29 +201,32 @@ def _with_branches(network: SPANNetwork, tensors: Tensors, alpha: Optional[str])
 
 def _folded(block: Conv3XC) -> Tuple[torch.Tensor, torch.Tensor]:
     """Weight and bias, in float64, of the one 3x3 convolution that a Conv3XC's branches are."""
-    first, middle, last = (conv.weight.double() for conv in block.conv)
-    first_bias, middle_bias, last_bias = (conv.bias.double() for conv in block.conv)
+    convolutions = (*block.conv, block.sk)
+    first, middle, last, skip = (
+        (conv.merged_weight() if isinstance(conv, LowRankConv) else conv.weight).double() for conv in convolutions
+    )
+    first_bias, middle_bias, last_bias, skip_bias = (conv.bias.double() for conv in convolutions)
     weight = torch.einsum("om,mnhw,ni->oihw", last[:, :, 0, 0], middle, first[:, :, 0, 0])
-    weight[:, :, 1, 1] += block.sk.weight.double()[:, :, 0, 0]
-    bias = last[:, :, 0, 0] @ (middle.sum((2, 3)) @ first_bias + middle_bias) + last_bias + block.sk.bias.double()
-    return weight, bias
+    weight[:, :, 1, 1] += skip[:, :, 0, 0]
+    return weight, last[:, :, 0, 0] @ (middle.sum((2, 3)) @ first_bias + middle_bias) + last_bias + skip_bias
 
 
 def _stale(network: SPANNetwork, stored: Tensors) -> List[str]:
     """The Conv3XC whose stored ``eval_conv`` is not the fold of its branches."""
+
+    def agrees(key: str, own: torch.Tensor) -> bool:
+        value = stored.get(key)
+        if value is None or value.shape != own.shape:
+            return False
+        return bool((value.double() - own).abs().max() <= STALE * own.abs().max())
+
+    blocks = [(path, block) for path, block in network.named_modules() if isinstance(block, Conv3XC)]
     out = []
-    for path, block in network.named_modules():
-        if not isinstance(block, Conv3XC) or f"{path}.eval_conv.weight" not in stored:
-            continue
-        if any(isinstance(module, LowRankConv) for module in block.modules()):
-            out.append(path)
-            continue
-        for name, own in zip(("weight", "bias"), _folded(block)):
-            value = stored.get(f"{path}.eval_conv.{name}")
-            same = value is not None and value.shape == own.shape
-            if not same or not bool((value.double() - own).abs().max() <= STALE * own.abs().max()):
+    for path, block in blocks:
+        if f"{path}.eval_conv.weight" in stored:
+            weight, bias = _folded(block)
+            if not (agrees(f"{path}.eval_conv.weight", weight) and agrees(f"{path}.eval_conv.bias", bias)):
                 out.append(path)
-                break
     return out
 
 
@@ -247,9 +253,8 @@ def _load(tensors: Tensors, asked: Asked, name: str) -> LoadedModel:
     gain = max(1, width_of(tensors, "conv_1.conv.0.weight", name) // 3) if branches else None
     network = SPANNetwork(width, scale, gain)
     ranks = _with_branches(network, tensors, asked.lora_alpha)
-    stored_folds = {
-        key: value for key, value in tensors.items() if branches and key.endswith((".eval_conv.weight", ".eval_conv.bias"))
-    }
+    folds = (".eval_conv.weight", ".eval_conv.bias") if branches else ()
+    stored_folds = {key: value for key, value in tensors.items() if key.endswith(folds)}
     live = {key: value for key, value in tensors.items() if key not in stored_folds}
     load_strictly(network, live, name)
     hyperparameters: Dict[str, object] = {"width": width, "blocks": BLOCKS}
@@ -258,11 +263,12 @@ def _load(tensors: Tensors, asked: Asked, name: str) -> LoadedModel:
         hyperparameters["gain"] = gain
         stale = _stale(network, stored_folds)
         if stale:
-            notes.append(f"stored eval_conv is stale in {len(stale)} of {3 * BLOCKS + 2} blocks, the branches are used")
+            where = "everywhere" if len(stale) == 3 * BLOCKS + 2 else "in " + ", ".join(stale)
+            notes.append(f"stored eval_conv is stale, the branches are used ({where})")
     if ranks:
         hyperparameters.update(lora_alpha=asked.lora_alpha, lora_rank=ranks)
         notes.append(
-            f"LoRA branches on {len(ranks)} convolutions are added to the stored weights with alpha {asked.lora_alpha}; "
+            f"LoRA branches on {len(ranks)} convolutions are added to the stored weights, alpha {asked.lora_alpha}; "
             "a file saved in evaluation mode may have them added already: compare srdeploy verify with the training log"
         )
     return LoadedModel(

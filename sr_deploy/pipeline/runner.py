@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment
-from sr_deploy.core.errors import BadDeployment, UsageError
+from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
 from sr_deploy.run.base import Runner
 
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -39,19 +40,19 @@ def check_backend(name: Optional[str]) -> None:
 
 def runner_for(
     deployment: Deployment,
-    size: Optional[Size],
+    size: Size,
     backend: Optional[str] = None,
     engine: Optional[Path] = None,
     threads: Optional[int] = None,
 ) -> Chosen:
     """Open a runner for one input size.
 
-    An engine that is named is used or refused. Without one, a TensorRT engine of this deployment that fits this
-    machine and the size is preferred; else ONNX Runtime runs the graph.
+    An engine that is named is used or refused. Without one, an engine of this deployment that fits this machine and
+    the size is preferred, TensorRT before ONNX Runtime; else ONNX Runtime runs the graph.
 
     Args:
         deployment: the opened folder.
-        size: (height, width); None when pictures of several sizes will come (then the graph must be dynamic).
+        size: (height, width).
         backend: one of BACKENDS, or None for the best this machine has.
         engine: an engine file to run, whatever else there is.
         threads: ONNX Runtime's threads on the CPU; None for its default.
@@ -59,66 +60,92 @@ def runner_for(
     Raises:
         ForeignEngine: the named engine was built for something else.
         BadDeployment: a TensorRT backend was asked for and no engine fits; the message says how to build one.
+        BadImage: the network does not take this size.
         EnvironmentFault: the runtime is not on this machine.
     """
     check_backend(backend)
+    deployment.manifest.sizes.check(size)
+    engine = engine or fitting_engine(deployment, size, backend)
     if engine is not None:
-        return _from_engine(deployment, engine, backend)
-    if backend in (None, "tensorrt", "tensorrt-rtx"):
-        fitting = fitting_engine(deployment, size, backend)
-        if fitting is not None:
-            return _from_engine(deployment, fitting, backend)
-        if backend is not None:
-            shape = f" --size {format_size(size)}" if size else ""
-            raise BadDeployment(
-                f"{deployment.folder} has no {backend} engine for {format_size(size) if size else 'any size'}"
-                " that fits this machine",
-                "an engine built on this machine",
-                f"srdeploy build {deployment.folder} --backend {backend}{shape}",
-            )
+        return _from_engine(deployment, engine, backend, threads)
+    if backend not in (None, "onnxruntime"):
+        raise BadDeployment(
+            f"{deployment.folder} has no {backend} engine for {format_size(size)} that fits this machine",
+            "an engine built for this machine and this size",
+            f"srdeploy build {deployment.folder} --backend {backend} --size {format_size(size)}",
+        )
     from sr_deploy.run.onnxruntime import runner_from_graph
 
     manifest = deployment.manifest
     graph = deployment.graph_for(size)
     runner = runner_from_graph(deployment.path_of(graph), manifest.contract, manifest.scale, threads=threads)
-    why = "asked for" if backend else "there is no TensorRT engine for this machine in the deployment"
-    return Chosen(runner, f"onnxruntime on {runner.device}: {why}", graph.sha256, None)
+    why = "asked for" if backend else f"the deployment has no engine for {format_size(size)} on this machine"
+    return Chosen(runner, f"onnxruntime on {runner.device} runs {graph.file}: {why}", graph.sha256, None)
 
 
-def fitting_engine(deployment: Deployment, size: Optional[Size], backend: Optional[str]) -> Optional[Path]:
-    """The first TensorRT engine in the deployment that this machine can run at ``size``."""
-    from sr_deploy.core.errors import BadInput
-    from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
+@contextlib.contextmanager
+def runners(
+    deployment: Deployment, backend: Optional[str], engine: Optional[Path], say: Callable[[str], None]
+) -> Iterator[Callable[[Size], Runner]]:
+    """A function that gives the runner for a size; one runner is open at a time, the last one until the block ends.
 
+    Args:
+        deployment, backend, engine: see ``runner_for``.
+        say: told what runs, whenever that changes.
+    """
+    opened: List[Tuple[Size, Chosen]] = []
+
+    def runner_at(size: Size) -> Runner:
+        if not opened or opened[0][0] != size:
+            chosen = runner_for(deployment, size, backend, engine)
+            before = opened.pop()[1] if opened else None
+            opened.append((size, chosen))
+            if before is not None:
+                before.runner.close()
+            if before is None or before.why != chosen.why:
+                say(chosen.why)
+        return opened[0][1].runner
+
+    try:
+        yield runner_at
+    finally:
+        for _, chosen in opened:
+            chosen.runner.close()
+
+
+def fitting_engine(deployment: Deployment, size: Size, backend: Optional[str]) -> Optional[Path]:
+    """The engine in the deployment that this machine should run at ``size``; None when there is none.
+
+    TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one.
+    """
+    from sr_deploy.engine.manifest import EngineManifest, check_engine, host_facts, open_engine
+
+    fitting: List[Tuple[bool, bool, Path]] = []
     for path in engine_files(deployment):
         try:
-            manifest = open_engine(path)
-        except BadInput:
-            continue
-        if manifest.backend == "onnxruntime" or (backend and manifest.backend != backend):
-            continue
-        if size is not None and not manifest.takes(size):
-            continue
-        try:
+            manifest: EngineManifest = open_engine(path)
+            if (backend is not None and manifest.backend != backend) or not manifest.takes(size):
+                continue
             check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment))
         except BadInput:
             continue
-        return path
-    return None
+        exact = manifest.profile is not None and manifest.profile[0] == manifest.profile[2]
+        fitting.append((manifest.backend == "onnxruntime", not exact, path))
+    return min(fitting)[2] if fitting else None
 
 
-def _from_engine(deployment: Deployment, path: Path, backend: Optional[str]) -> Chosen:
+def _from_engine(deployment: Deployment, path: Path, backend: Optional[str], threads: Optional[int]) -> Chosen:
     """Open a named engine, or refuse it with the difference."""
     from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
 
     manifest = open_engine(path)
     if backend is not None and manifest.backend != backend:
         raise UsageError(f"{path} is an engine of {manifest.backend}, not of {backend}", "one of the two, not both")
-    check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment))
+    check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment), str(deployment.folder))
     if manifest.backend == "onnxruntime":
         from sr_deploy.run.onnxruntime import runner_from_graph
 
-        runner: Runner = runner_from_graph(path, manifest.contract, manifest.scale)
+        runner: Runner = runner_from_graph(path, manifest.contract, manifest.scale, threads=threads)
     else:
         from sr_deploy.run.tensorrt import runner_from_engine
 

@@ -9,7 +9,7 @@ from typing import Callable, List, Optional, Tuple
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.image import Picture, find_images, from_network, read_picture, to_network, write_picture
-from sr_deploy.pipeline.runner import runner_for
+from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale
 
 
@@ -50,25 +50,16 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     deployment = open_deployment(options.deployment)
     inputs = find_images(options.inputs)
     targets = _targets(inputs, options)
-    first = read_picture(inputs[0])
-    chosen = runner_for(deployment, first.size, options.backend, options.engine)
-    say(f"{chosen.why}; {len(inputs)} picture{'s' if len(inputs) > 1 else ''}")
-    try:
+    with runners(deployment, options.backend, options.engine, say) as runner_at:
         for source, target in track(list(zip(inputs, targets)), "upscaling"):
-            write_picture(upscale_picture(deployment, chosen.runner, read_picture(source)), target)
-    finally:
-        chosen.runner.close()
+            picture = read_picture(source)
+            write_picture(upscale_picture(deployment, runner_at(picture.size), picture), target)
     return tuple(targets)
 
 
 def upscale_picture(deployment: Deployment, runner: Runner, picture: Picture) -> Picture:
-    """One picture through a runner, grey, alpha and depth kept.
-
-    Raises:
-        BadImage: the network does not take this size.
-    """
+    """One picture through a runner, grey, alpha and depth kept."""
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
-    deployment.manifest.sizes.check(picture.size)
     return from_network(upscale(runner, to_network(picture, contract)), contract, picture, scale)
 
 

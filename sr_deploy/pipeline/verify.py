@@ -10,12 +10,13 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
 from sr_deploy.core.image import from_network, read_picture, to_network
 from sr_deploy.core.quality import CONVENTION, crop_to_scale, pair_images, psnr_y, ssim_y
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
-from sr_deploy.pipeline.runner import runner_for
+from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale
 
 
@@ -113,27 +114,31 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
     scale = deployment.manifest.scale
     pairs = pair_images(options.lr, options.hr, scale)
     network = _torch_runner(deployment, options) if options.against_torch else None
-    chosen = runner_for(deployment, read_picture(pairs[0][1]).size, options.backend, options.engine)
-    say(chosen.why)
-    rows: List[ImageQuality] = []
-    try:
-        for name, lr_path, hr_path in track(pairs, "verifying"):
-            rows.append(_one(deployment, chosen.runner, network, name, lr_path, hr_path))
-    finally:
-        chosen.runner.close()
-    return QualityReport(CONVENTION.format(border=scale), chosen.why, tuple(rows))
+    told: List[str] = []
+
+    def remember(why: str) -> None:
+        told.append(why)
+        say(why)
+
+    with runners(deployment, options.backend, options.engine, remember) as runner_at:
+        rows = [_one(deployment, runner_at, network, *pair) for pair in track(pairs, "verifying")]
+    return QualityReport(CONVENTION.format(border=scale), "; ".join(dict.fromkeys(told)), tuple(rows))
 
 
 def _one(
-    deployment: Deployment, runner: Runner, network: Optional[Runner], name: str, lr_path: Path, hr_path: Path
+    deployment: Deployment,
+    runner_at: Callable[[Size], Runner],
+    network: Optional[Runner],
+    name: str,
+    lr_path: Path,
+    hr_path: Path,
 ) -> ImageQuality:
     """Quality of one picture."""
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
     picture = read_picture(lr_path)
-    deployment.manifest.sizes.check(picture.size)
     lr = to_network(picture, contract)
     hr = crop_to_scale(read_picture(hr_path), picture.size, scale, hr_path)
-    sr = upscale(runner, lr)
+    sr = upscale(runner_at(picture.size), lr)
     pixels = from_network(sr, contract, picture, scale).rgb8()
     row = ImageQuality(name, psnr_y(pixels, hr, scale), ssim_y(pixels, hr, scale))
     if network is None:

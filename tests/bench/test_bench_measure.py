@@ -9,6 +9,7 @@ import pytest
 
 from sr_deploy.bench.measure import BenchOptions, example_input, is_stable, measure, nearest_rank, summary
 from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.run.fake import FakeClock, FakeRunner
 
 
 class ScriptedRunner:
@@ -163,6 +164,15 @@ def test_stability_compares_the_last_two_windows():
     drift = [1.0 + 0.0005 * n for n in range(200)]
     assert abs(drift[-1] - drift[-6]) / drift[-1] < 0.02
     assert not is_stable(drift, 5)
+
+
+@pytest.mark.parametrize("scope", ["compute", "end-to-end"])
+def test_work_that_a_device_does_behind_the_back_is_waited_for(scope):
+    clock = FakeClock()
+    runner = FakeRunner(2, lambda size, n: 0.1, clock.sleep)
+    point = measure(runner, (4, 6), BenchOptions(scope=scope), clock)
+    assert point.median_s == pytest.approx(0.1)
+    assert (point.output_pixels, point.runtime, point.device) == (96, "fake", "fake device")
 
 
 @pytest.mark.parametrize(

@@ -267,7 +267,10 @@ def test_jetson_with_a_numpy_that_breaks_its_tensorrt():
     assert not [f for f in doctor_findings(Facts(BOARD, BARE)) if f.what == "numpy"]
 
 
-def test_python_38_cannot_export():
+def test_old_python_learns_what_a_newer_one_is_needed_for():
+    old = Facts(replace(PC, python="3.8.10"), BARE)
+    assert "3.10" in finding(old, "architectures of spandrel").how_to_get
+    assert finding(old, "build TensorRT engines").how_to_get.startswith("with Python 3.9 or newer: pip install")
     assert "PC" in finding(Facts(BOARD, BARE), "read checkpoints and export").how_to_get
     assert finding(Facts(PC, replace(BARE, packages=EXPORT)), "read checkpoints and export").level == "ok"
 

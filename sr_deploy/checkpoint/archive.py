@@ -1,0 +1,205 @@
+"""The containers that checkpoints come in: torch's zip archive, torch's legacy stream, safetensors.
+
+Each is opened to the same thing: a tree of plain values in which tensors are descriptions, and a way to read the
+numbers of those that are wanted. Optimiser states are never read.
+
+``torch.load(weights_only=True)`` is not used: up to PyTorch 2.5 it can be made to run code (CVE-2025-32434), and it
+decides by itself what kind of file it has. Here one reader decides, for every version of PyTorch.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, Tuple
+
+import torch
+
+from sr_deploy.checkpoint.pickled import Malformed, StorageRef, describe_pickle
+from sr_deploy.core.errors import BadCheckpoint, MissingPackage
+
+#: The element types of torch's typed storages.
+STORAGE_DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
+#: First value of the legacy stream, and the version that follows it.
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+
+#: A zip archive may unpack to this many bytes, or to this many times its own size, whichever is more.
+UNPACKED_BYTES = 64 << 20
+UNPACKED_RATIO = 50
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A container whose tree is known and whose numbers are still in the file.
+
+    Attributes:
+        container: "zip", "legacy" or "safetensors".
+        root: the tree; its tensors are ``TensorRef`` (torch tensors for safetensors).
+        kinds: classes and functions that were left as inert stand-ins.
+        numbers: reads storages, given their descriptions; gives bytes by key.
+    """
+
+    container: str
+    root: Any
+    kinds: Tuple[str, ...]
+    numbers: Callable[[Iterable[StorageRef]], Dict[str, bytes]]
+
+
+def open_zip(path: Path) -> Opened:
+    """Open what ``torch.save`` has written since PyTorch 1.6.
+
+    Raises:
+        BadCheckpoint: a zip archive of something else, or one that unpacks to far more than its size.
+        AsksToRun, Malformed and others: as ``describe_pickle``; ``zipfile.BadZipFile`` for a damaged archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry.filename: entry for entry in archive.infolist()}
+        prefix = _prefix_of(path, entries)
+        unpacked = sum(entry.file_size for entry in entries.values())
+        if unpacked > max(UNPACKED_BYTES, UNPACKED_RATIO * path.stat().st_size):
+            raise BadCheckpoint(
+                f"{path} has {path.stat().st_size} bytes and says that it unpacks to {unpacked}",
+                f"at most {UNPACKED_RATIO} times its size",
+                "do not trust this file; if it is your own, load it in PyTorch and write it again with torch.save",
+            )
+        if f"{prefix}byteorder" in entries and archive.read(f"{prefix}byteorder") != b"little":
+            raise BadCheckpoint(
+                f"{path} was written on a big-endian machine, or its byte order is damaged",
+                "a little-endian checkpoint",
+                "load it in PyTorch on a PC and write it again with torch.save",
+            )
+        with archive.open(f"{prefix}data.pkl") as stream:
+            described = describe_pickle(stream)
+
+    def numbers(refs: Iterable[StorageRef]) -> Dict[str, bytes]:
+        with zipfile.ZipFile(path) as archive:
+            return {ref.key: archive.read(f"{prefix}data/{ref.key}") for ref in refs}
+
+    return Opened("zip", described.root, described.kinds, numbers)
+
+
+def _prefix_of(path: Path, entries: Dict[str, zipfile.ZipInfo]) -> str:
+    """The folder inside the archive that holds data.pkl, with its slash; says what else the archive may be."""
+    prefixes = [name[: -len("data.pkl")] for name in entries if name == "data.pkl" or name.endswith("/data.pkl")]
+    for prefix in prefixes:
+        if f"{prefix}constants.pkl" in entries or any(name.startswith(f"{prefix}code/") for name in entries):
+            raise BadCheckpoint(
+                f"{path} is a TorchScript archive: it holds code, which is neither run nor read here",
+                "a state dict, as torch.save(model.state_dict(), FILE) writes it",
+                "load it in PyTorch with torch.jit.load and save its state_dict()",
+            )
+    if len(prefixes) == 1:
+        return prefixes[0]
+    what = "is a zip archive of something else"
+    if "config.json" in entries and any(name.endswith(".h5") for name in entries):
+        what = "is a Keras model"
+    elif entries and all(name.endswith(".npy") for name in entries):
+        what = "is a NumPy archive (.npz)"
+    elif any(name.endswith((".pth", ".pt", ".ckpt", ".safetensors")) for name in entries):
+        what = "is a zip archive with checkpoints inside, to be unpacked first"
+    raise BadCheckpoint(
+        f"{path} {what}: it has {', '.join(repr(name) for name in sorted(entries)[:4]) or 'no entries'}",
+        "a PyTorch checkpoint (with one data.pkl) or a safetensors file",
+        "give the file that torch.save wrote",
+    )
+
+
+def open_legacy(path: Path) -> Opened:
+    """Open what ``torch.save`` wrote before PyTorch 1.6: five pickles, then the numbers of each storage.
+
+    Raises:
+        BadCheckpoint: a pickle that is not from ``torch.save``.
+        AsksToRun, Malformed and others: as ``describe_pickle``.
+    """
+    size = path.stat().st_size
+    places: Dict[str, Tuple[int, int]] = {}
+    with open(path, "rb") as stream:
+        first = describe_pickle(stream).root
+        if type(first) is not int or first != LEGACY_MAGIC:
+            raise BadCheckpoint(
+                f"{path} is a pickle of a {type(first).__name__} that torch.save did not write; nothing in it was run",
+                "a PyTorch checkpoint or a safetensors file",
+                "load it where it was made and write its tensors with torch.save(state_dict, FILE)",
+            )
+        if describe_pickle(stream).root != LEGACY_PROTOCOL:
+            raise Malformed("it has another version of the legacy format")
+        about = describe_pickle(stream).root
+        if not isinstance(about, dict) or about.get("little_endian") is not True:
+            raise Malformed("it does not say that it is little-endian")
+        described = describe_pickle(stream)
+        keys = describe_pickle(stream).root
+        if not isinstance(keys, list):
+            raise Malformed("its list of storages is no list")
+        # After the last pickle: for each storage its number of elements (8 bytes) and the elements.
+        for key in map(str, keys):
+            ref = described.storages[key]
+            (count,) = struct.unpack("<q", stream.read(8))
+            length = count * element_bytes(ref)
+            if count != ref.count or stream.tell() + length > size:
+                raise Malformed(f"storage {key} should have {ref.count} elements, and the file does not have them")
+            places[key] = (stream.tell(), length)
+            stream.seek(length, 1)
+
+    def numbers(refs: Iterable[StorageRef]) -> Dict[str, bytes]:
+        out = {}
+        with open(path, "rb") as stream:
+            for ref in refs:
+                start, length = places[ref.key]
+                stream.seek(start)
+                out[ref.key] = stream.read(length)
+        return out
+
+    return Opened("legacy", described.root, described.kinds, numbers)
+
+
+def element_bytes(ref: StorageRef) -> int:
+    """Bytes of one element of a storage.
+
+    Raises:
+        Malformed: torch has no storage of that name that holds plain numbers (quantised ones are not read).
+    """
+    if ref.dtype not in STORAGE_DTYPES:
+        raise Malformed(f"storage {ref.key} is a {ref.dtype}, which is not read here")
+    return STORAGE_DTYPES[ref.dtype].itemsize
+
+
+def open_safetensors(path: Path) -> Opened:
+    """Open a safetensors file; its tensors are read at once, and checked by the safetensors package.
+
+    Raises:
+        MissingPackage: safetensors is not installed.
+        Malformed: the header or the offsets are not those of a whole file.
+    """
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError as error:
+        raise MissingPackage(
+            f"{path} is a safetensors file, and the package that reads it is not installed: {error}",
+            "the package safetensors",
+            "pip install safetensors (it comes with srdeploy[export])",
+        ) from error
+    try:
+        # load() takes bytes: a mapped file would change under our feet when it is written again.
+        tensors = safetensors.torch.load(path.read_bytes())
+    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise Malformed(f"safetensors says: {error}") from error
+    return Opened("safetensors", tensors, (), lambda refs: {})

@@ -1,0 +1,237 @@
+"""From whatever a training script saved to one flat state dict: find it, walk modules, strip prefixes, float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+import torch
+
+from sr_deploy.checkpoint.pickled import StandIn, TensorRef
+from sr_deploy.checkpoint.tensors import Leaf
+from sr_deploy.core.errors import BadCheckpoint, UsageError
+
+#: The names that training scripts save a network under, the one to prefer first: averaged weights before the last
+#: ones, as their authors measure with the averaged ones; the generator of a pair before anything of unclear meaning.
+NESTED_UNDER = (
+    "params_ema", "params", "model_ema", "ema", "state_dict_ema", "state_dict", "model_state_dict", "model", "deploy",
+    "generator", "generator_state_dict", "netG", "net_g", "net_G", "G", "gen", "network", "net", "weights", "module",
+)  # fmt: skip
+#: Prefixes that wrappers put before every key: parallel training, compilation, trainer classes.
+PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "generator.", "net_g.", "netG.", "net.")
+#: Of these, the ones that never name a network's own part.
+_WRAPPERS = ("module.", "_orig_mod.")
+
+_WANTED = "tensors by name: a state dict, alone or under " + ", ".join(NESTED_UNDER[:6]) + ", …"
+_MAX_DEPTH = 3
+#: A hostile file can refer to one module from many places; no network is this large.
+_MAX_MODULES = 200_000
+_WHOLE_MODULE = "whole module"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A state dict inside a checkpoint.
+
+    Attributes:
+        under: where: names joined with dots, "" for the top level, "whole module" for a module at the top level.
+        tensors: its entries that are tensors, in the order of the file.
+        ignored: its other entries.
+        is_module: True when it comes from a pickled module.
+    """
+
+    under: str
+    tensors: Dict[str, Leaf]
+    ignored: Tuple[str, ...] = ()
+    is_module: bool = False
+
+
+def state_dict_in(root: Any, under: Optional[str], file: str) -> Tuple[Found, Tuple[str, ...]]:
+    """Find the network's state dict in what a checkpoint holds.
+
+    Args:
+        root: the tree of ``archive.Opened``.
+        under: the place to take, as ``Found.under`` writes it; None for the first by ``NESTED_UNDER``.
+        file: the checkpoint, named in errors.
+
+    Returns:
+        The state dict, and notes on what else the file holds.
+
+    Raises:
+        BadCheckpoint: no tensors, or several sets of them under names that say nothing.
+        UsageError: nothing under ``under``.
+    """
+    candidates = list(_candidates(root, "", 0))
+    if under is not None:
+        candidates = [*candidates, *_others(root, candidates)]
+        chosen = next((found for found in candidates if found.under == under), None)
+        if chosen is None:
+            raise UsageError(
+                f"{file} has no tensors under {under!r}",
+                _listed([found.under or "(top level)" for found in candidates]) or _WANTED,
+                "name one of these, or none",
+            )
+        return chosen, _notes(root, chosen, [])
+    if not candidates:
+        candidates = list(_others(root, []))
+        if len(candidates) > 1:
+            raise BadCheckpoint(
+                f"{file} has tensors under {_listed([found.under for found in candidates])}, none of which is a name "
+                "that says which one is the network",
+                "one state dict, or one under " + ", ".join(NESTED_UNDER[:6]) + ", …",
+                "say which one is meant",
+            )
+    if not candidates:
+        raise BadCheckpoint(
+            f"{file} has no tensors: it is {_described(root)}",
+            _WANTED,
+            "check that it is the checkpoint and not a log, an optimiser state or a configuration",
+        )
+    return candidates[0], _notes(root, candidates[0], [found.under for found in candidates[1:]])
+
+
+def _candidates(value: Any, path: str, depth: int) -> Iterator[Found]:
+    """State dicts under known names, the preferred first, then the value itself; no optimiser states."""
+    mapping = _as_mapping(value)
+    if mapping is None:
+        if isinstance(value, StandIn) and _is_module(value):
+            tensors = dict(_module_tensors(value))
+            if tensors:
+                yield Found(path or _WHOLE_MODULE, tensors, is_module=True)
+        return
+    if depth < _MAX_DEPTH:
+        for name in NESTED_UNDER:
+            if name in mapping and not _is_optimiser(mapping[name]):
+                yield from _candidates(mapping[name], f"{path}.{name}" if path else name, depth + 1)
+    own = {key: leaf for key, leaf in mapping.items() if isinstance(key, str) and _is_tensor(leaf)}
+    if own:
+        yield Found(path, own, tuple(str(key) for key in mapping if key not in own))
+
+
+def _others(root: Any, known: List[Found]) -> Iterator[Found]:
+    """State dicts directly under names of the top level that are not in ``NESTED_UNDER``."""
+    taken = {found.under for found in known}
+    for name, value in (_as_mapping(root) or {}).items():
+        if isinstance(name, str) and not _is_tensor(value) and not _is_optimiser(value):
+            yield from (found for found in _candidates(value, name, 1) if found.under not in taken)
+
+
+def _as_mapping(value: Any) -> Optional[Mapping[Any, Any]]:
+    """The value as a mapping: a dict, or the items of a stand-in for some kind of dict."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, StandIn) and value.items:
+        return value.items
+    return None
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, (torch.Tensor, TensorRef))
+
+
+def _is_optimiser(value: Any) -> bool:
+    mapping = _as_mapping(value)
+    return mapping is not None and "state" in mapping and "param_groups" in mapping
+
+
+def _is_module(value: Any) -> bool:
+    """True for a stand-in whose attributes are those of every ``torch.nn.Module``."""
+    return (
+        isinstance(value, StandIn)
+        and isinstance(value.state, dict)
+        and all(isinstance(value.state.get(name), dict) for name in ("_parameters", "_buffers", "_modules"))
+    )
+
+
+def _module_tensors(module: StandIn) -> Iterator[Tuple[str, Leaf]]:
+    """The entries that ``state_dict()`` of a pickled module would have, in its order.
+
+    Its parameters, its buffers without the non-persistent ones, then its sub-modules.
+    """
+    waiting: List[Tuple[str, StandIn, Tuple[int, ...]]] = [("", module, ())]
+    visited = 0
+    while waiting:
+        prefix, current, above = waiting.pop()
+        visited += 1
+        if visited > _MAX_MODULES or id(current) in above:
+            raise ValueError("the modules of the pickled network contain each other without end")
+        hidden = current.state.get("_non_persistent_buffers_set") or ()
+        own = {**current.state["_parameters"], **current.state["_buffers"]}
+        for name, leaf in own.items():
+            if _is_tensor(leaf) and name not in hidden:
+                yield f"{prefix}{name}", leaf
+        children = [
+            (f"{prefix}{name}.", child, (*above, id(current)))
+            for name, child in current.state["_modules"].items()
+            if _is_module(child)
+        ]
+        waiting.extend(reversed(children))
+
+
+def _notes(root: Any, chosen: Found, passed_over: List[str]) -> Tuple[str, ...]:
+    """What else the file holds: other state dicts, other entries."""
+    notes = []
+    if passed_over:
+        others = _listed([path or "(top level)" for path in passed_over])
+        notes.append(f"took the tensors under {chosen.under}; there are others under {others}")
+    if chosen.under not in ("", _WHOLE_MODULE):
+        known = {chosen.under.split(".")[0], *passed_over}
+        beside = [str(key) for key in _as_mapping(root) or () if str(key) not in known]
+        if beside:
+            notes.append(f"not read: {_listed(beside)}")
+    if chosen.ignored:
+        notes.append(f"entries that are no tensors were ignored: {_listed(list(chosen.ignored))}")
+    return tuple(notes)
+
+
+def strip_prefixes(tensors: Mapping[str, Leaf]) -> Tuple[Dict[str, Leaf], str]:
+    """Take away the prefixes of ``PREFIXES`` that every key has, again and again.
+
+    "model." and the like stay where a number would come first without them: there they name a ``Sequential`` of the
+    network itself, not a wrapper around it.
+
+    Returns:
+        The entries with their new keys, and all that was taken away, for example "module.model.".
+    """
+    stripped = ""
+    out = dict(tensors)
+    while out:
+        prefix = next((p for p in PREFIXES if all(key.startswith(p) and len(key) > len(p) for key in out)), None)
+        if prefix is None or (prefix not in _WRAPPERS and any(key[len(prefix)].isdigit() for key in out)):
+            break
+        out = {key[len(prefix) :]: leaf for key, leaf in out.items()}
+        stripped += prefix
+    return out, stripped
+
+
+def in_float32(tensors: Mapping[str, torch.Tensor]) -> Tuple[Dict[str, torch.Tensor], Tuple[str, ...]]:
+    """Floating tensors as float32; integers, booleans and complex numbers stay as they are.
+
+    Returns:
+        The tensors, and a note for each dtype that was converted.
+    """
+    counts: Dict[torch.dtype, int] = {}
+    out = {}
+    for key, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + 1
+            tensor = tensor.to(torch.float32)
+        out[key] = tensor
+    names = {dtype: str(dtype).replace("torch.", "") for dtype in counts}
+    return out, tuple(f"{count} tensors were {names[dtype]} and are float32 now" for dtype, count in counts.items())
+
+
+def _described(root: Any) -> str:
+    """What the tree is, in a few words."""
+    mapping = _as_mapping(root)
+    if mapping is not None:
+        return f"a dictionary with {_listed([str(key) for key in mapping])}" if mapping else "an empty dictionary"
+    if isinstance(root, StandIn):
+        return f"an object of {root.kind.path}"
+    return f"a {type(root).__name__}"
+
+
+def _listed(names: List[str], limit: int = 6) -> str:
+    """A few names, each cut to a readable length, and how many more there are."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(name if len(name) < 60 else name[:57] + "…" for name in names[:limit]) + more

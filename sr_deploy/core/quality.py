@@ -1,0 +1,163 @@
+"""How good an upscaled picture is, by the convention of super-resolution papers ("Y, border = scale").
+
+Both figures are taken on the luma of ITU-R BT.601 in studio range, Y = 16 + (65.481 R + 128.553 G + 24.966 B) / 255,
+in float64 and not rounded, from pictures that were clipped and rounded to 8 bits; a border as wide as the scale is
+left out. This is what MATLAB's rgb2ycbcr, psnr and the SSIM script of Wang et al. give in the published tables.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Dict, List, Tuple
+
+import numpy as np
+
+from sr_deploy.core.errors import BadImage
+from sr_deploy.core.image import find_images
+
+#: How results name this convention.
+CONVENTION = "BT.601 Y, border = scale, 8-bit"
+
+_Y_WEIGHTS = (65.481, 128.553, 24.966)
+_WINDOW, _SIGMA = 11, 1.5
+
+
+def luma(pixels: np.ndarray) -> np.ndarray:
+    """BT.601 Y, float64 (H, W) in 16…235, of uint8 (H, W, 3) RGB or (H, W, 1) grey (R = G = B).
+
+    Raises:
+        BadImage: not 8 bit; the convention is defined for 8-bit pictures only.
+    """
+    if pixels.dtype != np.uint8:
+        raise BadImage(f"PSNR and SSIM were asked of {pixels.dtype} pixels", "8-bit pictures", "convert them to 8 bits")
+    colours = np.broadcast_to(pixels, pixels.shape[:2] + (3,)).astype(np.float64)
+    return colours @ np.asarray(_Y_WEIGHTS) / 255.0 + 16.0
+
+
+def crop_like(hr: np.ndarray, sr: np.ndarray) -> np.ndarray:
+    """The top-left part of ``hr`` (H, W, C) that ``sr`` covers: the original cropped to a multiple of the scale.
+
+    Raises:
+        BadImage: ``sr`` is larger, or more than 7 pixels smaller, so the two are not a pair.
+    """
+    height, width = sr.shape[:2]
+    if not (0 <= hr.shape[0] - height < 8 and 0 <= hr.shape[1] - width < 8):
+        raise BadImage(
+            f"the upscaled picture is {height}x{width}, the original {hr.shape[0]}x{hr.shape[1]}",
+            "an original as large as the upscaled picture, or less than 8 pixels larger",
+            "check the scale and that the folders belong together",
+        )
+    return hr[:height, :width]
+
+
+def psnr_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
+    """Peak signal-to-noise ratio of the luma, dB: 10 log10(255² / mean squared difference); equal pictures give inf.
+
+    Args:
+        sr: uint8 (H, W, 3) RGB or (H, W, 1) grey.
+        hr: the original, as large or a few pixels larger (see ``crop_like``).
+        border: pixels left out on each side; the scale, by convention.
+
+    Raises:
+        BadImage: the sizes do not fit, nothing is left inside the border, or not 8 bit.
+    """
+    first, second = _inner_lumas(sr, hr, border, 1)
+    error = float(np.mean((first - second) ** 2))
+    return math.inf if error == 0.0 else 10.0 * math.log10(255.0**2 / error)
+
+
+def ssim_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
+    """Structural similarity of the luma (Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004), 1 for equal pictures.
+
+    Gaussian window of 11x11 and sigma 1.5, C1 = (0.01·255)², C2 = (0.03·255)², mean over the windows that lie wholly
+    inside the picture after the border is left out.
+
+    Args:
+        sr, hr, border: as for ``psnr_y``.
+
+    Raises:
+        BadImage: the sizes do not fit, less than 11x11 is left inside the border, or not 8 bit.
+    """
+    a, b = _inner_lumas(sr, hr, border, _WINDOW)
+    c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
+    mean_a, mean_b = _blurred(a), _blurred(b)
+    variance_a = _blurred(a * a) - mean_a**2
+    variance_b = _blurred(b * b) - mean_b**2
+    covariance = _blurred(a * b) - mean_a * mean_b
+    top = (2.0 * mean_a * mean_b + c1) * (2.0 * covariance + c2)
+    bottom = (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
+    return float(np.mean(top / bottom))
+
+
+def _inner_lumas(sr: np.ndarray, hr: np.ndarray, border: int, least: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Both lumas without the border; at least ``least`` pixels must be left each way."""
+    height, width = sr.shape[:2]
+    if min(height, width) - 2 * border < least:
+        raise BadImage(
+            f"a picture of {height}x{width} is too small to judge with a border of {border}",
+            f"at least {least + 2 * border} pixels each way",
+            "use larger pictures",
+        )
+    inside = (slice(border, height - border), slice(border, width - border))
+    return luma(sr)[inside], luma(crop_like(hr, sr))[inside]
+
+
+def _blurred(plane: np.ndarray) -> np.ndarray:
+    """Weighted mean over every window inside (H, W): (H - 10, W - 10). The Gaussian is separable."""
+    distance = np.arange(_WINDOW) - _WINDOW // 2
+    weight = np.exp(-(distance**2) / (2.0 * _SIGMA**2))
+    weight /= weight.sum()
+    height, width = plane.shape[0] - _WINDOW + 1, plane.shape[1] - _WINDOW + 1
+    rows = sum(weight[k] * plane[k : k + height] for k in range(_WINDOW))
+    return sum(weight[k] * rows[:, k : k + width] for k in range(_WINDOW))
+
+
+def pair_images(lr_folder: Path, hr_folder: Path, scale: int) -> Tuple[Tuple[str, Path, Path], ...]:
+    """Find each low-resolution picture's original: "babyx4.png" or "baby.png" belongs to "baby.png".
+
+    Args:
+        lr_folder, hr_folder: folders (or single files).
+        scale: the number in the low-resolution names' suffix, "x4" or "X4".
+
+    Returns:
+        (name, low-resolution file, original) for each, by name.
+
+    Raises:
+        BadImage: a picture without partner, or two with the same name; all of them are named.
+    """
+    lows = _by_name(find_images([lr_folder]), lr_folder)
+    highs = _by_name(find_images([hr_folder]), hr_folder)
+    pairs: Dict[str, Tuple[str, Path, Path]] = {}
+    for name, low in lows.items():
+        original = name
+        if name not in highs and name.lower().endswith(f"x{scale}"):
+            original = name[: -len(f"x{scale}")]
+        if original in pairs:
+            raise BadImage(f"{pairs[original][1]} and {low} both belong to {original}", "one picture for each original")
+        if original in highs:
+            pairs[original] = (original, low, highs[original])
+    used = {low for _, low, _ in pairs.values()}
+    alone = [str(low) for low in lows.values() if low not in used] + [
+        str(high) for name, high in highs.items() if name not in pairs
+    ]
+    if alone:
+        raise BadImage(
+            f"{len(alone)} pictures have no partner: " + ", ".join(alone[:5]) + ("…" if len(alone) > 5 else ""),
+            f"for each original NAME.png a low-resolution NAMEx{scale}.png or NAME.png",
+            "check that the folders belong together and are of this scale",
+        )
+    return tuple(pairs[name] for name in sorted(pairs))
+
+
+def _by_name(files: Tuple[Path, ...], folder: Path) -> Dict[str, Path]:
+    """Files by name without suffix; two of one name cannot be told apart."""
+    out: Dict[str, Path] = {}
+    twice: List[str] = []
+    for file in files:
+        if file.stem in out:
+            twice.append(f"{out[file.stem].name} and {file.name}")
+        out[file.stem] = file
+    if twice:
+        raise BadImage(f"{folder} has two pictures of one name: " + ", ".join(twice), "one file for each picture")
+    return out

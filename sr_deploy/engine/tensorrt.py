@@ -1,0 +1,352 @@
+"""From a graph to a TensorRT plan: the one file that knows TensorRT 8.5 … 11 and TensorRT-RTX.
+
+Flags are looked up by name and attributes by ``hasattr``, never by number or version: the same bit of
+``create_network`` means EXPLICIT_BATCH in 8.x and STRONGLY_TYPED in 11, and numbers of builder flags moved between
+major releases (NvInfer.h of the releases). A strongly typed network computes in the types the graph holds; where the
+flavour has that mode it is used, elsewhere no reduced-precision flag is set, which for a float32 graph is the same.
+
+``precision="fp32"`` switches TensorFloat-32 off. TensorRT leaves it on, and its 10-bit mantissa is not the float32 that
+the graph was proved with.
+
+Run here: TensorRT-RTX 1.7.1 building for given compute capabilities without a GPU. TensorRT 8.5 … 11 need a GPU to
+build; for them the calls were checked against the bindings' sources only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+from sr_deploy import __version__
+from sr_deploy.core.artifact import atomic_file, sha256_of
+from sr_deploy.core.contract import IOContract, Size, format_size
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.machine import Gpu, this_machine
+from sr_deploy.engine.flavour import Messages, Progress, collected, import_flavour, logger_of, monitor_of
+from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, save_engine
+
+#: What TensorRT and CUDA say when memory runs out.
+_OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|MemoryAllocation|insufficient memory|bad_alloc", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """A plan and what the builder said of it; the fields are those of ``EngineManifest``."""
+
+    flavour: str
+    plan: bytes
+    profile: Profile
+    precision: str
+    compute_capabilities: Tuple[str, ...]
+    device: Optional[str]
+    version: str
+    activation_bytes: Optional[int]
+    weights_bytes: Optional[int]
+    seconds: float
+    settings: Dict[str, str]
+    warnings: Tuple[str, ...]
+
+
+def engine_from_graph(
+    flavour: str,
+    graph: Path,
+    profile: Optional[Sequence[Size]],
+    compute_capabilities: Sequence[str] = (),
+    precision: str = "fp32",
+    workspace_bytes: Optional[int] = None,
+    timing_cache: Optional[Path] = None,
+    progress: Optional[Progress] = None,
+) -> BuiltEngine:
+    """Build a plan from an ONNX graph.
+
+    Args:
+        flavour: "tensorrt" or "tensorrt-rtx".
+        graph: one input (1, 3, H, W) and one output, float32; H and W dynamic or fixed.
+        profile: minimum, best and maximum input (height, width); three equal ones build a fixed engine. None for a
+            graph that is fixed already.
+        compute_capabilities: GPUs to build for, such as ("8.6", "12.0"); TensorRT-RTX needs no GPU then. Empty: this
+            machine's GPU.
+        precision: "fp32".
+        workspace_bytes: limit of scratch memory that a layer may use; None leaves it to TensorRT.
+        timing_cache: a file with the timings of earlier builds, read if it exists and written after; "tensorrt" only.
+        progress: called during the build where the flavour can tell; raising there stops the build.
+
+    Raises:
+        UsageError: a flavour, precision, profile or compute capability that does not exist or does not fit.
+        EnvironmentFault: no GPU to build for, or not enough memory.
+        MissingPackage: the flavour does not import.
+        BadDeployment: the file is not such a graph, or it is fixed to another size.
+        CheckFailed: the parser or the builder refuses the graph; the message names the node or holds its errors.
+    """
+    trt = import_flavour(flavour)
+    if precision != "fp32":
+        raise UsageError(f"engines of precision {precision!r} are not built here", "fp32")
+    if not Path(graph).is_file():
+        raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
+    wanted = None if profile is None else check_profile(profile)
+    capabilities, device = _targets(flavour, trt, compute_capabilities)
+    title = f"{flavour} {trt.__version__}"
+    started = time.perf_counter()
+    with collected(flavour) as messages:
+        try:
+            builder = trt.Builder(logger_of(flavour))
+        except (TypeError, RuntimeError) as error:
+            raise EnvironmentFault(f"{title} does not start: {messages.explain()}", "a GPU and its driver") from error
+        network = builder.create_network(1 << int(_network_flag(trt)))
+        parser = trt.OnnxParser(network, logger_of(flavour))
+        if not parser.parse_from_file(str(graph)):
+            raise _parse_failure(parser, messages, graph, title)
+        config = builder.create_builder_config()
+        used, shapes = _optimization_profile(trt, builder, network, graph, wanted)
+        if shapes is not None:
+            config.add_optimization_profile(shapes)
+        settings = _settings(trt, config, workspace_bytes)
+        if hasattr(config, "set_compute_capability"):
+            config.num_compute_capabilities = len(capabilities)
+            for index, capability in enumerate(capabilities):
+                config.set_compute_capability(_supported(trt)[capability], index)
+        cache = _attach_timing_cache(config, timing_cache, flavour)
+        monitor = monitor_of(trt, progress)
+        if monitor is not None and hasattr(config, "progress_monitor"):
+            config.progress_monitor = monitor
+        plan = builder.build_serialized_network(network, config)
+        if monitor is not None and monitor.failure is not None:
+            raise monitor.failure
+        if plan is None:
+            raise _build_failure(messages, graph, used, title)
+        data = bytes(plan)
+        if timing_cache is not None and cache is not None:
+            with atomic_file(timing_cache) as temporary:
+                temporary.write_bytes(bytes(cache.serialize()))
+        activation = messages.memory.get("Activation")
+        if activation is None:
+            activation = _memory_of_plan(trt, flavour, data)
+        return BuiltEngine(
+            flavour=flavour,
+            plan=data,
+            profile=used,
+            precision=precision,
+            compute_capabilities=capabilities,
+            device=device,
+            version=trt.__version__,
+            activation_bytes=activation,
+            weights_bytes=messages.memory.get("Weights"),
+            seconds=time.perf_counter() - started,
+            settings=settings,
+            warnings=messages.warnings(),
+        )
+
+
+def write_engine(built: BuiltEngine, folder: Path, graph: Path, contract: IOContract, scale: int) -> EngineManifest:
+    """Write a plan and its manifest into ``folder`` under ``engine_name``; both or neither appear.
+
+    Args:
+        built: from ``engine_from_graph``.
+        folder: the deployment's engines.
+        graph: the deployment's graph that the plan stands for.
+        contract: the tensors at both ends.
+        scale: output size over input size.
+
+    Returns:
+        Its manifest; the engine is ``folder / manifest.file``.
+
+    Raises:
+        DiskFull, EnvironmentFault: it cannot be written.
+    """
+    name = engine_name(built.flavour, built.profile, built.compute_capabilities)
+    manifest = EngineManifest(
+        backend=built.flavour,
+        file=name,
+        sha256=hashlib.sha256(built.plan).hexdigest(),
+        graph_file=Path(graph).name,
+        graph_sha256=sha256_of(graph),
+        profile=built.profile,
+        precision=built.precision,
+        compute_capabilities=built.compute_capabilities,
+        device=built.device,
+        runtime_version=built.version,
+        activation_bytes=built.activation_bytes,
+        weights_bytes=built.weights_bytes,
+        build_seconds=round(built.seconds, 3),
+        tools={"srdeploy": __version__, "python": platform.python_version(), built.flavour: built.version},
+        settings=built.settings,
+        warnings=built.warnings,
+        contract=contract,
+        scale=scale,
+    )
+    save_engine(Path(folder) / name, built.plan, manifest)
+    return manifest
+
+
+def _supported(trt: Any) -> Dict[str, Any]:
+    """Compute capability, such as "8.6", → the flavour's enum value."""
+    named = ((re.match(r"SM(\d+)(\d)$", name), value) for name, value in trt.ComputeCapability.__members__.items())
+    return {f"{found.group(1)}.{found.group(2)}": value for found, value in named if found}
+
+
+def _targets(flavour: str, trt: Any, asked: Sequence[str]) -> Tuple[Tuple[str, ...], Optional[str]]:
+    """Compute capabilities to build for, and this machine's GPU when it is the one."""
+    choosable = hasattr(trt, "ComputeCapability") and hasattr(trt.IBuilderConfig, "set_compute_capability")
+    supported = tuple(_supported(trt)) if choosable else ()
+    if asked and choosable:
+        wrong = [capability for capability in asked if capability not in supported]
+        if wrong:
+            raise UsageError(
+                f"{flavour} {trt.__version__} does not build for compute capability {', '.join(wrong)}",
+                "one of " + ", ".join(supported),
+                "for another GPU build on that machine with --backend tensorrt",
+            )
+        return tuple(dict.fromkeys(asked)), None
+    gpu = _first_gpu(flavour, choosable)
+    here = gpu.compute_capability
+    if here is None:
+        raise EnvironmentFault(
+            f"the driver does not tell the compute capability of {gpu.name}", "one such as 8.6", "see srdeploy doctor"
+        )
+    if asked and tuple(asked) != (here,):
+        raise UsageError(
+            f"{flavour} {trt.__version__} builds for this machine's GPU only ({gpu.name}, {here}), "
+            f"not for {', '.join(asked)}",
+            f"no --compute-capability, or {here}",
+            "build on a machine with that GPU, or use --backend tensorrt-rtx",
+        )
+    if choosable and here not in supported:
+        raise EnvironmentFault(
+            f"{flavour} {trt.__version__} does not support {gpu.name}: its compute capability is {here}",
+            "a GPU of compute capability " + ", ".join(supported),
+            "use --backend tensorrt here, or build for another GPU with --compute-capability",
+        )
+    return (here,), gpu.name
+
+
+def _first_gpu(flavour: str, choosable: bool) -> Gpu:
+    gpus = this_machine().gpus
+    if gpus:
+        return gpus[0]
+    what = f"this machine has no NVIDIA GPU that {flavour} could build for"
+    if choosable:
+        raise EnvironmentFault(
+            what, "a GPU, or the compute capability of the one to build for", "give --compute-capability, such as 8.6"
+        )
+    raise EnvironmentFault(what, "a GPU", "build on the board, or use --backend tensorrt-rtx --compute-capability 8.6")
+
+
+def _network_flag(trt: Any) -> Any:
+    """Strong typing where the flavour has it, else explicit batch (8.x)."""
+    flags = trt.NetworkDefinitionCreationFlag
+    return flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH
+
+
+def _settings(trt: Any, config: Any, workspace_bytes: Optional[int]) -> Dict[str, str]:
+    """Set what FP32 and the user ask for; give it back by name for the manifest."""
+    settings = {"typing": _network_flag(trt).name.lower()}
+    if hasattr(trt.BuilderFlag, "TF32"):
+        config.clear_flag(trt.BuilderFlag.TF32)
+        settings["tf32"] = "off"
+    if workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
+        settings["workspace_bytes"] = str(workspace_bytes)
+    return settings
+
+
+def _optimization_profile(
+    trt: Any, builder: Any, network: Any, graph: Path, wanted: Optional[Profile]
+) -> Tuple[Profile, Optional[Any]]:
+    """The sizes the engine will take, and TensorRT's profile for them (None for a fixed graph)."""
+    if network.num_inputs != 1 or network.num_outputs != 1:
+        raise BadDeployment(
+            f"{graph} has {network.num_inputs} inputs and {network.num_outputs} outputs",
+            "one of each",
+            "export it again",
+        )
+    tensor = network.get_input(0)
+    shape = tuple(tensor.shape)
+    if len(shape) != 4 or shape[0] not in (1, -1) or shape[1] != 3 or tensor.dtype != trt.float32:
+        raise BadDeployment(
+            f"the input {tensor.name!r} of {graph} is {tensor.dtype.name} {shape}", "FLOAT (1, 3, height, width)"
+        )
+    if wanted is None and -1 in shape[2:]:
+        raise UsageError(
+            f"{graph} takes any size",
+            "the size to build for",
+            "give --size HxW, or --min-size … --opt-size … --max-size …",
+        )
+    if wanted is None:
+        wanted = ((shape[2], shape[3]),) * 3
+    for size in wanted:
+        if any(fixed not in (-1, asked) for fixed, asked in zip(shape[2:], size)):
+            have = "x".join("any" if value == -1 else str(value) for value in shape[2:])
+            raise BadDeployment(
+                f"{graph} takes an input of {have} only, not {format_size(size)}",
+                "a dynamic graph, or one of this size",
+                f"export it again with --dynamic or --size {format_size(size)}",
+            )
+    if -1 not in shape:
+        return wanted, None
+    shapes = builder.create_optimization_profile()
+    shapes.set_shape(tensor.name, *((1, 3, height, width) for height, width in wanted))
+    return wanted, shapes
+
+
+def _attach_timing_cache(config: Any, path: Optional[Path], flavour: str) -> Optional[Any]:
+    """The cache in use during the build, or None when none was asked for."""
+    if path is None:
+        return None
+    if flavour == "tensorrt-rtx":
+        raise UsageError("TensorRT-RTX takes no timings, so it has no timing cache", "no timing cache")
+    stored = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(stored)
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise BadInput(
+            f"the timing cache {path} was made by another TensorRT or for another GPU",
+            "a timing cache of this machine, or a new file",
+            f"remove {path}",
+        )
+    return cache
+
+
+def _parse_failure(parser: Any, messages: Messages, graph: Path, title: str) -> Exception:
+    """The parser's errors with node, operator and text."""
+    lines = []
+    for error in (parser.get_error(index) for index in range(parser.num_errors)):
+        if error.code().name == "MODEL_DESERIALIZE_FAILED":
+            return BadDeployment(f"{graph} is not an ONNX file that {title} reads", "an ONNX graph", "export it again")
+        lines.append(f"{_node(error, messages)}: {error.desc()}")
+    return CheckFailed(
+        f"{title} cannot parse {graph}\n  " + "\n  ".join(lines or [messages.explain()]),
+        "a graph of operators that its parser has",
+        "export it again with srdeploy (Fourier units: --spectral fold or dft), or replace the operator in the network",
+    )
+
+
+def _node(error: Any, messages: Messages) -> str:
+    """Name and operator of the node an error speaks of. The 8.5 parser gives its number only; its log has the rest."""
+    if hasattr(error, "node_name"):
+        return f"node {error.node_name()!r} ({error.node_operator()})"
+    told = re.compile(rf"parsing node number {error.node()} \[(\w+) -> ([^\]]*)\]")
+    found = next(filter(None, (told.search(text) for text in messages.errors())), None)
+    return f"node number {error.node()}" + (f" ({found.group(1)} -> {found.group(2)})" if found else "")
+
+
+def _build_failure(messages: Messages, graph: Path, profile: Profile, title: str) -> Exception:
+    text = messages.explain()
+    what = f"{title} cannot build {graph} for {format_size(profile[2])}: {text}"
+    if _OUT_OF_MEMORY.search(text):
+        return EnvironmentFault(
+            what, "enough memory for the builder", "close other programs, give a lower --workspace, or a smaller size"
+        )
+    return CheckFailed(what, "an engine", "try another size or export the graph again")
+
+
+def _memory_of_plan(trt: Any, flavour: str, plan: bytes) -> Optional[int]:
+    """Activation memory from the engine itself, for a builder that did not tell; needs the GPU it was built on."""
+    engine = trt.Runtime(logger_of(flavour)).deserialize_cuda_engine(plan)
+    for attribute in ("device_memory_size_v2", "device_memory_size"):
+        if engine is not None and hasattr(engine, attribute):
+            return int(getattr(engine, attribute))
+    return None

@@ -1,0 +1,164 @@
+"""Prove that the folded network is the original, and find the block that is to blame when it is not."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Tuple
+
+import torch
+
+from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.errors import BadInput, CheckFailed
+from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE, FOLD_FLOAT64_RELATIVE
+from sr_deploy.fold.affine import relative_error
+from sr_deploy.fold.double import copy_as, evaluate
+
+Replacements = Dict[str, torch.nn.Module]
+#: In a deep network one rounding more or less grows; the folded one may lose this many times what the original loses.
+ROUNDING_ALLOWED = 4.0
+
+
+@dataclass(frozen=True)
+class WholeProof:
+    """How far the folded network is from the original in float64; see FoldReport."""
+
+    error_float32: float
+    error_original_float32: float
+    error_float64: Optional[float]
+    sizes: Tuple[Size, ...]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """An input (float32), the original's output in float64 (None where it does not run so) and in float32."""
+
+    x: torch.Tensor
+    in_float64: Optional[torch.Tensor]
+    in_float32: torch.Tensor
+
+    @property
+    def reference(self) -> torch.Tensor:
+        return self.in_float32 if self.in_float64 is None else self.in_float64
+
+
+def with_replacements(module: torch.nn.Module, replacements: Replacements, dtype: torch.dtype) -> torch.nn.Module:
+    """A copy of ``module`` in ``dtype`` with the sub-modules at the given paths replaced, wherever they stand."""
+    if "" in replacements:
+        return copy_as(replacements[""], dtype)
+    folded = copy_as(module, dtype)
+    by_id = {id(folded.get_submodule(path)): copy_as(new, dtype) for path, new in replacements.items()}
+    for parent in list(folded.modules()):
+        # Not named_children(): it gives a module that stands in two places of one parent only once.
+        for name, child in list(parent._modules.items()):
+            if id(child) in by_id:
+                setattr(parent, name, by_id[id(child)])
+    return folded
+
+
+def prove_network(
+    network32: torch.nn.Module,
+    network64: torch.nn.Module,
+    replacements: Replacements,
+    shape: Tuple[int, ...],
+    value_range: float,
+) -> WholeProof:
+    """Compare the network with ``replacements`` with the original at ``shape``, at an even and at an odd size.
+
+    Twice: in float64, where only a wrong replacement makes a difference (Fourier units, whose coefficients are already
+    float32, stay as they were), and in float32 against the original in float64. A size other than the given one at
+    which the original does not run is left out.
+
+    Args:
+        network32, network64: the original in both types.
+        replacements: path → module, float64 convolutions and float32 Fourier units.
+        shape: (N, C, H, W) of the input that the network is known to take.
+        value_range: inputs span ``0…value_range``.
+
+    Raises:
+        BadInput: the original's output is not one finite tensor, or is another one on a second run.
+        CheckFailed: the folded network differs too much or does not run; the message names the block to blame.
+    """
+    cases = _cases(network32, network64, shape, value_range)
+    before = max(relative_error(case.in_float32, case.reference) for case in cases)
+    error64 = None
+    if cases[0].in_float64 is not None:
+        exact = {path: new for path, new in replacements.items() if isinstance(new, torch.nn.Conv2d)}
+        error64 = _error_of(network64, exact, cases, torch.float64)
+        if error64 > FOLD_FLOAT64_RELATIVE:
+            raise _blame(network64, exact, cases, torch.float64, error64, FOLD_FLOAT64_RELATIVE)
+    error32 = _error_of(network32, replacements, cases, torch.float32)
+    allowed = max(FOLD_FLOAT32_RELATIVE, ROUNDING_ALLOWED * before)
+    if error32 > allowed:
+        raise _blame(network32, replacements, cases, torch.float32, error32, allowed)
+    return WholeProof(error32, before, error64, tuple((case.x.shape[2], case.x.shape[3]) for case in cases))
+
+
+def _cases(
+    network32: torch.nn.Module, network64: torch.nn.Module, shape: Tuple[int, ...], value_range: float
+) -> List[_Case]:
+    """Inputs and the original's outputs at ``shape``, at the even and at the odd size next to it."""
+    height, width = shape[2:]
+    random = torch.Generator().manual_seed(24)
+    cases: List[_Case] = []
+    for size in dict.fromkeys([(height, width), (height + height % 2, width + width % 2), (height | 1, width | 1)]):
+        x = torch.rand((*shape[:2], *size), generator=random) * value_range
+        try:
+            own = evaluate(network32, x.clone())
+        except Exception:  # it may have rules for its sizes; the first one is known to run
+            if not cases:
+                raise
+            continue
+        where = f"on a random {format_size(size)} picture"
+        if not isinstance(own, torch.Tensor):
+            raise BadInput(f"the network gives a {type(own).__name__} {where}", "one tensor", "wrap it to give one")
+        if not torch.isfinite(own).all():
+            raise BadInput(f"the network's own output {where} is not finite", "finite values", "check its weights")
+        if relative_error(evaluate(network32, x.clone()), own) > FOLD_FLOAT32_RELATIVE:
+            raise BadInput(f"two runs of the network {where} differ", "no randomness, no memory of earlier runs", "")
+        cases.append(_Case(x, _in_float64(network64, x), own))
+    return cases
+
+
+def _in_float64(network64: torch.nn.Module, x: torch.Tensor) -> Optional[torch.Tensor]:
+    """The original's output in float64, None where it insists on float32 somewhere."""
+    try:
+        return evaluate(network64, x.double())
+    except Exception:  # its blocks are still proved one by one, and the whole in float32
+        return None
+
+
+def _error_of(network: torch.nn.Module, replacements: Replacements, cases: List[_Case], dtype: torch.dtype) -> float:
+    """Largest relative error of the network with ``replacements``; infinity where it raises or gives another shape."""
+    folded = with_replacements(network, replacements, dtype)
+    worst = 0.0
+    for case in cases:
+        try:
+            out = evaluate(folded, case.x.to(dtype, copy=True))
+        except Exception:  # whatever a stranger's code raises when a part of it was replaced
+            return math.inf
+        if not isinstance(out, torch.Tensor) or out.shape != case.reference.shape:
+            return math.inf
+        worst = max(worst, relative_error(out, case.reference))
+    return worst
+
+
+def _blame(
+    network: torch.nn.Module,
+    replacements: Replacements,
+    cases: List[_Case],
+    dtype: torch.dtype,
+    error: float,
+    allowed: float,
+) -> CheckFailed:
+    """The error to raise: each replacement alone is put into the original; the one that differs most is named."""
+    alone = {path: _error_of(network, {path: new}, cases, dtype) for path, new in replacements.items()}
+    worst = max(alone, key=lambda path: alone[path])
+    what = "does not run or gives another shape" if math.isinf(error) else f"differs from the original by {error:.1e}"
+    return CheckFailed(
+        f"the folded network {what} (relative, {str(dtype)[6:]}, {len(replacements)} blocks replaced); "
+        f"the block {worst or '(root)'} alone brings {alone[worst]:.1e}",
+        f"at most {allowed:.1e}",
+        "use the network without folding, and report the block: its own proof passed, so the network uses it in a way "
+        "that a convolution does not offer (its attributes, its memory, or which tensor it gives)",
+    )

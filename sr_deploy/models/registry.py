@@ -1,0 +1,119 @@
+"""Which architectures are known, and which of them a checkpoint is."""
+
+from __future__ import annotations
+
+from typing import Optional, Tuple
+
+from sr_deploy.core.errors import BadCheckpoint, UnknownArchitecture, UsageError
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.edsr import EDSR
+from sr_deploy.models.efdn import EFDN
+from sr_deploy.models.f2srgan import F2SRGAN, F2SRGAN_STUDENT
+from sr_deploy.models.shapes import check_asked
+from sr_deploy.models.span import DSCLORA, SPAN
+from sr_deploy.models.swinir import SWINIR
+from sr_deploy.models.zoo import model_from_spandrel, spandrel_installed
+
+#: Every known architecture, in detection order: DSCLoRA's keys include SPAN's.
+ARCHITECTURES: Tuple[Architecture, ...] = (DSCLORA, SPAN, EFDN, F2SRGAN, F2SRGAN_STUDENT, EDSR, SWINIR)
+
+#: How many keys a message shows.
+SHOWN_KEYS = 6
+
+
+def architecture_named(name: str) -> Architecture:
+    """The architecture that users call ``name``; upper and lower case count the same.
+
+    Raises:
+        UsageError: there is none of that name; the message lists all.
+    """
+    for architecture in ARCHITECTURES:
+        if architecture.name.lower() == name.lower():
+            return architecture
+    raise UsageError(
+        f"--arch {name}: there is no architecture of that name",
+        "one of " + ", ".join(architecture.name for architecture in ARCHITECTURES),
+        "leave --arch out to have it found, or hand in your own network with --model pkg.module:factory",
+    )
+
+
+def detect_architecture(tensors: Tensors) -> Optional[Architecture]:
+    """The first architecture that recognises these keys and shapes; None when none does."""
+    return next((architecture for architecture in ARCHITECTURES if architecture.detect(tensors)), None)
+
+
+def nearest_architecture(tensors: Tensors) -> Tuple[str, float]:
+    """The architecture most of whose typical keys are here.
+
+    A key counts when it stands alone or behind a prefix that nothing stripped, such as ``net.g.head.weight``.
+
+    Returns:
+        (name, share of its typical keys, 0…1); the first in order among equals.
+    """
+    best, best_share = ARCHITECTURES[0].name, -1.0
+    for architecture in ARCHITECTURES:
+        share = sum(_holds(tensors, key) for key in architecture.signature) / len(architecture.signature)
+        if share > best_share:
+            best, best_share = architecture.name, share
+    return best, best_share
+
+
+def _holds(tensors: Tensors, key: str) -> bool:
+    """Whether one of the alternatives that ``key`` joins by ``|`` ends a stored key."""
+    endings = tuple(f".{option}" for option in key.split("|"))
+    return any(f".{stored}".endswith(endings) for stored in tensors)
+
+
+def model_from_tensors(tensors: Tensors, asked: Asked, arch_name: Optional[str]) -> LoadedModel:
+    """Build the network that a checkpoint belongs to, and load its weights.
+
+    Args:
+        tensors: the checkpoint, unwrapped.
+        asked: values that no file stores.
+        arch_name: the architecture that the user insists on; None: found from keys and shapes, then through spandrel
+            where that is installed.
+
+    Raises:
+        UsageError: no architecture of that name; a value of ``asked`` is needed, contradicts the file, or is not used.
+        UnknownArchitecture: no architecture recognises the tensors.
+        BadCheckpoint: the tensors do not fit.
+        MissingPackage: spandrel is needed and installed, but does not import.
+    """
+    architecture = architecture_named(arch_name) if arch_name else detect_architecture(tensors)
+    if architecture is not None:
+        try:
+            return architecture.load(tensors, asked)
+        except (KeyError, IndexError) as error:
+            raise BadCheckpoint(
+                f"this checkpoint does not fit {architecture.name}: {_described(tensors)}; it stumbled over {error}",
+                f"the keys and shapes of {architecture.name}, such as {', '.join(architecture.signature[:2])}",
+                "leave --arch out to have it found" if arch_name else "check that the file is whole",
+            ) from error
+    if spandrel_installed():
+        loaded = model_from_spandrel(tensors)
+        if loaded is not None:
+            check_asked(asked, loaded.architecture, loaded.scale)
+            return loaded
+    raise _unknown(tensors)
+
+
+def _unknown(tensors: Tensors) -> UnknownArchitecture:
+    name, share = nearest_architecture(tensors)
+    if share > 0:
+        nearest = f"nearest is {name}: {share:.0%} of its typical keys are here"
+    else:
+        nearest = "none of the typical keys of any known architecture are here"
+    more = "spandrel does not know it either" if spandrel_installed() else "for more: pip install 'srdeploy[zoo]'"
+    known = ", ".join(architecture.name for architecture in ARCHITECTURES)
+    return UnknownArchitecture(
+        f"this checkpoint is of no known architecture: {_described(tensors)}; {nearest}",
+        f"one of {known} ({more})",
+        "--arch NAME tells what does not fit; --model pkg.module:factory takes a network of your own",
+    )
+
+
+def _described(tensors: Tensors) -> str:
+    """What the keys look like: their number, and the first ones with their shapes."""
+    first = [f"{key} {tuple(tensors[key].shape)}" for key in list(tensors)[:SHOWN_KEYS]]
+    more = ", …" if len(tensors) > SHOWN_KEYS else ""
+    return f"{len(tensors)} tensors: {', '.join(first)}{more}"

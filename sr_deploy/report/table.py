@@ -1,0 +1,222 @@
+"""Tables for the terminal: plain dataclasses and dicts in, rich renderables out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+
+from sr_deploy.bench.result import Point, Result
+from sr_deploy.core.contract import format_size
+from sr_deploy.core.device import Finding
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+#: Columns of the quality table: key of the report, heading, digits.
+QUALITY_COLUMNS = (
+    ("psnr_y", "PSNR-Y dB", 3),
+    ("ssim_y", "SSIM-Y", 4),
+    ("torch_psnr_y", "PyTorch PSNR-Y dB", 3),
+    ("difference", "largest difference /255", 4),
+)
+LEVEL_STYLES = {"ok": "green", "missing": "red", "warning": "yellow"}
+
+
+def latency_table(result: Result) -> Group:
+    """One row a size: median, p90 and p99 in ms, pictures per second, output megapixels per second.
+
+    Below it, one line for each size that failed, whose warm-up did not settle, or that its time limit cut short.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _table(*_latency_title(result))
+    for heading in ("median ms", "p90 ms", "p99 ms", "pictures/s", "out MP/s", "samples"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for point in result.points:
+        if point.failure is None and point.median_s:
+            rate = 1.0 / point.median_s
+            cells = [_ms(value) for value in (point.median_s, point.p90_s, point.p99_s)]
+            cells += [_figures(rate), _figures(rate * point.output_pixels / 1e6), str(len(point.samples_s))]
+        else:
+            cells = ["–"] * 6
+        table.add_row(format_size(point.size), *cells)
+    notes = [Text(f"{format_size(point.size)}: {_note(point)}", "yellow") for point in result.points if _note(point)]
+    return Group(table, *notes)
+
+
+def quality_table(report: Dict[str, Any]) -> Table:
+    """One row a picture and the mean.
+
+    Args:
+        report: ``images`` (dicts with ``name`` and the keys of QUALITY_COLUMNS; None where not measured), ``mean``,
+            ``runtime`` and ``convention``; if PyTorch was compared, ``largest_difference`` and ``tolerance`` in 8-bit
+            steps.
+    """
+    columns = [c for c in QUALITY_COLUMNS if any(image.get(c[0]) is not None for image in report["images"])]
+    table = _table(f"Quality: {report.get('runtime', '')}".rstrip(": "), report.get("convention", ""), "picture")
+    for _, heading, _ in columns:
+        table.add_column(heading, justify="right")
+    for image in report["images"]:
+        table.add_row(_plain(image["name"]), *(_number(image.get(key), digits) for key, _, digits in columns))
+    table.add_section()
+    mean = {"difference": report.get("largest_difference"), **report["mean"]}
+    table.add_row("mean", *(_number(mean.get(key), digits) for key, _, digits in columns), style="bold")
+    worst, bound = report.get("largest_difference"), report.get("tolerance")
+    if worst is not None and bound is not None:
+        verdict = "within" if worst <= bound else "[bold red]outside[/bold red]"
+        table.caption = f"{table.caption}\nlargest difference from PyTorch {worst:.4f} of 255, {verdict} {bound:g}"
+    return table
+
+
+def doctor_table(findings: Sequence[Finding]) -> Group:
+    """One row a finding, and below it what to do about what is missing, each command on a line of its own."""
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _table("What this machine can do", "", "")
+    table.add_column("what", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    steps: List[Text] = []
+    for finding in findings:
+        style = LEVEL_STYLES[finding.level]
+        table.add_row(f"[{style}]{finding.level}[/{style}]", _plain(finding.what), _plain(finding.found))
+        if finding.how_to_get:
+            steps.append(Text(f"{finding.what}:", style))
+            steps.append(Text(f"  {finding.how_to_get}"))
+    return Group(table, *([Text("\nWhat to do", style="bold"), *steps] if steps else []))
+
+
+def engine_table(engines: Sequence[Dict[str, Any]]) -> Table:
+    """One row an engine, from the dict form of its manifest."""
+    table = _table("Engines", "", "engine")
+    for heading in ("backend", "inputs", "precision", "GPU"):
+        table.add_column(heading)
+    for heading in ("activations MiB", "weights MiB", "build s"):
+        table.add_column(heading, justify="right")
+    for engine in engines:
+        table.add_row(
+            _plain(engine["file"]),
+            f"{engine['backend']} {engine['runtime_version']}",
+            _profile_text(engine["profile"]),
+            engine["precision"],
+            ", ".join(engine["compute_capabilities"]) or "–",
+            *(_number(_mib(engine[key]), 1) for key in ("activation_bytes", "weights_bytes")),
+            _number(engine["build_seconds"], 1),
+        )
+    return table
+
+
+def facts_table(facts: Dict[str, Any]) -> Table:
+    """Facts by name, one row each; nested facts are indented, empty ones left out.
+
+    Args:
+        facts: JSON-able; ``kind`` and ``path`` become the title.
+    """
+    shown = {key: value for key, value in facts.items() if key not in ("kind", "path", "schema")}
+    table = _table(f"{facts.get('kind', '')} {facts.get('path', '')}".strip(), "", "fact")
+    table.add_column("value", overflow="fold")
+    for name, value in _flattened(shown):
+        table.add_row(_plain(name), _plain(value))
+    return table
+
+
+def _table(title: str, caption: str, first_heading: str) -> Table:
+    """An empty table in the house's looks, with its first column."""
+    from rich.markup import escape
+    from rich.table import Table, box
+
+    table = Table(
+        title=escape(title),
+        caption=escape(caption) or None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+    )
+    table.add_column(first_heading, no_wrap=True)
+    return table
+
+
+def _latency_title(result: Result) -> Tuple[str, str, str]:
+    """(title, caption, first heading) of a sweep."""
+    ran = [f"{point.runtime} on {point.device}" for point in result.points if point.runtime]
+    scopes = {"compute": "compute only, transfers excluded", "end-to-end": "upload, compute and download"}
+    scope = result.options.get("scope", "")
+    title = f"Latency of {result.deployment}: {', '.join(dict.fromkeys(ran)) or 'nothing ran'}"
+    return title, f"timed: {scopes.get(scope, scope)}; percentiles are nearest-rank", "input"
+
+
+def _note(point: Point) -> str:
+    """What a reader must know before trusting the row."""
+    if point.failure is not None:
+        return f"failed: {point.failure}"
+    notes = [] if point.warmup_stable else ["warm-up did not settle"]
+    return "; ".join(notes + (["cut short by its time limit"] if point.cut_short else []))
+
+
+def _ms(seconds: Optional[float]) -> str:
+    return "–" if seconds is None else _figures(seconds * 1e3)
+
+
+def _figures(value: float) -> str:
+    """Four significant figures, never in exponent form: 0.01234, 1.234, 123.4, 12345."""
+    digits = 3 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{max(0, digits)}f}"
+
+
+def _number(value: Optional[float], digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _mib(count: Optional[int]) -> Optional[float]:
+    return None if count is None else count / 2**20
+
+
+def _profile_text(profile: Optional[Sequence[Sequence[int]]]) -> str:
+    """The inputs of an engine: one size, or smallest … largest."""
+    if profile is None:
+        return "any"
+    low, _, high = (format_size((int(size[0]), int(size[1]))) for size in profile)
+    return low if low == high else f"{low} … {high}"
+
+
+def _flattened(facts: Dict[str, Any], depth: int = 0) -> List[Tuple[str, str]]:
+    """Rows of nested facts: a dict becomes a heading and indented rows, a list of dicts one such block each."""
+    rows: List[Tuple[str, str]] = []
+    for key, value in facts.items():
+        name = "  " * depth + str(key).replace("_", " ")
+        if value is None or (isinstance(value, (dict, list, tuple, str)) and not value):
+            continue
+        if isinstance(value, dict):
+            rows += [(name, ""), *_flattened(value, depth + 1)]
+        elif isinstance(value, (list, tuple)) and isinstance(value[0], dict):
+            for index, entry in enumerate(value):
+                rows += [(f"{name} {index + 1}", ""), *_flattened(entry, depth + 1)]
+        else:
+            rows.append((name, _fact_text(str(key), value)))
+    return rows
+
+
+def _fact_text(key: str, value: Any) -> str:
+    """One value in words: thousands apart, sizes as HxW, sentences on lines of their own."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        if len(value) == 2 and "size" in key and all(isinstance(edge, int) for edge in value):
+            return format_size((value[0], value[1]))
+        words = [_fact_text("", entry) for entry in value]
+        return "\n".join(words) if any(" " in word for word in words) else ", ".join(words)
+    return str(value)
+
+
+def _plain(text: str) -> str:
+    """Text of others (names, messages) without rich's markup being read into it."""
+    from rich.markup import escape
+
+    return escape(str(text))

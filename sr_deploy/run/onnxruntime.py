@@ -1,0 +1,182 @@
+"""A graph or an ONNX Runtime engine on the CPU or on an NVIDIA GPU, with the tensors bound to device memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import numpy as np
+
+from sr_deploy.core.contract import IOContract, Size, format_size
+from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.engine.onnxruntime import (
+    CPU,
+    CUDA,
+    ONLY_FATAL,
+    import_onnxruntime,
+    input_size,
+    is_out_of_memory,
+    open_session,
+    providers_here,
+)
+from sr_deploy.run.inputs import checked_input, nothing_uploaded
+from sr_deploy.run.names import gpu_name, processor_name
+
+
+def runner_from_graph(
+    graph: Path,
+    contract: IOContract,
+    scale: int,
+    threads: Optional[int] = None,
+    provider: Optional[str] = None,
+) -> OnnxRuntimeRunner:
+    """Load an ONNX graph.
+
+    Args:
+        graph: one input (1, 3, H, W) and one output, float32, named as the contract says.
+        contract: the tensors at both ends.
+        scale: output size over input size.
+        threads: of the CPU, for one operator; None lets ONNX Runtime choose.
+        provider: "CUDAExecutionProvider", "CPUExecutionProvider" or another one of this build. One that is asked for
+            runs or is an error. None takes CUDA if this build has it and it starts, else the CPU; ``describe`` says
+            which one it was, and why.
+
+    Raises:
+        EnvironmentFault: the provider is not here or does not start.
+        MissingPackage: ONNX Runtime does not import.
+        BadDeployment: the file is no such graph.
+        UsageError: ``threads`` is not positive.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads cannot run anything", "1 or more")
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = ONLY_FATAL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    why = "asked for"
+    if provider is not None:
+        session = open_session(graph, options, provider)
+    elif CUDA in providers_here():
+        try:
+            provider, session = CUDA, open_session(graph, options, CUDA)
+            why = "the fastest provider here"
+        except EnvironmentFault as error:
+            provider, session = CPU, open_session(graph, options, CPU)
+            why = error.found
+    else:
+        provider, session = CPU, open_session(graph, options, CPU)
+        why = f"this build of ONNX Runtime has no {CUDA}"
+    return OnnxRuntimeRunner(session, Path(graph), contract, scale, provider, threads, why)
+
+
+class OnnxRuntimeRunner:
+    """See ``run/base.py``. Made by ``runner_from_graph``."""
+
+    runtime = "onnxruntime"
+
+    def __init__(
+        self,
+        session: Any,
+        graph: Path,
+        contract: IOContract,
+        scale: int,
+        provider: str,
+        threads: Optional[int],
+        why: str,
+    ) -> None:
+        self._session, self._graph, self._contract, self._scale = session, graph, contract, scale
+        self._provider, self._threads, self._why = provider, threads, why
+        self._fixed = input_size(session, contract, graph)
+        self._memory = "cuda" if provider == CUDA else "cpu"
+        self.device = gpu_name() if provider == CUDA else processor_name()
+        self._size: Optional[Size] = None
+        self._binding: Any = None
+        self._input: Any = None
+        self._output: Any = None
+        self._uploaded = self._computed = False
+
+    def prepare(self, size: Size) -> None:
+        """Allocate input and output on the device and bind them."""
+        if any(have is not None and have != asked for have, asked in zip(self._fixed, size)):
+            have = "x".join("any" if value is None else str(value) for value in self._fixed)
+            raise BadInput(
+                f"{self._graph.name} does not take an input of {format_size(size)}",
+                f"an input of {have}",
+                f"pad or crop the picture, or build an engine with --size {format_size(size)}",
+            )
+        self._uploaded = self._computed = False
+        if self._size == tuple(size):
+            return
+        value = import_onnxruntime().OrtValue.ortvalue_from_shape_and_type
+        height, width = size
+        self._size, self._binding = None, self._session.io_binding()
+        try:
+            self._input = value([1, 3, height, width], np.float32, self._memory, 0)
+            self._output = value([1, 3, height * self._scale, width * self._scale], np.float32, self._memory, 0)
+        except Exception as error:
+            raise self._explained(error, size) from error
+        self._binding.bind_ortvalue_input(self._contract.input_name, self._input)
+        self._binding.bind_ortvalue_output(self._contract.output_name, self._output)
+        self._size = (height, width)
+
+    def upload(self, lr: np.ndarray) -> None:
+        """Copy the input into the bound memory."""
+        array = checked_input(lr, self._size)
+        self._input.update_inplace(array)
+        self._uploaded, self._computed = True, False
+
+    def compute(self) -> None:
+        """Run the session on the bound memory."""
+        if not self._uploaded:
+            raise nothing_uploaded()
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except Exception as error:
+            # ONNX Runtime's exceptions have no common base below Exception.
+            raise self._explained(error, self._size) from error
+        self._computed = True
+
+    def synchronize(self) -> None:
+        """Wait for the device; the CPU is done when ``compute`` returns."""
+        if self._binding is not None:
+            self._binding.synchronize_outputs()
+
+    def download(self) -> np.ndarray:
+        """A new array with the result."""
+        if not self._computed:
+            raise nothing_uploaded()
+        self.synchronize()
+        return np.array(self._output.numpy(), dtype=np.float32, order="C", copy=True)
+
+    def describe(self) -> Dict[str, Any]:
+        """Version, provider and why this one, threads, precision."""
+        return {
+            "runtime": self.runtime,
+            "version": import_onnxruntime().__version__,
+            "provider": self._provider,
+            "provider_reason": self._why,
+            "threads": self._threads,
+            "precision": "fp32",
+            "file": self._graph.name,
+        }
+
+    def close(self) -> None:
+        """Let the session and its memory go."""
+        self._session = self._binding = self._input = self._output = self._size = None
+        self._uploaded = self._computed = False
+
+    def _explained(self, error: Exception, size: Optional[Size]) -> Exception:
+        text = " ".join(str(error).split())
+        at = format_size(size) if size else "this size"
+        if is_out_of_memory(text):
+            return EnvironmentFault(
+                f"not enough memory on {self.device} for {self._graph.name} at {at}: {text}",
+                "more free memory",
+                "choose a smaller size",
+            )
+        return CheckFailed(
+            f"ONNX Runtime failed to run {self._graph.name} at {at}: {text}",
+            f"a result of {self._scale} times that size",
+            "the graph may not be valid at this size; export it again and check it there",
+        )

@@ -1,0 +1,195 @@
+"""A TensorRT or TensorRT-RTX engine on the GPU it was built for.
+
+Only calls that all of TensorRT 8.5 … 11 and TensorRT-RTX have: tensors by name, ``execute_async_v3``. Element types
+are compared with TensorRT's own, never through ``trt.nptype``, which breaks in 8.5 with numpy 1.24.
+
+Not run on a GPU: written against the API documentation. What was checked without one: every name used here exists in
+the bindings of TensorRT-RTX 1.7.1 (tests/run/test_run_tensorrt.py), and a plan without a GPU gives the right error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, Optional
+
+import numpy as np
+
+from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault
+from sr_deploy.engine.flavour import collected, import_flavour, logger_of
+from sr_deploy.engine.manifest import EngineManifest, open_engine
+from sr_deploy.run.cuda import Cuda, open_cuda
+from sr_deploy.run.inputs import checked_input, nothing_uploaded
+from sr_deploy.run.names import gpu_name
+
+
+def runner_from_engine(path: Path) -> TensorRTRunner:
+    """Load an engine. Whether it belongs here is asked before, by ``engine.manifest.check_engine``.
+
+    Args:
+        path: the plan; its manifest lies beside it.
+
+    Raises:
+        BadDeployment: engine or manifest missing or altered, or tensors other than the contract's.
+        MissingPackage: TensorRT or a CUDA binding is not installed.
+        EnvironmentFault: no GPU, or TensorRT cannot load the plan on it; the message holds TensorRT's own.
+    """
+    manifest = open_engine(path)
+    trt = import_flavour(manifest.backend)
+    cuda = open_cuda()
+    try:
+        with collected(manifest.backend) as messages:
+            runtime = trt.Runtime(logger_of(manifest.backend))
+            engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
+            context = None if engine is None else _context_of(trt, engine)
+        if context is None:
+            raise EnvironmentFault(
+                f"{manifest.backend} {trt.__version__} cannot load {path}: {messages.explain()}",
+                f"an engine for this machine's GPU ({gpu_name()})",
+                "srdeploy build on this machine, with --force",
+            )
+        _check_tensors(trt, engine, manifest, path)
+    except BaseException:
+        cuda.close()
+        raise
+    return TensorRTRunner(trt, (runtime, engine), context, cuda, manifest)
+
+
+class TensorRTRunner:
+    """See ``run/base.py``. Made by ``runner_from_engine``."""
+
+    def __init__(self, trt: Any, owners: Any, context: Any, cuda: Cuda, manifest: EngineManifest) -> None:
+        self.runtime = manifest.backend
+        self.device = gpu_name()
+        # The runtime and the engine must outlive the context.
+        self._trt, self._owners, self._context = trt, owners, context
+        self._cuda: Optional[Cuda] = cuda
+        self._manifest = manifest
+        self._size: Optional[Size] = None
+        self._device_memory: Dict[str, int] = {}
+        self._host: Dict[str, np.ndarray] = {}
+        self._uploaded = self._computed = False
+
+    def prepare(self, size: Size) -> None:
+        """Tell TensorRT the shape and allocate device and pinned host memory for both tensors."""
+        manifest, contract = self._manifest, self._manifest.contract
+        if not manifest.takes(size):
+            raise BadInput(
+                f"the engine {manifest.file} does not take an input of {format_size(size)}",
+                f"an input of {manifest.allowed_sizes()}",
+                f"pad or tile the picture, or srdeploy build --size {format_size(size)}",
+            )
+        self._uploaded = self._computed = False
+        if self._size == tuple(size):
+            return
+        self._release()
+        height, width = size
+        shape = (1, 3, height, width)
+        with collected(self.runtime) as messages:
+            if not self._context.set_input_shape(contract.input_name, shape) or self._context.infer_shapes():
+                raise CheckFailed(f"{manifest.file} refuses an input of {format_size(size)}: {messages.explain()}")
+        shapes = {
+            contract.input_name: shape,
+            contract.output_name: tuple(self._context.get_tensor_shape(contract.output_name)),
+        }
+        for name, tensor_shape in shapes.items():
+            self._host[name] = self._cuda.pinned(tensor_shape)
+            self._device_memory[name] = self._cuda.allocate(self._host[name].nbytes)
+            self._context.set_tensor_address(name, self._device_memory[name])
+        self._size = (height, width)
+
+    def upload(self, lr: np.ndarray) -> None:
+        """Copy the input through pinned memory; returns before the copy has finished."""
+        array = checked_input(lr, self._size)
+        # The pinned array may still be on its way to the device from the last upload.
+        self._cuda.synchronize()
+        name = self._manifest.contract.input_name
+        np.copyto(self._host[name], array)
+        self._cuda.to_device(self._device_memory[name], self._host[name])
+        self._uploaded, self._computed = True, False
+
+    def compute(self) -> None:
+        """Queue one run."""
+        if not self._uploaded:
+            raise nothing_uploaded()
+        if not self._context.execute_async_v3(self._cuda.stream()):
+            raise CheckFailed(f"TensorRT failed to run {self._manifest.file} at {format_size(self._size)}")
+        self._computed = True
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        if self._cuda is not None:
+            self._cuda.synchronize()
+
+    def download(self) -> np.ndarray:
+        """A new array with the result."""
+        if not self._computed:
+            raise nothing_uploaded()
+        name = self._manifest.contract.output_name
+        self._cuda.to_host(self._host[name], self._device_memory[name])
+        self._cuda.synchronize()
+        return self._host[name].copy()
+
+    def describe(self) -> Dict[str, Any]:
+        """Version, CUDA binding, precision and the engine's settings."""
+        return {
+            "runtime": self.runtime,
+            "version": self._trt.__version__,
+            "provider": self._cuda.name if self._cuda else None,
+            "threads": None,
+            "precision": self._manifest.precision,
+            "file": self._manifest.file,
+            "settings": dict(self._manifest.settings),
+            "cuda_graph": False,
+        }
+
+    def close(self) -> None:
+        """Free memory, then context and engine, then the stream."""
+        if self._cuda is None:
+            return
+        self._cuda.synchronize()
+        self._release()
+        self._context = self._owners = None
+        self._cuda.close()
+        self._cuda = None
+
+    def _release(self) -> None:
+        """Give all tensor memory back."""
+        self._size = None
+        self._uploaded = self._computed = False
+        for address in self._device_memory.values():
+            self._cuda.free(address)
+        for array in self._host.values():
+            self._cuda.free_pinned(array)
+        self._device_memory, self._host = {}, {}
+
+
+def _context_of(trt: Any, engine: Any) -> Any:
+    """An execution context.
+
+    TensorRT-RTX by default runs a general kernel first and swaps in one for the shape when that has been compiled in
+    the background; a latency would then depend on when it is measured. EAGER compiles before the first run.
+    """
+    if not hasattr(engine, "create_runtime_config") or not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    config.dynamic_shapes_kernel_specialization_strategy = strategy
+    return engine.create_execution_context(config)
+
+
+def _check_tensors(trt: Any, engine: Any, manifest: EngineManifest, path: Path) -> None:
+    """Refuse an engine whose tensors are not one float32 input and one float32 output of the contract's names."""
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    outputs = [name for name in names if name not in inputs]
+    contract = manifest.contract
+    if inputs != [contract.input_name] or outputs != [contract.output_name]:
+        raise BadDeployment(
+            f"{path} has inputs {inputs} and outputs {outputs}",
+            f"one input {contract.input_name!r} and one output {contract.output_name!r}",
+            "build it again",
+        )
+    wrong = [name for name in names if engine.get_tensor_dtype(name) != trt.float32]
+    if wrong:
+        raise BadDeployment(f"{path} has tensors that are not float32: {', '.join(wrong)}", "float32", "build it again")

@@ -1,0 +1,118 @@
+"""A PyTorch network as a runner: the reference that graphs and engines are compared with."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional
+
+import numpy as np
+
+from sr_deploy.core.contract import Size
+from sr_deploy.core.errors import EnvironmentFault, MissingPackage
+from sr_deploy.run.inputs import checked_input, nothing_uploaded
+from sr_deploy.run.names import processor_name
+
+if TYPE_CHECKING:
+    import torch
+
+
+class TorchRunner:
+    """See ``run/base.py``. Any size goes; what the network itself refuses, it refuses in ``compute``.
+
+    Args:
+        module: (1, 3, H, W) to (1, 3, scale·H, scale·W), float32, in eval mode; it is moved to ``device``.
+        device: "cpu" or "cuda".
+
+    Raises:
+        MissingPackage: PyTorch is not installed.
+        EnvironmentFault: "cuda" was asked for and PyTorch sees no GPU.
+    """
+
+    runtime = "torch"
+
+    def __init__(self, module: torch.nn.Module, device: str = "cpu") -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise MissingPackage("PyTorch is not installed", "torch", "pip install 'srdeploy[export]'") from error
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise EnvironmentFault(
+                "PyTorch sees no GPU",
+                "an NVIDIA GPU, its driver, and a CUDA build of PyTorch",
+                "use the device cpu, or see srdeploy doctor",
+            )
+        self._torch, self._device = torch, torch.device(device)
+        self.device = torch.cuda.get_device_name(self._device) if self._on_gpu else processor_name()
+        self._module: Optional[torch.nn.Module] = module.to(self._device)
+        self._size: Optional[Size] = None
+        self._lr: Any = None
+        self._sr: Any = None
+
+    @property
+    def _on_gpu(self) -> bool:
+        return self._device.type == "cuda"
+
+    def prepare(self, size: Size) -> None:
+        """Remember the size; PyTorch allocates as it goes."""
+        self._size, self._lr, self._sr = (size[0], size[1]), None, None
+
+    def upload(self, lr: np.ndarray) -> None:
+        """Copy the input to the device."""
+        # A copy, so that a caller may reuse the array: from_numpy shares its memory.
+        self._lr = self._torch.from_numpy(checked_input(lr, self._size).copy()).to(self._device)
+        self._sr = None
+
+    def compute(self) -> None:
+        """One forward pass; on a GPU it returns before the pass has finished."""
+        if self._lr is None or self._module is None:
+            raise nothing_uploaded()
+        try:
+            with self._torch.inference_mode(), self._float32():
+                self._sr = self._module(self._lr)
+        except RuntimeError as error:
+            # PyTorch has an exception of its own for GPU memory only; for the CPU's the text must tell.
+            if "out of memory" not in str(error) and "allocate" not in str(error):
+                raise
+            raise EnvironmentFault(
+                f"not enough memory on {self.device}: {str(error).splitlines()[0]}",
+                "more free memory",
+                "choose a smaller size",
+            ) from error
+
+    def synchronize(self) -> None:
+        """Wait for the GPU; the CPU is done when ``compute`` returns."""
+        if self._on_gpu:
+            self._torch.cuda.synchronize(self._device)
+
+    def download(self) -> np.ndarray:
+        """A new array with the result."""
+        if self._sr is None:
+            raise nothing_uploaded()
+        self.synchronize()
+        return np.array(self._sr.cpu().numpy(), dtype=np.float32, order="C", copy=True)
+
+    def describe(self) -> Dict[str, Any]:
+        """Version, device, threads, precision."""
+        return {
+            "runtime": self.runtime,
+            "version": str(self._torch.__version__),
+            "provider": self._device.type,
+            "threads": self._torch.get_num_threads(),
+            "precision": "fp32",
+        }
+
+    def close(self) -> None:
+        """Let the network and its tensors go."""
+        self._module = self._lr = self._sr = self._size = None
+
+    @contextlib.contextmanager
+    def _float32(self) -> Iterator[None]:
+        """TensorFloat-32 off on a GPU: cuDNN uses it by default, and a reference must be exact to float32."""
+        if not self._on_gpu:
+            yield
+            return
+        cudnn = self._torch.backends.cudnn
+        with cudnn.flags(
+            enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+        ):
+            yield

@@ -1,0 +1,226 @@
+"""--model pkg.module:factory: a user's own network, and every way in which it can be wrong."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+import warnings
+
+import onnxruntime
+import pytest
+import torch
+
+from sr_deploy.core.errors import BadCheckpoint, UsageError
+from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
+from sr_deploy.models.custom import model_from_factory
+
+NETWORK = """
+    import torch
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, scale=2):
+            super().__init__()
+            self.up = nn.Sequential(nn.Conv2d(3, 3 * scale * scale, 3, padding=1), nn.PixelShuffle(scale))
+
+        def forward(self, x):
+            return self.up(x)
+
+    class Down(Net):
+        def forward(self, x):
+            half = nn.functional.max_pool2d(x, 8)
+            return self.up(x) + nn.functional.interpolate(half, scale_factor=16.0)
+
+    class Pair(Net):
+        def forward(self, x):
+            return x, self.up(x)
+
+    class Flat(Net):
+        def forward(self, x):
+            return self.up(x).mean(dim=(2, 3))
+
+    class Swapped(Net):
+        def forward(self, x):
+            return self.up(x).transpose(2, 3)
+
+    class Broken(Net):
+        def forward(self, x):
+            raise ValueError("no forward today")
+
+    def build():
+        return Net()
+
+    def broken_factory():
+        return Net(scale="two")
+
+    def needs_argument(scale):
+        return Net(scale)
+
+    def quits():
+        raise SystemExit(2)
+
+    def weights():
+        return Net().state_dict()
+
+    number = 3
+"""
+
+#: The SAFMN of NTIRE 2023 (facts from sunny2109/SAFMN), whose file is at hand and which spandrel does not know.
+NTIRE_SAFMN = """
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
+
+    class ResponseNorm(nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+            self.gamma = nn.Parameter(torch.zeros(1, dim, 1, 1))
+            self.beta = nn.Parameter(torch.zeros(1, dim, 1, 1))
+
+        def forward(self, x):
+            energy = x.square().sum(dim=(2, 3), keepdim=True).sqrt()
+            return x + self.beta + self.gamma * x * (energy / (energy.mean(dim=1, keepdim=True) + 1e-6))
+
+    class Modulation(nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+            part = dim // 4
+            self.mfr = nn.ModuleList(nn.Conv2d(part, part, 3, padding=1, groups=part, bias=False) for _ in range(4))
+            self.aggr = nn.Conv2d(dim, dim, 1, bias=False)
+
+        def forward(self, x):
+            size = x.shape[-2:]
+            parts = []
+            for level, (conv, part) in enumerate(zip(self.mfr, x.chunk(4, dim=1))):
+                if level:
+                    part = conv(F.max_pool2d(part, 2 ** (level + 1)))
+                    parts.append(F.interpolate(part, size=size, mode="nearest"))
+                else:
+                    parts.append(conv(part))
+            return F.gelu(self.aggr(torch.cat(parts, dim=1))) * x
+
+    class Mixer(nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+            wide, narrow = nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.Conv2d(2 * dim, dim, 1, bias=False)
+            self.ccm = nn.Sequential(wide, nn.GELU(), narrow)
+
+        def forward(self, x):
+            return self.ccm(x)
+
+    class Block(nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+            self.safm, self.ccm = Modulation(dim), Mixer(dim)
+
+        def forward(self, x):
+            x = x + self.safm(x)
+            return x + self.ccm(x)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = ResponseNorm(36)
+            self.to_feat = nn.Conv2d(3, 36, 3, padding=1)
+            self.feats = nn.Sequential(*(Block(36) for _ in range(8)))
+            self.to_img = nn.Sequential(nn.Conv2d(36, 48, 3, padding=1), nn.PixelShuffle(4))
+
+        def forward(self, x):
+            # Pooling by 4, 8 and 16 equals the adaptive pooling of the original for multiples of 16 only.
+            if not torch.jit.is_tracing() and (x.shape[2] % 16 or x.shape[3] % 16):
+                raise ValueError("height and width must be multiples of 16")
+            large = F.interpolate(x, scale_factor=4.0, mode="bilinear", align_corners=False)
+            return large + self.to_img(self.feats(self.norm(self.to_feat(x))))
+"""
+
+
+@pytest.fixture
+def network(tmp_path, monkeypatch, request):
+    """A module of the user in the current folder, under a name of its own for each test."""
+    name = f"usernet_{abs(hash(request.node.name))}"
+    (tmp_path / f"{name}.py").write_text(textwrap.dedent(NETWORK))
+    monkeypatch.chdir(tmp_path)
+    return name
+
+
+def test_a_network_of_the_current_folder_is_loaded(network):
+    weights = {"up.0.weight": torch.randn(12, 3, 3, 3), "up.0.bias": torch.randn(12)}
+    loaded = model_from_factory(f"{network}:build", weights, None, 255.0)
+    assert (loaded.scale, loaded.value_range, loaded.parameters) == (2, 255.0, 12 * 27 + 12)
+    assert (loaded.sizes.minimum, loaded.sizes.multiple) == (1, 1)
+    assert not loaded.module.training
+    assert torch.equal(loaded.module.up[0].weight, weights["up.0.weight"])
+
+
+def test_without_a_checkpoint_the_factorys_own_weights_stay(network):
+    assert model_from_factory(f"{network}:build", None, 2, 1.0).scale == 2
+
+
+def test_the_multiple_that_a_network_needs_is_found(network):
+    assert model_from_factory(f"{network}:Down", None, None, 1.0).sizes.multiple == 8
+
+
+@pytest.mark.parametrize(("path", "message"), [
+    ("{}", "does not name a function"),
+    ("{}:", "does not name a function"),
+    ("no_such_module_here:build", "no module no_such_module_here"),
+    ("{}.sub:build", "importing .* failed|no module"),
+    ("{}:bild", "has no bild"),
+    ("{}:number", "number is a int and cannot be called"),
+    ("{}:broken_factory", "calling the factory without arguments failed: TypeError"),
+    ("{}:needs_argument", "calling the factory without arguments failed: TypeError"),
+    ("{}:quits", "calling the factory without arguments failed: SystemExit"),
+    ("{}:weights", "the factory gave a OrderedDict"),
+    ("{}:Broken", "ValueError: no forward today"),
+    ("{}:Pair", "its output is a tuple"),
+    ("{}:Flat", r"it gives \(1, 3\)"),
+    ("{}:Swapped", r"it gives \(1, 3, 384, 128\) for an input of \(1, 3, 64, 192\)"),
+])
+def test_what_can_be_wrong_is_named(network, path, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        model_from_factory(path.format(network), None, None, 1.0)
+    assert caught.value.exit_code == 2
+
+
+def test_the_value_range_is_asked_for(network):
+    for value_range, message in ((None, "no value range was given"), (2.0, "--value-range 2.0 is not supported")):
+        with pytest.raises(UsageError, match=message):
+            model_from_factory(f"{network}:build", None, None, value_range)
+
+
+def test_another_scale_is_refused(network):
+    with pytest.raises(UsageError, match="enlarges 2 times"):
+        model_from_factory(f"{network}:build", None, 4, 1.0)
+
+
+def test_tensors_that_do_not_fit_are_named(network):
+    with pytest.raises(BadCheckpoint, match="missing up.0.bias; unexpected head.bias"):
+        model_from_factory(f"{network}:build", {"up.0.weight": torch.zeros(12, 3, 3, 3), "head.bias": torch.zeros(1)}, None, 1.0)
+
+
+def test_a_module_that_lacks_a_package_says_which(tmp_path, monkeypatch):
+    (tmp_path / "needy_network.py").write_text("import package_that_nobody_has\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="No module named 'package_that_nobody_has'"):
+        model_from_factory("needy_network:build", None, None, 1.0)
+
+
+def test_a_published_file_of_an_unknown_architecture_is_deployed_this_way(assets, tmp_path, monkeypatch):
+    (tmp_path / "ntire_safmn.py").write_text(textwrap.dedent(NTIRE_SAFMN))
+    monkeypatch.chdir(tmp_path)
+    tensors = torch.load(assets / "weights" / "safmn_x4.pth", map_location="cpu", weights_only=True)["params"]
+    loaded = model_from_factory("ntire_safmn:Network", tensors, None, 1.0)
+    assert (loaded.scale, loaded.parameters, loaded.sizes.multiple) == (4, 237_000, 16)
+    stream = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            loaded.module, (torch.rand(1, 3, 32, 48),), stream, opset_version=17, dynamo=False,
+            input_names=["lr"], output_names=["sr"],
+            dynamic_axes={"lr": {2: "height", 3: "width"}, "sr": {2: "out_height", 3: "out_width"}},
+        )
+    session = onnxruntime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
+    for size in ((32, 48), (16, 32), (64, 48)):
+        lr = torch.rand(1, 3, *size)
+        sr = session.run(None, {"lr": lr.numpy()})[0]
+        assert largest_difference(sr, loaded.module(lr).numpy(), 1.0) <= GRAPH_FP32.steps, size

@@ -1,0 +1,135 @@
+"""Networks through spandrel: real files, export, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from sr_deploy.core.errors import BadCheckpoint, UnknownArchitecture, UsageError
+from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
+from sr_deploy.models import zoo
+from sr_deploy.models.base import Asked
+from sr_deploy.models.registry import detect_architecture, model_from_tensors
+from sr_deploy.models.zoo import model_from_spandrel
+
+pytest.importorskip("spandrel")
+
+
+def stored(assets, name):
+    return torch.load(assets / "weights" / name, map_location="cpu", weights_only=True)["params"]
+
+
+def random_safmn():
+    from spandrel.architectures.SAFMN import SAFMN
+
+    torch.manual_seed(3)
+    return SAFMN(dim=36, n_blocks=8, ffn_scale=2.0, upscaling_factor=4)
+
+
+def session_of(module, size, dynamic):
+    stream = io.BytesIO()
+    axes = {"lr": {2: "height", 3: "width"}, "sr": {2: "out_height", 3: "out_width"}} if dynamic else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module, (torch.rand(1, 3, *size),), stream, opset_version=17, dynamo=False,
+            input_names=["lr"], output_names=["sr"], dynamic_axes=axes,
+        )
+    return onnxruntime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
+
+
+def difference(session, module, size):
+    lr = torch.rand(1, 3, *size)
+    with torch.no_grad():
+        expected = module(lr).numpy()
+    return largest_difference(session.run(None, {"lr": lr.numpy()})[0], expected, 1.0)
+
+
+def test_the_compact_file_loads_and_exports_for_all_sizes(assets, torchvision_operators):
+    tensors = stored(assets, "realesr_animevideov3_x4.pth")
+    assert detect_architecture(tensors) is None
+    loaded = model_from_tensors(tensors, Asked(), None)
+    assert (loaded.architecture, loaded.scale, loaded.value_range) == ("RealESRGAN Compact", 4, 1.0)
+    assert loaded.parameters == 621_424
+    session = session_of(loaded.module, (24, 32), dynamic=True)
+    for size in ((24, 32), (32, 24), (19, 41), (40, 56)):
+        assert difference(session, loaded.module, size) <= GRAPH_FP32.steps, size
+
+
+def test_safmn_exports_at_a_fixed_size(torchvision_operators):
+    tensors = random_safmn().state_dict()
+    loaded = model_from_tensors(tensors, Asked(), None)
+    assert (loaded.architecture, loaded.scale, loaded.parameters) == ("SAFMN", 4, 239_520)
+    assert loaded.sizes.multiple == 8
+    # Adaptive pooling has no form in ONNX with a size that is not known, so there is no dynamic graph of it.
+    assert difference(session_of(loaded.module, (48, 64), dynamic=False), loaded.module, (48, 64)) <= GRAPH_FP32.steps
+
+
+def test_the_tensors_given_are_left_as_they_were(torchvision_operators):
+    tensors = {f"module.{key}": value for key, value in random_safmn().state_dict().items()}
+    before = list(tensors)
+    assert model_from_spandrel(tensors).scale == 4
+    assert list(tensors) == before
+
+
+def test_a_variant_that_spandrel_does_not_know_is_unknown(assets, torchvision_operators):
+    # The SAFMN file at hand is the NTIRE 2023 variant: one norm in front, no biases. It needs --model.
+    tensors = stored(assets, "safmn_x4.pth")
+    assert "norm.gamma" in tensors
+    assert model_from_spandrel(tensors) is None
+    with pytest.raises(UnknownArchitecture, match="spandrel does not know it either"):
+        model_from_tensors(tensors, Asked(), None)
+
+
+@pytest.mark.parametrize(("asked", "message"), [(Asked(scale=2), "x4 by its shapes"), (Asked(res_scale=1.0), "--res-scale")])
+def test_values_that_do_not_fit_are_refused(asked, message, torchvision_operators):
+    with pytest.raises(UsageError, match=message):
+        model_from_tensors(random_safmn().state_dict(), asked, None)
+
+
+def test_a_damaged_file_is_refused(torchvision_operators):
+    tensors = random_safmn().state_dict()
+    del tensors["feats.7.ccm.ccm.2.bias"]
+    with pytest.raises(BadCheckpoint, match="spandrel cannot load this checkpoint"):
+        model_from_spandrel(tensors)
+
+
+def test_a_network_that_enlarges_nothing_is_refused(torchvision_operators):
+    from spandrel.architectures.DnCNN import DnCNN
+
+    with pytest.raises(BadCheckpoint, match="Restoration"):
+        model_from_spandrel(DnCNN(in_nc=3, out_nc=3, nc=8, nb=3, mode="DnCNN").state_dict())
+
+
+def test_spandrel_that_does_not_import_is_explained(tmp_path):
+    (tmp_path / "spandrel").mkdir()
+    (tmp_path / "spandrel" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
+    script = f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from sr_deploy.core.errors import MissingPackage
+        from sr_deploy.models.zoo import model_from_spandrel
+        try:
+            model_from_spandrel({{}})
+        except MissingPackage as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True)
+    assert "spandrel is installed but does not import: RuntimeError: operator torchvision::nms does not exist" in done.stdout
+
+
+def test_without_spandrel_the_way_to_get_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    assert not zoo.spandrel_installed()
+    with pytest.raises(UnknownArchitecture) as caught:
+        model_from_tensors({"encoder.weight": torch.zeros(4, 4)}, Asked(), None)
+    assert "pip install 'srdeploy[zoo]'" in str(caught.value)
+    assert np.all(["encoder.weight (4, 4)" in caught.value.found, "1 tensors" in caught.value.found])

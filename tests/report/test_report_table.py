@@ -1,0 +1,132 @@
+"""Tables say what the data says, failures and doubts included, on a narrow terminal too."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from sr_deploy.bench.result import Point, Result
+from sr_deploy.core.device import Finding
+from sr_deploy.report.table import doctor_table, engine_table, facts_table, latency_table, quality_table
+
+GOOD = Point(
+    size=(100, 200), scope="compute", runtime="tensorrt", device="NVIDIA H200", description={}, sha256="a",
+    output_pixels=16 * 20000, warmup_stable=True, samples_s=(0.002, 0.002, 0.003),
+    median_s=0.002, p90_s=0.003, p99_s=0.003, mean_s=0.0023, min_s=0.002,
+)  # fmt: skip
+FAILED = Point((1080, 1920), "compute", "tensorrt", "NVIDIA H200", {}, failure="out of memory [tried] 3 GiB")
+
+
+def text_of(renderable, width=80):
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(renderable)
+    return stream.getvalue()
+
+
+def row_of(text, name):
+    (row,) = [line.split() for line in text.splitlines() if line.split()[:1] == [name]]
+    return row
+
+
+def latency(*points):
+    return text_of(latency_table(Result("efdn", {}, {"scope": "compute"}, points, "now")))
+
+
+def test_latency_row():
+    text = latency(GOOD)
+    assert row_of(text, "100x200") == ["100x200", "2.000", "3.000", "3.000", "500.0", "160.0", "3"]
+    assert "efdn: tensorrt on NVIDIA H200" in text
+    assert "transfers excluded" in text
+
+
+def test_latency_notes_survive_a_narrow_terminal():
+    text = latency(dataclasses.replace(GOOD, warmup_stable=False, cut_short=True), FAILED)
+    assert "100x200: warm-up did not settle; cut short by its time limit" in text
+    assert "1080x1920: failed: out of memory [tried] 3 GiB" in text
+    assert row_of(text, "1080x1920")[1:] == ["–"] * 6
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(1.23456e-5, "0.01235"), (0.0123456, "12.35"), (1.23456, "1235"), (123.456, "123456")]
+)
+def test_latency_has_four_figures(seconds, shown):
+    assert row_of(latency(dataclasses.replace(GOOD, median_s=seconds)), "100x200")[1] == shown
+
+
+REPORT = {
+    "convention": "PSNR on Y",
+    "runtime": "onnxruntime on CPU",
+    "images": [
+        {"name": "baby[x]", "psnr_y": 33.61234, "ssim_y": 0.91234, "torch_psnr_y": 33.6, "difference": 0.0021},
+        {"name": "bird", "psnr_y": 34.0, "ssim_y": 0.93, "torch_psnr_y": 34.0, "difference": 0.0009},
+    ],
+    "mean": {"psnr_y": 33.80617, "ssim_y": 0.92117, "torch_psnr_y": 33.8},
+    "largest_difference": 0.0021,
+    "tolerance": 0.05,
+}
+
+
+def test_quality_rows_and_mean():
+    text = text_of(quality_table(REPORT), 100)
+    assert row_of(text, "baby[x]") == ["baby[x]", "33.612", "0.9123", "33.600", "0.0021"]
+    assert row_of(text, "mean") == ["mean", "33.806", "0.9212", "33.800", "0.0021"]
+    assert "within 0.05" in text
+    assert "outside 0.05" in text_of(quality_table({**REPORT, "largest_difference": 0.06}), 100)
+
+
+def test_quality_without_pytorch_has_no_empty_columns():
+    images = [{"name": "baby", "psnr_y": 33.0, "ssim_y": 0.9, "torch_psnr_y": None, "difference": None}]
+    report = {**REPORT, "images": images, "mean": {"psnr_y": 33.0, "ssim_y": 0.9}, "largest_difference": None}
+    text = text_of(quality_table(report))
+    assert row_of(text, "mean") == ["mean", "33.000", "0.9000"]
+    assert "PyTorch" not in text
+
+
+def test_doctor_names_the_command_once_and_whole():
+    findings = (
+        Finding("ok", "machine", "a CPU"),
+        Finding("missing", "read checkpoints and export", "no torch", 'pip install "srdeploy[export]"'),
+    )
+    text = text_of(doctor_table(findings))
+    assert text.count('pip install "srdeploy[export]"') == 1
+    assert row_of(text, "ok") == ["ok", "machine", "a", "CPU"]
+    assert "What to do" not in text_of(doctor_table(findings[:1]))
+
+
+def test_engine_row():
+    engine = {
+        "file": "efdn.engine", "backend": "tensorrt-rtx", "runtime_version": "1.7", "precision": "fp32",
+        "profile": [[144, 144], [360, 360], [720, 720]], "compute_capabilities": ("8.6", "12.0"),
+        "activation_bytes": 3 << 20, "weights_bytes": None, "build_seconds": 1.26,
+    }  # fmt: skip
+    text = text_of(engine_table([engine]), 140)
+    expected = "efdn.engine tensorrt-rtx 1.7 144x144 … 720x720 fp32 8.6, 12.0 3.0 – 1.3"
+    assert row_of(text, "efdn.engine") == expected.split()
+    assert "any" in text_of(engine_table([{**engine, "profile": None}]), 140)
+
+
+def test_facts_are_flattened_in_order():
+    facts = {
+        "kind": "deployment",
+        "path": "/x[y]",
+        "parameters": 276192,
+        "clamped": True,
+        "empty": [],
+        "nothing": None,
+        "zero": 0,
+        "contract": {"value_range": 255.0},
+        "graphs": [{"file": "model.onnx", "macs_size": [180, 320]}, {"file": "b.onnx"}],
+        "notes": ["dead weights: two", "another"],
+        "ops": ["Conv", "Relu"],
+    }
+    lines = [" ".join(line.split()) for line in text_of(facts_table(facts)).splitlines()]
+    wanted = [
+        "deployment /x[y]", "parameters 276,192", "clamped yes", "zero 0", "contract", "value range 255", "graphs 1",
+        "file model.onnx", "macs size 180x320", "graphs 2", "file b.onnx", "notes dead weights: two", "another",
+        "ops Conv, Relu",
+    ]  # fmt: skip
+    assert [line for line in lines if line in wanted] == wanted
+    assert not [line for line in lines if line.startswith(("empty", "nothing", "kind"))]

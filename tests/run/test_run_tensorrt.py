@@ -1,0 +1,201 @@
+"""What can be known of the TensorRT runner without a GPU: that the names it calls exist, and how it refuses."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+
+import numpy as np
+import pytest
+
+import sr_deploy.run.cuda
+import sr_deploy.run.tensorrt
+from sr_deploy.core.errors import BadDeployment, EnvironmentFault, MissingPackage
+from sr_deploy.core.machine import this_machine
+from sr_deploy.engine.manifest import open_engine
+from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+from sr_deploy.run.cuda import CudaPython, PyCuda, open_cuda
+from sr_deploy.run.tensorrt import TensorRTRunner, runner_from_engine
+from tests.small_network import CONTRACT, SCALE
+
+needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed")
+no_gpu = pytest.mark.skipif(bool(this_machine().gpus), reason="this machine has a GPU")
+
+
+def names_called_on(source: str, owner: str) -> set:
+    """Attributes that the source reads from a variable or member called ``owner``."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute):
+            value = node.value
+            name = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", None)
+            if name is not None and name.lstrip("_") == owner:
+                found.add(node.attr)
+    return found
+
+
+@needs_rtx
+def test_every_name_that_the_runner_calls_exists_in_the_bindings():
+    import tensorrt_rtx as trt
+
+    source = inspect.getsource(sr_deploy.run.tensorrt)
+    for owner, holder in (
+        ("context", trt.IExecutionContext),
+        ("engine", trt.ICudaEngine),
+        ("runtime", trt.Runtime),
+        ("config", trt.IRuntimeConfig),
+        ("trt", trt),
+        ("TensorIOMode", trt.TensorIOMode),
+        ("DynamicShapesKernelSpecializationStrategy", trt.DynamicShapesKernelSpecializationStrategy),
+    ):
+        called = names_called_on(source, owner)
+        assert called, f"nothing is called on {owner}: the test has lost its subject"
+        assert not [name for name in called if not hasattr(holder, name)], owner
+
+
+@needs_rtx
+def test_the_runner_uses_nothing_that_tensorrt_10_or_11_removed():
+    removed = {"execute_async_v2", "get_binding_index", "num_bindings", "nptype", "device_memory_size"}
+    source = inspect.getsource(sr_deploy.run.tensorrt)
+    assert not {node.attr for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)} & removed
+
+
+def test_both_bindings_have_every_method_of_the_protocol():
+    wanted = {name for name in vars(sr_deploy.run.cuda.Cuda) if not name.startswith("_")}
+    used = names_called_on(inspect.getsource(TensorRTRunner), "cuda") - {"name"}
+    assert {"allocate", "to_device", "to_host", "synchronize", "stream"} <= used <= wanted
+    for binding in (CudaPython, PyCuda):
+        for name in wanted:
+            ours = inspect.signature(getattr(binding, name)).parameters
+            assert list(ours) == list(inspect.signature(getattr(sr_deploy.run.cuda.Cuda, name)).parameters), name
+
+
+def test_cuda_python_has_every_function_that_is_called():
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
+    source = inspect.getsource(CudaPython)
+    calls = {
+        node.args[0].value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_call"
+    }
+    assert {"cudaMalloc", "cudaMemcpyAsync", "cudaHostAlloc"} <= calls
+    assert not [name for name in calls | names_called_on(source, "runtime") if not hasattr(runtime, name)]
+
+
+@no_gpu
+def test_without_a_gpu_or_binding_the_error_says_which():
+    has_binding = importlib.util.find_spec("cuda") is not None or importlib.util.find_spec("pycuda") is not None
+    wanted, words = (EnvironmentFault, "no GPU") if has_binding else (MissingPackage, "cuda-python, or pycuda")
+    with pytest.raises(wanted, match=words):
+        open_cuda()
+
+
+@pytest.fixture
+def engine(graphs, tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    built = engine_from_graph("tensorrt-rtx", graphs.dynamic, ((8, 10),) * 3, ("8.6",))
+    return tmp_path / write_engine(built, tmp_path, graphs.dynamic, CONTRACT, SCALE).file
+
+
+@no_gpu
+def test_an_engine_without_a_gpu(engine):
+    with pytest.raises(EnvironmentFault, match="no GPU|no CUDA binding"):
+        runner_from_engine(engine)
+
+
+def test_an_altered_engine_is_refused_before_anything_is_loaded(engine):
+    engine.write_bytes(engine.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(BadDeployment, match="not the file that was built"):
+        runner_from_engine(engine)
+
+
+class HostMemory:
+    """A ``Cuda`` whose device memory is ordinary memory, and which counts what is not given back."""
+
+    name = "host"
+
+    def __init__(self):
+        self.memory, self.pinned_arrays, self.closed = {}, [], 0
+
+    def stream(self):
+        return 7
+
+    def allocate(self, size):
+        address = 1000 + len(self.memory)
+        self.memory[address] = np.zeros(size // 4, np.float32)
+        return address
+
+    def free(self, address):
+        del self.memory[address]
+
+    def pinned(self, shape):
+        self.pinned_arrays.append(np.zeros(shape, np.float32))
+        return self.pinned_arrays[-1]
+
+    def free_pinned(self, array):
+        self.pinned_arrays = [kept for kept in self.pinned_arrays if kept is not array]
+
+    def to_device(self, address, array):
+        self.memory[address][:] = array.ravel()
+
+    def to_host(self, array, address):
+        array[:] = self.memory[address].reshape(array.shape)
+
+    def synchronize(self):
+        pass
+
+    def close(self):
+        assert not self.memory and not self.pinned_arrays, "memory was not given back"
+        self.closed += 1
+
+
+class DoublingContext:
+    """An execution context that repeats pixels, in place of the GPU, which this machine lacks."""
+
+    def __init__(self, cuda):
+        self.cuda, self.addresses, self.shape = cuda, {}, None
+
+    def set_input_shape(self, name, shape):
+        self.shape = shape
+        return True
+
+    def infer_shapes(self):
+        return []
+
+    def get_tensor_shape(self, name):
+        return self.shape[:2] + (self.shape[2] * 2, self.shape[3] * 2)
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream):
+        assert stream == 7
+        lr = self.cuda.memory[self.addresses["lr"]].reshape(self.shape)
+        self.cuda.memory[self.addresses["sr"]][:] = lr.repeat(2, axis=2).repeat(2, axis=3).ravel()
+        return True
+
+
+def test_bookkeeping_of_sizes_and_memory(engine):
+    """Only the order of calls and the memory kept are checked here; numbers need the GPU (test_parity_suite.py)."""
+    import tensorrt_rtx as trt
+
+    from sr_deploy.core.errors import BadInput
+    from sr_deploy.core.sample import sample_input
+    from sr_deploy.run.base import upscale
+
+    manifest = open_engine(engine)
+    cuda = HostMemory()
+    runner = TensorRTRunner(trt, None, DoublingContext(cuda), cuda, manifest)
+    lr = sample_input((8, 10), 1.0)
+    for _ in range(2):
+        assert np.array_equal(upscale(runner, lr), lr.repeat(2, axis=2).repeat(2, axis=3))
+    assert len(cuda.memory) == len(cuda.pinned_arrays) == 2
+    with pytest.raises(BadInput, match="(?s)does not take an input of 9x11.*an input of 8x10"):
+        runner.prepare((9, 11))
+    runner.close()
+    runner.close()
+    assert cuda.closed == 1
+    with pytest.raises(BadInput, match="prepare"):
+        runner.upload(lr)
