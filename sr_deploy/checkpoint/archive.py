@@ -9,6 +9,7 @@ decides by itself what kind of file it has. Here one reader decides, for every v
 
 from __future__ import annotations
 
+import io
 import json
 import struct
 import zipfile
@@ -18,7 +19,8 @@ from typing import Any, Callable, Dict, Iterable, Tuple
 
 import torch
 
-from sr_deploy.checkpoint.pickled import Malformed, StorageRef, describe_pickle
+from sr_deploy.checkpoint.described import Malformed, StandIn, StorageRef, printable
+from sr_deploy.checkpoint.pickled import describe_pickle
 from sr_deploy.core.errors import BadCheckpoint, MissingPackage
 
 #: The element types of torch's typed storages.
@@ -80,14 +82,16 @@ def open_zip(path: Path) -> Opened:
                 f"at most {UNPACKED_RATIO} times its size",
                 "do not trust this file; if it is your own, load it in PyTorch and write it again with torch.save",
             )
+        if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries.values()):
+            raise Malformed("an entry is packed in a way that torch.save never uses")
         if f"{prefix}byteorder" in entries and archive.read(f"{prefix}byteorder") != b"little":
             raise BadCheckpoint(
                 f"{path} was written on a big-endian machine, or its byte order is damaged",
                 "a little-endian checkpoint",
                 "load it in PyTorch on a PC and write it again with torch.save",
             )
-        with archive.open(f"{prefix}data.pkl") as stream:
-            described = describe_pickle(stream)
+        # Read whole, so that its checksum is compared before it is believed.
+        described = describe_pickle(io.BytesIO(archive.read(f"{prefix}data.pkl")))
 
     def numbers(refs: Iterable[StorageRef]) -> Dict[str, bytes]:
         with zipfile.ZipFile(path) as archive:
@@ -116,7 +120,7 @@ def _prefix_of(path: Path, entries: Dict[str, zipfile.ZipInfo]) -> str:
     elif any(name.endswith((".pth", ".pt", ".ckpt", ".safetensors")) for name in entries):
         what = "is a zip archive with checkpoints inside, to be unpacked first"
     raise BadCheckpoint(
-        f"{path} {what}: it has {', '.join(repr(name) for name in sorted(entries)[:4]) or 'no entries'}",
+        f"{path} {what}: it has {', '.join(map(printable, sorted(entries)[:4])) or 'no entries'}",
         "a PyTorch checkpoint (with one data.pkl) or a safetensors file",
         "give the file that torch.save wrote",
     )
@@ -134,8 +138,9 @@ def open_legacy(path: Path) -> Opened:
     with open(path, "rb") as stream:
         first = describe_pickle(stream).root
         if type(first) is not int or first != LEGACY_MAGIC:
+            kind = printable(first.kind.path) if isinstance(first, StandIn) else type(first).__name__
             raise BadCheckpoint(
-                f"{path} is a pickle of a {type(first).__name__} that torch.save did not write; nothing in it was run",
+                f"{path} is a pickle ({kind}) that torch.save did not write; nothing in it was run",
                 "a PyTorch checkpoint or a safetensors file",
                 "load it where it was made and write its tensors with torch.save(state_dict, FILE)",
             )

@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 
-from sr_deploy.checkpoint.pickled import StandIn, TensorRef
+from sr_deploy.checkpoint.described import Malformed, StandIn, TensorRef, printable
 from sr_deploy.checkpoint.tensors import Leaf
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 
@@ -24,8 +24,9 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 _WANTED = "tensors by name: a state dict, alone or under " + ", ".join(NESTED_UNDER[:6]) + ", …"
 _MAX_DEPTH = 3
-#: A hostile file can refer to one module from many places; no network is this large.
+#: A hostile file can refer to one module from many places, or from itself; no network is this large or this deep.
 _MAX_MODULES = 200_000
+_MAX_MODULE_DEPTH = 100
 _WHOLE_MODULE = "whole module"
 
 
@@ -69,7 +70,7 @@ def state_dict_in(root: Any, under: Optional[str], file: str) -> Tuple[Found, Tu
             raise UsageError(
                 f"{file} has no tensors under {under!r}",
                 _listed([found.under or "(top level)" for found in candidates]) or _WANTED,
-                "name one of these, or none",
+                "name one of these with --key, or leave it out",
             )
         return chosen, _notes(root, chosen, [])
     if not candidates:
@@ -79,7 +80,7 @@ def state_dict_in(root: Any, under: Optional[str], file: str) -> Tuple[Found, Tu
                 f"{file} has tensors under {_listed([found.under for found in candidates])}, none of which is a name "
                 "that says which one is the network",
                 "one state dict, or one under " + ", ".join(NESTED_UNDER[:6]) + ", …",
-                "say which one is meant",
+                "say which one is meant with --key",
             )
     if not candidates:
         raise BadCheckpoint(
@@ -148,20 +149,20 @@ def _module_tensors(module: StandIn) -> Iterator[Tuple[str, Leaf]]:
 
     Its parameters, its buffers without the non-persistent ones, then its sub-modules.
     """
-    waiting: List[Tuple[str, StandIn, Tuple[int, ...]]] = [("", module, ())]
+    waiting: List[Tuple[str, StandIn, int]] = [("", module, 0)]
     visited = 0
     while waiting:
-        prefix, current, above = waiting.pop()
+        prefix, current, depth = waiting.pop()
         visited += 1
-        if visited > _MAX_MODULES or id(current) in above:
-            raise ValueError("the modules of the pickled network contain each other without end")
+        if visited > _MAX_MODULES or depth > _MAX_MODULE_DEPTH:
+            raise Malformed("the modules of the pickled network contain each other without end")
         hidden = current.state.get("_non_persistent_buffers_set") or ()
         own = {**current.state["_parameters"], **current.state["_buffers"]}
         for name, leaf in own.items():
             if _is_tensor(leaf) and name not in hidden:
                 yield f"{prefix}{name}", leaf
         children = [
-            (f"{prefix}{name}.", child, (*above, id(current)))
+            (f"{prefix}{name}.", child, depth + 1)
             for name, child in current.state["_modules"].items()
             if _is_module(child)
         ]
@@ -227,11 +228,11 @@ def _described(root: Any) -> str:
     if mapping is not None:
         return f"a dictionary with {_listed([str(key) for key in mapping])}" if mapping else "an empty dictionary"
     if isinstance(root, StandIn):
-        return f"an object of {root.kind.path}"
+        return f"an object of {printable(root.kind.path)}"
     return f"a {type(root).__name__}"
 
 
 def _listed(names: List[str], limit: int = 6) -> str:
-    """A few names, each cut to a readable length, and how many more there are."""
+    """A few names and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(name if len(name) < 60 else name[:57] + "…" for name in names[:limit]) + more
+    return ", ".join(printable(name) for name in names[:limit]) + more

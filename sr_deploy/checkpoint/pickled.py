@@ -10,22 +10,10 @@ instructions are split by the standard library's ``pickletools.genops``, which o
 from __future__ import annotations
 
 import pickletools
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import IO, Any, Callable, Dict, List, Optional, Tuple, Union
 
-#: Modules whose functions have no place in a checkpoint: one that asks to call them is refused. Other unknown
-#: functions are left uncalled, which is just as safe, but may be part of an honest file (a project of its own may be
-#: called "code" or "trace", so such names are not here).
-DANGEROUS_MODULES = (
-    "os", "posix", "nt", "posixpath", "ntpath", "subprocess", "_posixsubprocess", "sys", "importlib", "imp", "runpy",
-    "pty", "pdb", "shutil", "socket", "_socket", "urllib", "webbrowser", "ctypes", "_ctypes", "pickle", "_pickle",
-    "dill", "marshal", "popen2", "pip",
-)  # fmt: skip
-#: The same for single names of the module ``builtins``.
-DANGEROUS_BUILTINS = (
-    "eval", "exec", "execfile", "compile", "__import__", "open", "file", "input", "breakpoint", "reload",
-)  # fmt: skip
-BUILTIN_MODULES = ("builtins", "__builtin__", "__builtins__")
+from sr_deploy.checkpoint.described import BUILTIN_MODULES, AsksToRun, Global, Malformed, StandIn, StorageRef, TensorRef
 
 #: Instructions that push their own argument.
 _LITERALS = (
@@ -44,93 +32,6 @@ _FRESH: Dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,
 }
 _TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-class Malformed(ValueError):
-    """The instructions are not those of a whole pickle."""
-
-
-class AsksToRun(Exception):
-    """The pickle asks to call a function of a dangerous module.
-
-    Args:
-        name: the function as the file names it, for example "os.system".
-    """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(name)
-
-
-@dataclass(frozen=True)
-class Global:
-    """The name of a class or function. Nothing was imported to make it."""
-
-    module: str
-    name: str
-
-    @property
-    def path(self) -> str:
-        """Module and name with a dot between."""
-        return f"{self.module}.{self.name}"
-
-    @property
-    def dangerous(self) -> bool:
-        """True when no checkpoint has an honest reason to call it."""
-        parts = self.path.split(".")
-        if any(part in DANGEROUS_MODULES for part in (parts[0], *self.name.split(".")[:-1])):
-            return True
-        return any(part in BUILTIN_MODULES for part in parts[:-1]) and any(
-            part in DANGEROUS_BUILTINS for part in parts[1:]
-        )
-
-
-@dataclass(eq=False)
-class StandIn:
-    """An object of a class that is not made here: what the pickle says of it, kept and never used.
-
-    Attributes:
-        kind: the name of its class, or of the function whose result it would have been.
-        state: what the pickle wanted to give to ``__setstate__``, usually the instance's attributes.
-        items: what it wanted to store as ``object[key] = value``.
-    """
-
-    kind: Global
-    state: Any = None
-    items: Dict[Any, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class StorageRef:
-    """A flat array of numbers that lies elsewhere in the file.
-
-    Attributes:
-        dtype: the name of torch's storage class, for example "FloatStorage".
-        key: which one.
-        count: number of elements.
-    """
-
-    dtype: str
-    key: str
-    count: int
-
-
-@dataclass(frozen=True, eq=False)
-class TensorRef:
-    """A tensor as the pickle describes it; its numbers have not been read.
-
-    Attributes:
-        storage: where the numbers lie.
-        offset: first element, in elements.
-        size, stride: as in torch, in elements. Not checked against the storage yet.
-        dtype: the name of a torch dtype where the tensor brings its own (storages without a type), else "".
-    """
-
-    storage: StorageRef
-    offset: int
-    size: Tuple[int, ...]
-    stride: Tuple[int, ...]
-    dtype: str = ""
 
 
 class _Opaque:
@@ -156,7 +57,7 @@ def describe_pickle(stream: IO[bytes]) -> Described:
     """Read one pickle from ``stream`` and leave the stream right behind it.
 
     Raises:
-        AsksToRun: it wants a function of a dangerous module called. Nothing was called.
+        AsksToRun: it wants a function of a dangerous module called, or handed to another one. Nothing was called.
         Malformed: not a whole pickle, or one with instructions that no checkpoint has. Damaged bytes may also raise
             ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError or MemoryError.
     """
@@ -306,8 +207,10 @@ class _Machine:
             callee = Global(callee.kind.module, callee.kind.name + "()")
         if not isinstance(callee, Global):
             raise Malformed(f"the pickle calls a {type(callee).__name__}")
-        if callee.dangerous:
-            raise AsksToRun(callee.path)
+        for name in (callee, *arguments):
+            # As an argument too: map, partial and their like would call it.
+            if isinstance(name, Global) and name.dangerous:
+                raise AsksToRun(name.path)
         made = _made_by(callee, arguments, self.called)
         if made is not None:
             return made[0]

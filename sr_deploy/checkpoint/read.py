@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zipfile
 import zlib
@@ -13,7 +14,7 @@ import torch
 
 from sr_deploy.checkpoint.archive import Opened, open_legacy, open_safetensors, open_zip
 from sr_deploy.checkpoint.canonical import Found, in_float32, state_dict_in, strip_prefixes
-from sr_deploy.checkpoint.pickled import AsksToRun
+from sr_deploy.checkpoint.described import AsksToRun, printable
 from sr_deploy.checkpoint.recognise import HEAD_BYTES, container_of
 from sr_deploy.checkpoint.tensors import tensors_from
 from sr_deploy.core.artifact import sha256_of
@@ -68,22 +69,25 @@ def checkpoint_from_file(path: Path, under: Optional[str] = None) -> Checkpoint:
     """
     path = Path(path)
     head = _head(path)
-    opener = container_of(path, head)
+    container = container_of(path, head)
     try:
-        opened = _OPENERS[opener](path)
+        opened = _OPENERS[container](path)
         found, notes = state_dict_in(opened.root, under, str(path))
         entries, prefix = strip_prefixes(found.tensors)
         tensors, converted = in_float32(tensors_from(opened, entries))
     except AsksToRun as error:
         raise BadCheckpoint(
-            f"{path} asks to run {error.name}, as loading a hostile file would; nothing was run",
+            f"{path} asks to run {printable(error.name)}, as loading a hostile file would; nothing was run",
             "a checkpoint that holds tensors and no calls",
             "do not load this file anywhere; get the weights from a source that you trust",
         ) from error
     except OSError as error:
-        raise EnvironmentFault(f"cannot read {path}: {error.strerror or error}", "a readable file") from error
+        if error.errno in (None, errno.EINVAL, errno.EOVERFLOW):
+            # The bytes named a place in the file that cannot be.
+            raise _damaged(path, container, head, error) from error
+        raise EnvironmentFault(f"cannot read {path}: {error.strerror}", "a file that you may read") from error
     except _DAMAGE as error:
-        raise _damaged(path, opener, head, error) from error
+        raise _damaged(path, container, head, error) from error
     return Checkpoint(
         path=path,
         sha256=sha256_of(path),
@@ -97,17 +101,19 @@ def checkpoint_from_file(path: Path, under: Optional[str] = None) -> Checkpoint:
 
 def _head(path: Path) -> bytes:
     """The first bytes of the file, or the reason why there are none."""
-    if path.is_dir():
-        inside: List[str] = sorted(entry.name for entry in path.iterdir())[:4]
-        raise BadCheckpoint(
-            f"{path} is a folder" + (f" with {', '.join(inside)}" if inside else ", and empty"),
-            _WANTED,
-            "name the file; a folder with manifest.json is a deployment and needs no checkpoint",
-        )
     try:
+        if path.is_dir():
+            inside: List[str] = sorted(entry.name for entry in path.iterdir())[:4]
+            raise BadCheckpoint(
+                f"{path} is a folder" + (f" with {', '.join(inside)}" if inside else ", and empty"),
+                _WANTED,
+                "name the file; a folder with manifest.json is a deployment and needs no checkpoint",
+            )
+        if path.exists() and not path.is_file():
+            raise BadCheckpoint(f"{path} is no regular file", _WANTED, "name a file on a disk")
         with open(path, "rb") as stream:
             return stream.read(HEAD_BYTES)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BadCheckpoint(f"{path} does not exist", _WANTED, "check the path") from error
     except OSError as error:
         raise EnvironmentFault(f"cannot read {path}: {error.strerror}", "a file that you may read") from error
@@ -116,7 +122,7 @@ def _head(path: Path) -> bytes:
 def _damaged(path: Path, container: str, head: bytes, error: Exception) -> BadCheckpoint:
     """The error for bytes that cannot be understood."""
     size = path.stat().st_size
-    detail = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    detail = printable(error, 200) or type(error).__name__
     if container == "legacy" and head[:1] != b"\x80":
         return BadCheckpoint(f"{path} ({size} bytes) is no checkpoint of a kind known here", _WANTED, "check the file")
     name = {"zip": "zip archive", "legacy": "PyTorch file of the old kind, or another pickle"}.get(container, container)
@@ -130,7 +136,7 @@ def _damaged(path: Path, container: str, head: bytes, error: Exception) -> BadCh
 def _stand_in_note(opened: Opened, found: Found) -> Tuple[str, ...]:
     """Which classes were not made."""
     kinds = [kind for kind in opened.kinds if not kind.startswith("torch.nn.modules.")]
-    listed = ", ".join(kind.replace("__main__.", "") for kind in kinds[:6])
+    listed = ", ".join(printable(kind.replace("__main__.", "")) for kind in kinds[:6])
     more = f" and {len(kinds) - 6} more" if len(kinds) > 6 else ""
     if found.is_module:
         return (f"whole-module pickle: classes {listed}{more} kept as inert stand-ins; only tensors were read",)

@@ -8,7 +8,7 @@ from typing import Dict, List, Mapping, Union
 import torch
 
 from sr_deploy.checkpoint.archive import STORAGE_DTYPES, Opened, element_bytes
-from sr_deploy.checkpoint.pickled import Malformed, TensorRef
+from sr_deploy.checkpoint.described import Malformed, TensorRef
 
 Leaf = Union[torch.Tensor, TensorRef]
 
@@ -61,7 +61,8 @@ def _check_amount(refs: List[TensorRef], stored: int) -> None:
 
 def _tensor(key: str, ref: TensorRef, raw: bytearray) -> torch.Tensor:
     """One tensor out of the bytes of its storage."""
-    dtype = getattr(torch, ref.dtype, None) if ref.dtype else STORAGE_DTYPES[ref.storage.dtype]
+    # vars, not getattr: torch imports modules when asked for some of its names.
+    dtype = vars(torch).get(ref.dtype) if ref.dtype else STORAGE_DTYPES[ref.storage.dtype]
     if not isinstance(dtype, torch.dtype):
         raise Malformed(f"tensor {key} has the dtype {ref.dtype}, which this PyTorch does not know")
     if math.prod(ref.size) == 0:

@@ -96,8 +96,7 @@ class Machine:
 def this_machine() -> Machine:
     """Look at this machine. Takes about as long as one call of nvidia-smi; raises nothing."""
     jetson = _this_jetson()
-    total, available = parse_meminfo(_text_of("/proc/meminfo"))
-    limits = [int(t) for t in map(_text_of, _MEMORY_LIMITS) if t.strip().isdigit()]
+    total, _ = parse_meminfo(_text_of("/proc/meminfo"))
     return Machine(
         cpu=parse_cpu_model(_text_of("/proc/cpuinfo"))
         or parse_cpu_model(_output_of(["lscpu"]))
@@ -105,13 +104,19 @@ def this_machine() -> Machine:
         or platform.machine(),
         architecture=platform.machine(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_total_bytes=min([total] + limits) if total else None,
-        memory_available_bytes=available,
+        memory_total_bytes=_limited(total),
+        memory_available_bytes=available_memory_bytes(),
         system=parse_os_release(_text_of("/etc/os-release")) or platform.platform(),
         python=platform.python_version(),
         gpus=_gpus(jetson),
         jetson=jetson,
     )
+
+
+def available_memory_bytes() -> Optional[int]:
+    """Memory that can be had now without swapping, at most the container's limit; None where Linux does not tell."""
+    _, available = parse_meminfo(_text_of("/proc/meminfo"))
+    return _limited(available)
 
 
 def parse_cpu_model(text: str) -> Optional[str]:
@@ -179,6 +184,12 @@ def capability_of_jetson(model: Optional[str]) -> Optional[str]:
 #: Memory limit of a container in bytes: cgroup version 2, then version 1.
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SMI_QUERIES = (("name", "compute_cap", "memory.total", "driver_version"), ("name", "memory.total", "driver_version"))
+
+
+def _limited(count: Optional[int]) -> Optional[int]:
+    """The kernel tells of the whole machine; a container may have less."""
+    limits = [int(text) for text in map(_text_of, _MEMORY_LIMITS) if text.strip().isdigit()]
+    return None if count is None else min([count, *limits])
 
 
 def _gpus(jetson: Optional[Jetson]) -> Tuple[Gpu, ...]:

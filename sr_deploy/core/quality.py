@@ -13,14 +13,17 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 
+from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import find_images
+from sr_deploy.core.image import Picture, find_images
 
-#: How results name this convention.
-CONVENTION = "BT.601 Y, border = scale, 8-bit"
+#: How results name this convention; ``border`` is the scale.
+CONVENTION = "BT.601 Y, border of {border} left out, 8-bit"
 
 _Y_WEIGHTS = (65.481, 128.553, 24.966)
 _WINDOW, _SIGMA = 11, 1.5
+#: Originals are cropped to a multiple of the scale, in some sets to a multiple of all scales, 12.
+_MOST_CROPPED = 11
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
@@ -35,32 +38,40 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     return colours @ np.asarray(_Y_WEIGHTS) / 255.0 + 16.0
 
 
-def crop_like(hr: np.ndarray, sr: np.ndarray) -> np.ndarray:
-    """The top-left part of ``hr`` (H, W, C) that ``sr`` covers: the original cropped to a multiple of the scale.
+def crop_to_scale(hr: Picture, lr_size: Size, scale: int, path: Path) -> np.ndarray:
+    """The part of an original that its low-resolution picture shows: the top-left ``lr_size`` times ``scale``.
+
+    Args:
+        hr: the original.
+        lr_size: (height, width) of the low-resolution picture.
+        scale: original over low resolution.
+        path: of the original, named in errors.
+
+    Returns:
+        uint8 (scale·height, scale·width, 3) RGB (see ``Picture.rgb8``).
 
     Raises:
-        BadImage: ``sr`` is larger, or more than 7 pixels smaller, so the two are not a pair.
+        BadImage: the original is smaller, or so much larger that the two are not a pair.
     """
-    height, width = sr.shape[:2]
-    if not (0 <= hr.shape[0] - height < 8 and 0 <= hr.shape[1] - width < 8):
+    height, width = scale * lr_size[0], scale * lr_size[1]
+    if not (0 <= hr.size[0] - height <= _MOST_CROPPED and 0 <= hr.size[1] - width <= _MOST_CROPPED):
         raise BadImage(
-            f"the upscaled picture is {height}x{width}, the original {hr.shape[0]}x{hr.shape[1]}",
-            "an original as large as the upscaled picture, or less than 8 pixels larger",
-            "check the scale and that the folders belong together",
+            f"{path} is {format_size(hr.size)}, but {scale} times its low-resolution picture is {height}x{width}",
+            f"that size, or up to {_MOST_CROPPED} pixels more (originals are cropped at the right and the bottom)",
+            "check the scale, and that the folders belong together",
         )
-    return hr[:height, :width]
+    return hr.rgb8()[:height, :width]
 
 
 def psnr_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
     """Peak signal-to-noise ratio of the luma, dB: 10 log10(255² / mean squared difference); equal pictures give inf.
 
     Args:
-        sr: uint8 (H, W, 3) RGB or (H, W, 1) grey.
-        hr: the original, as large or a few pixels larger (see ``crop_like``).
+        sr, hr: the result and its original (see ``crop_to_scale``), uint8 (H, W, 3) RGB or (H, W, 1) grey.
         border: pixels left out on each side; the scale, by convention.
 
     Raises:
-        BadImage: the sizes do not fit, nothing is left inside the border, or not 8 bit.
+        BadImage: the sizes differ, nothing is left inside the border, or not 8 bit.
     """
     first, second = _inner_lumas(sr, hr, border, 1)
     error = float(np.mean((first - second) ** 2))
@@ -77,7 +88,7 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
         sr, hr, border: as for ``psnr_y``.
 
     Raises:
-        BadImage: the sizes do not fit, less than 11x11 is left inside the border, or not 8 bit.
+        BadImage: the sizes differ, less than 11x11 is left inside the border, or not 8 bit.
     """
     a, b = _inner_lumas(sr, hr, border, _WINDOW)
     c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
@@ -93,6 +104,12 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
 def _inner_lumas(sr: np.ndarray, hr: np.ndarray, border: int, least: int) -> Tuple[np.ndarray, np.ndarray]:
     """Both lumas without the border; at least ``least`` pixels must be left each way."""
     height, width = sr.shape[:2]
+    if hr.shape[:2] != (height, width):
+        raise BadImage(
+            f"the upscaled picture is {height}x{width}, its original {hr.shape[0]}x{hr.shape[1]}",
+            "the same size",
+            "check the scale",
+        )
     if min(height, width) - 2 * border < least:
         raise BadImage(
             f"a picture of {height}x{width} is too small to judge with a border of {border}",
@@ -100,7 +117,7 @@ def _inner_lumas(sr: np.ndarray, hr: np.ndarray, border: int, least: int) -> Tup
             "use larger pictures",
         )
     inside = (slice(border, height - border), slice(border, width - border))
-    return luma(sr)[inside], luma(crop_like(hr, sr))[inside]
+    return luma(sr)[inside], luma(hr)[inside]
 
 
 def _blurred(plane: np.ndarray) -> np.ndarray:

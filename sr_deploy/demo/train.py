@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from sr_deploy.core.artifact import atomic_file
-from sr_deploy.core.bicubic import crop_to_multiple, downscale_bicubic
+from sr_deploy.core.bicubic import crop_to_multiple, resize
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage, SrDeployError, UsageError
 from sr_deploy.core.image import find_images, from_network, read_picture, to_network
-from sr_deploy.core.quality import pair_images, psnr_y
+from sr_deploy.core.quality import crop_to_scale, pair_images, psnr_y
 from sr_deploy.models.span import Conv3XC, SPANNetwork
 
 WIDTH = 12
@@ -74,7 +74,7 @@ def training_pairs(folder: Path, scale: int) -> List[Pair]:
         high = crop_to_multiple(picture.pixels, scale)
         if min(high.shape[:2]) < PATCH * scale:
             raise BadImage(f"{path} is too small to train on", f"{PATCH * scale} pixels or more each way")
-        pairs.append((downscale_bicubic(high, scale), high))
+        pairs.append((resize(high, (high.shape[0] // scale, high.shape[1] // scale)), high))
     return pairs
 
 
@@ -225,10 +225,11 @@ def validate(network: SPANNetwork, scale: int, lr_folder: Path, hr_folder: Path)
     contract = IOContract(value_range=1.0)
     values = []
     for _, lr_path, hr_path in pair_images(lr_folder, hr_folder, scale):
-        low, high = read_picture(lr_path), read_picture(hr_path)
+        low = read_picture(lr_path)
+        high = crop_to_scale(read_picture(hr_path), low.size, scale, hr_path)
         with torch.no_grad():
             result = network(torch.from_numpy(to_network(low, contract))).numpy()
-        values.append(psnr_y(from_network(result, contract, low).pixels, high.pixels, scale))
+        values.append(psnr_y(from_network(result, contract, low, scale).rgb8(), high, scale))
     return float(np.mean(values))
 
 

@@ -147,7 +147,7 @@ def engine_from_graph(
     scale: int,
     size: Optional[Size] = None,
     provider: str = CPU,
-) -> EngineManifest:
+) -> Path:
     """Save the graph as ONNX Runtime optimises it, with a manifest beside it.
 
     Args:
@@ -159,7 +159,7 @@ def engine_from_graph(
         provider: optimise for this execution provider.
 
     Returns:
-        Its manifest; the engine is ``folder / manifest.file``.
+        The path of the engine; its manifest lies beside it.
 
     Raises:
         BadDeployment: the graph cannot be read, or is fixed to another size.
@@ -220,7 +220,7 @@ def engine_from_graph(
         scale=scale,
     )
     save_engine(path, data, manifest)
-    return manifest
+    return path
 
 
 def _options(ort: Any) -> Any:

@@ -89,7 +89,7 @@ def engine_from_graph(
     if not Path(graph).is_file():
         raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
     wanted = None if profile is None else check_profile(profile)
-    capabilities, device = _targets(flavour, trt, compute_capabilities)
+    capabilities, device = targets_of(flavour, compute_capabilities)
     title = f"{flavour} {trt.__version__}"
     started = time.perf_counter()
     with collected(flavour) as messages:
@@ -189,8 +189,22 @@ def _supported(trt: Any) -> Dict[str, Any]:
     return {f"{found.group(1)}.{found.group(2)}": value for found, value in named if found}
 
 
-def _targets(flavour: str, trt: Any, asked: Sequence[str]) -> Tuple[Tuple[str, ...], Optional[str]]:
-    """Compute capabilities to build for, and this machine's GPU when it is the one."""
+def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...], Optional[str]]:
+    """Which GPUs a build is for.
+
+    Args:
+        flavour: "tensorrt" or "tensorrt-rtx".
+        asked: compute capabilities, such as ("8.6",); empty for this machine's GPU.
+
+    Returns:
+        Compute capabilities, and the name of this machine's GPU when that is the one, else None.
+
+    Raises:
+        UsageError: the flavour does not build for what is asked; the message lists what it does build for.
+        EnvironmentFault: nothing is asked, and there is no GPU here or not one that the flavour supports.
+        MissingPackage: the flavour does not import.
+    """
+    trt = import_flavour(flavour)
     choosable = hasattr(trt, "ComputeCapability") and hasattr(trt.IBuilderConfig, "set_compute_capability")
     supported = tuple(_supported(trt)) if choosable else ()
     if asked and choosable:

@@ -42,8 +42,8 @@ def fold(
         UsageError: the network, or a part of it, is in training mode.
         BadInput: the network does not run on such an input, gives values that are not finite, or other ones each time.
         CheckFailed: the folded network differs from the original by more than ``FOLD_FLOAT64_RELATIVE`` in float64 or
-            ``FOLD_FLOAT32_RELATIVE`` in float32 (a few times the original's own rounding, where that is more); the
-            message names the block that brings it.
+            ``FOLD_FLOAT32_RELATIVE`` in float32 (more where the original itself magnifies rounding, see ``whole.py``);
+            the message names the block that brings it.
     """
     training = [path or "(root)" for path, part in module.named_modules() if part.training]
     if training:

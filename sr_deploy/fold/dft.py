@@ -203,7 +203,7 @@ def _rfftn(x: torch.Tensor, s: Lengths = None, dim: Dims = None, norm: Optional[
 def _irfftn(z: Any, s: Lengths = None, dim: Dims = None, norm: Optional[str] = None) -> torch.Tensor:
     axes = _axes(z, s, dim)
     lengths = _lengths(z, s, axes)
-    if s is None:
+    if s is None or (isinstance(s[-1], int) and s[-1] == -1):
         lengths[-1] = 2 * (lengths[-1] - 1)
     z = _complex_stages(split(z), axes[:-1], lengths[:-1], True, norm)
     n, scale = lengths[-1], _scale(lengths[-1:], True, norm)

@@ -96,7 +96,8 @@ def observe(network: torch.nn.Module, x: torch.Tensor) -> Observation:
         return hook
 
     for path, module in network.named_modules():
-        handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
+        # Before a module's own hooks, which belong to its forward pass (weight_norm computes the weight in one).
+        handles.append(module.register_forward_pre_hook(before, prepend=True, with_kwargs=True))
         handles.append(module.register_forward_hook(after(path), with_kwargs=True))
     try:
         with torch.no_grad(), _WeightUse(network, running, observation):

@@ -66,7 +66,8 @@ class FoldReport:
         kept: the examined blocks that stay, and those that the network never runs.
         network_error: the folded network in float32 against the original in float64, largest difference over the
             largest output magnitude, over all ``sizes``.
-        network_error_before: the same for the original network in float32: its own rounding.
+        network_error_before: the same for the original network in float32: its own rounding. Where the network does not
+            run in float64: how far its output moves when the input moves by one rounding.
         network_error_float64: the same for the folded network in float64, Fourier units left as they were; None where
             the network does not run in float64.
         sizes: the input (height, width) pairs at which the whole network was compared.

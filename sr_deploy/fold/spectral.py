@@ -60,9 +60,9 @@ class SpectralFold:
 
 
 class FoldedFourierUnit(torch.nn.Module):
-    """``conv1x1(x, local) + conv1x1(x, width) @ Q + bias`` for any height and width.
+    """``conv1x1(x, local) + conv1x1(x @ Q, width) + bias`` for any height and width.
 
-    The convolution and the product along the width commute; the product runs on the output channels.
+    The product runs first: runtimes then fuse the addition into a convolution.
 
     Args:
         local: (C_out, C_in), the matrix A.
@@ -78,7 +78,7 @@ class FoldedFourierUnit(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C_in, H, W) to (N, C_out, H, W)."""
-        return F.conv2d(x, self.local, self.bias) + F.conv2d(x, self.width) @ width_matrix(x)
+        return F.conv2d(x, self.local, self.bias) + F.conv2d(x @ width_matrix(x), self.width)
 
 
 def width_vector(distance, width, library):

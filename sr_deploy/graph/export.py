@@ -15,6 +15,7 @@ import torch
 
 from sr_deploy.core.contract import IOContract, Size
 from sr_deploy.core.errors import CheckFailed
+from sr_deploy.fold.dft import real_dft, scope_pattern
 from sr_deploy.graph.target import Target
 
 #: What a pinned node carries in its doc_string, for people who look at the graph.
@@ -62,6 +63,8 @@ def graph_from_model(
 ) -> Graph:
     """Trace ``network`` and write it as ONNX, with its output clamped.
 
+    ``torch.fft`` and complex tensors become real matrix products (fold/dft.py).
+
     The TorchScript exporter is used because the newer one writes operator sets from 18 on, and TensorRT 8.5 reads
     sets up to 17.
 
@@ -87,7 +90,7 @@ def graph_from_model(
         }
     stream = io.BytesIO()
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet(), real_dft(fixed=size is not None):
             torch.onnx.export(
                 wrapped,
                 (example,),
@@ -114,13 +117,11 @@ def graph_from_model(
 
 def _pin(model: onnx.ModelProto, pinned_modules: Dict[str, str]) -> Dict[str, str]:
     """Mark every node made inside a pinned module, and give node name → reason."""
-    from sr_deploy.fold.dft import scope_prefix
-
-    prefixes = {scope_prefix(f"network.{name}"): reason for name, reason in pinned_modules.items()}
+    patterns = [(scope_pattern(f"network.{name}"), reason) for name, reason in pinned_modules.items()]
     pinned: Dict[str, str] = {}
     for node in model.graph.node:
-        for prefix, reason in prefixes.items():
-            if node.name.startswith(prefix):
+        for pattern, reason in patterns:
+            if pattern.match(node.name):
                 node.doc_string = f"{PIN_MARK} ({reason})"
                 pinned[node.name] = reason
     return pinned

@@ -214,17 +214,23 @@ def _detect(tensors: Tensors) -> bool:
 
 
 def _stored_range(tensors: Tensors) -> float:
-    """Value of white of a head/body/tail file: its first 1x1 convolution subtracts the mean in that range."""
-    bias = tensors.get("sub_mean.bias")
-    if bias is None or bias.numel() != 3:
-        return 255.0
-    for value_range in (1.0, 255.0):
-        if torch.allclose(bias.double().cpu(), -value_range * torch.tensor(RGB_MEAN).double(), rtol=0.05):
-            return value_range
+    """Value of white of a head/body/tail file: its first 1x1 convolution subtracts a mean in that range.
+
+    Raises:
+        BadCheckpoint: it does something else, so that the range does not follow.
+    """
+    weight, bias = tensors.get("sub_mean.weight"), tensors.get("sub_mean.bias")
+    if weight is None or bias is None or weight.shape != (3, 3, 1, 1) or bias.shape != (3,):
+        return 255.0  # load_strictly names what is wrong
+    largest = float(bias.abs().max())
+    if torch.allclose(weight.double().view(3, 3), torch.eye(3).double(), atol=1e-3) and 0 < largest <= 255:
+        # A mean colour is between black and white, and no mean of pictures in 0…255 is as dark as 1.
+        return 1.0 if largest <= 1 else 255.0
     raise BadCheckpoint(
-        f"sub_mean.bias is {[round(v, 4) for v in bias.flatten().tolist()]}, from which no value range follows",
-        f"minus the mean {RGB_MEAN}, times 255 or times 1",
-        "a network trained with another mean or standard deviation needs --model pkg.module:factory",
+        f"sub_mean is {[round(v, 4) for v in weight.flatten().tolist()]}·x + {[round(v, 4) for v in bias.tolist()]}, "
+        "from which the value range of this EDSR does not follow",
+        f"the identity minus a mean, as published {RGB_MEAN} times 255 or times 1",
+        "a network trained with a standard deviation needs --model pkg.module:factory",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Optional, Tuple
 
-from sr_deploy.core.errors import BadCheckpoint, UnknownArchitecture, UsageError
+from sr_deploy.core.errors import BadCheckpoint, MissingPackage, UnknownArchitecture, UsageError
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
 from sr_deploy.models.edsr import EDSR
 from sr_deploy.models.efdn import EFDN
@@ -12,7 +12,7 @@ from sr_deploy.models.f2srgan import F2SRGAN, F2SRGAN_STUDENT
 from sr_deploy.models.shapes import check_asked
 from sr_deploy.models.span import DSCLORA, SPAN
 from sr_deploy.models.swinir import SWINIR
-from sr_deploy.models.zoo import model_from_spandrel, spandrel_installed
+from sr_deploy.models.zoo import model_from_spandrel
 
 #: Every known architecture, in detection order: DSCLoRA's keys include SPAN's.
 ARCHITECTURES: Tuple[Architecture, ...] = (DSCLORA, SPAN, EFDN, F2SRGAN, F2SRGAN_STUDENT, EDSR, SWINIR)
@@ -75,9 +75,8 @@ def model_from_tensors(tensors: Tensors, asked: Asked, arch_name: Optional[str])
 
     Raises:
         UsageError: no architecture of that name; a value of ``asked`` is needed, contradicts the file, or is not used.
-        UnknownArchitecture: no architecture recognises the tensors.
+        UnknownArchitecture: no architecture recognises the tensors, nor spandrel; or spandrel is not there to be asked.
         BadCheckpoint: the tensors do not fit.
-        MissingPackage: spandrel is needed and installed, but does not import.
     """
     architecture = architecture_named(arch_name) if arch_name else detect_architecture(tensors)
     if architecture is not None:
@@ -89,25 +88,27 @@ def model_from_tensors(tensors: Tensors, asked: Asked, arch_name: Optional[str])
                 f"the keys and shapes of {architecture.name}, such as {', '.join(architecture.signature[:2])}",
                 "leave --arch out to have it found" if arch_name else "check that the file is whole",
             ) from error
-    if spandrel_installed():
+    try:
         loaded = model_from_spandrel(tensors)
-        if loaded is not None:
-            check_asked(asked, loaded.architecture, loaded.scale)
-            return loaded
-    raise _unknown(tensors)
+    except MissingPackage as missing:
+        # The keys are what the user must see; that one more place could not be searched goes with them.
+        raise _unknown(tensors, f"{missing.found}; for more architectures: {missing.todo}") from missing
+    if loaded is None:
+        raise _unknown(tensors, "spandrel does not know it either")
+    check_asked(asked, loaded.architecture, loaded.scale)
+    return loaded
 
 
-def _unknown(tensors: Tensors) -> UnknownArchitecture:
+def _unknown(tensors: Tensors, spandrel: str) -> UnknownArchitecture:
     name, share = nearest_architecture(tensors)
     if share > 0:
         nearest = f"nearest is {name}: {share:.0%} of its typical keys are here"
     else:
         nearest = "none of the typical keys of any known architecture are here"
-    more = "spandrel does not know it either" if spandrel_installed() else "for more: pip install 'srdeploy[zoo]'"
     known = ", ".join(architecture.name for architecture in ARCHITECTURES)
     return UnknownArchitecture(
         f"this checkpoint is of no known architecture: {_described(tensors)}; {nearest}",
-        f"one of {known} ({more})",
+        f"one of {known} ({spandrel})",
         "--arch NAME tells what does not fit; --model pkg.module:factory takes a network of your own",
     )
 

@@ -5,8 +5,9 @@ size (attention masks, position indices) is used.
 
 Published counts at ×2. Lightweight, 878 K and 195.6 G: the 910,152 weights without the 32,400 of the relative-position
 tables, and the ``flops()`` of the authors' code, which takes 3 for the 9 of the last body convolution and 3 for the 12
-outputs of the upsampling, at an input of 368x520, not 360x640. Mini, 98.8 K: all 98,868 weights, cut off, not rounded.
-All convolutions, linear layers and attention products at 360x640 are 240.91 G and 26.76 G.
+outputs of the upsampling, at an input of 368x520, not 360x640. Mini, 98.8 K: all 98,868 weights, cut off, not rounded;
+its 22.0 G follows from neither size (``flops()`` gives 21.3 G and 25.6 G). All convolutions, linear layers and
+attention products at 360x640 are 240.91 G and 26.76 G.
 """
 
 from __future__ import annotations

@@ -12,11 +12,6 @@ from sr_deploy.core.packages import importable
 from sr_deploy.models.base import LoadedModel, Tensors
 
 
-def spandrel_installed() -> bool:
-    """Whether there is a spandrel package; it may still fail to import."""
-    return importable("spandrel")
-
-
 def model_from_spandrel(tensors: Tensors) -> Optional[LoadedModel]:
     """Build and load a network through spandrel.
 
@@ -63,7 +58,7 @@ def model_from_spandrel(tensors: Tensors) -> Optional[LoadedModel]:
 
 
 def _import_spandrel():
-    if not spandrel_installed():
+    if not importable("spandrel"):
         raise MissingPackage(
             "spandrel is not installed", "it, for architectures beyond the known ones", "pip install 'srdeploy[zoo]'"
         )

@@ -69,7 +69,7 @@ def plan_build(options: BuildOptions) -> List[str]:
     backend, why = choose_backend(options)
     lines = [f"{backend}: {why}"]
     for plan in _plans(deployment, backend, options):
-        lines.append(f"{plan.graph.file} → engines/{engine_name(backend, plan.profile, options.compute_capabilities)}")
+        lines.append(f"{plan.graph.file} → engines/{engine_name(backend, plan.profile, _capabilities(backend, options))}")
     return lines
 
 
@@ -120,6 +120,13 @@ def _plans(deployment: Deployment, backend: str, options: BuildOptions) -> Tuple
     )
 
 
+def _capabilities(backend: str, options: BuildOptions) -> Tuple[str, ...]:
+    """The compute capabilities that the engine's name will carry: those asked for, else this machine's GPU."""
+    if options.compute_capabilities or backend == "onnxruntime":
+        return options.compute_capabilities
+    return tuple(gpu.compute_capability for gpu in this_machine().gpus[:1] if gpu.compute_capability)
+
+
 def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -> BuildPlan:
     """The plan of one engine for a range of sizes."""
     if options.sizes or backend == "onnxruntime":
@@ -147,7 +154,7 @@ def _build(
     manifest, folder = deployment.manifest, deployment.engines_folder
     graph = deployment.path_of(plan.graph)
     shown = "any size" if plan.profile is None else " … ".join(dict.fromkeys(map(format_size, plan.profile)))
-    target = folder / engine_name(plan.backend, plan.profile, options.compute_capabilities)
+    target = folder / engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options))
     if target.exists() and not options.force:
         raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
     say(f"building for {shown}")

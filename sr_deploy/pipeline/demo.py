@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Tuple
 
 from sr_deploy.bench.result import Result
 from sr_deploy.core.artifact import atomic_folder
-from sr_deploy.core.bicubic import resize
+from sr_deploy.core.bicubic import downscale_bicubic, upscale_bicubic
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.image import Picture, read_picture, write_picture
 from sr_deploy.core.quality import psnr_y
@@ -69,8 +69,7 @@ def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = la
 def _pictures(folder: Path, scale: int) -> Tuple[Picture, Picture]:
     """The shipped photograph as HR, and the LR made from it by bicubic shrinking, written as files."""
     hr = read_picture(ASSETS / "demo.png")
-    height, width = hr.size
-    lr = Picture.from_rgb8(resize(hr.rgb8(), (height // scale, width // scale)))
+    lr = Picture(downscale_bicubic(hr.pixels, scale))
     write_picture(hr, folder / "hr" / "demo.png")
     write_picture(lr, folder / "lr" / "demo.png")
     return lr, hr
@@ -79,13 +78,13 @@ def _pictures(folder: Path, scale: int) -> Tuple[Picture, Picture]:
 def _compare(path: Path, lr: Picture, hr: Picture, sr: Picture, scale: int) -> None:
     from sr_deploy.report.plots import comparison_picture
 
-    bicubic = resize(lr.rgb8(), hr.size)
+    bicubic = upscale_bicubic(lr.pixels, scale)
     comparison_picture(
         [
-            ("low resolution", lr.rgb8()),
-            (f"bicubic, {psnr_y(bicubic, hr.rgb8(), scale):.2f} dB", bicubic),
-            (f"network, {psnr_y(sr.rgb8(), hr.rgb8(), scale):.2f} dB", sr.rgb8()),
-            ("original", hr.rgb8()),
+            ("low resolution", lr.pixels),
+            (f"bicubic, {psnr_y(bicubic, hr.pixels, scale):.2f} dB", bicubic),
+            (f"network, {psnr_y(sr.pixels, hr.pixels, scale):.2f} dB", sr.pixels),
+            ("original", hr.pixels),
         ],
         path,
     )

@@ -12,9 +12,8 @@ from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
 from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, Manifest, open_deployment, save_manifest
-from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.sample import sample_input
-from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
+from sr_deploy.core.errors import EnvironmentFault, UsageError
+from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.pipeline.load import LoadOptions, load_model, source_record
 
 #: Sizes that a dynamic graph is traced and proved at: (height, width), raised to what the network takes.
@@ -109,6 +108,29 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     return open_deployment(options.out)
 
 
+def plan_export(options: ExportOptions) -> List[str]:
+    """What ``export_deployment`` would do, one line each; the checkpoint is read, nothing is written.
+
+    Raises:
+        BadCheckpoint, UsageError: as the export itself would, up to folding.
+    """
+    from sr_deploy.graph.target import target_named
+
+    target = target_named(options.target)
+    _, loaded = load_model(options.checkpoint, options.load)
+    for size in options.sizes:
+        loaded.sizes.check(size)
+    shapes = ", ".join(map(format_size, options.sizes)) or f"any from {loaded.sizes.minimum}x{loaded.sizes.minimum}"
+    return [
+        f"network: {loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters",
+        f"input:   RGB float32 in 0…{loaded.value_range:g}, size {shapes}",
+        f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
+        f"graph:   ONNX opset {target.opset} for {target.about}",
+        f"folder:  {options.out}{' (exists already; needs --force)' if options.out.exists() and not options.force else ''}",
+        *(f"note:    {note}" for note in loaded.notes),
+    ]
+
+
 def proof_sizes(rules: SizeRules) -> Tuple[Size, ...]:
     """The sizes a dynamic graph is proved at: the traced one first, then even, odd, wide and tall ones.
 
@@ -148,21 +170,20 @@ def _fold(loaded, options: ExportOptions, say):
     report = result.report
     if report.blocks:
         say(f"folded {len(report.blocks)} blocks, largest relative difference {report.network_error:.1e}")
-    return result.module, dataclasses.asdict(report)
+    return result.module, report.to_dict()
 
 
 def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str):
     """Export one graph, check its operators and count it."""
-    from sr_deploy.fold.dft import real_dft, spectral_modules
+    from sr_deploy.fold.dft import spectral_modules
     from sr_deploy.graph.census import census_of
     from sr_deploy.graph.export import graph_from_model
     from sr_deploy.graph.target import check_operators
 
     traced = proof_sizes(loaded.sizes)[0]
     reason = "Fourier unit, DFT matrices" if spectral == "dft" else "Fourier unit, folded"
-    pinned_modules = {name: reason for name in spectral_modules(network, (1, 3, *(size or traced)))}
-    with real_dft():
-        graph = graph_from_model(network, contract, path, target, size, traced, pinned_modules)
+    pinned_modules = dict.fromkeys(spectral_modules(network, (1, 3, *traced)), reason)
+    graph = graph_from_model(network, contract, path, target, size, traced, pinned_modules)
     census = census_of(path, size or CENSUS_SIZE)
     check_operators(census.operators, target, path.name)
     entry = GraphFile(
@@ -185,37 +206,21 @@ def _prove(path: Path, loaded, contract: IOContract, size: Size) -> float:
         CheckFailed: it exceeds GRAPH_FP32.
         EnvironmentFault: there is not enough memory for this size.
     """
-    import numpy as np
-    import torch
-
-    from sr_deploy.run.base import upscale
     from sr_deploy.run.onnxruntime import runner_from_graph
+    from sr_deploy.run.parity import check_parity, compare
+    from sr_deploy.run.torch import TorchRunner
 
-    lr = sample_input(size, contract.value_range)
+    runner = runner_from_graph(path, contract, loaded.scale, provider="CPUExecutionProvider")
     try:
-        with torch.no_grad():
-            expected = loaded.module(torch.from_numpy(lr)).numpy()
+        differences = compare(runner, TorchRunner(loaded.module), (size,), contract)
     except (RuntimeError, MemoryError) as error:
         raise EnvironmentFault(
             f"the network could not be run at {format_size(size)} to prove the graph: {str(error).splitlines()[0]}",
             "memory for the PyTorch network at this size",
             "export without --size (a dynamic graph is proved at small sizes) and give the size to srdeploy build",
         ) from error
-    runner = runner_from_graph(path, contract, loaded.scale, provider="CPUExecutionProvider")
-    try:
-        actual = upscale(runner, lr)
     finally:
         runner.close()
-    difference = (
-        float("inf")
-        if actual.shape != expected.shape
-        else largest_difference(actual, np.clip(expected, 0, contract.value_range), contract.value_range)
-    )
-    if difference > GRAPH_FP32.steps:
-        dynamic = "this network cannot be exported with dynamic sizes; give --size HxW"
-        raise CheckFailed(
-            f"{path.name} differs from the network by {difference:.4g} of 255 at {format_size(size)}",
-            f"at most {GRAPH_FP32.steps} ({GRAPH_FP32.name})",
-            dynamic if size != proof_sizes(loaded.sizes)[0] else "please report this network",
-        )
-    return difference
+    dynamic_only = size != proof_sizes(loaded.sizes)[0]
+    hint = "this network cannot be exported with dynamic sizes; give --size HxW" if dynamic_only else ""
+    return check_parity(differences, GRAPH_FP32, path.name, hint)

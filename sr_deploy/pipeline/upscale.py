@@ -59,8 +59,8 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
 
 def upscale_picture(deployment: Deployment, runner: Runner, picture: Picture) -> Picture:
     """One picture through a runner, grey, alpha and depth kept."""
-    contract, scale = deployment.manifest.contract, deployment.manifest.scale
-    return from_network(upscale(runner, to_network(picture, contract)), contract, picture, scale)
+    contract = deployment.manifest.contract
+    return from_network(upscale(runner, to_network(picture, contract)), contract, picture)
 
 
 def _targets(inputs: Tuple[Path, ...], options: UpscaleOptions) -> List[Path]:

@@ -14,7 +14,7 @@ from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
 from sr_deploy.core.image import from_network, read_picture, to_network
-from sr_deploy.core.quality import CONVENTION, crop_to_scale, pair_images, psnr_y, ssim_y
+from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale
@@ -122,7 +122,7 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
 
     with runners(deployment, options.backend, options.engine, remember) as runner_at:
         rows = [_one(deployment, runner_at, network, *pair) for pair in track(pairs, "verifying")]
-    return QualityReport(CONVENTION.format(border=scale), "; ".join(dict.fromkeys(told)), tuple(rows))
+    return QualityReport(CONVENTION, "; ".join(dict.fromkeys(told)), tuple(rows))
 
 
 def _one(
@@ -137,14 +137,14 @@ def _one(
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
     picture = read_picture(lr_path)
     lr = to_network(picture, contract)
-    hr = crop_to_scale(read_picture(hr_path), picture.size, scale, hr_path)
     sr = upscale(runner_at(picture.size), lr)
-    pixels = from_network(sr, contract, picture, scale).rgb8()
+    pixels = from_network(sr, contract, picture).pixels
+    hr = crop_like(read_picture(hr_path).pixels, pixels)
     row = ImageQuality(name, psnr_y(pixels, hr, scale), ssim_y(pixels, hr, scale))
     if network is None:
         return row
     expected = np.clip(upscale(network, lr), 0, contract.value_range)
-    reference = from_network(expected, contract, picture, scale).rgb8()
+    reference = from_network(expected, contract, picture).pixels
     return dataclasses.replace(
         row,
         torch_psnr_y=psnr_y(reference, hr, scale),

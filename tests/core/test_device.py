@@ -24,6 +24,7 @@ from sr_deploy.core.machine import (
     Gpu,
     Jetson,
     Machine,
+    available_memory_bytes,
     capability_of_jetson,
     parse_cpu_model,
     parse_meminfo,
@@ -154,6 +155,13 @@ def test_environment_of_this_machine_is_json_and_equals_itself_read_back():
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["cores"] >= 1
     assert found["packages"]["numpy"] == __import__("numpy").__version__
+
+
+def test_memory_of_this_machine_is_told_where_linux_tells_it():
+    found = environment()
+    if Path("/proc/meminfo").exists():
+        assert 0 < available_memory_bytes() <= found["memory_total_bytes"]
+        assert 0 < found["memory_available_bytes"] <= found["memory_total_bytes"]
 
 
 def test_identity_ignores_free_memory_only():

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.core.bicubic import upscale_bicubic
+from sr_deploy.core.bicubic import resize
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import read_picture
-from sr_deploy.core.quality import luma, pair_images, psnr_y, ssim_y
+from sr_deploy.core.image import Picture, read_picture
+from sr_deploy.core.quality import crop_to_scale, luma, pair_images, psnr_y, ssim_y
 
 
 def noisy_pair(height=40, width=46, seed=0):
@@ -34,9 +34,9 @@ def test_psnr_of_a_constant_error():
     assert psnr_y(hr, hr, 2) == math.inf
 
 
-def test_psnr_leaves_out_the_border_and_crops_the_original():
-    hr = np.full((23, 21, 3), 100, np.uint8)
-    sr = hr[:20, :20] + 1
+def test_psnr_leaves_out_the_border():
+    hr = np.full((20, 20, 3), 100, np.uint8)
+    sr = hr + 1
     sr[:4] = sr[-4:] = 0
     sr[:, :4] = sr[:, -4:] = 0
     assert psnr_y(sr, hr, 4) == pytest.approx(20 * math.log10(255 * 255 / 219), abs=1e-9)
@@ -70,7 +70,8 @@ def test_bicubic_reproduces_the_published_table(assets, scale, published):
     folder = assets / "images" / "Set5"
     psnr, ssim = [], []
     for _, low, high in pair_images(folder / "LR_bicubic" / f"X{scale}", folder / "HR", scale):
-        sr, hr = upscale_bicubic(read_picture(low).pixels, scale), read_picture(high).pixels
+        hr = read_picture(high).rgb8()
+        sr = resize(read_picture(low).rgb8(), hr.shape[:2])
         psnr.append(psnr_y(sr, hr, scale))
         ssim.append(ssim_y(sr, hr, scale))
     assert len(psnr) == 5
@@ -84,12 +85,26 @@ def test_16_bit_is_refused():
         psnr_y(deep, deep, 2)
 
 
-def test_sizes_that_do_not_fit_are_named():
+def test_originals_are_cropped_at_the_right_and_the_bottom():
+    hr = np.random.default_rng(0).integers(0, 256, (43, 41, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(crop_to_scale(Picture(hr), (10, 10), 4, "hr.png"), hr[:40, :40])
+    deep_grey = Picture(hr[..., :1] * np.uint16(257))
+    expected = np.repeat(hr[:40, :40, :1], 3, 2)
+    np.testing.assert_array_equal(crop_to_scale(deep_grey, (10, 10), 4, "hr.png"), expected)
+
+
+@pytest.mark.parametrize("lr_size", [(11, 10), (10, 11), (5, 10), (10, 5)])
+def test_pictures_that_are_no_pair_are_named(lr_size):
+    hr = Picture(np.zeros((43, 41, 3), np.uint8))
+    with pytest.raises(BadImage, match=f"hr.png is 43x41, but 4 times .* is {4 * lr_size[0]}x{4 * lr_size[1]}"):
+        crop_to_scale(hr, lr_size, 4, "hr.png")
+
+
+def test_sizes_that_differ_are_named():
     sr = np.zeros((40, 40, 3), np.uint8)
-    with pytest.raises(BadImage, match="40x40, the original 80x80"):
-        psnr_y(sr, np.zeros((80, 80, 3), np.uint8), 2)
-    with pytest.raises(BadImage, match="40x40, the original 39x40"):
-        ssim_y(sr, sr[:39], 2)
+    for figure in (psnr_y, ssim_y):
+        with pytest.raises(BadImage, match="40x40, its original 39x40"):
+            figure(sr, sr[:39], 2)
 
 
 def test_pictures_smaller_than_the_window_are_refused():

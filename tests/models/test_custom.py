@@ -195,7 +195,8 @@ def test_another_scale_is_refused(network):
 
 def test_tensors_that_do_not_fit_are_named(network):
     with pytest.raises(BadCheckpoint, match="missing up.0.bias; unexpected head.bias"):
-        model_from_factory(f"{network}:build", {"up.0.weight": torch.zeros(12, 3, 3, 3), "head.bias": torch.zeros(1)}, None, 1.0)
+        tensors = {"up.0.weight": torch.zeros(12, 3, 3, 3), "head.bias": torch.zeros(1)}
+        model_from_factory(f"{network}:build", tensors, None, 1.0)
 
 
 def test_a_module_that_lacks_a_package_says_which(tmp_path, monkeypatch):

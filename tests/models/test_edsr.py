@@ -82,9 +82,11 @@ def test_both_families_and_the_published_forward_agree(scale, stages, factor):
 
 def test_value_range_is_read_off_the_stored_mean():
     assert EDSR.load(head_body_tail_tensors(value_range=1.0), Asked(res_scale=1.0)).value_range == 1.0
-    odd = {**head_body_tail_tensors(), "sub_mean.bias": torch.tensor([-0.5, -0.5, -0.5])}
-    with pytest.raises(BadCheckpoint, match="no value range follows"):
-        EDSR.load(odd, Asked(res_scale=1.0))
+    with_deviation = {**head_body_tail_tensors(), "sub_mean.weight": 4 * torch.eye(3).view(3, 3, 1, 1)}
+    without_mean = {**head_body_tail_tensors(), "sub_mean.bias": torch.zeros(3)}
+    for odd in (with_deviation, without_mean):
+        with pytest.raises(BadCheckpoint, match="value range of this EDSR does not follow"):
+            EDSR.load(odd, Asked(res_scale=1.0))
 
 
 @pytest.mark.parametrize(("blocks", "width", "name", "value"), [

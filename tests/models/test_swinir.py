@@ -120,8 +120,9 @@ def test_the_smallest_size_is_the_smallest_that_runs():
 
 
 def test_counts_and_the_conventions_behind_the_published_ones():
-    # name, width, depths, weights, bias tables, MACs of convolutions, linear layers and attention at 360x640
-    for dim, depths, weights, tables, macs in ((60, [6] * 4, 910_152, 32_400, 240.91), (24, [4] * 3, 98_868, 16_200, 26.76)):
+    # width, depths, weights, bias tables, GMACs of convolutions, linear layers and attention at 360x640
+    published = ((60, [6] * 4, 910_152, 32_400, 240.91), (24, [4] * 3, 98_868, 16_200, 26.76))
+    for dim, depths, weights, tables, macs in published:
         shape = SwinShape(dim=dim, window=8, heads=6, hidden=2 * dim, qkv_bias=True)
         tensors = LightweightSwinIR(depths, [shape] * len(depths), False, 2).state_dict()
         loaded = SWINIR.load(tensors, Asked())
@@ -145,7 +146,9 @@ def test_counts_and_the_conventions_behind_the_published_ones():
 
 
 @pytest.mark.parametrize(("asked", "message"), [
-    (Asked(scale=4), "x2 by its shapes"), (Asked(res_scale=1.0), "--res-scale"), (Asked(lora_alpha="2r"), "--lora-alpha"),
+    (Asked(scale=4), "x2 by its shapes"),
+    (Asked(res_scale=1.0), "--res-scale"),
+    (Asked(lora_alpha="2r"), "--lora-alpha"),
 ])
 def test_values_that_do_not_fit_are_refused(asked, message):
     with pytest.raises(UsageError, match=message):

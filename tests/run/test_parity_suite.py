@@ -46,8 +46,7 @@ def onnxruntime_engine_runner(graphs, folder):
     from sr_deploy.engine.onnxruntime import engine_from_graph
     from sr_deploy.run.onnxruntime import runner_from_graph
 
-    manifest = engine_from_graph(graphs.dynamic, folder, CONTRACT, SCALE)
-    return runner_from_graph(folder / manifest.file, CONTRACT, SCALE)
+    return runner_from_graph(engine_from_graph(graphs.dynamic, folder, CONTRACT, SCALE), CONTRACT, SCALE)
 
 
 def tensorrt_runner(flavour):
