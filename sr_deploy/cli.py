@@ -210,7 +210,7 @@ def bench(
     iterations: int = typer.Option(10, "--iterations", help="… and at least this often.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
-    resume: bool = typer.Option(True, "--resume/--no-resume", help="Go on where an interrupted sweep of the same kind stopped."),
+    resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
 ) -> None:
     """Latency over input sizes: table, JSON and plot in the deployment's results folder."""
     from sr_deploy.pipeline.bench import BenchRequest, bench_deployment

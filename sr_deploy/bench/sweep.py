@@ -142,7 +142,7 @@ def _continued(earlier: Result, now: Result, path: Path) -> Result:
         raise UsageError(
             f"{path} holds another sweep: {'; '.join(differences[:5])}",
             "a sweep of the same deployment, options and environment to go on with",
-            "name another file, or replace this one with --no-resume",
+            "name another file, or begin anew without --resume",
         )
     return dataclasses.replace(earlier, environment=now.environment)
 

@@ -3,8 +3,9 @@
 Each is opened to the same thing: a tree of plain values in which tensors are descriptions, and a way to read the
 numbers of those that are wanted. Optimiser states are never read.
 
-``torch.load(weights_only=True)`` is not used: up to PyTorch 2.5 it can be made to run code (CVE-2025-32434), and it
-decides by itself what kind of file it has. Here one reader decides, for every version of PyTorch.
+``torch.load(weights_only=True)`` is not used: a crafted file makes it run code before PyTorch 2.6 (CVE-2025-32434) and
+corrupt memory before 2.10 (CVE-2026-24747), and it decides by itself what kind of file it has. Here one reader
+decides and checks, whichever PyTorch is installed.
 """
 
 from __future__ import annotations
@@ -203,8 +204,9 @@ def open_safetensors(path: Path) -> Opened:
             "pip install safetensors (it comes with srdeploy[export])",
         ) from error
     try:
-        # load() takes bytes: a mapped file would change under our feet when it is written again.
+        # From bytes: tensors of a mapped file would change when the file is written again.
         tensors = safetensors.torch.load(path.read_bytes())
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise Malformed(f"safetensors says: {error}") from error
-    return Opened("safetensors", tensors, (), lambda refs: {})
+    # The package gives them in another order each time.
+    return Opened("safetensors", {key: tensors[key] for key in sorted(tensors)}, (), lambda refs: {})

@@ -300,7 +300,9 @@ def _optimization_profile(
                 "a dynamic graph, or one of this size",
                 f"export it again with --dynamic or --size {format_size(size)}",
             )
-    if -1 not in shape:
+    if wanted[0] == wanted[2]:
+        # One size: the network itself becomes static, and what follows from the size is computed by the builder.
+        tensor.shape = (1, 3, *wanted[0])
         return wanted, None
     shapes = builder.create_optimization_profile()
     shapes.set_shape(tensor.name, *((1, 3, height, width) for height, width in wanted))

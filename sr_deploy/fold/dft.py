@@ -69,7 +69,7 @@ def spectral_modules(module: torch.nn.Module, in_shape: Sequence[int]) -> Tuple[
 def scope_pattern(name: str) -> Pattern[str]:
     """What matches the beginning of the names of the ONNX nodes that a sub-module makes.
 
-    The TorchScript exporter names a node by the modules that run around it: "/residual/residual.0/block1/block1.0/Conv".
+    The TorchScript exporter names a node by the modules that run around it: "/residual/residual.0/block1/Conv".
     A module whose last name is a number is called by its parent's name too; a container that is only iterated does not
     appear; from the second run of a module on, a number follows its name ("/residual2_1/residual2.0/…").
 

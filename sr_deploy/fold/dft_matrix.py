@@ -17,7 +17,7 @@ from typing import Optional, Tuple
 import numpy as np
 import torch
 
-from sr_deploy.fold.traced_size import Length, half_of
+from sr_deploy.fold.traced_size import Length, constant, half_of
 
 Pair = Tuple[torch.Tensor, torch.Tensor]
 
@@ -156,7 +156,7 @@ def _constant_waves(
     turns = np.outer(np.arange(rows), np.arange(columns)) % n
     angle = turns * (2 * math.pi / n)
     waves = np.cos(angle) * scale, np.sin(angle) * (scale * sign)
-    return tuple(torch.from_numpy(wave).to(device, dtype) for wave in waves)
+    return tuple(constant(wave, dtype, device) for wave in waves)
 
 
 def _hermitian_weight(n: Length, like: torch.Tensor) -> torch.Tensor:
@@ -169,6 +169,5 @@ def _hermitian_weight(n: Length, like: torch.Tensor) -> torch.Tensor:
 
 @lru_cache(maxsize=64)
 def _constant_weight(n: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    # numpy, so that a trace sees a constant and not how it was made
     k = np.arange(n // 2 + 1)
-    return torch.from_numpy(2.0 - (k == 0) - (2 * k == n)).to(device, dtype)
+    return constant(2.0 - (k == 0) - (2 * k == n), dtype, device)

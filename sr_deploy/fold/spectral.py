@@ -26,7 +26,7 @@ from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE, FOLD_FLOAT64_RELATIV
 from sr_deploy.fold.affine import relative_error
 from sr_deploy.fold.double import copy_as, run_block
 from sr_deploy.fold.result import Kept
-from sr_deploy.fold.traced_size import length_of
+from sr_deploy.fold.traced_size import constant, length_of
 
 #: The transforms themselves; shifting a spectrum's origin or listing its frequencies is not one.
 TRANSFORMS = frozenset(
@@ -132,7 +132,7 @@ def width_matrix(x: torch.Tensor) -> torch.Tensor:
 def _constant_matrix(width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     column = np.arange(width, dtype=np.float64)
     matrix = width_vector(column[None, :] - column[:, None], np.float64(width), np)
-    return torch.from_numpy(matrix).to(device, dtype)
+    return constant(matrix, dtype, device)
 
 
 class _Watch(TorchFunctionMode):

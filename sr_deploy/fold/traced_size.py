@@ -6,6 +6,7 @@ import contextlib
 from contextvars import ContextVar
 from typing import Iterator, Union
 
+import numpy as np
 import torch
 
 #: A number of elements: an int, or while a dynamic graph is traced a 0-d int64 tensor that the trace follows.
@@ -41,3 +42,9 @@ def half_of(length: Length) -> Length:
     if isinstance(length, torch.Tensor):
         return torch.floor(length.to(torch.float32) * 0.5).to(torch.int64)
     return length // 2
+
+
+def constant(array: np.ndarray, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """A float64 array as a tensor that a trace takes as it is: the conversion of type is not part of the graph."""
+    exact = array.astype(np.float64 if dtype == torch.float64 else np.float32)
+    return torch.from_numpy(exact).to(device, dtype)

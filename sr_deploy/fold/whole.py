@@ -90,8 +90,15 @@ def prove_network(
         BadInput: the original's output is not one finite tensor, or is another one on a second run.
         CheckFailed: the folded network differs too much or does not run; the message names the block to blame.
     """
-    cases = _cases(network32, network64, shape, value_range)
+    height, width = shape[2:]
+    sizes = [(height, width)]
+    if replacements:  # without any, the network is the original, and one size tells its rounding
+        sizes += [(height + height % 2, width + width % 2), (height | 1, width | 1)]
+    cases = _cases(network32, network64, shape[:2], tuple(dict.fromkeys(sizes)), value_range)
     before = max(case.rounding for case in cases)
+    proved = tuple((case.x.shape[2], case.x.shape[3]) for case in cases)
+    if not replacements:
+        return WholeProof(before, before, 0.0 if cases[0].exact else None, proved)
     error64 = None
     if cases[0].exact:
         exact = {path: new for path, new in replacements.items() if isinstance(new, torch.nn.Conv2d)}
@@ -109,18 +116,21 @@ def prove_network(
                 f"{before:.1e} off: see whether its weights and the value range are what they should be"
             )
         raise _blame(network32, replacements, cases, torch.float32, error32, allowed, todo)
-    return WholeProof(error32, before, error64, tuple((case.x.shape[2], case.x.shape[3]) for case in cases))
+    return WholeProof(error32, before, error64, proved)
 
 
 def _cases(
-    network32: torch.nn.Module, network64: torch.nn.Module, shape: Tuple[int, ...], value_range: float
+    network32: torch.nn.Module,
+    network64: torch.nn.Module,
+    channels: Tuple[int, ...],
+    sizes: Tuple[Size, ...],
+    value_range: float,
 ) -> List[_Case]:
-    """Inputs and the original's outputs at ``shape``, at the even and at the odd size next to it."""
-    height, width = shape[2:]
+    """Inputs of (batch, channels) ``channels`` at those of ``sizes`` that the original takes, and what it gives."""
     random = torch.Generator().manual_seed(24)
     cases: List[_Case] = []
-    for size in dict.fromkeys([(height, width), (height + height % 2, width + width % 2), (height | 1, width | 1)]):
-        x = torch.rand((*shape[:2], *size), generator=random) * value_range
+    for size in sizes:
+        x = torch.rand((*channels, *size), generator=random) * value_range
         try:
             own = evaluate(network32, x.clone())
         except Exception:  # it may have rules for its sizes; the first one is known to run
@@ -132,7 +142,7 @@ def _cases(
             raise BadInput(f"the network gives a {type(own).__name__} {where}", "one tensor", "wrap it to give one")
         if not torch.isfinite(own).all():
             raise BadInput(f"the network's own output {where} is not finite", "finite values", "check its weights")
-        if relative_error(evaluate(network32, x.clone()), own) > FOLD_FLOAT32_RELATIVE:
+        if not cases and relative_error(evaluate(network32, x.clone()), own) > FOLD_FLOAT32_RELATIVE:
             raise BadInput(f"two runs of the network {where} differ", "no randomness, no memory of earlier runs", "")
         reference = _in_float64(network64, x)
         if reference is None:

@@ -38,6 +38,7 @@ def static_graph(path: Path, size: Size) -> onnx.ModelProto:
     Raises:
         BadDeployment: the graph is fixed to another size.
     """
+    import onnxruntime
     from polygraphy.backend.onnx import fold_constants
     from polygraphy.logger import G_LOGGER
 
@@ -58,5 +59,7 @@ def static_graph(path: Path, size: Size) -> onnx.ModelProto:
         for dim in output.type.tensor_type.shape.dim:
             dim.Clear()
     del model.graph.value_info[:]
+    # ONNX Runtime computes the constants; its remarks on the graph are not for the user.
+    onnxruntime.set_default_logger_severity(3)
     with G_LOGGER.verbosity(logging.CRITICAL):
         return fold_constants(model, allow_onnxruntime_shape_inference=False)

@@ -9,13 +9,14 @@ from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
 from sr_deploy.models.edsr import EDSR
 from sr_deploy.models.efdn import EFDN
 from sr_deploy.models.f2srgan import F2SRGAN, F2SRGAN_STUDENT
+from sr_deploy.models.safmn import SAFMN
 from sr_deploy.models.shapes import check_asked
 from sr_deploy.models.span import DSCLORA, SPAN
 from sr_deploy.models.swinir import SWINIR
 from sr_deploy.models.zoo import model_from_spandrel
 
 #: Every known architecture, in detection order: DSCLoRA's keys include SPAN's.
-ARCHITECTURES: Tuple[Architecture, ...] = (DSCLORA, SPAN, EFDN, F2SRGAN, F2SRGAN_STUDENT, EDSR, SWINIR)
+ARCHITECTURES: Tuple[Architecture, ...] = (DSCLORA, SPAN, EFDN, F2SRGAN, F2SRGAN_STUDENT, EDSR, SWINIR, SAFMN)
 
 #: How many keys a message shows.
 SHOWN_KEYS = 6

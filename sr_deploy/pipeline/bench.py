@@ -13,8 +13,10 @@ from sr_deploy.bench.sweep import Job, sweep
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.device import environment
+from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.errors import EnvironmentFault, UsageError
-from sr_deploy.pipeline.runner import check_backend, runner_for
+from sr_deploy.core.machine import available_memory_bytes
+from sr_deploy.pipeline.runner import check_backend, fitting_engine, runner_for
 from sr_deploy.run.base import Runner
 
 #: A CPU run is not begun when its activations alone, by the census, pass this part of the free memory.
@@ -33,7 +35,7 @@ class BenchRequest:
         seconds, iterations: each size is measured at least this long and this often.
         threads: ONNX Runtime's threads on the CPU; None for its default.
         json_file: another place for the result, beside the deployment's own.
-        resume: keep the points that an interrupted sweep of the same kind has measured.
+        resume: go on with the sweep in the deployment's result file, keeping its points; False begins anew.
     """
 
     deployment: Path
@@ -44,7 +46,7 @@ class BenchRequest:
     iterations: int = 10
     threads: Optional[int] = None
     json_file: Optional[Path] = None
-    resume: bool = True
+    resume: bool = False
 
 
 def bench_deployment(
@@ -106,14 +108,12 @@ def _job(deployment: Deployment, size: Size, request: BenchRequest, say: Callabl
 
 def _what_runs(deployment: Deployment, size: Size, request: BenchRequest) -> str:
     """sha256 of the engine that would be chosen for this size, or of the graph."""
-    from sr_deploy.core.artifact import sha256_of
-    from sr_deploy.pipeline.runner import fitting_engine
-
     if request.backend != "onnxruntime":
         engine = fitting_engine(deployment, size, request.backend)
         if engine is not None:
             return sha256_of(engine)
-    return deployment.manifest.graphs[0].sha256
+    fitting = [graph for graph in deployment.manifest.graphs if graph.size in (None, size)]
+    return (fitting or deployment.manifest.graphs)[0].sha256
 
 
 def _check_memory(deployment: Deployment, size: Size) -> None:
@@ -122,8 +122,6 @@ def _check_memory(deployment: Deployment, size: Size) -> None:
     Raises:
         EnvironmentFault: naming what is needed at least and what is free.
     """
-    from sr_deploy.core.machine import available_memory_bytes
-
     need = deployment.graph_for(size).peak_bytes_at(size)
     free = available_memory_bytes()
     if free is not None and need > MEMORY_SHARE * free:

@@ -121,10 +121,10 @@ def _plans(deployment: Deployment, backend: str, options: BuildOptions) -> Tuple
 
 
 def _capabilities(backend: str, options: BuildOptions) -> Tuple[str, ...]:
-    """The compute capabilities that the engine's name will carry: those asked for, else this machine's GPU."""
-    if options.compute_capabilities or backend == "onnxruntime":
-        return options.compute_capabilities
-    return tuple(gpu.compute_capability for gpu in this_machine().gpus[:1] if gpu.compute_capability)
+    """The compute capabilities that the engine will carry: those asked for, else this machine's GPU."""
+    from sr_deploy.engine.tensorrt import targets_of
+
+    return () if backend == "onnxruntime" else targets_of(backend, options.compute_capabilities)[0]
 
 
 def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -> BuildPlan:

@@ -102,7 +102,8 @@ def _checkpoint_facts(path: Path) -> Dict[str, Any]:
     facts["architecture"] = architecture.name if architecture else None
     if architecture is None:
         name, share = nearest_architecture(checkpoint.tensors)
-        facts["nearest_architecture"] = f"{name} ({share:.0%} of its keys)"
+        if share > 0:
+            facts["nearest_architecture"] = f"{name} ({share:.0%} of its keys)"
     try:
         loaded = model_from_tensors(checkpoint.tensors, Asked(), None)
     except SrDeployError as error:

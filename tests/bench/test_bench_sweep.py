@@ -139,7 +139,7 @@ def test_another_sweep_is_neither_continued_nor_replaced(tmp_path, change, word)
     before = path.read_bytes()
     with pytest.raises(UsageError, match=word) as caught:
         measured(Network(), 16, save_to=path, **change)
-    assert "--no-resume" in caught.value.todo
+    assert "--resume" in caught.value.todo
     assert path.read_bytes() == before
     assert [p.size for p in measured(Network(), 16, save_to=path, resume=False, **change).points] == [(16, 16)]
 

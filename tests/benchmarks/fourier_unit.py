@@ -3,9 +3,9 @@
     python tests/benchmarks/fourier_unit.py [--size 144] [--repeats 5] [--threads 0]
 
 The plain export is what PyTorch's exporter makes of the published Fourier unit: ONNX operators DFT, shifts of complex
-tensors as slices. The three graphs run in turn, so that a slow moment of the machine falls on all of them. The checkpoint
-is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Exit code 1 when the folded form is less than
-five times as fast as the plain export.
+tensors as slices. The three graphs run in turn, so that a slow moment of the machine falls on all of them. The
+checkpoint is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Exit code 1 when the folded form is
+less than five times as fast as the plain export.
 """
 
 from __future__ import annotations
@@ -114,9 +114,8 @@ def main() -> int:
             for name, path in paths.items()
         }
         feeds = {name: {session.get_inputs()[0].name: x.numpy()} for name, session in sessions.items()}
-        errors = {
-            name: float(np.abs(session.run(None, feeds[name])[0] - expected).max()) for name, session in sessions.items()
-        }
+        outputs = {name: session.run(None, feeds[name])[0] for name, session in sessions.items()}
+        errors = {name: float(np.abs(output - expected).max()) for name, output in outputs.items()}
         times: Dict[str, list] = {name: [] for name in sessions}
         for _ in range(arguments.repeats):
             for name, session in sessions.items():

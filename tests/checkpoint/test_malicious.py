@@ -72,6 +72,7 @@ def payloads(canary):
     nested = b"cos\nsystem\n(" + line + b"tR."
     mapped = named("builtins", "map") + named("os", "system") + b"](" + short(touch) + b"e\x86R"
     by_type = named("torch._tensor", "_rebuild_from_type_v2")
+    module = named("sys", "modules.get") + short("os") + b"\x85R"
     imported = b"c__builtin__\n__import__\n(S'os'\ntR"
     return {
         "GLOBAL": (b"cos\nsystem\n(" + line + b"tR", "os.system"),
@@ -96,7 +97,7 @@ def payloads(canary):
             "torch.serialization.os.system",
         ),
         "sys.modules": (
-            b"c__builtin__\ngetattr\n(" + named("sys", "modules.get") + short("os") + b"\x85R" + short("system") + b"tR" + call,
+            b"c__builtin__\ngetattr\n(" + module + short("system") + b"tR" + call,
             "sys.modules.get",
         ),
         "map": (named("builtins", "list") + mapped + b"\x85R", "os.system"),
@@ -225,7 +226,8 @@ def test_names_that_are_dangerous_and_names_that_are_not():
         assert Global(module, name).dangerous, (module, name)
     for module, name in (
         ("builtins", "getattr"), ("__main__", "Net"), ("code.model", "EDSR"), ("pathlib", "PosixPath"),
-        ("numpy", "dtype"), ("argparse", "Namespace"), ("__main__", "open"), ("models.os_net", "OSNet"), ("collections", "OrderedDict"),
+        ("numpy", "dtype"), ("argparse", "Namespace"), ("__main__", "open"),
+        ("models.os_net", "OSNet"), ("collections", "OrderedDict"),
     ):  # fmt: skip
         assert not Global(module, name).dangerous, (module, name)
 
@@ -316,7 +318,7 @@ def test_deep_nests_neither_crash_nor_hang(tmp_path):
 
 
 def test_an_old_tar_checkpoint_is_not_opened(tmp_path, canary):
-    """PyTorch 0.1 wrote tar archives; reading one with torch.load(weights_only=True) ran code up to PyTorch 2.5."""
+    """PyTorch 0.1 wrote tar archives with pickles in them, which are no better than other pickles."""
     with tarfile.open(tmp_path / "old.pth", "w") as archive:
         for name in ("storages", "tensors", "pickle"):
             data = payloads(canary)["GLOBAL"][0] + b"."

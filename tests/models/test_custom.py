@@ -65,74 +65,6 @@ NETWORK = """
     number = 3
 """
 
-#: The SAFMN of NTIRE 2023 (facts from sunny2109/SAFMN), whose file is at hand and which spandrel does not know.
-NTIRE_SAFMN = """
-    import torch
-    import torch.nn.functional as F
-    from torch import nn
-
-    class ResponseNorm(nn.Module):
-        def __init__(self, dim):
-            super().__init__()
-            self.gamma = nn.Parameter(torch.zeros(1, dim, 1, 1))
-            self.beta = nn.Parameter(torch.zeros(1, dim, 1, 1))
-
-        def forward(self, x):
-            energy = x.square().sum(dim=(2, 3), keepdim=True).sqrt()
-            return x + self.beta + self.gamma * x * (energy / (energy.mean(dim=1, keepdim=True) + 1e-6))
-
-    class Modulation(nn.Module):
-        def __init__(self, dim):
-            super().__init__()
-            part = dim // 4
-            self.mfr = nn.ModuleList(nn.Conv2d(part, part, 3, padding=1, groups=part, bias=False) for _ in range(4))
-            self.aggr = nn.Conv2d(dim, dim, 1, bias=False)
-
-        def forward(self, x):
-            size = x.shape[-2:]
-            parts = []
-            for level, (conv, part) in enumerate(zip(self.mfr, x.chunk(4, dim=1))):
-                if level:
-                    part = conv(F.max_pool2d(part, 2 ** (level + 1)))
-                    parts.append(F.interpolate(part, size=size, mode="nearest"))
-                else:
-                    parts.append(conv(part))
-            return F.gelu(self.aggr(torch.cat(parts, dim=1))) * x
-
-    class Mixer(nn.Module):
-        def __init__(self, dim):
-            super().__init__()
-            wide, narrow = nn.Conv2d(dim, 2 * dim, 3, padding=1, bias=False), nn.Conv2d(2 * dim, dim, 1, bias=False)
-            self.ccm = nn.Sequential(wide, nn.GELU(), narrow)
-
-        def forward(self, x):
-            return self.ccm(x)
-
-    class Block(nn.Module):
-        def __init__(self, dim):
-            super().__init__()
-            self.safm, self.ccm = Modulation(dim), Mixer(dim)
-
-        def forward(self, x):
-            x = x + self.safm(x)
-            return x + self.ccm(x)
-
-    class Network(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.norm = ResponseNorm(36)
-            self.to_feat = nn.Conv2d(3, 36, 3, padding=1)
-            self.feats = nn.Sequential(*(Block(36) for _ in range(8)))
-            self.to_img = nn.Sequential(nn.Conv2d(36, 48, 3, padding=1), nn.PixelShuffle(4))
-
-        def forward(self, x):
-            # Pooling by 4, 8 and 16 equals the adaptive pooling of the original for multiples of 16 only.
-            if not torch.jit.is_tracing() and (x.shape[2] % 16 or x.shape[3] % 16):
-                raise ValueError("height and width must be multiples of 16")
-            large = F.interpolate(x, scale_factor=4.0, mode="bilinear", align_corners=False)
-            return large + self.to_img(self.feats(self.norm(self.to_feat(x))))
-"""
-
 
 @pytest.fixture
 def network(tmp_path, monkeypatch, request):
@@ -204,24 +136,3 @@ def test_a_module_that_lacks_a_package_says_which(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="No module named 'package_that_nobody_has'"):
         model_from_factory("needy_network:build", None, None, 1.0)
-
-
-def test_a_published_file_of_an_unknown_architecture_is_deployed_this_way(assets, tmp_path, monkeypatch):
-    (tmp_path / "ntire_safmn.py").write_text(textwrap.dedent(NTIRE_SAFMN))
-    monkeypatch.chdir(tmp_path)
-    tensors = torch.load(assets / "weights" / "safmn_x4.pth", map_location="cpu", weights_only=True)["params"]
-    loaded = model_from_factory("ntire_safmn:Network", tensors, None, 1.0)
-    assert (loaded.scale, loaded.parameters, loaded.sizes.multiple) == (4, 237_000, 16)
-    stream = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            loaded.module, (torch.rand(1, 3, 32, 48),), stream, opset_version=17, dynamo=False,
-            input_names=["lr"], output_names=["sr"],
-            dynamic_axes={"lr": {2: "height", 3: "width"}, "sr": {2: "out_height", 3: "out_width"}},
-        )
-    session = onnxruntime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
-    for size in ((32, 48), (16, 32), (64, 48)):
-        lr = torch.rand(1, 3, *size)
-        sr = session.run(None, {"lr": lr.numpy()})[0]
-        assert largest_difference(sr, loaded.module(lr).numpy(), 1.0) <= GRAPH_FP32.steps, size
