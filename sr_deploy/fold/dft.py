@@ -216,6 +216,8 @@ def _rolled(x: Any, dim: Union[None, int, Sequence[int]], inverse: bool) -> Any:
     """Move the origin of each axis to its middle (inverse: back)."""
     for axis in _axes(x, None, dim):
         n = length_of(x, axis)
+        if isinstance(n, int) and n == 1:
+            continue
         # A roll forward by n // 2 starts at the element n - n // 2; back by n // 2 starts at n // 2.
         start = half_of(n) if inverse else n - half_of(n)
         x = torch.cat([x.narrow(axis, start, n - start), x.narrow(axis, 0, start)], axis)

@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, Tuple
 
 from sr_deploy.bench.result import Result
 from sr_deploy.core.artifact import atomic_folder
-from sr_deploy.core.bicubic import downscale_bicubic, upscale_bicubic
+from sr_deploy.core.bicubic import resize
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.image import Picture, read_picture, write_picture
 from sr_deploy.core.quality import psnr_y
@@ -69,7 +69,7 @@ def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = la
 def _pictures(folder: Path, scale: int) -> Tuple[Picture, Picture]:
     """The shipped photograph as HR, and the LR made from it by bicubic shrinking, written as files."""
     hr = read_picture(ASSETS / "demo.png")
-    lr = Picture(downscale_bicubic(hr.pixels, scale))
+    lr = Picture(resize(hr.pixels, (hr.size[0] // scale, hr.size[1] // scale)))
     write_picture(hr, folder / "hr" / "demo.png")
     write_picture(lr, folder / "lr" / "demo.png")
     return lr, hr
@@ -78,7 +78,7 @@ def _pictures(folder: Path, scale: int) -> Tuple[Picture, Picture]:
 def _compare(path: Path, lr: Picture, hr: Picture, sr: Picture, scale: int) -> None:
     from sr_deploy.report.plots import comparison_picture
 
-    bicubic = upscale_bicubic(lr.pixels, scale)
+    bicubic = resize(lr.pixels, hr.size)
     comparison_picture(
         [
             ("low resolution", lr.pixels),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional
 
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.errors import BadCheckpoint, UsageError
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,38 @@ def load_model(path: Path, options: LoadOptions):
     """
     from sr_deploy.checkpoint.read import checkpoint_from_file
     from sr_deploy.models.base import Asked
-    from sr_deploy.models.custom import model_from_factory
     from sr_deploy.models.registry import model_from_tensors
 
     checkpoint = checkpoint_from_file(path, under=options.key)
-    if options.factory:
-        for name, value in (("--arch", options.arch), ("--lora-alpha", options.lora_alpha), ("--res-scale", options.res_scale)):
-            if value is not None:
-                raise UsageError(f"{name} has no meaning beside --model", "either a known architecture or your own network")
-        return checkpoint, model_from_factory(options.factory, checkpoint.tensors, options.scale, options.value_range)
-    if options.value_range is not None:
-        raise UsageError("--value-range has no meaning for a known architecture", "it only with --model pkg.module:factory")
-    asked = Asked(scale=options.scale, lora_alpha=options.lora_alpha, res_scale=options.res_scale)
-    return checkpoint, model_from_tensors(checkpoint.tensors, asked, options.arch)
+    if options.factory is None:
+        if options.value_range is not None:
+            raise UsageError("--value-range has no meaning for a known architecture", "it only with --model")
+        asked = Asked(scale=options.scale, lora_alpha=options.lora_alpha, res_scale=options.res_scale)
+        return checkpoint, model_from_tensors(checkpoint.tensors, asked, options.arch)
+    for name in ("arch", "lora_alpha", "res_scale"):
+        if getattr(options, name) is not None:
+            flag = "--" + name.replace("_", "-")
+            raise UsageError(f"{flag} has no meaning beside --model", "a known architecture, or your own network")
+    return checkpoint, _from_factory(checkpoint, options)
+
+
+def _from_factory(checkpoint, options: LoadOptions):
+    """The user's own network. Its keys may really begin with what was stripped as a wrapper's prefix."""
+    from sr_deploy.models.custom import model_from_factory
+
+    def load(tensors):
+        return model_from_factory(options.factory, tensors, options.scale, options.value_range)
+
+    try:
+        return load(checkpoint.tensors)
+    except BadCheckpoint:
+        if not checkpoint.stripped_prefix:
+            raise
+        try:
+            return load({checkpoint.stripped_prefix + key: value for key, value in checkpoint.tensors.items()})
+        except BadCheckpoint:
+            pass
+        raise
 
 
 def source_record(checkpoint, options: LoadOptions) -> Dict[str, Any]:

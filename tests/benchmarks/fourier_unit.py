@@ -4,8 +4,8 @@
 
 The plain export is what PyTorch's exporter makes of the published Fourier unit: ONNX operators DFT, shifts of complex
 tensors as slices. The three graphs run in turn, so that a slow moment of the machine falls on all of them. The
-checkpoint is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Exit code 1 when the folded form is
-less than five times as fast as the plain export.
+checkpoint is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Exit code 1 when the folded form
+is less than five times as fast as the plain export.
 """
 
 from __future__ import annotations

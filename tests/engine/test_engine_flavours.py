@@ -67,7 +67,15 @@ def stand_in(version: str, fault: str = ""):
     trt.IBuilderConfig = type("IBuilderConfig", (), {})
 
     class Tensor:
-        name, shape, dtype = "lr", (1, 3, -1, -1), trt.float32
+        name, dtype = "lr", trt.float32
+
+        @property
+        def shape(self):
+            return (1, 3, -1, -1)
+
+        @shape.setter
+        def shape(self, value):
+            trt.calls.append(("shape", value))
 
     class Network:
         num_inputs = num_outputs = 1
@@ -171,11 +179,18 @@ def test_each_release_gets_its_own_flags_and_only_calls_it_has(board, graphs, ve
     built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, workspace_bytes=1 << 20, progress=lambda *told: None)
     assert ("network", bits) in trt.calls
     assert ("clear", "TF32") in trt.calls and ("WORKSPACE", 1 << 20) in trt.calls
-    assert ("profile", ("lr", (1, 3, 8, 8), (1, 3, 8, 8), (1, 3, 8, 8))) in trt.calls
+    assert ("shape", (1, 3, 8, 8)) in trt.calls and "profile" not in [call[0] for call in trt.calls]
     assert (built.plan, built.version, built.device) == (b"plan", version, XAVIER.name)
     assert (built.compute_capabilities, built.activation_bytes, built.weights_bytes) == (("7.2",), 4096, None)
     assert built.warnings == ("a warning",)
     assert built.settings["typing"] == ("explicit_batch" if version.startswith("8") else "strongly_typed")
+
+
+def test_a_range_of_sizes_becomes_an_optimization_profile(board, graphs):
+    trt = board("8.5.2.2")
+    engine_from_graph("tensorrt", graphs.dynamic, ((8, 8), (8, 16), (32, 32)))
+    assert ("profile", ("lr", (1, 3, 8, 8), (1, 3, 8, 16), (1, 3, 32, 32))) in trt.calls
+    assert "shape" not in [call[0] for call in trt.calls]
 
 
 def test_the_timing_cache_is_read_and_written(board, graphs, tmp_path):
