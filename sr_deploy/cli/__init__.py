@@ -1,0 +1,80 @@
+"""The command line: parse, call one function of the pipeline, print. The only folder that knows typer.
+
+Heavy imports happen inside the commands, so that ``srdeploy --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Dict, List, Optional
+
+import typer
+
+from sr_deploy import __version__
+from sr_deploy.cli import deploy, measure
+from sr_deploy.cli.shared import print_json
+from sr_deploy.core.errors import SrDeployError
+
+#: Every command, in the order of ``--help``.
+COMMANDS = (
+    deploy.export,
+    deploy.build,
+    deploy.run,
+    deploy.verify,
+    measure.bench,
+    deploy.inspect,
+    deploy.doctor,
+    deploy.demo,
+)
+
+app = typer.Typer(
+    name="srdeploy",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Put a trained or compressed PyTorch super-resolution network on a GPU or a Jetson, "
+    "with its quality and its latency proved.\n\n"
+    "Start with [bold]srdeploy demo[/bold], then [bold]srdeploy export net.pth -o net[/bold], "
+    "[bold]srdeploy build net[/bold], [bold]srdeploy run net -i picture.png -o out[/bold].\n\n"
+    "Exit codes: 0 good, 1 a check failed, 2 usage, 3 environment, 4 bad input, 5 measurement inconclusive.",
+)
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"srdeploy {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+for command in COMMANDS:
+    app.command()(command)
+
+
+def _failure(error: SrDeployError) -> Dict[str, Any]:
+    return {"error": error.found, "wanted": error.wanted, "next": error.todo, "exit_code": error.exit_code}
+
+
+def main(arguments: Optional[List[str]] = None) -> None:
+    """Entry point: every error of ours becomes a message and an exit code, never a traceback."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(args=arguments)
+    except SrDeployError as error:
+        if "--json" in arguments and arguments[0] != "bench":
+            print_json(_failure(error))
+        lines = error.lines()
+        typer.secho(f"error: {lines[0]}", fg="red", err=True)
+        for line in lines[1:]:
+            typer.echo(f"  {line}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was complete is kept", err=True)
+        sys.exit(130)
+

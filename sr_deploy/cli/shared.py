@@ -1,0 +1,35 @@
+"""What every command needs: its output, its sizes, the options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, List, Optional, Tuple
+
+import typer
+
+from sr_deploy.core.contract import Size, parse_size
+
+DEPLOYMENT = typer.Argument(..., help="A deployment folder made by srdeploy export.", show_default=False)
+JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead of a table.")
+BACKENDS = "onnxruntime, tensorrt or tensorrt-rtx"
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr, so that stdout holds results only."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def render(renderable: Any) -> None:
+    from rich.console import Console
+
+    Console().print(renderable)
+
+
+def sizes_of(texts: Optional[List[str]]) -> Tuple[Size, ...]:
+    """Sizes from repeated options and comma-separated lists, each once, in the order given."""
+    parts = [part.strip() for text in texts or [] for part in text.split(",")]
+    return tuple(dict.fromkeys(parse_size(part) for part in parts))
