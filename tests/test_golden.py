@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import GOLDEN
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.deployment import open_deployment
@@ -13,6 +12,7 @@ from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.load import LoadOptions, load_model
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
+from tests.published import GOLDEN
 
 
 def cases(golden, value_range):

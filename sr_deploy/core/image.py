@@ -55,18 +55,6 @@ class Picture:
         """(height, width) in pixels."""
         return int(self.pixels.shape[0]), int(self.pixels.shape[1])
 
-    @classmethod
-    def from_rgb8(cls, pixels: np.ndarray) -> Picture:
-        """A colour picture without alpha from uint8 (H, W, 3) RGB. Raises ValueError for anything else."""
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise ValueError(f"{pixels.dtype} {pixels.shape} is not uint8 (H, W, 3)")
-        return cls(pixels)
-
-    def rgb8(self) -> np.ndarray:
-        """For judging and showing: uint8 (H, W, 3) RGB, 16 bits rounded to 8, grey repeated, alpha left out."""
-        pixels = self.pixels if self.depth == 8 else np.rint(self.pixels / 257.0).astype(np.uint8)
-        return np.ascontiguousarray(np.broadcast_to(pixels, self.size + (3,)))
-
 
 def find_images(paths: Iterable[Path]) -> Tuple[Path, ...]:
     """The picture files that ``paths`` name: files as they are, of folders the PNG and JPEG files directly inside.
@@ -167,7 +155,7 @@ def to_network(picture: Picture, contract: IOContract) -> np.ndarray:
     return np.ascontiguousarray(colours.transpose(2, 0, 1)[None])
 
 
-def from_network(array: np.ndarray, contract: IOContract, like: Picture, scale: int) -> Picture:
+def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Picture:
     """The network's output as a picture of the same kind and depth as its input ``like``.
 
     Values are limited to the range and rounded, half to even. A grey input gives a grey output, BT.601 luma of the
@@ -177,16 +165,16 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture, scale: 
         array: float (1, 3, scale·H, scale·W) in ``0…contract.value_range``; values outside are clipped.
         contract: of the graph that made it.
         like: the picture that went in.
-        scale: output size over input size.
 
     Raises:
         CheckFailed: NaN or infinite values.
-        ValueError: the shape is not that of ``like`` times ``scale``.
+        ValueError: the shape is not that of ``like`` times a whole number.
     """
     _check(contract)
     height, width = like.size
-    if array.shape != (1, 3, scale * height, scale * width):
-        raise ValueError(f"an output of {array.shape} does not belong to an input of {like.size} at x{scale}")
+    scale = array.shape[2] // height
+    if array.shape != (1, 3, scale * height, scale * width) or scale < 1:
+        raise ValueError(f"an output of {array.shape} does not belong to an input of {like.size}")
     sick = int(np.count_nonzero(~np.isfinite(array)))
     if sick:
         raise CheckFailed(

@@ -13,12 +13,11 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 
-from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import Picture, find_images
+from sr_deploy.core.image import find_images
 
-#: How results name this convention; ``border`` is the scale.
-CONVENTION = "BT.601 Y, border of {border} left out, 8-bit"
+#: How results name this convention.
+CONVENTION = "BT.601 Y, border = scale left out, 8-bit"
 
 _Y_WEIGHTS = (65.481, 128.553, 24.966)
 _WINDOW, _SIGMA = 11, 1.5
@@ -38,36 +37,32 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     return colours @ np.asarray(_Y_WEIGHTS) / 255.0 + 16.0
 
 
-def crop_to_scale(hr: Picture, lr_size: Size, scale: int, path: Path) -> np.ndarray:
-    """The part of an original that its low-resolution picture shows: the top-left ``lr_size`` times ``scale``.
+def crop_like(hr: np.ndarray, sr: np.ndarray, name: str = "the original") -> np.ndarray:
+    """The part of an original that the upscaled picture shows: the top-left (H, W) of it.
 
     Args:
-        hr: the original.
-        lr_size: (height, width) of the low-resolution picture.
-        scale: original over low resolution.
-        path: of the original, named in errors.
-
-    Returns:
-        uint8 (scale·height, scale·width, 3) RGB (see ``Picture.rgb8``).
+        hr: pixels of the original (H', W', C).
+        sr: pixels of the upscaled picture (H, W, C).
+        name: what errors call the original: its path.
 
     Raises:
         BadImage: the original is smaller, or so much larger that the two are not a pair.
     """
-    height, width = scale * lr_size[0], scale * lr_size[1]
-    if not (0 <= hr.size[0] - height <= _MOST_CROPPED and 0 <= hr.size[1] - width <= _MOST_CROPPED):
+    height, width = sr.shape[:2]
+    if not (0 <= hr.shape[0] - height <= _MOST_CROPPED and 0 <= hr.shape[1] - width <= _MOST_CROPPED):
         raise BadImage(
-            f"{path} is {format_size(hr.size)}, but {scale} times its low-resolution picture is {height}x{width}",
+            f"{name} is {hr.shape[0]}x{hr.shape[1]}, but the upscaled picture is {height}x{width}",
             f"that size, or up to {_MOST_CROPPED} pixels more (originals are cropped at the right and the bottom)",
             "check the scale, and that the folders belong together",
         )
-    return hr.rgb8()[:height, :width]
+    return hr[:height, :width]
 
 
 def psnr_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
     """Peak signal-to-noise ratio of the luma, dB: 10 log10(255² / mean squared difference); equal pictures give inf.
 
     Args:
-        sr, hr: the result and its original (see ``crop_to_scale``), uint8 (H, W, 3) RGB or (H, W, 1) grey.
+        sr, hr: the result and its original (see ``crop_like``), uint8 (H, W, 3) RGB or (H, W, 1) grey.
         border: pixels left out on each side; the scale, by convention.
 
     Raises:

@@ -27,7 +27,7 @@ from sr_deploy.core.bicubic import crop_to_multiple, resize
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage, SrDeployError, UsageError
 from sr_deploy.core.image import find_images, from_network, read_picture, to_network
-from sr_deploy.core.quality import crop_to_scale, pair_images, psnr_y
+from sr_deploy.core.quality import crop_like, pair_images, psnr_y
 from sr_deploy.models.span import Conv3XC, SPANNetwork
 
 WIDTH = 12
@@ -226,10 +226,10 @@ def validate(network: SPANNetwork, scale: int, lr_folder: Path, hr_folder: Path)
     values = []
     for _, lr_path, hr_path in pair_images(lr_folder, hr_folder, scale):
         low = read_picture(lr_path)
-        high = crop_to_scale(read_picture(hr_path), low.size, scale, hr_path)
         with torch.no_grad():
             result = network(torch.from_numpy(to_network(low, contract))).numpy()
-        values.append(psnr_y(from_network(result, contract, low, scale).rgb8(), high, scale))
+        upscaled = from_network(result, contract, low).pixels
+        values.append(psnr_y(upscaled, crop_like(read_picture(hr_path).pixels, upscaled, str(hr_path)), scale))
     return float(np.mean(values))
 
 

@@ -95,11 +95,6 @@ class SplitComplex:
         """The device of both parts."""
         return self.real.device
 
-    @property
-    def mT(self) -> SplitComplex:  # noqa: N802 - the tensor's own name
-        """The last two axes exchanged."""
-        return self.transpose(-1, -2)
-
     def size(self, dim: Optional[int] = None) -> Any:
         """The shape, or the length of one axis."""
         return self.shape if dim is None else self.shape[dim]

@@ -8,7 +8,7 @@ from typing import Callable, List, Optional, Tuple
 
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import UsageError
-from sr_deploy.core.image import Picture, find_images, from_network, read_picture, to_network, write_picture
+from sr_deploy.core.image import Picture, check_writable, find_images, from_network, read_picture, to_network, write_picture
 from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale
 
@@ -53,6 +53,7 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     with runners(deployment, options.backend, options.engine, say) as runner_at:
         for source, target in track(list(zip(inputs, targets)), "upscaling"):
             picture = read_picture(source)
+            check_writable(target, picture.alpha is not None, picture.depth)
             write_picture(upscale_picture(deployment, runner_at(picture.size), picture), target)
     return tuple(targets)
 

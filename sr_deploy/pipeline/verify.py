@@ -139,7 +139,7 @@ def _one(
     lr = to_network(picture, contract)
     sr = upscale(runner_at(picture.size), lr)
     pixels = from_network(sr, contract, picture).pixels
-    hr = crop_like(read_picture(hr_path).pixels, pixels)
+    hr = crop_like(read_picture(hr_path).pixels, pixels, str(hr_path))
     row = ImageQuality(name, psnr_y(pixels, hr, scale), ssim_y(pixels, hr, scale))
     if network is None:
         return row

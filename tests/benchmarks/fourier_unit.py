@@ -1,11 +1,12 @@
 """F2SRGAN x4 in ONNX Runtime on the CPU in three forms: the published transforms, DFT matrices, folded.
 
-    python tests/benchmarks/fourier_unit.py [--size 144] [--repeats 5] [--threads 0]
+    python tests/benchmarks/fourier_unit.py [--size 144] [--repeats 9] [--threads 0]
 
 The plain export is what PyTorch's exporter makes of the published Fourier unit: ONNX operators DFT, shifts of complex
-tensors as slices. The three graphs run in turn, so that a slow moment of the machine falls on all of them. The
-checkpoint is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Exit code 1 when the folded form
-is less than five times as fast as the plain export.
+tensors as slices. The other two are folded as srdeploy export does it, with --spectral dft and without. The three
+graphs run in turn, so that a slow moment of the machine falls on all of them. The checkpoint is weights/f2srgan_x4.pt
+of the folder SRDEPLOY_ASSETS, default ../shared. Exit code 1 when the folded form is less than five times as fast as
+the plain export.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from sr_deploy.fold import fold  # noqa: E402
 from sr_deploy.fold.dft import real_dft  # noqa: E402
-from sr_deploy.fold.spectral import SpectralFold, fold_fourier_unit  # noqa: E402
 from sr_deploy.models.base import Asked  # noqa: E402
 from sr_deploy.models.f2srgan import F2SRGAN, FourierUnit  # noqa: E402
 
@@ -70,20 +71,13 @@ def with_units(network: torch.nn.Module, replacement) -> torch.nn.Module:
     return network.eval()
 
 
-def folded(unit: FourierUnit) -> torch.nn.Module:
-    """The unit without a transform, proved."""
-    found = fold_fourier_unit(unit, (1, unit.complex_weight.shape[1], 24, 29))
-    if not isinstance(found, SpectralFold):
-        raise SystemExit(f"the unit does not fold: {found}")
-    return found.module
-
-
 def write_graphs(network: torch.nn.Module, x: torch.Tensor, folder: Path) -> Dict[str, Path]:
     """Export the three forms at the size of ``x``; name → file."""
     paths = {name: folder / f"{number}.onnx" for number, name in enumerate(("plain export", "DFT matrices", "folded"))}
     published = with_units(network, lambda unit: PublishedForm(unit.complex_weight.detach()))
     torch.onnx.export(published, (x,), dynamo=True, opset_version=20, verbose=False).save(str(paths["plain export"]))
-    for name, module in (("DFT matrices", network), ("folded", with_units(network, folded))):
+    for name, spectral in (("DFT matrices", False), ("folded", True)):
+        module = fold(network, value_range=255.0, spectral=spectral).module
         with real_dft(fixed=True):
             torch.onnx.export(module, (x,), str(paths[name]), opset_version=17, dynamo=False)
     return paths
@@ -93,7 +87,7 @@ def main() -> int:
     """Print the table; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=144, help="height and width of the input")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each form, after one that is not timed")
+    parser.add_argument("--repeats", type=int, default=9, help="timed runs of each form, after one that is not timed")
     parser.add_argument("--threads", type=int, default=0, help="threads of ONNX Runtime (0: its default)")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -279,7 +279,7 @@ def complex_arithmetic(z, w, r):
         z + w, z - r, r - z, 2 - z, r + z, z * w, r * z, z * (1 + 2j), z / w, r / z, -z, z / 2,
         torch.add(z, w, alpha=3), z.conj().resolve_conj(), torch.square(z), z @ w, weight @ z,
         torch.einsum("ij,jk->ik", weight, z), torch.einsum("ij->ji", z),
-        torch.cat([z, w], 1), torch.stack([z, r], 0), z.reshape(-1), z.transpose(0, 1), z.mT, z[0], z[:, 1:],
+        torch.cat([z, w], 1), torch.stack([z, r], 0), z.reshape(-1), z.transpose(0, 1), z[0], z[:, 1:],
         torch.roll(z, 1, 0), torch.flip(z, (0,)), z.sum(1), z.mean(), F.pad(z, (1, 2)), z.unsqueeze(0).expand(3, 2, 2),
         torch.where(r > 0, z, w), torch.view_as_complex(torch.view_as_real(z)), torch.chunk(z, 2, 1)[1], z.split(1)[0],
         F.linear(z, weight, weight[0]), F.conv2d(z[None, None], weight[None, None], weight[:1, 0]),
