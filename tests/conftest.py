@@ -10,11 +10,14 @@ import pytest
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[2] / "shared"))
 
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """The folder with weights/, golden/ and images/ (SRDEPLOY_ASSETS, default ../shared); skips where it is absent."""
     if not (ASSETS / "weights").is_dir():
-        pytest.skip(f"no checkpoints at {ASSETS}: set SRDEPLOY_ASSETS to the folder that holds weights/, golden/, images/")
+        pytest.skip(
+            f"no checkpoints at {ASSETS}: set SRDEPLOY_ASSETS to the folder that holds weights/, golden/, images/"
+        )
     return ASSETS
 
 

@@ -79,9 +79,12 @@ def test_pickle_with_code_is_refused_and_not_run(srdeploy, tmp_path, weights):
 
 
 def test_unknown_architecture_shows_keys_and_the_nearest(srdeploy, tmp_path):
-    torch.save({"stem.weight": torch.zeros(8, 3, 3, 3), "stem.bias": torch.zeros(8)}, tmp_path / "x.pth")
+    tensors = {"stem.weight": torch.zeros(8, 3, 3, 3), "conv_cat.weight": torch.zeros(8, 32, 1, 1)}
+    torch.save(tensors, tmp_path / "x.pth")
     outcome = srdeploy("export", tmp_path / "x.pth", "-o", tmp_path / "net")
-    refused(outcome, 4, "stem.weight", "--model", "nearest")
+    refused(outcome, 4, "stem.weight", "--model", "SPAN")
+    torch.save({"stem.weight": torch.zeros(8, 3, 3, 3)}, tmp_path / "y.pth")
+    refused(srdeploy("export", tmp_path / "y.pth", "-o", tmp_path / "net"), 4, "none of the typical keys")
     nothing_left(tmp_path)
 
 

@@ -58,7 +58,9 @@ def test_dft_form_equals_the_published_code_and_is_pinned(assets, tmp_path, weig
     options = ExportOptions(assets / "weights" / weights, tmp_path / "net", spectral="dft")
     deployment = export_deployment(options)
     golden = np.load(assets / "golden" / weights.replace(".pt", ".npz"))
-    runner = runner_from_graph(deployment.folder / "model.onnx", deployment.manifest.contract, deployment.manifest.scale)
+    runner = runner_from_graph(
+        deployment.folder / "model.onnx", deployment.manifest.contract, deployment.manifest.scale
+    )
     for lr, expected in cases(golden, value_range):
         difference = largest_difference(upscale(runner, lr), np.clip(expected, 0, value_range), value_range)
         assert difference <= GRAPH_FP32.steps

@@ -13,7 +13,17 @@ PACKAGE = Path(__file__).resolve().parents[1] / "sr_deploy"
 ORDER = ("core", "checkpoint", "models", "fold", "graph", "engine", "run", "bench", "report", "pipeline", "demo", "cli")
 #: What runs on a board: these folders import only each other and core, and no heavy library at the top of a file.
 BOARD = ("core", "engine", "run", "bench", "report")
-HEAVY = {"torch", "onnx", "onnxruntime", "onnx_graphsurgeon", "polygraphy", "tensorrt", "tensorrt_rtx", "pycuda", "matplotlib"}
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "onnx_graphsurgeon",
+    "polygraphy",
+    "tensorrt",
+    "tensorrt_rtx",
+    "pycuda",
+    "matplotlib",
+}
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
@@ -53,8 +63,11 @@ def test_imports_go_to_the_left(path):
         assert ORDER.index(other) <= ORDER.index(room), f"{path.name} ({room}) imports {module}, which is to its right"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if room_of(p) in (*BOARD, "pipeline", "cli", "__init__")],
-                         ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path",
+    [p for p in FILES if room_of(p) in (*BOARD, "pipeline", "cli", "__init__")],
+    ids=lambda p: str(p.relative_to(PACKAGE)),
+)
 def test_heavy_imports_are_inside_functions(path):
     for node in ast.parse(path.read_text()).body:
         for _, module in imported_modules(node) if isinstance(node, (ast.Import, ast.ImportFrom)) else ():

@@ -40,6 +40,7 @@ app = typer.Typer(
     "Exit codes: 0 good, 1 a check failed, 2 usage, 3 environment, 4 bad input, 5 measurement inconclusive.",
 )
 
+
 def _version(value: bool) -> None:
     if value:
         typer.echo(f"srdeploy {__version__}")
@@ -77,4 +78,3 @@ def main(arguments: Optional[List[str]] = None) -> None:
     except KeyboardInterrupt:
         typer.echo("interrupted; what was complete is kept", err=True)
         sys.exit(130)
-

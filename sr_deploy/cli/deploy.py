@@ -20,7 +20,9 @@ def export(
     ),
     dynamic: bool = typer.Option(False, "--dynamic", help="One graph for any size (the default)."),
     arch: Optional[str] = typer.Option(None, "--arch", help="Do not detect the architecture; it is this one."),
-    scale: Optional[int] = typer.Option(None, "--scale", help="Output size over input size, if the file leaves it open."),
+    scale: Optional[int] = typer.Option(
+        None, "--scale", help="Output size over input size, if the file leaves it open."
+    ),
     target: str = typer.Option("any", "--target", help="any, xavier-nx (TensorRT 8.5) or orin."),
     spectral: str = typer.Option(
         "fold", "--spectral", help="Fourier units: fold (1x1 convolutions and a width matrix) or dft (DFT matrices)."
@@ -29,14 +31,22 @@ def export(
     model: Optional[str] = typer.Option(
         None, "--model", help="pkg.module:factory, a function without arguments that gives your own nn.Module."
     ),
-    value_range: Optional[float] = typer.Option(None, "--value-range", help="With --model: the value of white, 1 or 255."),
+    value_range: Optional[float] = typer.Option(
+        None, "--value-range", help="With --model: the value of white, 1 or 255."
+    ),
     lora_alpha: Optional[str] = typer.Option(
         None, "--lora-alpha", help="LoRA alpha, which no file stores: a number, or a multiple of the rank such as 2r."
     ),
-    res_scale: Optional[float] = typer.Option(None, "--res-scale", help="EDSR's residual scaling, which no file stores."),
-    key: Optional[str] = typer.Option(None, "--key", help="Entry of the checkpoint with the weights, such as params_ema."),
+    res_scale: Optional[float] = typer.Option(
+        None, "--res-scale", help="EDSR's residual scaling, which no file stores."
+    ),
+    key: Optional[str] = typer.Option(
+        None, "--key", help="Entry of the checkpoint with the weights, such as params_ema."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing deployment."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."),
+    dry_run: bool = typer.Option(
+        False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
+    ),
 ) -> None:
     """Checkpoint to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
     from sr_deploy.pipeline.export import ExportOptions, export_deployment, plan_export
@@ -171,7 +181,9 @@ def doctor(as_json: bool = JSON_FLAG) -> None:
 
 
 def demo(
-    out: Path = typer.Option(Path("srdeploy-demo"), "-o", "--out", help="The folder for the deployment and the pictures."),
+    out: Path = typer.Option(
+        Path("srdeploy-demo"), "-o", "--out", help="The folder for the deployment and the pictures."
+    ),
     scale: int = typer.Option(2, "--scale", help="2 or 4."),
     force: bool = typer.Option(False, "--force", help="Replace an earlier demo."),
 ) -> None:

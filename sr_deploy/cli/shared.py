@@ -20,10 +20,12 @@ def say(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
+    """Print a value as indented JSON on stdout."""
     typer.echo(json.dumps(value, indent=2))
 
 
 def render(renderable: Any) -> None:
+    """Print a rich table on stdout."""
     from rich.console import Console
 
     Console().print(renderable)

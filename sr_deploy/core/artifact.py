@@ -24,6 +24,18 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+#: What the system says of a place that cannot be written: rights, or a file where a folder should be.
+_NOT_WRITABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
+
+
 @contextlib.contextmanager
 def explained_write_errors(target: Path) -> Iterator[None]:
     """Turn the system's write errors into ours, naming ``target``.
@@ -41,7 +53,7 @@ def explained_write_errors(target: Path) -> Iterator[None]:
                 "room for the whole file",
                 "free some space or choose another folder; what was there before is unchanged",
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+        if error.errno in _NOT_WRITABLE:
             raise EnvironmentFault(f"cannot write {target}: {error.strerror}", "a writable place") from error
         raise
 

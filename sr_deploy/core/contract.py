@@ -72,7 +72,8 @@ def parse_size(text: str) -> Size:
     if len(parts) == 1:
         parts = parts * 2
     if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-        raise UsageError(f"{text!r} is not a size", "HxW in pixels, height first, such as 720x1280, or one number for a square")
+        wanted = "HxW in pixels, height first, such as 720x1280, or one number for a square"
+        raise UsageError(f"{text!r} is not a size", wanted)
     return int(parts[0]), int(parts[1])
 
 

@@ -87,7 +87,9 @@ def census_of(path: Path, size: Size) -> Census:
     sizes.update({value.name: 4 * math.prod(shapes[value.name]) for value in model.graph.input})
     return Census(
         size=size,
-        operators=dict(sorted(Counter(node.op_type for node in original.graph.node if node.op_type != "Constant").items())),
+        operators=dict(
+            sorted(Counter(node.op_type for node in original.graph.node if node.op_type != "Constant").items())
+        ),
         dtypes=dict(Counter(onnx.TensorProto.DataType.Name(t.data_type) for t in original.graph.initializer)),
         parameters=parameters_of(original),
         macs=macs,
@@ -113,7 +115,9 @@ def _peak(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
 def parameters_of(model: onnx.ModelProto) -> int:
     """The number of floating-point values in constants of more than one element."""
     tensors = list(model.graph.initializer)
-    tensors += [a.t for node in model.graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"]
+    tensors += [
+        a.t for node in model.graph.node if node.op_type == "Constant" for a in node.attribute if a.name == "value"
+    ]
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
     counts = (math.prod(t.dims) for t in tensors if t.data_type in floating)
     return sum(count for count in counts if count > 1)

@@ -22,7 +22,9 @@ def load_graph(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise BadDeployment(f"cannot read {path}: {error.strerror}", "an ONNX file") from error
     except Exception as error:  # protobuf's DecodeError has moved between packages; whatever it is, the file is bad
-        raise BadDeployment(f"{path} is not an ONNX file, or it is cut off", "a whole ONNX file", "export it again") from error
+        raise BadDeployment(
+            f"{path} is not an ONNX file, or it is cut off", "a whole ONNX file", "export it again"
+        ) from error
     if not model.graph.node:
         raise BadDeployment(f"{path} holds an empty graph", "an ONNX graph with nodes", "export it again")
     return model

@@ -124,6 +124,6 @@ SAFMN = Architecture(
     name="SAFMN",
     detect=_detect,
     load=_load,
-    signature=("norm.gamma", "to_feat.weight", "feats.0.safm.mfr.0.weight", "feats.0.safm.aggr.weight", "to_img.0.weight"),
+    signature=("norm.gamma", "to_feat.weight", "feats.0.safm.mfr.0.weight", "feats.0.safm.aggr.weight"),
     about="SAFMN as entered in NTIRE 2023; sizes that are multiples of 16 (the paper's SAFMN: extra zoo)",
 )

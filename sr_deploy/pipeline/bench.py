@@ -10,10 +10,10 @@ from typing import Callable, Iterator, Optional, Tuple
 from sr_deploy.bench.measure import BenchOptions
 from sr_deploy.bench.result import Point, Result, save_result
 from sr_deploy.bench.sweep import Job, sweep
+from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.device import environment
-from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.machine import available_memory_bytes
 from sr_deploy.pipeline.runner import check_backend, fitting_engine, runner_for

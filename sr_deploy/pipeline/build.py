@@ -47,9 +47,7 @@ class BuildPlan:
     profile: Optional[Profile]
 
 
-def build_engines(
-    options: BuildOptions, say: Callable[[str], None] = lambda _: None
-) -> Tuple[EngineManifest, ...]:
+def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: None) -> Tuple[EngineManifest, ...]:
     """Build every engine that is asked for; each appears whole, with its manifest, or not at all.
 
     Raises:
@@ -69,7 +67,9 @@ def plan_build(options: BuildOptions) -> List[str]:
     backend, why = choose_backend(options)
     lines = [f"{backend}: {why}"]
     for plan in _plans(deployment, backend, options):
-        lines.append(f"{plan.graph.file} → engines/{engine_name(backend, plan.profile, _capabilities(backend, options))}")
+        lines.append(
+            f"{plan.graph.file} → engines/{engine_name(backend, plan.profile, _capabilities(backend, options))}"
+        )
     return lines
 
 

@@ -126,7 +126,7 @@ def plan_export(options: ExportOptions) -> List[str]:
         f"input:   RGB float32 in 0…{loaded.value_range:g}, size {shapes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
         f"graph:   ONNX opset {target.opset} for {target.about}",
-        f"folder:  {options.out}{' (exists already; needs --force)' if options.out.exists() and not options.force else ''}",
+        f"folder:  {options.out}" + (" (exists already: --force)" if options.out.exists() else ""),
         *(f"note:    {note}" for note in loaded.notes),
     ]
 
@@ -164,9 +164,7 @@ def _fold(loaded, options: ExportOptions, say):
     if not options.fold:
         return loaded.module, {"blocks": [], "kept": [], "network_error": 0.0}
     size = proof_sizes(loaded.sizes)[0]
-    result = fold(
-        loaded.module, input_size=size, value_range=loaded.value_range, spectral=options.spectral == "fold"
-    )
+    result = fold(loaded.module, input_size=size, value_range=loaded.value_range, spectral=options.spectral == "fold")
     report = result.report
     if report.blocks:
         say(f"folded {len(report.blocks)} blocks, largest relative difference {report.network_error:.1e}")

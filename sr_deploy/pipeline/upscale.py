@@ -8,7 +8,15 @@ from typing import Callable, List, Optional, Tuple
 
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import UsageError
-from sr_deploy.core.image import Picture, check_writable, find_images, from_network, read_picture, to_network, write_picture
+from sr_deploy.core.image import (
+    Picture,
+    check_writable,
+    find_images,
+    from_network,
+    read_picture,
+    to_network,
+    write_picture,
+)
 from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale
 

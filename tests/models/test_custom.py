@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
-import warnings
 
-import onnxruntime
 import pytest
 import torch
 
 from sr_deploy.core.errors import BadCheckpoint, UsageError
-from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.models.custom import model_from_factory
 
 NETWORK = """

@@ -1,0 +1,52 @@
+"""Rewriting the exported graph into one that computes the same with less: an ordered tuple of passes."""
+
+from __future__ import annotations
+
+from typing import Sequence, Tuple
+
+import onnx
+
+from sr_deploy.core.errors import UsageError
+from sr_deploy.graph.rewrite.base import Pass, PassResult, RewriteOptions
+
+__all__ = ["PASSES", "Pass", "PassResult", "RewriteOptions", "passes_named", "rewrite"]
+
+#: Every pass, in the order they run.
+PASSES: Tuple[Pass, ...] = ()
+
+
+def passes_named(text: str) -> Tuple[Pass, ...]:
+    """The passes that ``--rewrite`` asks for, in the order of PASSES.
+
+    Args:
+        text: "default", "none", or names separated by commas, among which "default" stands for all default ones.
+
+    Raises:
+        UsageError: a name does not exist; the message lists them.
+    """
+    asked = [part.strip() for part in text.split(",") if part.strip()]
+    known = {one.name for one in PASSES}
+    for name in asked:
+        if name not in known | {"default", "none"}:
+            raise UsageError(
+                f"--rewrite {text}: there is no pass {name!r}", "default, none, or a list of " + ", ".join(sorted(known))
+            )
+    if "none" in asked and len(asked) > 1:
+        raise UsageError(f"--rewrite {text}: none excludes the others", "default, none, or a list of passes")
+    return tuple(one for one in PASSES if one.name in asked or (one.default and "default" in asked))
+
+
+def rewrite(
+    model: onnx.ModelProto, passes: Sequence[Pass], options: RewriteOptions
+) -> Tuple[onnx.ModelProto, Tuple[Tuple[Pass, PassResult], ...]]:
+    """Run ``passes`` one after the other.
+
+    Returns:
+        The last graph, and each pass with its result, so that a caller can count what each one did.
+    """
+    steps = []
+    for one in passes:
+        result = one.apply(model, options)
+        model = result.model
+        steps.append((one, result))
+    return model, tuple(steps)
