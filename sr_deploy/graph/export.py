@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,15 +131,26 @@ def _pin(model: onnx.ModelProto, pinned_modules: Dict[str, str]) -> Dict[str, st
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the tracer's warnings from the user: shapes frozen by tracing are caught by the proof at other sizes."""
+    """Keep the tracer's warnings and its dump of a failed trace from the user.
+
+    Shapes frozen by tracing are caught by the proof at other sizes; what a failure was is in the exception. The dump
+    is written by C++ to the process's stdout, and PyTorch 2.13 switches it on at every export, so the file descriptor
+    itself is turned away.
+    """
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    sys.stdout.flush()
+    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
+        os.close(nowhere)
         logger.setLevel(level)
 
 
