@@ -9,7 +9,7 @@ import torch
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.fold.affine import Kernel, macs_per_pixel, macs_per_traced_pixel, probe, require_affine
-from sr_deploy.fold.double import copy_as, run_block
+from sr_deploy.fold.double import copy_as, one_thread, run_block
 from sr_deploy.fold.observe import Observation, Seen, observe
 from sr_deploy.fold.prove import proved_convolution
 from sr_deploy.fold.result import FoldedBlock, FoldReport, FoldResult, Kept, KeptBlock
@@ -58,8 +58,9 @@ def fold(
             "a size and a number of channels that it takes",
             "give input_size=(height, width) and in_channels=",
         ) from error
-    replacements, blocks, kept = _walk(network32, network64, observation, spectral)
-    proof = prove_network(network32, network64, replacements, tuple(x.shape), value_range)
+    with one_thread():
+        replacements, blocks, kept = _walk(network32, network64, observation, spectral)
+        proof = prove_network(network32, network64, replacements, tuple(x.shape), value_range)
     report = FoldReport(
         blocks=tuple(blocks),
         kept=tuple(kept),

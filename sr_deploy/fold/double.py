@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from typing import Any
+from typing import Any, Iterator
 
 import torch
 
@@ -44,6 +45,21 @@ def _converted(value: Any, dtype: torch.dtype) -> Any:
     if type(value) is dict:
         return {key: _converted(item, dtype) for key, item in value.items()}
     return value
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Run PyTorch on one thread inside the block.
+
+    Folding makes thousands of tiny calls. More threads gain nothing on them, and on a busy machine each call waits
+    for a thread that another process holds.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def evaluate(block: torch.nn.Module, x: torch.Tensor) -> Any:
