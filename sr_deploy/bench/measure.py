@@ -2,83 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import time
-from dataclasses import dataclass
-from typing import Callable, List, Sequence, Tuple
+from typing import Callable, ContextManager, List, Sequence, Tuple
 
 import numpy as np
 
-from sr_deploy.bench.result import Point
+from sr_deploy.bench.interval import effective_sample_size, median_interval, relative_half_width
+from sr_deploy.bench.monitor import Watch, no_watch
+from sr_deploy.bench.options import BenchOptions
+from sr_deploy.bench.result import Point, now_utc
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.run.base import Runner
-
-#: What one sample spans. "compute": compute() and synchronize(), the input already on the device. "end-to-end":
-#: upload(), compute() and download(), so both transfers too. trtexec calls the first GPU compute time (plus the
-#: launch), the second latency.
-SCOPES = ("compute", "end-to-end")
+from sr_deploy.run.settings import DeviceSettings
 
 #: Two windows of samples agree when their medians differ by less than this part of the smaller one.
 STABLE_WITHIN = 0.02
 
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """How long to measure and what. Times are in seconds.
-
-    The upper bounds win over the minimums: a network that takes a minute for one picture is measured
-    ``max_seconds`` long and not ``min_iterations`` often, and the point says so (``cut_short``).
-
-    Attributes:
-        scope: one of SCOPES.
-        value_range: the value of white in the contract, 1.0 or 255.0; the input is spread evenly over 0…value_range.
-        seed: of the input's pseudo-random numbers.
-        warmup_iterations, warmup_seconds: the warm-up takes at least both.
-        warmup_window: at least so many samples make one of the two windows whose medians are compared.
-        warmup_max_seconds: the warm-up ends here even when it is not stable.
-        min_iterations, min_seconds: the measurement takes at least both.
-        max_iterations, max_seconds: the measurement ends at the first of these.
-    """
-
-    scope: str = "compute"
-    value_range: float = 1.0
-    seed: int = 0
-    warmup_iterations: int = 5
-    warmup_seconds: float = 1.0
-    warmup_window: int = 5
-    warmup_max_seconds: float = 20.0
-    min_iterations: int = 10
-    min_seconds: float = 3.0
-    max_iterations: int = 20000
-    max_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be measured.
-
-        Raises:
-            UsageError: an unknown scope, a count below one, a negative time, or a bound below its minimum.
-        """
-        if self.scope not in SCOPES:
-            raise UsageError(f"{self.scope!r} is not a timing scope", "one of " + ", ".join(SCOPES))
-        for name in ("warmup_iterations", "warmup_window", "min_iterations", "max_iterations"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}", "at least 1")
-        for name in ("value_range", "warmup_seconds", "warmup_max_seconds", "min_seconds", "max_seconds"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"{name} is {getattr(self, name)}", "a number that is not negative")
-        for low, high in (
-            ("warmup_seconds", "warmup_max_seconds"),
-            ("min_iterations", "max_iterations"),
-            ("min_seconds", "max_seconds"),
-        ):
-            if getattr(self, low) > getattr(self, high):
-                raise UsageError(
-                    f"{low} is {getattr(self, low)} and {high} only {getattr(self, high)}", f"{high} at least {low}"
-                )
+#: The interval is looked at whenever there are so many times more samples: few looks, as each one is another chance
+#: to stop on luck, and as a fast GPU idles meanwhile.
+LOOK_EVERY = 1.25
 
 
-def measure(runner: Runner, size: Size, options: BenchOptions, clock: Callable[[], float] = time.perf_counter) -> Point:
+def measure(
+    runner: Runner,
+    size: Size,
+    options: BenchOptions,
+    clock: Callable[[], float] = time.perf_counter,
+    watch: Callable[[], ContextManager[Watch]] = no_watch,
+) -> Point:
     """Time a runner at one input size.
 
     Args:
@@ -86,6 +40,7 @@ def measure(runner: Runner, size: Size, options: BenchOptions, clock: Callable[[
         size: input (height, width), pixels.
         options: scope and stop rules.
         clock: gives seconds; another one than the system's makes tests exact.
+        watch: gives a context that watches the machine while it is measured, see monitor.py.
 
     Returns:
         A point with every sample, in seconds.
@@ -93,23 +48,33 @@ def measure(runner: Runner, size: Size, options: BenchOptions, clock: Callable[[
     Raises:
         BadInput: the runner does not take this size.
         CheckFailed: the output is not finite, so its time means nothing.
+        UsageError: the runner cannot time this scope, or cannot run with these settings.
     """
+    timer, began = _timer_of(runner, options), now_utc("milliseconds")
+    configure(runner, options)
     lr = example_input(size, options.value_range, options.seed)
-    runner.prepare(size)
-    runner.upload(lr)
-    runner.compute()
-    sr = runner.download()
-    if not np.isfinite(sr).all():
-        raise CheckFailed(
-            f"the output of {runner.runtime} for an input of {format_size(size)} has NaN or infinite values",
-            "a picture",
-            "srdeploy verify tells which precision or layer is at fault; the time of a wrong result means nothing",
-        )
-    iteration = _iteration(runner, lr, options.scope)
-    warmup, warmup_seconds, stable = _warm_up(iteration, options, clock)
-    collected, cut_short = _collect(iteration, options, clock)
+    with watch() as watched:
+        runner.prepare(size)
+        runner.upload(lr)
+        runner.compute()
+        sr = runner.download()
+        if not np.isfinite(sr).all():
+            raise CheckFailed(
+                f"the output of {runner.runtime} for an input of {format_size(size)} has NaN or infinite values",
+                "a picture",
+                "srdeploy verify tells which precision or layer is at fault; the time of a wrong result means nothing",
+            )
+        sample = sampler(runner, lr, options.scope, timer, clock)
+        warmup, warmup_seconds, stable = _warm_up(sample, options, clock)
+        watched.timing_begins()
+        collected, cut_short = _collect(sample, options, clock)
+        ended = now_utc("milliseconds")
     # A nanosecond is the clock's own step; more digits would only make the record longer.
-    samples = tuple(round(sample, 9) for sample in collected)
+    samples = tuple(round(float(value), 9) for value in collected)
+    effective = effective_sample_size(samples)
+    interval = median_interval(samples, options.confidence, effective)
+    median = statistics.median(samples)
+    known = relative_half_width(interval, median)
     return Point(
         size=(size[0], size[1]),
         scope=options.scope,
@@ -122,8 +87,25 @@ def measure(runner: Runner, size: Size, options: BenchOptions, clock: Callable[[
         warmup_stable=stable,
         cut_short=cut_short,
         samples_s=samples,
+        timer=timer,
+        settings=dataclasses.asdict(options.device_settings()),
+        median_low_s=interval[0] if interval else None,
+        median_high_s=interval[1] if interval else None,
+        effective_samples=round(effective, 1),
+        precise=None if options.precision is None else known <= options.precision,
+        sensors=watched.sensors,
+        peak_memory=watched.peak_memory,
+        invalid=watched.invalid,
+        began=began,
+        ended=ended,
         **summary(samples),
     )
+
+
+def configure(runner: Runner, options: BenchOptions) -> None:
+    """Drive the device as the options say; raises UsageError where the runner cannot."""
+    if options.device_settings() != DeviceSettings():
+        runner.configure(options.device_settings())
 
 
 def example_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
@@ -153,40 +135,6 @@ def nearest_rank(samples: Sequence[float], percent: int) -> float:
     return sorted(samples)[-(-percent * len(samples) // 100) - 1]
 
 
-def _iteration(runner: Runner, lr: np.ndarray, scope: str) -> Callable[[], None]:
-    """What one sample times."""
-
-    def compute() -> None:
-        runner.compute()
-        runner.synchronize()
-
-    def end_to_end() -> None:
-        runner.upload(lr)
-        runner.compute()
-        runner.download()
-
-    return compute if scope == "compute" else end_to_end
-
-
-def _warm_up(
-    iteration: Callable[[], None], options: BenchOptions, clock: Callable[[], float]
-) -> Tuple[int, float, bool]:
-    """Iterate until stable or until the bound: (iterations, seconds, whether stable)."""
-    samples: List[float] = []
-    start = before = clock()
-    while True:
-        iteration()
-        now = clock()
-        samples.append(now - before)
-        before = now
-        enough = len(samples) >= options.warmup_iterations and now - start >= options.warmup_seconds
-        # Judged once a window: sorting after every iteration would leave a fast GPU idle in between.
-        if enough and len(samples) % options.warmup_window == 0 and is_stable(samples, options.warmup_window):
-            return len(samples), now - start, True
-        if now - start >= options.warmup_max_seconds:
-            return len(samples), now - start, False
-
-
 def is_stable(samples: Sequence[float], window: int) -> bool:
     """Whether the medians of the last two windows differ by less than STABLE_WITHIN of the smaller.
 
@@ -201,18 +149,92 @@ def is_stable(samples: Sequence[float], window: int) -> bool:
     return abs(later - earlier) <= STABLE_WITHIN * min(earlier, later)
 
 
-def _collect(
-    iteration: Callable[[], None], options: BenchOptions, clock: Callable[[], float]
-) -> Tuple[List[float], bool]:
-    """(samples, cut short): iterate until both minimums are reached, or one bound."""
+def _timer_of(runner: Runner, options: BenchOptions) -> str:
+    """ "events" or "host".
+
+    Raises:
+        UsageError: the runner has no device events, or does not work behind the caller's back and enqueues nothing.
+    """
+    has_events = getattr(runner, "device_events", False)
+    if options.timer == "events" and not has_events:
+        raise UsageError(
+            f"{runner.runtime} on {runner.device} has no device events", "--timer host", "or time a TensorRT engine"
+        )
+    if options.scope == "enqueue" and not getattr(runner, "asynchronous", False):
+        raise UsageError(
+            f"{runner.runtime} on {runner.device} computes before it returns: there is no enqueue time apart",
+            "--scope compute",
+            "or time a TensorRT engine",
+        )
+    return "events" if has_events and options.scope == "compute" and options.timer != "host" else "host"
+
+
+def sampler(
+    runner: Runner, lr: np.ndarray, scope: str, timer: str, clock: Callable[[], float]
+) -> Callable[[], float]:
+    """A function that runs once and gives its seconds."""
+
+    def compute() -> float:
+        before = clock()
+        runner.compute()
+        runner.synchronize()
+        return clock() - before
+
+    def enqueue() -> float:
+        before = clock()
+        runner.compute()
+        seconds = clock() - before
+        runner.synchronize()
+        return seconds
+
+    def end_to_end() -> float:
+        before = clock()
+        runner.upload(lr)
+        runner.compute()
+        runner.download()
+        return clock() - before
+
+    if timer == "events":
+        return runner.timed_compute
+    return {"compute": compute, "enqueue": enqueue, "end-to-end": end_to_end}[scope]
+
+
+def _warm_up(
+    sample: Callable[[], float], options: BenchOptions, clock: Callable[[], float]
+) -> Tuple[int, float, bool]:
+    """Iterate until stable or until the bound: (iterations, seconds, whether stable)."""
     samples: List[float] = []
     start = clock()
     while True:
-        before = clock()
-        iteration()
+        samples.append(sample())
         now = clock()
-        samples.append(now - before)
-        if len(samples) >= options.min_iterations and now - start >= options.min_seconds:
+        enough = len(samples) >= options.warmup_iterations and now - start >= options.warmup_seconds
+        # Judged once a window: sorting after every iteration would leave a fast GPU idle in between.
+        if enough and len(samples) % options.warmup_window == 0 and is_stable(samples, options.warmup_window):
+            return len(samples), now - start, True
+        if now - start >= options.warmup_max_seconds:
+            return len(samples), now - start, False
+
+
+def _collect(
+    sample: Callable[[], float], options: BenchOptions, clock: Callable[[], float]
+) -> Tuple[List[float], bool]:
+    """(samples, cut short): iterate until the stop rule of BenchOptions holds, or a bound ends it before."""
+    samples: List[float] = []
+    next_look = 0.0
+    start = clock()
+    while True:
+        samples.append(sample())
+        count, passed = len(samples), clock() - start
+        minimums = count >= options.min_iterations and passed >= options.min_seconds
+        if count >= options.max_iterations or passed >= options.max_seconds:
+            return samples, not minimums
+        if not minimums:
+            continue
+        if options.precision is None or passed >= options.precision_seconds:
             return samples, False
-        if len(samples) >= options.max_iterations or now - start >= options.max_seconds:
-            return samples, True
+        if count >= next_look:
+            next_look = LOOK_EVERY * count
+            interval = median_interval(samples, options.confidence)
+            if relative_half_width(interval, statistics.median(samples)) <= options.precision:
+                return samples, False

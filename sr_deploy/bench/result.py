@@ -21,7 +21,7 @@ class Point:
 
     Attributes:
         size: input (height, width), pixels.
-        scope: what one sample spans, see SCOPES of measure.py.
+        scope: what one sample spans, see SCOPES of options.py.
         runtime, device: names of the runner.
         description: what the runner says of itself: versions, provider, threads, precision.
         sha256: of the engine, or of the graph that the runtime loads.
@@ -33,6 +33,17 @@ class Point:
         median_s, p90_s, p99_s, mean_s, min_s: of the samples, as ``summary`` of measure.py defines them; None for a
             failure.
         failure: why there are no samples; None when there are.
+        timer: "host" (the clock of the process) or "events" (the device's own).
+        settings: see DeviceSettings of run/settings.py.
+        median_low_s, median_high_s: interval of the median at the confidence of the options, None when there are too
+            few samples for one; see ``median_interval`` of interval.py.
+        effective_samples: how many independent samples the samples are worth.
+        precise: whether the interval is as narrow as was asked for; None when nothing was asked for.
+        sensors: "before", "during" (a list, at a low rate) and "after": clocks, power, temperatures, throttle reasons.
+        peak_memory: "rss_bytes" of the process, and "gpu_used_bytes" of the whole GPU where there is one.
+        invalid: why the samples must not be used (throttled, power mode or clocks changed); None when they may. Such a
+            point keeps its samples as evidence, is never averaged, and is measured again when a sweep is resumed.
+        began, ended: of the preparation and of the last sample, ISO 8601 in UTC; "" where it is not known.
     """
 
     size: Size
@@ -53,6 +64,22 @@ class Point:
     mean_s: Optional[float] = None
     min_s: Optional[float] = None
     failure: Optional[str] = None
+    timer: str = "host"
+    settings: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    median_low_s: Optional[float] = None
+    median_high_s: Optional[float] = None
+    effective_samples: Optional[float] = None
+    precise: Optional[bool] = None
+    sensors: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    peak_memory: Dict[str, int] = dataclasses.field(default_factory=dict)
+    invalid: Optional[str] = None
+    began: str = ""
+    ended: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether its times may be compared and averaged."""
+        return self.failure is None and self.invalid is None
 
     @property
     def input_pixels(self) -> int:
@@ -70,6 +97,7 @@ class Result:
         options: the fields of BenchOptions.
         points: one for each size, in the order measured.
         created: when the sweep was begun, ISO 8601 in UTC.
+        variance: where several processes or builds were measured, one table a size; see variance.py.
         schema: version of this layout.
     """
 
@@ -78,6 +106,7 @@ class Result:
     options: Dict[str, Any]
     points: Tuple[Point, ...]
     created: str
+    variance: Tuple[Dict[str, Any], ...] = ()
     schema: int = SCHEMA
 
     def point_for(self, size: Size) -> Optional[Point]:
@@ -89,9 +118,9 @@ class Result:
         return dataclasses.asdict(self)
 
 
-def now_utc() -> str:
-    """The time now, such as "2026-05-01T12:00:00+00:00"."""
-    return datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0).isoformat()
+def now_utc(unit: str = "seconds") -> str:
+    """The time now, such as "2026-05-01T12:00:00+00:00"; ``unit`` is "seconds" or "milliseconds"."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec=unit)
 
 
 def save_result(path: Path, result: Result) -> None:
@@ -119,7 +148,7 @@ def load_result(path: Path) -> Result:
         )
     try:
         points = tuple(_point(entry) for entry in raw["points"])
-        result = Result(**{**raw, "points": points})
+        result = Result(**{**raw, "points": points, "variance": tuple(raw.get("variance", ()))})
         if not all(isinstance(value, dict) for value in (result.environment, result.options)):
             raise TypeError("environment and options must be objects")
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -10,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
 
-from sr_deploy.bench.measure import BenchOptions, measure
+from sr_deploy.bench.lock import locked_file
+from sr_deploy.bench.measure import configure, measure
+from sr_deploy.bench.monitor import Watch, no_watch
+from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import Point, Result, load_result, now_utc, save_result
 from sr_deploy.core.contract import Size
 from sr_deploy.core.device import environment_identity
@@ -44,13 +48,14 @@ def sweep(
     on_point: Callable[[Point, bool], None] = lambda point, kept: None,
     resume: bool = True,
     clock: Callable[[], float] = time.perf_counter,
+    watch: Callable[[], ContextManager[Watch]] = no_watch,
 ) -> Result:
     """Measure every job; one that fails becomes a point that says why, and the sweep goes on.
 
-    With ``save_to``, the file is written after every point. If it exists, it must be a sweep of the same deployment,
-    options and environment, or ``resume`` must be False. Then a finished point is kept when its file's sha256, its
-    runtime, its device and everything that the runner says of itself are the same now; failed ones are tried again.
-    Points of that file at sizes that are not asked for now stay in it.
+    With ``save_to``, the file is written after every point, and no other process may write it meanwhile. If it exists,
+    it must be a sweep of the same deployment, options and environment, or ``resume`` must be False. Then a finished
+    point is kept when its file's sha256, its runtime, its device and everything that the runner says of itself are the
+    same now; failed and invalid ones are tried again. Points of that file at sizes that are not asked for now stay.
 
     Args:
         jobs: sizes and runners, in the order to measure.
@@ -60,16 +65,32 @@ def sweep(
         save_to: the result file, or None.
         on_point: called with each point, and True when it was kept from the file.
         resume: False measures everything anew and replaces the file.
-        clock: see ``measure``.
+        clock, watch: see ``measure``.
 
     Raises:
         UsageError: no job, a size twice, or ``save_to`` holds another sweep and ``resume`` is True.
         BadInput: ``save_to`` exists and is not a result file (it is not overwritten).
-        DiskFull, EnvironmentFault: the file cannot be written.
+        DiskFull, EnvironmentFault: the file cannot be written, or another process is writing it.
     """
     sizes = [tuple(job.size) for job in jobs]
     if not sizes or len(set(sizes)) < len(sizes):
         raise UsageError("no size to measure" if not sizes else "a size is given twice", "different sizes HxW")
+    with locked_file(save_to) if save_to is not None else contextlib.nullcontext():
+        return _sweep_alone(jobs, options, deployment, environment, save_to, on_point, resume, clock, watch)
+
+
+def _sweep_alone(
+    jobs: Sequence[Job],
+    options: BenchOptions,
+    deployment: str,
+    environment: Dict[str, Any],
+    save_to: Optional[Path],
+    on_point: Callable[[Point, bool], None],
+    resume: bool,
+    clock: Callable[[], float],
+    watch: Callable[[], ContextManager[Watch]],
+) -> Result:
+    """``sweep``, when no other process writes the file."""
     # Through JSON once: what was measured then and now is compared in the form that the file holds.
     result = Result(deployment, _as_json(environment), dataclasses.asdict(options), (), now_utc())
     if save_to is not None and Path(save_to).exists():
@@ -78,7 +99,7 @@ def sweep(
             result = _continued(earlier, result, save_to)
     for job in jobs:
         earlier_point = result.point_for(job.size)
-        point = _point_of(job, options, earlier_point, clock)
+        point = _point_of(job, options, earlier_point, clock, watch)
         result = dataclasses.replace(result, points=_with_point(result.points, point))
         if save_to is not None:
             save_result(save_to, result)
@@ -86,19 +107,26 @@ def sweep(
     return result
 
 
-def _point_of(job: Job, options: BenchOptions, earlier: Optional[Point], clock: Callable[[], float]) -> Point:
+def _point_of(
+    job: Job,
+    options: BenchOptions,
+    earlier: Optional[Point],
+    clock: Callable[[], float],
+    watch: Callable[[], ContextManager[Watch]],
+) -> Point:
     """The earlier point if it still holds, else a new one, else one that tells the failure."""
     runtime, device, description = "", "", {}
     try:
         with job.open_runner() as runner:
             runtime, device = runner.runtime, runner.device
-            if earlier is not None and earlier.failure is None:
+            if earlier is not None and earlier.usable:
+                configure(runner, options)
                 runner.prepare(job.size)
                 description = _as_json(runner.describe())
                 same = (earlier.sha256, earlier.runtime, earlier.device, earlier.description)
                 if same == (job.sha256, runtime, device, description):
                     return earlier
-            point = measure(runner, job.size, options, clock)
+            point = measure(runner, job.size, options, clock, watch)
             return dataclasses.replace(point, sha256=job.sha256, description=_as_json(point.description))
     except MissingPackage:
         # Not a matter of this size: nothing can be measured.

@@ -11,9 +11,9 @@ from typing import Any, Dict, List, Optional
 import typer
 
 from sr_deploy import __version__
-from sr_deploy.cli import deploy, measure
+from sr_deploy.cli import deploy, gate, measure, report
 from sr_deploy.cli.shared import print_json
-from sr_deploy.core.errors import SrDeployError
+from sr_deploy.core.errors import MissingPackage, SrDeployError
 
 #: Every command, in the order of ``--help``.
 COMMANDS = (
@@ -22,6 +22,11 @@ COMMANDS = (
     deploy.run,
     deploy.verify,
     measure.bench,
+    report.report,
+    report.import_,
+    measure.sweep,
+    gate.gate,
+    measure.tune,
     deploy.inspect,
     deploy.doctor,
     deploy.demo,
@@ -55,11 +60,21 @@ def _root(
 
 
 for command in COMMANDS:
-    app.command()(command)
+    # A trailing underscore keeps a name that is a word of Python, such as import.
+    app.command(command.__name__.rstrip("_").replace("_", "-"))(command)
 
 
 def _failure(error: SrDeployError) -> Dict[str, Any]:
     return {"error": error.found, "wanted": error.wanted, "next": error.todo, "exit_code": error.exit_code}
+
+
+def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
+    """The error of an extra that is not installed; a module of ours that is missing is a bug and is raised again."""
+    package = (error.name or "").split(".")[0]
+    if package in ("", "sr_deploy"):
+        raise error
+    wanted = "what exporting needs (Python 3.10 or newer)"
+    return MissingPackage(f"the package {package} is not installed", wanted, "pip install 'srdeploy[export]'")
 
 
 def main(arguments: Optional[List[str]] = None) -> None:
@@ -67,7 +82,8 @@ def main(arguments: Optional[List[str]] = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         app(args=arguments)
-    except SrDeployError as error:
+    except (SrDeployError, ModuleNotFoundError) as raised:
+        error = raised if isinstance(raised, SrDeployError) else _missing_package(raised)
         if "--json" in arguments and arguments[0] != "bench":
             print_json(_failure(error))
         lines = error.lines()

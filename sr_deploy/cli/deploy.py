@@ -43,6 +43,9 @@ def export(
     key: Optional[str] = typer.Option(
         None, "--key", help="Entry of the checkpoint with the weights, such as params_ema."
     ),
+    rewrite: str = typer.Option(
+        "default", "--rewrite", help="Equality-preserving passes over the graph: default, none, or names by commas."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing deployment."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
@@ -56,7 +59,7 @@ def export(
     if dynamic and sizes:
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
     load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key)
-    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load)
+    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite)
     if dry_run:
         for line in plan_export(options):
             typer.echo(line)

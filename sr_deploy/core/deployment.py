@@ -65,6 +65,8 @@ class Manifest:
         pinned_fp32: names of graph nodes that must stay FP32, with the reason.
         notes: what a user should know (dead weights, switched-off observers, …).
         tools: versions that made it.
+        target: the name of graph/target.py that the graphs were written for.
+        rewrite: graph file → what each pass of graph/rewrite did to it, in nodes, MACs and bytes.
     """
 
     architecture: str
@@ -82,6 +84,7 @@ class Manifest:
     notes: Tuple[str, ...]
     tools: Dict[str, str]
     target: str = "any"
+    rewrite: Dict[str, Any] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
 
@@ -95,6 +98,8 @@ class Deployment:
     def graph_for(self, size: Optional[Size] = None) -> GraphFile:
         """The graph that takes an input of ``size`` (height, width); without a size, ``model.onnx``.
 
+        One of exactly this size comes before a dynamic one, and of two such the later, which was tuned.
+
         Raises:
             BadDeployment: all graphs are of other fixed sizes; the message names them.
             BadImage: the network does not take this size.
@@ -102,9 +107,10 @@ class Deployment:
         if size is None:
             return self.manifest.graphs[0]
         self.manifest.sizes.check(size)
-        for graph in self.manifest.graphs:
-            if graph.size is None or tuple(graph.size) == tuple(size):
-                return graph
+        exact = [graph for graph in self.manifest.graphs if graph.size is not None and tuple(graph.size) == tuple(size)]
+        dynamic = [graph for graph in self.manifest.graphs if graph.size is None]
+        if exact or dynamic:
+            return exact[-1] if exact else dynamic[0]
         have = ", ".join(format_size(g.size) for g in self.manifest.graphs if g.size)
         raise BadDeployment(
             f"{self.folder} has no graph for {format_size(size)}",

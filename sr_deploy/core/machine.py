@@ -99,7 +99,7 @@ def this_machine() -> Machine:
     total, _ = parse_meminfo(_text_of("/proc/meminfo"))
     return Machine(
         cpu=parse_cpu_model(_text_of("/proc/cpuinfo"))
-        or parse_cpu_model(_output_of(["lscpu"]))
+        or parse_cpu_model(command_output(["lscpu"]))
         or platform.processor()
         or platform.machine(),
         architecture=platform.machine(),
@@ -197,7 +197,7 @@ def _gpus(jetson: Optional[Jetson]) -> Tuple[Gpu, ...]:
     gpus: Tuple[Gpu, ...] = ()
     for fields in _SMI_QUERIES:
         gpus = gpus or parse_nvidia_smi(
-            _output_of(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader,nounits"]), fields
+            command_output(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader,nounits"]), fields
         )
     gpus = gpus or _gpus_by_nvml()
     if jetson:
@@ -241,7 +241,7 @@ def _this_jetson() -> Optional[Jetson]:
     l4t = parse_tegra_release(_text_of("/etc/nv_tegra_release"))
     if not l4t and not (model and "Jetson" in model):
         return None
-    number, name = parse_power_mode(_output_of(["nvpmodel", "-q"]))
+    number, name = parse_power_mode(command_output(["nvpmodel", "-q"]))
     return Jetson(model, l4t, number, name)
 
 
@@ -253,7 +253,7 @@ def _text_of(path: str) -> str:
         return ""
 
 
-def _output_of(command: Sequence[str], timeout_seconds: float = 10.0) -> str:
+def command_output(command: Sequence[str], timeout_seconds: float = 10.0) -> str:
     """What a system tool prints, or "" when it is absent, fails or hangs."""
     try:
         done = subprocess.run(

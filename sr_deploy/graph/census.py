@@ -29,6 +29,7 @@ class Census:
         largest_tensor_bytes: the largest activation, in bytes.
         peak_activation_bytes: the most that is alive at once when the nodes run in the graph's order, each result kept
             until its last use; what a runtime needs at least, before any in-place or fused execution.
+        moved_bytes: activations read and written by all nodes, each node by itself, without fusion or cache.
     """
 
     size: Size
@@ -38,6 +39,7 @@ class Census:
     macs: int
     largest_tensor_bytes: int
     peak_activation_bytes: int
+    moved_bytes: int
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def census_of(path: Path, size: Size) -> Census:
         macs=macs,
         largest_tensor_bytes=max(sizes.values(), default=0),
         peak_activation_bytes=_peak(model, sizes),
+        moved_bytes=sum(sizes.get(name, 0) for node in model.graph.node for name in (*node.input, *node.output)),
     )
 
 

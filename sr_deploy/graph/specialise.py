@@ -61,7 +61,15 @@ def static_graph(path: Path, size: Size) -> onnx.ModelProto:
         for dim in output.type.tensor_type.shape.dim:
             dim.Clear()
     del model.graph.value_info[:]
+    # Folding stops where its first round finds nothing, and only then looks at shapes: a graph without nodes of
+    # constants, as rewriting leaves it, must come with its shapes.
+    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     # ONNX Runtime computes the constants; its remarks on the graph are not for the user.
     onnxruntime.set_default_logger_severity(3)
     with G_LOGGER.verbosity(logging.CRITICAL):
-        return fold_constants(model, allow_onnxruntime_shape_inference=False)
+        folded = fold_constants(model, allow_onnxruntime_shape_inference=False)
+    # Folding rewrites the nodes and drops their doc_strings, which hold the pins.
+    marks = {node.name: node.doc_string for node in model.graph.node if node.doc_string}
+    for node in folded.graph.node:
+        node.doc_string = marks.get(node.name, "")
+    return folded

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, Optional, Tuple
 
-from sr_deploy.bench.measure import BenchOptions
+from sr_deploy.bench.monitor import no_watch, watch_machine
+from sr_deploy.bench.options import BenchOptions
+from sr_deploy.bench.presets import preset_named
 from sr_deploy.bench.result import Point, Result, save_result
 from sr_deploy.bench.sweep import Job, sweep
 from sr_deploy.core.artifact import sha256_of
@@ -31,11 +33,20 @@ class BenchRequest:
         deployment: the folder.
         sizes: inputs (height, width), in the order to measure.
         backend: see pipeline/runner.py.
-        scope: "compute" or "end-to-end".
+        scope: see SCOPES of bench/options.py.
         seconds, iterations: each size is measured at least this long and this often.
         threads: ONNX Runtime's threads on the CPU; None for its default.
         json_file: another place for the result, beside the deployment's own.
         resume: go on with the sweep in the deployment's result file, keeping its points; False begins anew.
+        ci_percent: wanted half-width of the median's 95 % interval, in percent of the median; None asks for none.
+        max_seconds: a size is measured no longer than this; None: four times ``seconds`` for the sake of the interval,
+            and a minute, if it takes as long to reach ``iterations``.
+        runs: time each size exactly so often, whatever ``seconds``, ``iterations`` and ``ci_percent`` say.
+        timer, cuda_graph, wait, streams: see BenchOptions.
+        precision: take the engine of this precision ("fp32", "fp16", "int8"); None takes the best that fits.
+        result_file: where the sweep is saved and resumed; None: in the deployment's results folder.
+        preset: name of a protocol of bench/presets.py that the rest follows; its scale is checked.
+        watch: record clocks, power and temperatures, and mark a throttled point invalid.
     """
 
     deployment: Path
@@ -47,6 +58,50 @@ class BenchRequest:
     threads: Optional[int] = None
     json_file: Optional[Path] = None
     resume: bool = False
+    ci_percent: Optional[float] = 1.0
+    max_seconds: Optional[float] = None
+    runs: Optional[int] = None
+    timer: str = "auto"
+    cuda_graph: bool = False
+    wait: str = "auto"
+    streams: int = 1
+    precision: Optional[str] = None
+    result_file: Optional[Path] = None
+    preset: Optional[str] = None
+    watch: bool = True
+
+
+def options_of(request: BenchRequest, value_range: float = 1.0) -> BenchOptions:
+    """The stop rules of a request; raises UsageError for what cannot be measured."""
+    seconds, iterations, precision = request.seconds, request.iterations, request.ci_percent
+    longest = request.max_seconds or max(60.0, 4 * seconds)
+    most = max(20000, iterations)
+    if request.runs is not None:
+        seconds, iterations, precision, most = 0.0, request.runs, None, request.runs
+        longest = request.max_seconds or 3600.0
+    return BenchOptions(
+        scope=request.scope,
+        value_range=value_range,
+        min_seconds=seconds,
+        max_seconds=longest,
+        min_iterations=iterations,
+        max_iterations=most,
+        warmup_seconds=min(1.0, request.seconds),
+        precision=None if precision is None else precision / 100,
+        precision_seconds=request.max_seconds or 4 * seconds,
+        timer=request.timer,
+        cuda_graph=request.cuda_graph,
+        wait=request.wait,
+        streams=request.streams,
+        preset=request.preset,
+    )
+
+
+def result_path(request: BenchRequest, deployment: Deployment) -> Path:
+    """Where the sweep of a request is saved."""
+    precision = f"_{request.precision}" if request.precision else ""
+    name = f"bench_{request.backend or 'best'}{precision}_{request.scope}.json"
+    return request.result_file or deployment.results_folder / name
 
 
 def bench_deployment(
@@ -67,23 +122,29 @@ def bench_deployment(
     if not request.sizes:
         raise UsageError("no size to measure", "--sizes 144,360,720 or --sizes 360x640")
     deployment = open_deployment(request.deployment)
-    options = BenchOptions(
-        scope=request.scope,
-        value_range=deployment.manifest.contract.value_range,
-        min_seconds=request.seconds,
-        max_seconds=max(60.0, 4 * request.seconds),
-        min_iterations=request.iterations,
-        warmup_seconds=min(1.0, request.seconds),
-    )
+    _check_preset(request.preset, deployment)
+    options = options_of(request, deployment.manifest.contract.value_range)
     name = deployment.folder.resolve().name
-    target = deployment.results_folder / f"bench_{request.backend or 'best'}_{request.scope}.json"
+    target = result_path(request, deployment)
     jobs = tuple(_job(deployment, size, request, say) for size in request.sizes)
-    result = sweep(jobs, options, name, environment(), target, _announce(say), request.resume)
+    watch = watch_machine if request.watch else no_watch
+    result = sweep(jobs, options, name, environment(), target, announce(say), request.resume, watch=watch)
     plot = target.with_suffix(".png")
     latency_plot([result], plot)
     if request.json_file is not None:
         save_result(request.json_file, result)
     return result, (request.json_file or target, plot)
+
+
+def _check_preset(name: Optional[str], deployment: Deployment) -> None:
+    """Raise UsageError for a network that the protocol is not for: its figures would be compared with others'."""
+    scale = deployment.manifest.scale
+    if name is not None and preset_named(name).scale != scale:
+        raise UsageError(
+            f"the protocol {name} is for x{preset_named(name).scale}, and {deployment.folder} is x{scale}",
+            "a network of that scale",
+            "leave --preset out and give --sizes and --runs",
+        )
 
 
 def _job(deployment: Deployment, size: Size, request: BenchRequest, say: Callable[[str], None]) -> Job:
@@ -94,7 +155,9 @@ def _job(deployment: Deployment, size: Size, request: BenchRequest, say: Callabl
     @contextlib.contextmanager
     def open_runner() -> Iterator[Runner]:
         deployment.manifest.sizes.check(size)
-        chosen = runner_for(deployment, size, request.backend, threads=request.threads)
+        chosen = runner_for(
+            deployment, size, request.backend, threads=request.threads, precision=request.precision
+        )
         try:
             if chosen.engine is None:
                 _check_memory(deployment, size)
@@ -109,7 +172,7 @@ def _job(deployment: Deployment, size: Size, request: BenchRequest, say: Callabl
 def _what_runs(deployment: Deployment, size: Size, request: BenchRequest) -> str:
     """sha256 of the engine that would be chosen for this size, or of the graph."""
     if request.backend != "onnxruntime":
-        engine = fitting_engine(deployment, size, request.backend)
+        engine = fitting_engine(deployment, size, request.backend, request.precision)
         if engine is not None:
             return sha256_of(engine)
     fitting = [graph for graph in deployment.manifest.graphs if graph.size in (None, size)]
@@ -132,12 +195,16 @@ def _check_memory(deployment: Deployment, size: Size) -> None:
         )
 
 
-def _announce(say: Callable[[str], None]) -> Callable[[Point, bool], None]:
-    def announce(point: Point, kept: bool) -> None:
+def announce(say: Callable[[str], None]) -> Callable[[Point, bool], None]:
+    """What ``sweep`` calls after each point: one line for the user."""
+
+    def tell(point: Point, kept: bool) -> None:
         if point.failure is not None:
             say(f"  {format_size(point.size)}: {point.failure}")
         else:
             kept_text = " (kept from the earlier sweep)" if kept else ""
             say(f"  {format_size(point.size)}: median {1e3 * (point.median_s or 0):.3f} ms{kept_text}")
+        if point.invalid is not None:
+            say(f"  {format_size(point.size)}: INVALID, {point.invalid}")
 
-    return announce
+    return tell

@@ -6,7 +6,7 @@ import dataclasses
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
@@ -35,6 +35,7 @@ class ExportOptions:
         spectral: "fold" (Fourier units become 1×1 convolutions and a width matrix) or "dft" (DFT matrices).
         fold: False exports the network as trained.
         force: replace an existing deployment.
+        rewrite: passes of graph/rewrite: "default", "none" or names separated by commas.
         load: how to build the network.
     """
 
@@ -46,6 +47,7 @@ class ExportOptions:
     fold: bool = True
     force: bool = False
     load: LoadOptions = dataclasses.field(default_factory=LoadOptions)
+    rewrite: str = "default"
 
 
 def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambda _: None) -> Deployment:
@@ -59,9 +61,11 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
         CheckFailed: a fold or a graph differs from the network by more than its tolerance.
         BadCheckpoint, UsageError, EnvironmentFault: see the stages.
     """
+    from sr_deploy.graph.rewrite import passes_named
     from sr_deploy.graph.target import target_named
 
     target = target_named(options.target)
+    passes = passes_named(options.rewrite)
     if options.spectral not in ("fold", "dft"):
         raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
     with atomic_folder(options.out, options.force) as folder:
@@ -75,10 +79,13 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
         graphs: List[GraphFile] = []
         proofs: Dict[str, float] = {}
         pinned: Dict[str, str] = {}
+        rewrites: Dict[str, Any] = {}
         for index, size in enumerate(options.sizes or (None,)):
             name = "model.onnx" if index == 0 else f"model_{format_size(size)}.onnx"
             say(f"writing {name} ({format_size(size) if size else 'any size'}, opset {target.opset})")
-            graph_file, graph_pins = _graph(network, loaded, contract, folder / name, target, size, options.spectral)
+            graph_file, graph_pins, rewrites[name] = _graph(
+                network, loaded, contract, folder / name, target, size, options.spectral, passes
+            )
             for proof_size in (size,) if size else proof_sizes(loaded.sizes):
                 difference = _prove(folder / name, loaded, contract, proof_size)
                 proofs[f"{name} at {format_size(proof_size)}"] = difference
@@ -103,6 +110,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 notes=tuple(checkpoint.notes) + tuple(loaded.notes),
                 tools=tool_versions(),
                 target=target.name,
+                rewrite=rewrites,
             ),
         )
     return open_deployment(options.out)
@@ -114,6 +122,7 @@ def plan_export(options: ExportOptions) -> List[str]:
     Raises:
         BadCheckpoint, UsageError: as the export itself would, up to folding.
     """
+    from sr_deploy.graph.rewrite import passes_named
     from sr_deploy.graph.target import target_named
 
     target = target_named(options.target)
@@ -125,7 +134,8 @@ def plan_export(options: ExportOptions) -> List[str]:
         f"network: {loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters",
         f"input:   RGB float32 in 0…{loaded.value_range:g}, size {shapes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
-        f"graph:   ONNX opset {target.opset} for {target.about}",
+        f"graph:   ONNX opset {target.opset} for {target.about}; rewriting: "
+        + (", ".join(one.name for one in passes_named(options.rewrite)) or "none"),
         f"folder:  {options.out}" + (" (exists already: --force)" if options.out.exists() else ""),
         *(f"note:    {note}" for note in loaded.notes),
     ]
@@ -171,17 +181,21 @@ def _fold(loaded, options: ExportOptions, say):
     return result.module, report.to_dict()
 
 
-def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str):
-    """Export one graph, check its operators and count it."""
+def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str, passes):
+    """Export one graph, rewrite it, check its operators and count it."""
     from sr_deploy.fold.dft import spectral_modules
     from sr_deploy.graph.census import census_of
     from sr_deploy.graph.export import graph_from_model
+    from sr_deploy.graph.rewrite import RewriteOptions
+    from sr_deploy.graph.rewrite.report import pinned_nodes, rewrite_file
     from sr_deploy.graph.target import check_operators
 
     traced = proof_sizes(loaded.sizes)[0]
     reason = "Fourier unit, DFT matrices" if spectral == "dft" else "Fourier unit, folded"
     pinned_modules = dict.fromkeys(spectral_modules(network, (1, 3, *traced)), reason)
     graph = graph_from_model(network, contract, path, target, size, traced, pinned_modules)
+    rewrite_options = RewriteOptions(size=size, value_range=contract.value_range)
+    rewritten = rewrite_file(path, passes, rewrite_options, size or CENSUS_SIZE) if passes else {}
     census = census_of(path, size or CENSUS_SIZE)
     check_operators(census.operators, target, path.name)
     entry = GraphFile(
@@ -194,7 +208,7 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
         peak_activation_bytes=census.peak_activation_bytes,
         macs_size=census.size,
     )
-    return entry, graph.pinned_fp32
+    return entry, pinned_nodes(path), rewritten
 
 
 def _prove(path: Path, loaded, contract: IOContract, size: Size) -> float:

@@ -44,6 +44,7 @@ def runner_for(
     backend: Optional[str] = None,
     engine: Optional[Path] = None,
     threads: Optional[int] = None,
+    precision: Optional[str] = None,
 ) -> Chosen:
     """Open a runner for one input size.
 
@@ -56,6 +57,7 @@ def runner_for(
         backend: one of BACKENDS, or None for the best this machine has.
         engine: an engine file to run, whatever else there is.
         threads: ONNX Runtime's threads on the CPU; None for its default.
+        precision: only an engine of this precision, or for "fp32" the graph; None for any.
 
     Raises:
         ForeignEngine: the named engine was built for something else.
@@ -65,14 +67,15 @@ def runner_for(
     """
     check_backend(backend)
     deployment.manifest.sizes.check(size)
-    engine = engine or fitting_engine(deployment, size, backend)
+    engine = engine or fitting_engine(deployment, size, backend, precision)
     if engine is not None:
         return _from_engine(deployment, engine, backend, threads)
-    if backend not in (None, "onnxruntime"):
+    if backend not in (None, "onnxruntime") or precision not in (None, "fp32"):
+        kind = " ".join(word for word in (precision, backend) if word)
         raise BadDeployment(
-            f"{deployment.folder} has no {backend} engine for {format_size(size)} that fits this machine",
+            f"{deployment.folder} has no {kind} engine for {format_size(size)} that fits this machine",
             "an engine built for this machine and this size",
-            f"srdeploy build {deployment.folder} --backend {backend} --size {format_size(size)}",
+            f"srdeploy build {deployment.folder} --backend {backend or 'tensorrt'} --size {format_size(size)}",
         )
     from sr_deploy.run.onnxruntime import runner_from_graph
 
@@ -113,7 +116,9 @@ def runners(
             chosen.runner.close()
 
 
-def fitting_engine(deployment: Deployment, size: Size, backend: Optional[str]) -> Optional[Path]:
+def fitting_engine(
+    deployment: Deployment, size: Size, backend: Optional[str], precision: Optional[str] = None
+) -> Optional[Path]:
     """The engine in the deployment that this machine should run at ``size``; None when there is none.
 
     TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one.
@@ -125,6 +130,8 @@ def fitting_engine(deployment: Deployment, size: Size, backend: Optional[str]) -
         try:
             manifest: EngineManifest = open_engine(path)
             if (backend is not None and manifest.backend != backend) or not manifest.takes(size):
+                continue
+            if precision is not None and manifest.precision != precision:
                 continue
             check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment))
         except BadInput:

@@ -44,7 +44,7 @@ def latency_plot(results: Sequence[Result], path: Path) -> None:
         UsageError: no result, or another suffix.
         DiskFull, EnvironmentFault: the file cannot be written.
     """
-    _check_suffix(path)
+    check_suffix(path)
     if not results:
         raise UsageError("there is no result to plot", "at least one sweep")
     from matplotlib.figure import Figure
@@ -55,13 +55,13 @@ def latency_plot(results: Sequence[Result], path: Path) -> None:
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("input (height × width)", fontsize=11)
     axes.set_ylabel("latency, ms", fontsize=11)
-    labels = _labels(results)
+    labels = labels_of(results)
     title = labels[0] if len(results) == 1 else "Latency of " + ", ".join(dict.fromkeys(r.deployment for r in results))
     axes.set_title(title, fontsize=12, loc="left", wrap=True)
     for index, result in enumerate(results):
         _line(axes, result, "median" if len(results) == 1 else labels[index], index)
     axes.fill_between([], [], color="#777777", alpha=0.25, linewidth=0, label="from the median up to p90")
-    _size_axis(axes, results)
+    size_axis(axes, results)
     _latency_axis(axes, results)
     _failures(axes, results)
     axes.grid(which="major", color="#DDDDDD", linewidth=0.8)
@@ -69,7 +69,7 @@ def latency_plot(results: Sequence[Result], path: Path) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(fontsize=SMALL, loc="outside lower left", frameon=False, ncols=2 if len(results) == 1 else 1)
     _annotate(figure, axes, results)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def comparison_picture(
@@ -89,7 +89,7 @@ def comparison_picture(
             another suffix.
         DiskFull, EnvironmentFault: the file cannot be written.
     """
-    _check_suffix(path)
+    check_suffix(path)
     if not panels or any(p.dtype != np.uint8 or p.ndim != 3 or p.shape[2] != 3 or not p.size for _, p in panels):
         raise UsageError("a panel is not a picture", "at least one uint8 (H, W, 3) RGB array")
     height, width = max((panel.shape[:2] for _, panel in panels), key=lambda shape: shape[0] * shape[1])
@@ -124,7 +124,7 @@ def comparison_picture(
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_color(edge)
             axes.spines[:].set_linewidth(line)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def busiest_square(picture: np.ndarray, size: Tuple[int, int], edge: int) -> Crop:
@@ -147,11 +147,11 @@ def busiest_square(picture: np.ndarray, size: Tuple[int, int], edge: int) -> Cro
 
 
 def _worked(result: Result) -> List[Point]:
-    """The points with times, by input size."""
-    return sorted((p for p in result.points if p.median_s), key=lambda point: point.input_pixels)
+    """The points with times that may be shown as times, by input size."""
+    return sorted((p for p in result.points if p.median_s and p.usable), key=lambda point: point.input_pixels)
 
 
-def _labels(results: Sequence[Result]) -> List[str]:
+def labels_of(results: Sequence[Result]) -> List[str]:
     """One name a result: deployment, runtime and device."""
     labels = []
     for result in results:
@@ -171,7 +171,7 @@ def _line(axes: Axes, result: Result, label: str, index: int) -> None:
     axes.fill_between(x, low, high, color=COLOURS[style], alpha=0.25, linewidth=0)
 
 
-def _size_axis(axes: Axes, results: Sequence[Result]) -> None:
+def size_axis(axes: Axes, results: Sequence[Result]) -> None:
     """Ticks at the measured sizes; of two that would overlap, the larger is named."""
     sizes = sorted({point.size for result in results for point in result.points}, key=lambda s: -s[0] * s[1])
     pixels = [height * width for height, width in sizes] or [1]
@@ -202,8 +202,8 @@ def _latency_axis(axes: Axes, results: Sequence[Result]) -> None:
 
 
 def _failed(results: Sequence[Result]) -> List[Tuple[int, Point]]:
-    """(index of the result, point) of every failure."""
-    return [(index, point) for index, result in enumerate(results) for point in result.points if point.failure]
+    """(index of the result, point) of every failure, and of every point that must not be used."""
+    return [(index, point) for index, result in enumerate(results) for point in result.points if not point.usable]
 
 
 def _strip(failures: int) -> float:
@@ -218,11 +218,11 @@ def _failures(axes: Axes, results: Sequence[Result]) -> None:
     for row, (index, point) in enumerate(failed):
         height = _strip(len(failed)) * (row + 0.5) / len(failed)
         axes.plot(point.input_pixels, height, "X", color=COLOURS[index % len(COLOURS)], markersize=8, transform=across)
-        reason = point.failure or ""
+        reason = point.failure or point.invalid or ""
         reason = reason if len(reason) <= 44 else reason[:43] + "…"
         leftmost = np.log(point.input_pixels / axes.get_xlim()[0]) < 0.5 * np.log(np.divide(*axes.get_xlim()[::-1]))
         axes.annotate(
-            f"failed: {reason}",
+            f"{'failed' if point.failure else 'invalid'}: {reason}",
             (point.input_pixels, height),
             xycoords=across,
             xytext=(8 if leftmost else -8, 0),
@@ -299,12 +299,13 @@ def _fitted(picture: np.ndarray, columns: int) -> np.ndarray:
     return cv2.resize(picture, (columns, rows), interpolation=cv2.INTER_AREA)
 
 
-def _check_suffix(path: Path) -> None:
+def check_suffix(path: Path) -> None:
+    """Raise UsageError when a file of this name cannot be drawn."""
     if Path(path).suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"cannot draw into {path}: its suffix says no format that is known here", ".png or .svg")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write the figure whole or not at all; the canvas follows from the suffix, so no display is needed."""
     with atomic_file(Path(path)) as temporary:
         figure.savefig(temporary, format=Path(path).suffix.lower()[1:], facecolor="white")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
-from sr_deploy.bench.result import Point, Result
+from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.device import Finding
+from sr_deploy.report.numbers import doubts, fixed, mebibytes, milliseconds, rate_cells
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -36,13 +36,12 @@ def latency_table(result: Result) -> Group:
         table.add_column(heading, justify="right", no_wrap=True)
     for point in result.points:
         if point.failure is None and point.median_s:
-            rate = 1.0 / point.median_s
-            cells = [_ms(value) for value in (point.median_s, point.p90_s, point.p99_s)]
-            cells += [_figures(rate), _figures(rate * point.output_pixels / 1e6), str(len(point.samples_s))]
+            cells = [milliseconds(value) for value in (point.median_s, point.p90_s, point.p99_s)]
+            cells += [*rate_cells(point), str(len(point.samples_s))]
         else:
             cells = ["–"] * 6
         table.add_row(format_size(point.size), *cells)
-    notes = [Text(f"{format_size(point.size)}: {_note(point)}", "yellow") for point in result.points if _note(point)]
+    notes = [Text(f"{format_size(point.size)}: {doubts(point)}", "yellow") for point in result.points if doubts(point)]
     return Group(table, *notes)
 
 
@@ -55,14 +54,14 @@ def quality_table(report: Dict[str, Any]) -> Table:
             steps.
     """
     columns = [c for c in QUALITY_COLUMNS if any(image.get(c[0]) is not None for image in report["images"])]
-    table = _table(f"Quality: {report.get('runtime', '')}".rstrip(": "), report.get("convention", ""), "picture")
+    table = _table("Quality", "\n".join(filter(None, (report.get("runtime"), report.get("convention")))), "picture")
     for _, heading, _ in columns:
         table.add_column(heading, justify="right")
     for image in report["images"]:
-        table.add_row(_plain(image["name"]), *(_number(image.get(key), digits) for key, _, digits in columns))
+        table.add_row(_plain(image["name"]), *(fixed(image.get(key), digits) for key, _, digits in columns))
     table.add_section()
     mean = {"difference": report.get("largest_difference"), **report["mean"]}
-    table.add_row("mean", *(_number(mean.get(key), digits) for key, _, digits in columns), style="bold")
+    table.add_row("mean", *(fixed(mean.get(key), digits) for key, _, digits in columns), style="bold")
     worst, bound = report.get("largest_difference"), report.get("tolerance")
     if worst is not None and bound is not None:
         verdict = "within" if worst <= bound else "[bold red]outside[/bold red]"
@@ -90,20 +89,18 @@ def doctor_table(findings: Sequence[Finding]) -> Group:
 
 def engine_table(engines: Sequence[Dict[str, Any]]) -> Table:
     """One row an engine, from the dict form of its manifest."""
-    table = _table("Engines", "", "engine")
-    for heading in ("backend", "inputs", "precision", "GPU"):
+    table = _table("Engines", "memory in MiB, as the builder reports it", "engine")
+    for heading in ("precision", "GPU"):
         table.add_column(heading)
-    for heading in ("activations MiB", "weights MiB", "build s"):
+    for heading in ("activations", "weights", "build s"):
         table.add_column(heading, justify="right")
     for engine in engines:
         table.add_row(
             _plain(engine["file"]),
-            f"{engine['backend']} {engine['runtime_version']}",
-            _profile_text(engine["profile"]),
             engine["precision"],
             ", ".join(engine["compute_capabilities"]) or "–",
-            *(_number(_mib(engine[key]), 1) for key in ("activation_bytes", "weights_bytes")),
-            _number(engine["build_seconds"], 1),
+            *(mebibytes(engine[key]) for key in ("activation_bytes", "weights_bytes")),
+            fixed(engine["build_seconds"], 1),
         )
     return table
 
@@ -146,40 +143,6 @@ def _latency_title(result: Result) -> Tuple[str, str, str]:
     scope = result.options.get("scope", "")
     title = f"Latency of {result.deployment}: {', '.join(dict.fromkeys(ran)) or 'nothing ran'}"
     return title, f"timed: {scopes.get(scope, scope)}; percentiles are nearest-rank", "input"
-
-
-def _note(point: Point) -> str:
-    """What a reader must know before trusting the row."""
-    if point.failure is not None:
-        return f"failed: {point.failure}"
-    notes = [] if point.warmup_stable else ["warm-up did not settle"]
-    return "; ".join(notes + (["cut short by its time limit"] if point.cut_short else []))
-
-
-def _ms(seconds: Optional[float]) -> str:
-    return "–" if seconds is None else _figures(seconds * 1e3)
-
-
-def _figures(value: float) -> str:
-    """Four significant figures, never in exponent form: 0.01234, 1.234, 123.4, 12345."""
-    digits = 3 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{value:.{max(0, digits)}f}"
-
-
-def _number(value: Optional[float], digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _mib(count: Optional[int]) -> Optional[float]:
-    return None if count is None else count / 2**20
-
-
-def _profile_text(profile: Optional[Sequence[Sequence[int]]]) -> str:
-    """The inputs of an engine: one size, or smallest … largest."""
-    if profile is None:
-        return "any"
-    low, _, high = (format_size((int(size[0]), int(size[1]))) for size in profile)
-    return low if low == high else f"{low} … {high}"
 
 
 def _flattened(facts: Dict[str, Any], depth: int = 0) -> List[Tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any, Dict, Protocol
 import numpy as np
 
 from sr_deploy.core.contract import Size
+from sr_deploy.run.settings import DeviceSettings
 
 
 class Runner(Protocol):
@@ -20,6 +21,17 @@ class Runner(Protocol):
     runtime: str
     #: The device's name as people know it, for example "NVIDIA H200" or the CPU's model name.
     device: str
+    #: Whether ``compute`` returns before the device is done; only then is there an enqueue time.
+    asynchronous: bool
+    #: Whether ``timed_compute`` asks the device's own clock.
+    device_events: bool
+
+    def configure(self, settings: DeviceSettings) -> None:
+        """How the device is driven from now on; call it before ``prepare``.
+
+        Raises:
+            UsageError: this runtime cannot do it. Nothing is ever ignored.
+        """
 
     def prepare(self, size: Size) -> None:
         """Make buffers for an input of ``size`` (height, width).
@@ -36,6 +48,12 @@ class Runner(Protocol):
 
     def synchronize(self) -> None:
         """Wait until the device has finished all that was asked."""
+
+    def timed_compute(self) -> float:
+        """``compute`` and ``synchronize``; the seconds between two events on the device, before and after.
+
+        Only where ``device_events`` is True.
+        """
 
     def download(self) -> np.ndarray:
         """The result, float32 (1, 3, scale·H, scale·W), a new array on the host. Synchronizes."""

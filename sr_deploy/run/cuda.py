@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from typing import Any, Dict, List, Protocol, Tuple
+from typing import Any, Callable, Dict, List, Protocol, Tuple
 
 import numpy as np
 
-from sr_deploy.core.errors import EnvironmentFault, MissingPackage
+from sr_deploy.core.errors import EnvironmentFault, MissingPackage, UsageError
 
 
 class Cuda(Protocol):
@@ -48,6 +48,34 @@ class Cuda(Protocol):
 
     def synchronize(self) -> None:
         """Wait for everything queued on the stream."""
+
+    def event(self, blocking: bool) -> Any:
+        """An event with a time; waiting for it puts the host to sleep when ``blocking``, else the host spins."""
+
+    def record(self, event: Any) -> None:
+        """Queue an event on the stream."""
+
+    def wait_for(self, event: Any) -> None:
+        """Wait until the device has passed an event, as the event was made to be waited for."""
+
+    def seconds_between(self, start: Any, end: Any) -> float:
+        """Device time between two events that the device has passed."""
+
+    def free_event(self, event: Any) -> None:
+        """Give an event back."""
+
+    def capture(self, queue: Callable[[], None]) -> Any:
+        """A graph of what ``queue`` puts on the stream; nothing of it runs meanwhile.
+
+        Raises:
+            UsageError: this binding cannot.
+        """
+
+    def launch(self, graph: Any) -> None:
+        """Queue a captured graph."""
+
+    def free_graph(self, graph: Any) -> None:
+        """Give a captured graph back."""
 
     def close(self) -> None:
         """Destroy the stream. Memory must have been given back."""
@@ -126,6 +154,50 @@ class CudaPython:
         """See ``Cuda``."""
         self._call("cudaStreamSynchronize", self._stream)
 
+    def event(self, blocking: bool) -> Any:
+        """See ``Cuda``."""
+        runtime = self._runtime
+        flags = runtime.cudaEventBlockingSync if blocking else runtime.cudaEventDefault
+        return self._call("cudaEventCreateWithFlags", flags)
+
+    def record(self, event: Any) -> None:
+        """See ``Cuda``."""
+        self._call("cudaEventRecord", event, self._stream)
+
+    def wait_for(self, event: Any) -> None:
+        """See ``Cuda``."""
+        self._call("cudaEventSynchronize", event)
+
+    def seconds_between(self, start: Any, end: Any) -> float:
+        """See ``Cuda``."""
+        return float(self._call("cudaEventElapsedTime", start, end)) / 1e3
+
+    def free_event(self, event: Any) -> None:
+        """See ``Cuda``."""
+        self._call("cudaEventDestroy", event)
+
+    def capture(self, queue: Callable[[], None]) -> Any:
+        """See ``Cuda``."""
+        mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            queue()
+        finally:
+            # A capture that is not ended leaves the stream unusable.
+            graph = self._call("cudaStreamEndCapture", self._stream)
+        try:
+            return self._call("cudaGraphInstantiate", graph, 0)
+        finally:
+            self._call("cudaGraphDestroy", graph)
+
+    def launch(self, graph: Any) -> None:
+        """See ``Cuda``."""
+        self._call("cudaGraphLaunch", graph, self._stream)
+
+    def free_graph(self, graph: Any) -> None:
+        """See ``Cuda``."""
+        self._call("cudaGraphExecDestroy", graph)
+
     def close(self) -> None:
         """See ``Cuda``."""
         self._call("cudaStreamDestroy", self._stream)
@@ -189,6 +261,40 @@ class PyCuda:
     def synchronize(self) -> None:
         """See ``Cuda``."""
         self._stream.synchronize()
+
+    def event(self, blocking: bool) -> Any:
+        """See ``Cuda``."""
+        flags = self._driver.event_flags
+        return self._driver.Event(flags.BLOCKING_SYNC if blocking else flags.DEFAULT)
+
+    def record(self, event: Any) -> None:
+        """See ``Cuda``."""
+        event.record(self._stream)
+
+    def wait_for(self, event: Any) -> None:
+        """See ``Cuda``."""
+        event.synchronize()
+
+    def seconds_between(self, start: Any, end: Any) -> float:
+        """See ``Cuda``."""
+        return float(start.time_till(end)) / 1e3
+
+    def free_event(self, event: Any) -> None:
+        """See ``Cuda``. PyCUDA frees it with the object."""
+
+    def capture(self, queue: Callable[[], None]) -> Any:
+        """See ``Cuda``."""
+        raise UsageError(
+            "a CUDA graph cannot be captured through PyCUDA here",
+            "the CUDA binding cuda-python",
+            "pip install cuda-python, or leave --cuda-graph out",
+        )
+
+    def launch(self, graph: Any) -> None:
+        """See ``Cuda``; there is no graph to launch."""
+
+    def free_graph(self, graph: Any) -> None:
+        """See ``Cuda``; there is no graph to free."""
 
     def close(self) -> None:
         """See ``Cuda``."""

@@ -9,6 +9,7 @@ import numpy as np
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
+from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
 
 class FakeClock:
@@ -42,6 +43,8 @@ class FakeRunner:
 
     runtime = "fake"
     device = "fake device"
+    asynchronous = True
+    device_events = False
 
     def __init__(
         self,
@@ -56,6 +59,10 @@ class FakeRunner:
         self._sr: Optional[np.ndarray] = None
         self._count = 0
         self._pending = 0.0
+
+    def configure(self, settings: DeviceSettings) -> None:
+        """It has nothing to choose."""
+        refuse_settings(settings, "the fake runner")
 
     def prepare(self, size: Size) -> None:
         """Start counting anew."""

@@ -21,6 +21,7 @@ from sr_deploy.engine.onnxruntime import (
 )
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
 from sr_deploy.run.names import gpu_name, processor_name
+from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
 
 def runner_from_graph(
@@ -74,6 +75,9 @@ class OnnxRuntimeRunner:
     """See ``run/base.py``. Made by ``runner_from_graph``."""
 
     runtime = "onnxruntime"
+    #: run_with_iobinding waits for the provider before it returns.
+    asynchronous = False
+    device_events = False
 
     def __init__(
         self,
@@ -95,6 +99,10 @@ class OnnxRuntimeRunner:
         self._input: Any = None
         self._output: Any = None
         self._uploaded = self._computed = False
+
+    def configure(self, settings: DeviceSettings) -> None:
+        """See ``run/base.py``; there is nothing to choose here."""
+        refuse_settings(settings, f"ONNX Runtime with {self._provider}")
 
     def prepare(self, size: Size) -> None:
         """Allocate input and output on the device and bind them."""
@@ -158,6 +166,8 @@ class OnnxRuntimeRunner:
             "provider_reason": self._why,
             "threads": self._threads,
             "precision": "fp32",
+            # Inputs are copied from ordinary memory; on the CPU nothing needs a copy engine.
+            "pinned_memory": False if self._provider == CUDA else None,
             "file": self._graph.name,
         }
 

@@ -10,7 +10,7 @@ the bindings of TensorRT-RTX 1.7.1 (tests/run/test_run_tensorrt.py), and a plan 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from sr_deploy.engine.manifest import EngineManifest, open_engine
 from sr_deploy.run.cuda import Cuda, open_cuda
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
 from sr_deploy.run.names import gpu_name
+from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
 
 def runner_from_engine(path: Path) -> TensorRTRunner:
@@ -58,6 +59,9 @@ def runner_from_engine(path: Path) -> TensorRTRunner:
 class TensorRTRunner:
     """See ``run/base.py``. Made by ``runner_from_engine``."""
 
+    asynchronous = True
+    device_events = True
+
     def __init__(self, trt: Any, owners: Any, context: Any, cuda: Cuda, manifest: EngineManifest) -> None:
         self.runtime = manifest.backend
         self.device = gpu_name()
@@ -69,6 +73,15 @@ class TensorRTRunner:
         self._device_memory: Dict[str, int] = {}
         self._host: Dict[str, np.ndarray] = {}
         self._uploaded = self._computed = False
+        self._settings = DeviceSettings()
+        self._events: Tuple[Any, ...] = ()
+        self._graph: Any = None
+
+    def configure(self, settings: DeviceSettings) -> None:
+        """A CUDA graph and the way to wait can be chosen; a prepared size must be prepared again."""
+        refuse_settings(settings, f"{self.runtime} with {self._cuda.name}", cuda_graph=True, wait=True)
+        self._release()
+        self._settings = settings
 
     def prepare(self, size: Size) -> None:
         """Tell TensorRT the shape and allocate device and pinned host memory for both tensors."""
@@ -97,6 +110,7 @@ class TensorRTRunner:
             self._device_memory[name] = self._cuda.allocate(self._host[name].nbytes)
             self._context.set_tensor_address(name, self._device_memory[name])
         self._size = (height, width)
+        self._events = tuple(self._cuda.event(self._settings.wait == "block") for _ in range(2))
 
     def upload(self, lr: np.ndarray) -> None:
         """Copy the input through pinned memory; returns before the copy has finished."""
@@ -112,14 +126,32 @@ class TensorRTRunner:
         """Queue one run."""
         if not self._uploaded:
             raise nothing_uploaded()
-        if not self._context.execute_async_v3(self._cuda.stream()):
-            raise CheckFailed(f"TensorRT failed to run {self._manifest.file} at {format_size(self._size)}")
+        if self._settings.cuda_graph and self._graph is None:
+            self._graph = self._captured()
+        if self._graph is not None:
+            self._cuda.launch(self._graph)
+        else:
+            self._enqueue()
         self._computed = True
 
+    def timed_compute(self) -> float:
+        """See ``run/base.py``."""
+        start, end = self._events
+        self._cuda.record(start)
+        self.compute()
+        self._cuda.record(end)
+        self._cuda.wait_for(end)
+        return self._cuda.seconds_between(start, end)
+
     def synchronize(self) -> None:
-        """Wait for the stream."""
-        if self._cuda is not None:
+        """Wait for the stream, in the way that was configured."""
+        if self._cuda is None:
+            return
+        if self._settings.wait == "auto" or not self._events:
             self._cuda.synchronize()
+        else:
+            self._cuda.record(self._events[1])
+            self._cuda.wait_for(self._events[1])
 
     def download(self) -> np.ndarray:
         """A new array with the result."""
@@ -140,7 +172,10 @@ class TensorRTRunner:
             "precision": self._manifest.precision,
             "file": self._manifest.file,
             "settings": dict(self._manifest.settings),
-            "cuda_graph": False,
+            "cuda_graph": self._settings.cuda_graph,
+            "wait": self._settings.wait,
+            "streams": self._settings.streams,
+            "pinned_memory": True,
         }
 
     def close(self) -> None:
@@ -153,8 +188,40 @@ class TensorRTRunner:
         self._cuda.close()
         self._cuda = None
 
+    def _enqueue(self) -> None:
+        """Queue the kernels one after the other."""
+        if not self._context.execute_async_v3(self._cuda.stream()):
+            raise CheckFailed(f"TensorRT failed to run {self._manifest.file} at {format_size(self._size)}")
+
+    def _captured(self) -> Any:
+        """A CUDA graph of one run, proved: a graph can be captured empty and leave the output as it was.
+
+        Raises:
+            CheckFailed: the graph does not give what the kernels give.
+        """
+        name = self._manifest.contract.output_name
+        # TensorRT finishes its own preparations in the first run after a shape was set; a capture must come later.
+        self._enqueue()
+        self._cuda.to_host(self._host[name], self._device_memory[name])
+        self._cuda.synchronize()
+        expected = self._host[name].copy()
+        graph = self._cuda.capture(self._enqueue)
+        self._host[name].fill(np.nan)
+        self._cuda.to_device(self._device_memory[name], self._host[name])
+        self._cuda.launch(graph)
+        self._cuda.to_host(self._host[name], self._device_memory[name])
+        self._cuda.synchronize()
+        if not np.array_equal(self._host[name], expected):
+            self._cuda.free_graph(graph)
+            raise CheckFailed(
+                f"the CUDA graph of {self._manifest.file} at {format_size(self._size)} gives another picture",
+                "what its kernels give one after the other",
+                "leave --cuda-graph out",
+            )
+        return graph
+
     def _release(self) -> None:
-        """Give all tensor memory back."""
+        """Give all tensor memory, the events and the graph back."""
         self._size = None
         self._uploaded = self._computed = False
         for address in self._device_memory.values():
@@ -162,6 +229,11 @@ class TensorRTRunner:
         for array in self._host.values():
             self._cuda.free_pinned(array)
         self._device_memory, self._host = {}, {}
+        for event in self._events:
+            self._cuda.free_event(event)
+        if self._graph is not None:
+            self._cuda.free_graph(self._graph)
+        self._events, self._graph = (), None
 
 
 def _context_of(trt: Any, engine: Any) -> Any:

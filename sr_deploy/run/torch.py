@@ -11,6 +11,7 @@ from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import EnvironmentFault, MissingPackage
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
 from sr_deploy.run.names import processor_name
+from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,20 @@ class TorchRunner:
         self._sr: Any = None
 
     @property
+    def asynchronous(self) -> bool:
+        """See ``run/base.py``."""
+        return self._on_gpu
+
+    @property
+    def device_events(self) -> bool:
+        """See ``run/base.py``."""
+        return self._on_gpu
+
+    def configure(self, settings: DeviceSettings) -> None:
+        """See ``run/base.py``; there is nothing to choose here."""
+        refuse_settings(settings, f"PyTorch on {self._device.type}")
+
+    @property
     def _on_gpu(self) -> bool:
         return self._device.type == "cuda"
 
@@ -84,6 +99,15 @@ class TorchRunner:
         if self._on_gpu:
             self._torch.cuda.synchronize(self._device)
 
+    def timed_compute(self) -> float:
+        """See ``run/base.py``; not run on a GPU."""
+        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        events[0].record()
+        self.compute()
+        events[1].record()
+        events[1].synchronize()
+        return events[0].elapsed_time(events[1]) / 1e3
+
     def download(self) -> np.ndarray:
         """A new array with the result."""
         if self._sr is None:
@@ -99,6 +123,7 @@ class TorchRunner:
             "provider": self._device.type,
             "threads": self._torch.get_num_threads(),
             "precision": "fp32",
+            "pinned_memory": False if self._on_gpu else None,
         }
 
     def close(self) -> None:

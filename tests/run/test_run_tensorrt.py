@@ -117,6 +117,7 @@ class HostMemory:
 
     def __init__(self):
         self.memory, self.pinned_arrays, self.closed = {}, [], 0
+        self.waits, self.events, self.graphs, self.launched, self.freed = [], {}, [], 0, 0
 
     def stream(self):
         return 7
@@ -143,9 +144,38 @@ class HostMemory:
         array[:] = self.memory[address].reshape(array.shape)
 
     def synchronize(self):
-        pass
+        self.waits.append("stream")
+
+    def event(self, blocking):
+        self.events[len(self.waits) + len(self.events) + 1] = blocking
+        return max(self.events)
+
+    def record(self, event):
+        assert event in self.events
+
+    def wait_for(self, event):
+        self.waits.append("sleeping" if self.events[event] else "spinning")
+
+    def seconds_between(self, start, end):
+        assert start != end and {start, end} <= set(self.events)
+        return 0.25
+
+    def free_event(self, event):
+        del self.events[event]
+
+    def capture(self, queue):
+        self.graphs.append(queue)
+        return len(self.graphs)
+
+    def launch(self, graph):
+        self.launched += 1
+        self.graphs[graph - 1]()
+
+    def free_graph(self, graph):
+        self.freed += 1
 
     def close(self):
+        assert not self.events, "events were not given back"
         assert not self.memory and not self.pinned_arrays, "memory was not given back"
         self.closed += 1
 
@@ -199,3 +229,74 @@ def test_bookkeeping_of_sizes_and_memory(engine):
     assert cuda.closed == 1
     with pytest.raises(BadInput, match="prepare"):
         runner.upload(lr)
+
+
+def host_runner(engine, cuda=None):
+    import tensorrt_rtx as trt
+
+    cuda = cuda or HostMemory()
+    return cuda, TensorRTRunner(trt, None, DoublingContext(cuda), cuda, open_engine(engine))
+
+
+def test_device_events_give_the_time_and_settings_are_recorded(engine):
+    from sr_deploy.bench.measure import measure
+    from sr_deploy.bench.options import BenchOptions
+
+    quick = {"min_seconds": 0.0, "warmup_seconds": 0.0, "precision": None, "min_iterations": 3, "max_iterations": 3}
+    cuda, runner = host_runner(engine)
+    point = measure(runner, (8, 10), BenchOptions(wait="block", **quick))
+    assert (point.timer, point.median_s) == ("events", 0.25)
+    assert (point.description["wait"], point.description["pinned_memory"]) == ("block", True)
+    assert point.settings == {"cuda_graph": False, "wait": "block", "streams": 1}
+    assert "sleeping" in cuda.waits
+    cuda.waits.clear()
+    assert measure(runner, (8, 10), BenchOptions(wait="spin", timer="host", **quick)).timer == "host"
+    assert "spinning" in cuda.waits and "sleeping" not in cuda.waits
+    assert measure(runner, (8, 10), BenchOptions(scope="enqueue", **quick)).median_s < 0.25
+    runner.close()
+    assert cuda.closed == 1
+
+
+def test_a_cuda_graph_is_captured_once_a_size_proved_and_given_back(engine):
+    from sr_deploy.core.sample import sample_input
+    from sr_deploy.run.base import upscale
+    from sr_deploy.run.settings import DeviceSettings
+
+    cuda, runner = host_runner(engine)
+    runner.configure(DeviceSettings(cuda_graph=True))
+    lr = sample_input((8, 10), 1.0)
+    for _ in range(3):
+        assert np.array_equal(upscale(runner, lr), lr.repeat(2, axis=2).repeat(2, axis=3))
+    # Once for the proof, once for each run.
+    assert (len(cuda.graphs), cuda.launched, runner.describe()["cuda_graph"]) == (1, 4, True)
+    runner.close()
+    assert cuda.freed == 1
+
+
+def test_an_empty_cuda_graph_is_found(engine):
+    from sr_deploy.core.errors import CheckFailed
+    from sr_deploy.core.sample import sample_input
+    from sr_deploy.run.base import upscale
+    from sr_deploy.run.settings import DeviceSettings
+
+    class Forgetful(HostMemory):
+        def capture(self, queue):
+            return super().capture(lambda: None)
+
+    cuda, runner = host_runner(engine, Forgetful())
+    runner.configure(DeviceSettings(cuda_graph=True))
+    with pytest.raises(CheckFailed, match="another picture"):
+        upscale(runner, sample_input((8, 10), 1.0))
+    runner.close()
+
+
+def test_what_tensorrt_cannot_is_refused(engine):
+    from sr_deploy.core.errors import UsageError
+    from sr_deploy.run.settings import DeviceSettings
+
+    _, runner = host_runner(engine)
+    with pytest.raises(UsageError, match="2 streams"):
+        runner.configure(DeviceSettings(streams=2))
+    with pytest.raises(UsageError, match="PyCUDA"):
+        PyCuda.capture(None, lambda: None)
+    runner.close()

@@ -7,12 +7,13 @@ from typing import Sequence, Tuple
 import onnx
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.graph.rewrite import compose, parity, prelu, share, shuffle
 from sr_deploy.graph.rewrite.base import Pass, PassResult, RewriteOptions
 
 __all__ = ["PASSES", "Pass", "PassResult", "RewriteOptions", "passes_named", "rewrite"]
 
 #: Every pass, in the order they run.
-PASSES: Tuple[Pass, ...] = ()
+PASSES: Tuple[Pass, ...] = (share.PASS, compose.PASS, shuffle.PASS, prelu.PASS, parity.PASS)
 
 
 def passes_named(text: str) -> Tuple[Pass, ...]:
@@ -29,7 +30,8 @@ def passes_named(text: str) -> Tuple[Pass, ...]:
     for name in asked:
         if name not in known | {"default", "none"}:
             raise UsageError(
-                f"--rewrite {text}: there is no pass {name!r}", "default, none, or a list of " + ", ".join(sorted(known))
+                f"--rewrite {text}: there is no pass {name!r}",
+                "default, none, or a list of " + ", ".join(sorted(known)),
             )
     if "none" in asked and len(asked) > 1:
         raise UsageError(f"--rewrite {text}: none excludes the others", "default, none, or a list of passes")

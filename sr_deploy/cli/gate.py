@@ -1,0 +1,99 @@
+"""The command that judges: gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, print_json, render, say, sizes_of
+
+
+def gate(
+    baseline: Path = typer.Argument(..., help="A result of srdeploy bench, or a deployment.", show_default=False),
+    candidate: Path = typer.Argument(..., help="The same, of what is to be judged.", show_default=False),
+    budget: Optional[Path] = typer.Option(
+        None, "--budget", help="TOML with thresholds, absolute bounds by device, and quality floors (engines/*.toml)."
+    ),
+    in_turn: bool = typer.Option(
+        False, "--interleave", help="Run both deployments here, A B B A …: what holds on shared machines."
+    ),
+    sizes: str = typer.Option("144", "--sizes", help="With --interleave: inputs HxW or one number, by commas."),
+    threshold: Optional[float] = typer.Option(
+        None, "--threshold", help="Slower by more than this many percent … Default: the budget's, else 3."
+    ),
+    floor: Optional[float] = typer.Option(
+        None, "--floor-us", help="… and by more than this many µs is a regression. Default: the budget's, else 20."
+    ),
+    run_noise: Optional[float] = typer.Option(
+        None, "--run-noise", help="Percent by which runs differ, for results of one run each. Default: 10."
+    ),
+    quality: Optional[Path] = typer.Option(
+        None, "--quality", help="The candidate's report of srdeploy verify --json, for the budget's quality floors."
+    ),
+    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    precision: Optional[str] = typer.Option(None, "--precision", help="Engines of this precision: fp32, fp16, int8."),
+    scope: str = typer.Option("compute", "--scope", help="compute, enqueue or end-to-end."),
+    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads, of both."),
+    max_seconds: float = typer.Option(
+        120.0, "--max-seconds", help="With --interleave: longest session of one size; there may be two.", min=0.1
+    ),
+    seed: int = typer.Option(0, "--seed", help="Of the random order of the rounds."),
+    update: bool = typer.Option(
+        False, "--update-baseline", help="Judge nothing: show what changes and make CANDIDATE the device's baseline."
+    ),
+    baselines: Path = typer.Option(Path("engines/baselines"), "--baselines", help="Folder for --update-baseline."),
+    as_json: bool = JSON_FLAG,
+    junit: Optional[Path] = typer.Option(None, "--junit", help="Also write JUnit XML to this file."),
+    markdown_file: Optional[Path] = typer.Option(None, "--markdown", help="Also write a Markdown summary here."),
+    github: bool = typer.Option(False, "--github", help="Also print GitHub annotations."),
+) -> None:
+    """Is the candidate slower? PASS (exit 0), REGRESSION (1) or INCONCLUSIVE (5), each with why."""
+    from sr_deploy.bench.interleave import InterleaveOptions
+    from sr_deploy.pipeline.gate import GateRequest, result_of, run_gate, update_baseline
+    from sr_deploy.report.gate_output import (
+        EXIT_CODES,
+        gate_table,
+        github_annotations,
+        junit_xml,
+        markdown,
+        write_text,
+    )
+
+    request = GateRequest(
+        baseline=baseline,
+        candidate=candidate,
+        budget=budget,
+        threshold_percent=threshold,
+        floor_us=floor,
+        run_noise_percent=run_noise,
+        quality=quality,
+        in_turn=in_turn,
+        sizes=sizes_of([sizes]) if in_turn else (),
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        scope=scope,
+        rounds=InterleaveOptions(max_seconds=max_seconds, seed=seed),
+    )
+    if update:
+        path, changes = update_baseline(result_of(candidate, request), baselines)
+        for line in changes:
+            typer.echo(line)
+        typer.echo(str(path))
+        return
+    report = run_gate(request, say)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        render(gate_table(report))
+    if junit is not None:
+        write_text(junit, junit_xml(report))
+    if markdown_file is not None:
+        write_text(markdown_file, markdown(report))
+    if github:
+        # On stderr beside JSON, which must stay alone on stdout; the runner reads both.
+        for line in github_annotations(report):
+            typer.echo(line, err=as_json)
+    raise typer.Exit(EXIT_CODES[report.verdict])

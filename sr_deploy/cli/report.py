@@ -1,0 +1,58 @@
+"""Commands that show: report, and import of what other tools measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Optional
+
+import typer
+
+from sr_deploy.cli.shared import BACKENDS, render, say
+from sr_deploy.core.contract import parse_size
+from sr_deploy.core.errors import UsageError
+
+
+def report(
+    deployments: List[Path] = typer.Argument(..., help="Deployment folders; several are compared.", show_default=False),
+    out: Path = typer.Option(..., "-o", "--out", help="The HTML file to write."),
+    lr: Optional[Path] = typer.Option(None, "--lr", help="Folder of low-resolution pictures (babyx4.png or baby.png)."),
+    hr: Optional[Path] = typer.Option(None, "--hr", help="Folder of high-resolution pictures (baby.png)."),
+    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    pictures: int = typer.Option(3, "--pictures", help="So many pictures are shown; all are judged.", min=0),
+    title: Optional[str] = typer.Option(None, "--title", help="The page's title."),
+    force: bool = typer.Option(False, "--force", help="Replace an existing file."),
+) -> None:
+    """One self-contained HTML page: pictures, quality, latency, memory, proofs, environment."""
+    from sr_deploy.pipeline.report import ReportOptions, write_report
+
+    options = ReportOptions(tuple(deployments), out, lr, hr, backend, pictures, title, force)
+    typer.echo(str(write_report(options, say)))
+
+
+def import_(
+    times: Path = typer.Argument(..., help="The file of trtexec --exportTimes, 8.5 to 11.", show_default=False),
+    size: str = typer.Option(..., "--size", help="Input HxW that was timed; the file does not say."),
+    device: str = typer.Option(..., "--device", help="The GPU's name; the file does not say."),
+    out: Path = typer.Option(..., "-o", "--out", help="The result to write, such as DEPLOYMENT/results/trtexec.json."),
+    profile: Optional[Path] = typer.Option(None, "--profile", help="The file of trtexec --exportProfile."),
+    scope: str = typer.Option("compute", "--scope", help="compute (computeMs) or end-to-end (latencyMs)."),
+    version: Optional[str] = typer.Option(None, "--trtexec-version", help="Such as 8.5.2. Default: unknown."),
+    scale: Optional[int] = typer.Option(None, "--scale", help="Output size over input size, for megapixels a second."),
+    precision: Optional[str] = typer.Option(None, "--precision", help="Such as fp16. Default: unknown."),
+    name: Optional[str] = typer.Option(None, "--name", help="What was timed. Default: the name of the file."),
+    force: bool = typer.Option(False, "--force", help="Replace an existing file."),
+) -> None:
+    """Times of NVIDIA's trtexec as a result that the report and the gate take."""
+    from sr_deploy.bench.result import save_result
+    from sr_deploy.bench.trtexec import TrtexecRun, result_from_trtexec
+    from sr_deploy.report.table import latency_table
+
+    run = TrtexecRun(parse_size(size), device, scope, version, scale, precision, name or times.stem)
+    result = result_from_trtexec(times, run, profile)
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already", "a new file", "choose another -o, or replace it with --force")
+    save_result(out, result)
+    render(latency_table(result))
+    if version is None:
+        say("note: CUDA graph, wait and streams are recorded as unknown; --trtexec-version says what its defaults were")
+    typer.echo(str(out))

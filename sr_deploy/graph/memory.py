@@ -1,0 +1,120 @@
+"""How much memory a graph needs, by the builder's own word, and the strip count that stays within a budget.
+
+No arithmetic predicts what a builder's planner makes of a graph (four strips of one network needed more than none), so
+it is asked: ``ask`` takes an ONNX file and gives bytes, and comes from a folder to the right.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable, Dict, Optional, Tuple
+
+import onnx
+
+from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.graph.rewrite.base import RewriteOptions
+from sr_deploy.graph.rewrite.streaming import apply_streaming
+
+#: Bytes of activations that a builder plans for an ONNX file.
+Ask = Callable[[Path], int]
+#: Strip counts that are tried; 1 is the graph as it is.
+STRIPS: Tuple[int, ...] = (1, 8, 12, 16, 24, 36, 48, 64)
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """A graph and what the builder said.
+
+    Attributes:
+        model: the graph in ``strips`` strips.
+        strips: in its widest part; 1 is the graph as it was.
+        asked: strip count → bytes of activations, for every count that was built.
+    """
+
+    model: onnx.ModelProto
+    strips: int
+    asked: Dict[int, int]
+
+    @property
+    def bytes(self) -> int:
+        """Activation memory of ``model``."""
+        return self.asked[self.strips]
+
+
+def activation_bytes(model: onnx.ModelProto, ask: Ask) -> int:
+    """Ask the builder about a graph in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, str(path))
+        return ask(path)
+
+
+def stream_within(
+    model: onnx.ModelProto, options: RewriteOptions, ask: Ask, say: Callable[[str], None] = lambda _: None
+) -> Streamed:
+    """The fewest strips of ``STRIPS`` with which the graph stays within ``options.memory_budget``.
+
+    Fewer strips compute fewer rows twice. The counts are bisected; as memory need not fall with every step, all larger
+    ones are tried before giving up.
+
+    Args:
+        model: static, in the types that it will be built in.
+        options: with size and budget; ``strips`` is ignored.
+        ask: the builder.
+        say: told each answer.
+
+    Raises:
+        UsageError: no size or no budget.
+        CheckFailed: no count stays within the budget; the message holds every answer.
+    """
+    budget = options.memory_budget
+    if budget is None or options.size is None:
+        raise UsageError("a memory budget holds for one size", "a fixed size and a budget", "give --size HxW")
+    graphs: Dict[int, onnx.ModelProto] = {}
+    asked: Dict[int, int] = {}
+
+    def fits(strips: int) -> bool:
+        if strips not in asked:
+            graphs[strips] = apply_streaming(model, replace(options, strips=strips)).model
+            asked[strips] = activation_bytes(graphs[strips], ask)
+            say(f"  {strips} strips: {asked[strips] / 1e6:.0f} MB")
+        return asked[strips] <= budget
+
+    found: Optional[int] = STRIPS[0] if fits(STRIPS[0]) else None
+    low, high = 1, len(STRIPS)
+    while found != STRIPS[0] and low < high:
+        middle = (low + high) // 2
+        if fits(STRIPS[middle]):
+            found, high = STRIPS[middle], middle
+        else:
+            low = middle + 1
+    if found is None:
+        found = next((strips for strips in STRIPS if fits(strips)), None)
+    if found is None:
+        answers = ", ".join(f"{strips} strips {bytes_ / 1e6:.0f} MB" for strips, bytes_ in sorted(asked.items()))
+        raise CheckFailed(
+            f"the graph does not stay within {budget / 1e6:.0f} MB: {answers}",
+            "a budget that the builder can meet",
+            f"--memory-budget {min(asked.values()) / 1e6 + 1:.0f}MB, float16, or a smaller size",
+        )
+    return Streamed(graphs[found], found, dict(sorted(asked.items())))
+
+
+def parse_bytes(text: str) -> int:
+    """``"600MB"``, ``"1.3GB"`` or ``"512MiB"`` as bytes.
+
+    Raises:
+        UsageError: not of that form, or not positive.
+    """
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    cleaned = text.strip().upper().replace(" ", "")
+    unit = next((name for name in units if cleaned.endswith(name)), None)
+    try:
+        value = float(cleaned[: -len(unit)]) * units[unit] if unit else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"{text!r} is not an amount of memory", "a number with a unit, such as 600MB, 1.3GB or 512MiB")
+    return int(value)

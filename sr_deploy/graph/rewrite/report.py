@@ -1,0 +1,61 @@
+"""Rewriting a graph file in place, with what each pass did to it counted."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Dict, Sequence
+
+import onnx
+
+from sr_deploy.core.contract import Size, format_size
+from sr_deploy.graph.census import census_of
+from sr_deploy.graph.rewrite import rewrite
+from sr_deploy.graph.rewrite.base import Pass, RewriteOptions
+from sr_deploy.graph.rewrite.editor import PIN_MARK
+from sr_deploy.graph.specialise import load_graph
+
+
+def rewrite_file(path: Path, passes: Sequence[Pass], options: RewriteOptions, size: Size) -> Dict[str, Any]:
+    """Run ``passes`` on the graph in ``path`` and write the result there.
+
+    Args:
+        path: an ONNX file.
+        passes: from ``passes_named``.
+        options: what they may know.
+        size: the input (height, width) to count at.
+
+    Returns:
+        JSON-able: the size counted at, the counts before, and for each pass that changed something how many places,
+        its notes and the counts after it. Counts are nodes, macs, moved_bytes (see Census) and peak_activation_bytes.
+    """
+    model, steps = rewrite(load_graph(path), passes, options)
+    report: Dict[str, Any] = {"counted_at": format_size(size), "before": _counts(load_graph(path), size), "passes": {}}
+    for one, result in steps:
+        if result.changed or result.notes:
+            counts = _counts(result.model, size) if result.changed else {}
+            report["passes"][one.name] = {"places": result.changed, "notes": list(result.notes), **counts}
+    onnx.save(model, str(path))
+    return report
+
+
+def pinned_nodes(path: Path) -> Dict[str, str]:
+    """Name → reason of every node that carries the mark of float32 in its doc_string."""
+    found = {}
+    for node in load_graph(path).graph.node:
+        if node.doc_string.startswith(PIN_MARK):
+            found[node.name] = node.doc_string[len(PIN_MARK) :].strip(" ()")
+    return found
+
+
+def _counts(model: onnx.ModelProto, size: Size) -> Dict[str, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.onnx"
+        onnx.save(model, str(path))
+        census = census_of(path, size)
+    return {
+        "nodes": sum(census.operators.values()),
+        "macs": census.macs,
+        "moved_bytes": census.moved_bytes,
+        "peak_activation_bytes": census.peak_activation_bytes,
+    }

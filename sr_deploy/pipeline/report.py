@@ -1,0 +1,300 @@
+"""One page on one or several deployments: what their folders hold, and quality where pictures are given."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+from sr_deploy import __version__
+from sr_deploy.bench.result import Result, load_result
+from sr_deploy.core.artifact import atomic_file
+from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.deployment import Deployment, open_deployment
+from sr_deploy.core.errors import BadImage, BadInput, UsageError
+from sr_deploy.core.image import Picture, read_picture
+from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
+from sr_deploy.pipeline.runner import check_backend, engine_files, fitting_engine, runners
+from sr_deploy.pipeline.upscale import upscale_picture
+from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
+from sr_deploy.report.content import Content, Deployed, PictureRow, Quality
+
+#: A picture and its original: (name, low-resolution file, original).
+Pair = Tuple[str, Path, Path]
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What ``srdeploy report`` is asked for.
+
+    Attributes:
+        deployments: the folders.
+        out: the HTML file.
+        lr, hr: folders of low- and high-resolution pictures; None leaves quality out.
+        backend: which runtime judges quality; see pipeline/runner.py.
+        pictures: so many are shown.
+        title: None makes one from the names.
+        force: replace an existing file.
+    """
+
+    deployments: Tuple[Path, ...]
+    out: Path
+    lr: Optional[Path] = None
+    hr: Optional[Path] = None
+    backend: Optional[str] = None
+    pictures: int = 3
+    title: Optional[str] = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a deployment: the best engine for each size, or one engine."""
+
+    label: str
+    precision: str
+    engine: Optional[Path]
+
+
+def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: None) -> Path:
+    """Gather everything, judge quality where pictures are given, write the page whole or not at all.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UsageError: one of --lr and --hr without the other, a folder twice, or the file exists.
+        BadDeployment: a folder is not a deployment.
+        BadImage: the pictures cannot be used, for any of the deployments.
+    """
+    from sr_deploy.report.page import report_page
+
+    _check(options)
+    opened = [open_deployment(folder) for folder in options.deployments]
+    names = _names([deployment.folder for deployment in opened])
+    pictures_of = {scale: _pairs(options, scale, opened, say) for scale in {d.manifest.scale for d in opened}}
+    deployed, ways = [], []
+    for name, deployment in zip(names, opened):
+        pairs = pictures_of[deployment.manifest.scale]
+        chosen, problems = _ways(deployment, pairs, options.backend) if isinstance(pairs, tuple) else ((), ())
+        ways.append(chosen)
+        deployed.append(_deployed(name, deployment, pairs, chosen, problems, options, say))
+    bicubic, rows = [], []
+    for scale, pairs in pictures_of.items():
+        if isinstance(pairs, tuple):
+            report = _bicubic(pairs, scale)
+            bicubic.append((scale, report))
+            shown = _shown([d for d in deployed if d.manifest.scale == scale], pairs, options.pictures)
+            members = [(d.name, o, w) for d, o, w in zip(deployed, opened, ways) if o.manifest.scale == scale]
+            rows += _rows(shown, members, report, deployed, options.backend)
+    title = options.title or f"Super-resolution report: {', '.join(names)}"
+    made = f"Made {datetime.date.today().isoformat()} by srdeploy {__version__}"
+    page = report_page(Content(title, made, tuple(deployed), tuple(bicubic), tuple(rows)))
+    with atomic_file(options.out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return options.out
+
+
+def _check(options: ReportOptions) -> None:
+    check_backend(options.backend)
+    if (options.lr is None) != (options.hr is None):
+        raise UsageError("one of --lr and --hr is missing", "both, or none to leave quality out")
+    folders = [folder.resolve() for folder in options.deployments]
+    if len(set(folders)) < len(folders):
+        raise UsageError("a deployment is given twice", "different folders")
+    if options.out.is_dir() or (options.out.exists() and not options.force):
+        raise UsageError(f"{options.out} exists already", "a new file", "choose another -o, or replace it with --force")
+
+
+def _names(folders: Sequence[Path]) -> List[str]:
+    """The folders' names, with as many parents as it takes to tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    names = []
+    for own in parts:
+        depth = 1
+        while depth < len(own) and [other[-depth:] for other in parts].count(own[-depth:]) > 1:
+            depth += 1
+        names.append("/".join(own[-depth:]))
+    return names
+
+
+def _pairs(options: ReportOptions, scale: int, opened: Sequence[Deployment], say: Callable[[str], None]) -> Any:
+    """The pairs for a scale, or why there are none. Paths of this machine are said, not put on the page.
+
+    With deployments of one scale, unfit pictures are an error. With several, they fit one of them at best, and the page
+    says so.
+    """
+    if options.lr is None or options.hr is None:
+        return "Quality was not judged, because no pictures were given: srdeploy report … --lr FOLDER --hr FOLDER."
+    try:
+        pairs = pair_images(options.lr, options.hr, scale)
+        name, low, high = pairs[0]
+        lr, hr = read_picture(low), read_picture(high)
+        crop_like(hr.pixels, lr.pixels.repeat(scale, 0).repeat(scale, 1), str(high))
+        return pairs
+    except BadImage as error:
+        if len({deployment.manifest.scale for deployment in opened}) == 1:
+            raise
+        say(f"no quality for scale {scale}: {error.found}")
+        return f"Quality was not judged, because the pictures that were given are not of scale {scale}."
+
+
+def _ways(
+    deployment: Deployment, pairs: Sequence[Pair], backend: Optional[str]
+) -> Tuple[Tuple[Way, ...], Tuple[str, ...]]:
+    """How to run it: what ``srdeploy run`` would choose, and each other engine that fits; with why others do not."""
+    from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
+
+    sizes = sorted({read_picture(low).size for _, low, _ in pairs})
+    best = {fitting_engine(deployment, size, backend) for size in sizes}
+    precisions = {open_engine(path).precision if path else "fp32" for path in best}
+    ways, problems = [Way("", " and ".join(sorted(precisions)), None)], []
+    for path in engine_files(deployment):
+        try:
+            manifest = open_engine(path)
+            if best == {path} or (backend is not None and manifest.backend != backend):
+                continue
+            graphs = tuple(graph.sha256 for graph in deployment.manifest.graphs)
+            check_engine(manifest, host_facts(manifest.backend), graphs)
+            refused = [size for size in sizes if not manifest.takes(size)]
+            if refused:
+                # A fixed engine of the same precision as the graph says nothing new; any other one is missed.
+                if manifest.precision not in precisions:
+                    found = f"{path.name} was not judged: it does not take {format_size(refused[0])}"
+                    problems.append(f"{found}, only {manifest.allowed_sizes()}")
+                continue
+            ways.append(Way(path.stem, manifest.precision, path))
+        except BadInput as error:
+            problems.append(f"{path.name} was not judged: {_without_folder(error, path)}")
+    return tuple(ways), tuple(problems)
+
+
+def _deployed(
+    name: str,
+    deployment: Deployment,
+    pairs: Any,
+    ways: Sequence[Way],
+    problems: Sequence[str],
+    options: ReportOptions,
+    say: Callable[[str], None],
+) -> Deployed:
+    """All about one deployment."""
+    qualities = []
+    for way in ways:
+        say(f"{name}: judging {way.label or 'the network'} on {len(pairs)} pictures")
+        asked = VerifyOptions(deployment.folder, options.lr, options.hr, options.backend, way.engine, None, False)
+        qualities.append(Quality(way.label, way.precision, verify_quality(asked, say).to_dict()))
+    engines, unread = _engines(deployment)
+    results, unread_results = _results(deployment)
+    return Deployed(
+        name=name,
+        manifest=deployment.manifest,
+        engines=engines,
+        results=results,
+        qualities=tuple(qualities),
+        no_quality="" if qualities else str(pairs),
+        problems=(*problems, *unread, *unread_results),
+    )
+
+
+def _engines(deployment: Deployment) -> Tuple[Tuple[Dict[str, Any], ...], Tuple[str, ...]]:
+    """The engines' manifests, and what could not be read."""
+    from sr_deploy.engine.manifest import open_engine
+
+    engines, problems = [], []
+    for path in engine_files(deployment):
+        try:
+            engines.append(open_engine(path).to_dict())
+        except BadInput as error:
+            problems.append(f"engine {path.name} is left out: {_without_folder(error, path)}")
+    return tuple(engines), tuple(problems)
+
+
+def _results(deployment: Deployment) -> Tuple[Tuple[Tuple[str, Result], ...], Tuple[str, ...]]:
+    """The sweeps in the results folder by name, and what could not be read."""
+    results, problems = [], []
+    folder = deployment.results_folder
+    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+        try:
+            results.append((path.name, load_result(path)))
+        except BadInput as error:
+            problems.append(f"{path.name} is left out: {_without_folder(error, path)}")
+    return tuple(results), tuple(problems)
+
+
+def _without_folder(error: BadInput, path: Path) -> str:
+    """What was found, on one line and without the folders of this machine: a page is mailed."""
+    return "; ".join(line.strip() for line in error.found.replace(f"{path.parent}/", "").splitlines())
+
+
+def _bicubic(pairs: Sequence[Pair], scale: int) -> Dict[str, Any]:
+    """What bicubic enlargement reaches on the same pictures, in the form of a quality report."""
+    from sr_deploy.report.pictures import bicubic_of
+
+    images = []
+    for name, low, high in pairs:
+        lr = read_picture(low).pixels
+        enlarged = bicubic_of(lr, (lr.shape[0] * scale, lr.shape[1] * scale))
+        hr = crop_like(read_picture(high).pixels, enlarged, str(high))
+        images.append({"name": name, "psnr_y": psnr_y(enlarged, hr, scale), "ssim_y": ssim_y(enlarged, hr, scale)})
+    mean = {key: sum(image[key] for image in images) / len(images) for key in ("psnr_y", "ssim_y")}
+    return {"images": images, "mean": mean, "convention": CONVENTION, "runtime": ""}
+
+
+def _shown(deployed: Sequence[Deployed], pairs: Sequence[Pair], count: int) -> Tuple[Pair, ...]:
+    """Which pictures to show: spread from the hardest to the easiest, by the first deployment's PSNR."""
+    order = {image["name"]: image["psnr_y"] for image in deployed[0].qualities[0].report["images"]}
+    ranked = sorted(pairs, key=lambda pair: order[pair[0]])
+    if count >= len(ranked):
+        return tuple(ranked)
+    places = [round(k * (len(ranked) - 1) / max(count - 1, 1)) for k in range(count)]
+    return tuple(ranked[place] for place in places)
+
+
+def _rows(
+    shown: Sequence[Pair],
+    members: Sequence[Tuple[str, Deployment, Sequence[Way]]],
+    bicubic: Dict[str, Any],
+    deployed: Sequence[Deployed],
+    backend: Optional[str],
+) -> List[PictureRow]:
+    """The panels of each picture: low resolution, bicubic, each way of each deployment, original; then error maps."""
+    from sr_deploy.report.pictures import DETAIL, bicubic_of, error_panel, picture_panel
+    from sr_deploy.report.plots import busiest_square
+
+    by_name = {one.name: one for one in deployed}
+    rows = []
+    for name, low, high in shown:
+        lr = read_picture(low)
+        scale = members[0][1].manifest.scale
+        size: Size = (lr.size[0] * scale, lr.size[1] * scale)
+        versions = [("bicubic", bicubic_of(lr.pixels, size), _psnr(bicubic, name))]
+        for label, deployment, ways in members:
+            for way, quality in zip(ways, by_name[label].qualities):
+                pixels = _upscaled(deployment, way, backend, lr).pixels
+                versions.append((f"{label} {way.label}".strip(), pixels, _psnr(quality.report, name)))
+        hr = crop_like(read_picture(high).pixels, versions[0][1], str(high))
+        crop = busiest_square(_three(hr), size, DETAIL)
+        panels = [picture_panel("low resolution", f"{name}, the low-resolution input", lr.pixels, size, crop)]
+        for label, pixels, psnr in versions:
+            panels.append(picture_panel(f"{label}, {psnr:.2f} dB", f"{name}, {label}", pixels, size, crop))
+        panels.append(picture_panel("original", f"{name}, the original", hr, size, crop))
+        for label, pixels, psnr in versions:
+            alt = f"{name}, error map of {label}: {psnr:.2f} dB"
+            panels.append(error_panel(f"error of {label}", alt, pixels, hr, crop))
+        rows.append(PictureRow(name, tuple(panels)))
+    return rows
+
+
+def _upscaled(deployment: Deployment, way: Way, backend: Optional[str], lr: Picture) -> Picture:
+    with runners(deployment, backend, way.engine, lambda _: None) as runner_at:
+        return upscale_picture(deployment, runner_at(lr.size), lr)
+
+
+def _psnr(report: Dict[str, Any], name: str) -> float:
+    return next(image["psnr_y"] for image in report["images"] if image["name"] == name)
+
+
+def _three(pixels: Any) -> Any:
+    return pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels

@@ -1,0 +1,1 @@
+"""Which type each node of a graph computes in."""

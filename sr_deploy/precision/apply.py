@@ -1,0 +1,148 @@
+"""A float32 graph as a typed one: float16 constants and activations, float32 where a node is pinned, casts at borders.
+
+A strongly typed builder (TensorRT-RTX, TensorRT 11) computes in exactly the types that the graph holds.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, FrozenSet, List, Mapping, Set, Tuple
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.graph.export import PIN_MARK
+
+FLOAT16_MAX = 65504.0
+#: Inputs that ONNX defines as float32 whatever the node computes in.
+_ALWAYS_FLOAT32: Mapping[str, FrozenSet[int]] = {"Resize": frozenset((1, 2))}
+
+
+def is_pinned(node: onnx.NodeProto) -> bool:
+    """Whether the exporter marked this node to stay float32."""
+    return node.doc_string.startswith(PIN_MARK)
+
+
+def half_graph(model: onnx.ModelProto, keep_pinned: bool = True) -> onnx.ModelProto:
+    """The graph in float16; its inputs and outputs keep their names and their float32.
+
+    What does not depend on the picture's values (sizes, a matrix computed from a width) is left as it is and cast where
+    it is used.
+
+    Args:
+        model: float32, static or dynamic. Not modified.
+        keep_pinned: False computes pinned nodes in float16 too.
+
+    Raises:
+        UsageError: the graph holds subgraphs (If, Loop, Scan).
+        CheckFailed: a constant does not fit float16; the message names it.
+    """
+    for node in model.graph.node:
+        if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+            raise UsageError(f"the node {node.name!r} ({node.op_type}) holds a graph of its own", "a graph without branches")
+    return _Halving(model, keep_pinned).result()
+
+
+class _Halving:
+    """The new graph while it is written."""
+
+    def __init__(self, model: onnx.ModelProto, keep_pinned: bool) -> None:
+        self.model = model
+        self.keep_pinned = keep_pinned
+        self.types = _element_types(model)
+        self.constants = {t.name: t for t in model.graph.initializer}
+        self.now: Dict[str, int] = {}  # activation → its element type in the new graph, where that differs from before
+        self.cast_names: Dict[Tuple[str, int], str] = {}
+        self.halves: Dict[str, onnx.TensorProto] = {}
+        self.nodes: List[onnx.NodeProto] = []
+
+    def result(self) -> onnx.ModelProto:
+        """The typed graph."""
+        depends = _picture_dependent(self.model)
+        outputs = {value.name for value in self.model.graph.output}
+        for node in self.model.graph.node:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            floating = any(self.types.get(name) == TensorProto.FLOAT for name in (*node.input, *node.output))
+            if floating and node.output[0] in depends and not (self.keep_pinned and is_pinned(node)):
+                self._set(copy, TensorProto.FLOAT16)
+            elif floating:
+                self._set(copy, TensorProto.FLOAT)
+            for index, name in enumerate(copy.output):
+                if name in outputs and self.now.get(name) == TensorProto.FLOAT16:
+                    copy.output[index] = f"{name}/float16"
+                    self.nodes.append(copy)
+                    copy = helper.make_node("Cast", [f"{name}/float16"], [name], name=f"{name}/cast", to=TensorProto.FLOAT)
+                    self.now[name] = TensorProto.FLOAT
+            self.nodes.append(copy)
+        return self._assembled()
+
+    def _set(self, node: onnx.NodeProto, kind: int) -> None:
+        """Let ``node`` compute in ``kind``: its float inputs are given so, its float outputs are so."""
+        for index, name in enumerate(node.input):
+            if self.types.get(name) != TensorProto.FLOAT or index in _ALWAYS_FLOAT32.get(node.op_type, ()):
+                continue
+            node.input[index] = self._as(name, kind)
+        if node.op_type == "Cast":
+            for attribute in node.attribute:
+                if attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                    attribute.i = kind
+        for name in node.output:
+            if self.types.get(name) == TensorProto.FLOAT:
+                self.now[name] = kind
+
+    def _as(self, name: str, kind: int) -> str:
+        """A tensor of this element type with the values of ``name``."""
+        if name in self.constants:
+            return name if kind == TensorProto.FLOAT else self._half_constant(name)
+        if self.now.get(name, TensorProto.FLOAT) == kind:
+            return name
+        key = (name, kind)
+        if key not in self.cast_names:
+            suffix = "float16" if kind == TensorProto.FLOAT16 else "float32"
+            self.cast_names[key] = f"{name}/as_{suffix}"
+            self.nodes.append(helper.make_node("Cast", [name], [self.cast_names[key]], name=self.cast_names[key], to=kind))
+        return self.cast_names[key]
+
+    def _half_constant(self, name: str) -> str:
+        half = f"{name}/float16"
+        if half not in self.halves:
+            values = numpy_helper.to_array(self.constants[name])
+            largest = float(np.max(np.abs(values), initial=0.0))
+            if largest > FLOAT16_MAX:
+                raise CheckFailed(
+                    f"the constant {name!r} holds {largest:g}, which float16 cannot",
+                    f"constants within ±{FLOAT16_MAX:g}",
+                    "keep the node that uses it in float32",
+                )
+            self.halves[half] = numpy_helper.from_array(values.astype(np.float16), half)
+        return half
+
+    def _assembled(self) -> onnx.ModelProto:
+        result = onnx.ModelProto()
+        result.CopyFrom(self.model)
+        graph = result.graph
+        del graph.node[:], graph.initializer[:], graph.value_info[:]
+        graph.node.extend(self.nodes)
+        used = {name for node in self.nodes for name in node.input}
+        graph.initializer.extend(t for t in (*self.constants.values(), *self.halves.values()) if t.name in used)
+        return result
+
+
+def _element_types(model: onnx.ModelProto) -> Dict[str, int]:
+    """Element type of every tensor."""
+    inferred = onnx.shape_inference.infer_shapes(model)
+    types = {t.name: t.data_type for t in model.graph.initializer}
+    for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]:
+        types[value.name] = value.type.tensor_type.elem_type
+    return types
+
+
+def _picture_dependent(model: onnx.ModelProto) -> Set[str]:
+    """Tensors whose values, not only their shapes, follow from the graph's inputs."""
+    found = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        if node.op_type not in ("Shape", "Size") and any(name in found for name in node.input):
+            found.update(node.output)
+    return found

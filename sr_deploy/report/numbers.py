@@ -1,0 +1,60 @@
+"""How numbers and sizes read, in the terminal and on pages alike."""
+
+from __future__ import annotations
+
+import math
+from typing import Optional, Sequence
+
+from sr_deploy.bench.result import Point
+from sr_deploy.core.contract import format_size
+
+#: What stands where there is no value.
+NONE = "–"
+
+
+def figures(value: float) -> str:
+    """Four significant figures, never in exponent form: 0.01234, 1.234, 123.4, 12345."""
+    digits = 3 - math.floor(math.log10(abs(value))) if value else 0
+    return f"{value:.{max(0, digits)}f}"
+
+
+def milliseconds(seconds: Optional[float]) -> str:
+    """Seconds as milliseconds with four significant figures."""
+    return NONE if seconds is None else figures(seconds * 1e3)
+
+
+def fixed(value: Optional[float], digits: int) -> str:
+    """A number with so many decimals; infinity as its sign."""
+    if value is None:
+        return NONE
+    return f"{value:.{digits}f}" if math.isfinite(value) else "∞"
+
+
+def mebibytes(count: Optional[int]) -> str:
+    """Bytes as MiB with one decimal."""
+    return fixed(None if count is None else count / 2**20, 1)
+
+
+def profile_text(profile: Optional[Sequence[Sequence[int]]]) -> str:
+    """The inputs of an engine: one size, or smallest … largest."""
+    if profile is None:
+        return "any"
+    low, _, high = (format_size((int(size[0]), int(size[1]))) for size in profile)
+    return low if low == high else f"{low} … {high}"
+
+
+def doubts(point: Point) -> str:
+    """What a reader must know before trusting a row of latencies; empty when there is nothing."""
+    if point.failure is not None:
+        return f"failed: {point.failure}"
+    notes = [f"invalid, not to be used: {point.invalid}"] if point.invalid else []
+    notes += [] if point.warmup_stable else ["warm-up did not settle"]
+    return "; ".join(notes + (["cut short by its time limit"] if point.cut_short else []))
+
+
+def rate_cells(point: Point) -> Sequence[str]:
+    """Pictures per second, and output megapixels per second where the output's size is known."""
+    if point.failure is not None or not point.median_s:
+        return (NONE, NONE)
+    rate = 1.0 / point.median_s
+    return (figures(rate), figures(rate * point.output_pixels / 1e6) if point.output_pixels else NONE)

@@ -1,0 +1,101 @@
+"""srdeploy bench as a command: its options reach the record, and what cannot be is refused with exit code 2."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sr_deploy.bench import monitor
+from sr_deploy.bench.result import load_result
+
+
+@pytest.fixture(scope="module")
+def net(exported, tmp_path_factory):
+    return Path(shutil.copytree(exported, tmp_path_factory.mktemp("command") / "net"))
+
+
+QUICK = ("--runs", 10, "--threads", 1, "--backend", "onnxruntime")
+
+
+def test_the_record_carries_conditions_and_every_sample(srdeploy, net, tmp_path):
+    file = tmp_path / "r.json"
+    outcome = srdeploy("bench", net, "--sizes", "16,20x24", *QUICK, "--json", file)
+    assert outcome.code == 0, outcome.err
+    assert "16x16" in outcome.out and str(file) in outcome.out
+    result = load_result(file)
+    assert [point.size for point in result.points] == [(16, 16), (20, 24)]
+    for point in result.points:
+        assert len(point.samples_s) == 10 and point.usable and point.timer == "host"
+        assert point.settings == {"cuda_graph": False, "wait": "auto", "streams": 1}
+        assert point.description["pinned_memory"] is None and point.description["threads"] == 1
+        assert set(point.sensors) == {"before", "during", "after"}
+        assert point.peak_memory["rss_bytes"] > 1 << 20
+        assert point.median_low_s <= point.median_s <= point.median_high_s
+        assert point.began < point.ended
+        assert point.sha256
+
+
+def test_stop_rule_options_reach_the_record(srdeploy, net):
+    command = ("bench", net, "--sizes", "16", "--seconds", 0.05, "--ci", 20, "--max-seconds", 2, "--iterations", 12)
+    assert srdeploy(*command, "--backend", "onnxruntime", "--threads", 1).code == 0
+    result = load_result(net / "results" / "bench_onnxruntime_compute.json")
+    assert result.options["precision"] == 0.2
+    assert (result.options["precision_seconds"], result.options["max_seconds"]) == (2.0, 2.0)
+    assert len(result.points[0].samples_s) >= 12
+
+
+def test_preset_is_the_protocol_or_a_refusal(srdeploy, net):
+    refused = srdeploy("bench", net, "--preset", "f2srgan")
+    assert refused.code == 2 and "x4" in refused.err and "x2" in refused.err
+    assert srdeploy("bench", net, "--preset", "f2srgan", "--sizes", "16").code == 2
+    assert srdeploy("bench", net, "--preset", "f2srgan", "--runs", 3).code == 2
+    assert srdeploy("bench", net, "--preset", "nobody").code == 2
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [
+        (("--scope", "enqueue"), "no enqueue time"),
+        (("--timer", "events"), "no device events"),
+        (("--cuda-graph",), "CUDA graph"),
+        (("--wait", "block"), "block"),
+        (("--wait", "sleep"), "auto, spin, block"),
+        (("--streams", "2"), "2 streams"),
+    ],
+)
+def test_what_this_runtime_cannot_do_is_refused(srdeploy, net, option, word):
+    outcome = srdeploy("bench", net, "--sizes", "16", *QUICK, *option)
+    assert outcome.code == 2 and word in outcome.err
+
+
+def test_a_throttled_point_is_marked_and_measured_again(srdeploy, net, monkeypatch):
+    plain = monitor.read_kernel
+    monkeypatch.setattr(monitor, "read_kernel", lambda: {**plain(), "throttle_alerts": ["gpu-throttle-alert"]})
+    outcome = srdeploy("bench", net, "--sizes", "16", *QUICK)
+    assert outcome.code == 5
+    assert "INVALID, the board throttled: gpu-throttle-alert" in outcome.err
+    file = net / "results" / "bench_onnxruntime_compute.json"
+    hot = load_result(file).points[0]
+    assert hot.invalid and len(hot.samples_s) == 10 and not hot.usable
+    monkeypatch.undo()
+    assert srdeploy("bench", net, "--sizes", "16", *QUICK, "--resume").code == 0
+    again = load_result(file).points[0]
+    assert again.invalid is None and again.samples_s != hot.samples_s
+
+
+def test_builds_and_processes_give_three_components(srdeploy, net):
+    outcome = srdeploy("bench", net, "--sizes", "16", *QUICK, "--processes", 2, "--builds", 2)
+    assert outcome.code == 0, outcome.err
+    assert "build to build" in outcome.out
+    result = load_result(net / "results" / "bench_onnxruntime_compute.json")
+    (table,) = result.variance
+    assert (table["builds"], table["processes"], table["runs"]) == (2, 2, 10)
+    assert len(table["process_medians_s"]) == 4
+    assert all(table[name] is not None for name in ("run_s", "process_s", "build_s"))
+    assert result.deployment == "net" and result.points[0].median_s in table["process_medians_s"]
+    parts = sorted((net / "results" / "bench_onnxruntime_compute").glob("build*_process*.json"))
+    assert len(parts) == 4
+    engines = {load_result(part).points[0].description["file"] for part in parts}
+    assert engines == {"onnxruntime_16x16.onnx"}
