@@ -181,6 +181,12 @@ def test_bench_writes_table_json_and_plot(srdeploy, deployment, tmp_path):
     assert len(plots) == 1 and cv2.imread(str(plots[0])) is not None
 
 
+def test_bench_fails_when_no_size_fits(srdeploy, tmp_path):
+    assert srdeploy("export", DEMO, "-o", tmp_path / "net", "--size", "24").code == 0
+    outcome = srdeploy("bench", tmp_path / "net", "--sizes", "40", "--seconds", "0")
+    assert outcome.code == 1 and "no graph for 40x40" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [

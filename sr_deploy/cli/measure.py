@@ -8,7 +8,7 @@ from typing import Optional
 import typer
 
 from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, render, say, sizes_of
-from sr_deploy.core.errors import Inconclusive, UsageError
+from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
 
 SIZES = "144,360,480,720,1080"
 
@@ -91,6 +91,9 @@ def bench(
             typer.echo(line)
     for path in files:
         typer.echo(str(path))
+    failures = [point.failure for point in result.points if point.failure is not None]
+    if len(failures) == len(result.points):
+        raise CheckFailed(f"no size could be measured: {failures[0]}", "at least one point", "see the reasons above")
     invalid = [point for point in result.points if point.invalid is not None]
     if invalid:
         raise Inconclusive(
