@@ -8,7 +8,7 @@ from typing import List, Optional
 import typer
 
 from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, render, say, sizes_of
-from sr_deploy.core.contract import parse_size
+from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import UsageError
 
 
@@ -81,6 +81,9 @@ def build(
         None, "--compute-capability", help="tensorrt-rtx: build for these GPUs, such as 8.6; no GPU is needed."
     ),
     workspace: Optional[int] = typer.Option(None, "--workspace", help="Limit of the builder's workspace, MiB."),
+    memory_budget: Optional[str] = typer.Option(
+        None, "--memory-budget", help="Activations at most, such as 600MB: the graph runs in as many strips as that takes."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say which engines would be built, build nothing."),
     as_json: bool = JSON_FLAG,
@@ -97,6 +100,7 @@ def build(
         compute_capabilities=tuple(part for text in compute_capability or [] for part in text.split(",")),
         workspace_bytes=workspace * 2**20 if workspace else None,
         force=force,
+        memory_budget=parse_bytes(memory_budget) if memory_budget else None,
     )
     if dry_run:
         for line in plan_build(options):
@@ -156,12 +160,20 @@ def verify(
 def inspect(
     path: Path = typer.Argument(..., help="A checkpoint, an ONNX graph, an engine or a deployment folder."),
     size: Optional[str] = typer.Option(None, "--size", help="Count multiply-accumulates for this input HxW."),
+    roofline: Optional[str] = typer.Option(
+        None, "--roofline", help="Estimate the least time of a deployment on this board: xavier-nx."
+    ),
     as_json: bool = JSON_FLAG,
 ) -> None:
     """What a file or folder is: architecture, form, scale, parameters, MACs, operators, types, size rules."""
     from sr_deploy.pipeline.inspect import inspect_path
 
     facts = inspect_path(path, parse_size(size) if size else None)
+    if roofline:
+        from sr_deploy.pipeline.roofline import roofline_of
+
+        bounds = roofline_of(path, roofline, parse_size(size) if size else None)
+        facts = {"kind": facts["kind"], "path": facts["path"], f"roofline of {roofline} (estimate)": bounds}
     if as_json:
         print_json(facts)
     else:

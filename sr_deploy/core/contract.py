@@ -80,3 +80,21 @@ def parse_size(text: str) -> Size:
 def format_size(size: Size) -> str:
     """The text form of a (height, width) pair: ``"720x1280"``."""
     return f"{size[0]}x{size[1]}"
+
+
+def parse_bytes(text: str) -> int:
+    """``"600MB"``, ``"1.3GB"`` or ``"512MiB"`` as bytes.
+
+    Raises:
+        UsageError: not of that form, or not positive.
+    """
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    cleaned = text.strip().upper().replace(" ", "")
+    unit = next((name for name in units if cleaned.endswith(name)), None)
+    try:
+        value = float(cleaned[: -len(unit)]) * units[unit] if unit else -1.0
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise UsageError(f"{text!r} is not an amount of memory", "a number with a unit, such as 600MB, 1.3GB or 512MiB")
+    return int(value)

@@ -27,6 +27,7 @@ class BuildOptions:
         compute_capabilities: the GPUs that each engine shall run on, as "8.6"; empty takes this machine's GPU.
         workspace_bytes: limit of the builder's scratch memory; None leaves it to TensorRT.
         force: replace engines that exist.
+        memory_budget: bytes of activations that each engine of a fixed size shall stay within; None: no limit.
     """
 
     deployment: Path
@@ -36,6 +37,7 @@ class BuildOptions:
     compute_capabilities: Tuple[str, ...] = ()
     workspace_bytes: Optional[int] = None
     force: bool = False
+    memory_budget: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ def _build(
     target = folder / engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options))
     if target.exists() and not options.force:
         raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
+    if options.memory_budget is not None:
+        _check_budget(plan)
     say(f"building for {shown}")
     if plan.backend == "onnxruntime":
         from sr_deploy.engine.onnxruntime import engine_from_graph as onnxruntime_engine
@@ -165,7 +169,25 @@ def _build(
         return open_engine(onnxruntime_engine(graph, folder, manifest.contract, manifest.scale, size))
     from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
 
+    if options.memory_budget is not None and plan.profile is not None:
+        from sr_deploy.pipeline.stream import engine_within_budget
+
+        within = engine_within_budget(
+            plan.backend, graph, plan.profile[0], options.memory_budget, manifest.contract, manifest.sizes,
+            options.compute_capabilities, options.workspace_bytes, say,
+        )  # fmt: skip
+        return write_engine(within, folder, graph, manifest.contract, manifest.scale)
     built = engine_from_graph(
         plan.backend, graph, plan.profile, options.compute_capabilities, workspace_bytes=options.workspace_bytes
     )
     return write_engine(built, folder, graph, manifest.contract, manifest.scale)
+
+
+def _check_budget(plan: BuildPlan) -> None:
+    """A budget holds for one size, and only TensorRT says what it will use."""
+    if plan.backend == "onnxruntime" or plan.profile is None or plan.profile[0] != plan.profile[2]:
+        raise UsageError(
+            "--memory-budget needs a builder that tells its memory, and one size",
+            "a TensorRT backend and --size",
+            "srdeploy build … --backend tensorrt-rtx --compute-capability 8.6 --size 720 --memory-budget 600MB",
+        )

@@ -96,7 +96,8 @@ def run_gate(request: GateRequest, say: Say = lambda _: None) -> GateReport:
         refuse_unlike(differences(baseline, candidate))
         findings, notes = compare_results(baseline, candidate, budget)
         points = candidate.points
-        method = "results of several processes" if baseline.variance and candidate.variance else "results of one run each"
+        several = baseline.variance and candidate.variance
+        method = "results of several processes" if several else "results of one run each"
     device = next((point.device for point in points if point.device), "")
     judged = list(findings) + check_budget(points, budget.for_device(device))
     if quality is not None:

@@ -93,7 +93,8 @@ def read_budget(path: Path) -> Budget:
     try:
         raw = _toml().loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"cannot read the budget {path}: {error.strerror}", "a file such as engines/example.toml") from error
+        found = f"cannot read the budget {path}: {error.strerror}"
+        raise BadInput(found, "a file such as engines/example.toml") from error
     except ValueError as error:
         raise BadInput(f"{path} is not TOML: {error}", "a budget such as engines/example.toml") from error
     known = ("threshold_percent", "floor_us", "run_noise_percent", "quality", "devices")

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/gate_real.py [--times 10] [--size 48] [--threads 1] [--only same|different]
 
-A is F2SRGAN x4 exported with its Fourier units folded, B with DFT matrices (srdeploy export --spectral dft). A against a
-copy of A must PASS every time; B against A (baseline) must be a REGRESSION every time, and A against B a PASS. The
+A is F2SRGAN x4 exported with its Fourier units folded, B with DFT matrices (srdeploy export --spectral dft). A against
+a copy of A must PASS every time; B against A (baseline) must be a REGRESSION every time, and A against B a PASS. The
 checkpoint is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Run it on a machine that does
 nothing else, or see INCONCLUSIVE more often. Exit code 1 when a verdict is another one.
 """
@@ -26,7 +26,6 @@ from sr_deploy.bench.interleave import InterleaveOptions  # noqa: E402
 from sr_deploy.core.contract import parse_size  # noqa: E402
 from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
 from sr_deploy.pipeline.gate import GateRequest, run_gate  # noqa: E402
-from sr_deploy.pipeline.load import LoadOptions  # noqa: E402
 from sr_deploy.report.gate import PASS, REGRESSION  # noqa: E402
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", ROOT.parent / "shared"))
@@ -45,7 +44,7 @@ def main() -> int:
         folded, copy, matrices = (Path(folder) / name for name in ("folded", "copy", "matrices"))
         checkpoint = ASSETS / "weights" / "f2srgan_x4.pt"
         for target, spectral in ((folded, "fold"), (matrices, "dft")):
-            export_deployment(ExportOptions(checkpoint, target, (size,), "any", spectral, True, False, LoadOptions()))
+            export_deployment(ExportOptions(checkpoint, target, (size,), spectral=spectral))
         shutil.copytree(folded, copy)
         pairs = (
             ("same", "folded against itself", folded, copy, PASS),
@@ -69,7 +68,8 @@ def main() -> int:
                 start = time.perf_counter()
                 report = run_gate(request)
                 verdicts[report.verdict] += 1
-                print(f"{name}: {report.verdict} in {time.perf_counter() - start:.1f} s: {report.findings[0].why}")
+                seconds = time.perf_counter() - start
+                print(f"{name}: {report.verdict} in {seconds:.1f} s: {report.findings[0].why}", flush=True)
             print(f"{name}: {dict(verdicts)}, {wanted} wanted {options.times} times")
             good = good and verdicts[wanted] == options.times
     return 0 if good else 1

@@ -1,0 +1,120 @@
+"""srdeploy gate: exit codes, files, refusals, baselines, and two real deployments in turn."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sr_deploy.bench.measure import summary
+from sr_deploy.bench.result import Point, Result, load_result, save_result
+
+
+def written(path, median_s, spread=0.001, device="AMD EPYC", **environment):
+    """A result of one size in five processes."""
+    random = np.random.default_rng(int(median_s * 1e9))
+    samples = tuple(float(median_s * (1 + 0.001 * value)) for value in random.standard_normal(300))
+    medians = [median_s * (1 + spread * step) for step in (-2, -1, 0, 1, 2)]
+    point = Point((8, 8), "compute", "onnxruntime", device, {"version": "1"}, samples_s=samples, **summary(samples))
+    table = {"size": [8, 8], "process_medians_s": medians, "processes": 5, "builds": 1}
+    facts = {"cpu": "x", **environment}
+    save_result(path, Result("net", facts, {"scope": "compute"}, (point,), "2026-05-01T00:00:00+00:00", (table,)))
+    return path
+
+
+@pytest.mark.parametrize(
+    "median_s, spread, code, verdict",
+    [(0.01, 0.001, 0, "PASS"), (0.012, 0.001, 1, "REGRESSION"), (0.0104, 0.03, 5, "INCONCLUSIVE")],
+)
+def test_exit_codes_and_files(tmp_path, srdeploy, median_s, spread, code, verdict):
+    old, new = written(tmp_path / "old.json", 0.01), written(tmp_path / "new.json", median_s, spread)
+    junit, page = tmp_path / "gate.xml", tmp_path / "gate.md"
+    outcome = srdeploy("gate", old, new, "--json", "--junit", junit, "--markdown", page, "--github")
+    assert outcome.code == code
+    assert json.loads(outcome.out)["verdict"] == verdict
+    assert f"## srdeploy gate: {verdict}" in page.read_text()
+    assert junit.read_text().startswith("<?xml")
+    assert "::" in outcome.err
+
+
+def test_people_read_a_table(tmp_path, srdeploy):
+    old = written(tmp_path / "old.json", 0.01)
+    outcome = srdeploy("gate", old, old)
+    assert outcome.code == 0
+    assert "PASS" in outcome.out and "limit +3.00 %" in outcome.out
+
+
+def test_unlike_machines_are_refused_with_the_difference(tmp_path, srdeploy):
+    old, new = written(tmp_path / "old.json", 0.01), written(tmp_path / "new.json", 0.01, cpu="y")
+    outcome = srdeploy("gate", old, new)
+    assert outcome.code == 4
+    assert "cpu: 'x' and 'y'" in outcome.err
+
+
+def test_budget_and_quality_are_judged_in_the_same_call(tmp_path, srdeploy):
+    old = written(tmp_path / "old.json", 0.01)
+    budget, quality = tmp_path / "b.toml", tmp_path / "q.json"
+    budget.write_text('[quality]\nmin_psnr_y = 30\n[devices."AMD EPYC".sizes.8x8]\nmax_median_ms = 9\n')
+    quality.write_text('{"mean": {"psnr_y": 29.0}}')
+    outcome = srdeploy("gate", old, old, "--budget", budget, "--quality", quality, "--json")
+    found = {finding["what"]: finding["verdict"] for finding in json.loads(outcome.out)["findings"]}
+    assert found == {"latency": "PASS", "median budget": "REGRESSION", "PSNR-Y against HR": "REGRESSION"}
+    assert outcome.code == 1
+    outcome = srdeploy("gate", old, old, "--budget", budget, "--json")
+    assert "--quality" in json.loads(outcome.out)["notes"][0]
+    quality.write_text("[]")
+    assert srdeploy("gate", old, old, "--quality", quality).code == 4
+
+
+def test_a_baseline_is_updated_by_hand_and_shows_the_difference(tmp_path, srdeploy):
+    new, folder = written(tmp_path / "new.json", 0.01), tmp_path / "baselines"
+    target = folder / "amd-epyc" / "net.json"
+    outcome = srdeploy("gate", target, new, "--update-baseline", "--baselines", folder)
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"+ 8x8: median {1e3 * load_result(new).points[0].median_s:.3f} ms\n")
+    assert load_result(target) == load_result(new)
+    slower = written(tmp_path / "slower.json", 0.012, cpu="y")
+    outcome = srdeploy("gate", target, slower, "--update-baseline", "--baselines", folder)
+    assert "! cpu: 'x' and 'y'" in outcome.out
+    assert "→ 12.0" in outcome.out or "→ 11.9" in outcome.out
+    bad = load_result(new)
+    save_result(new, dataclasses.replace(bad, points=(dataclasses.replace(bad.points[0], invalid="throttled"),)))
+    outcome = srdeploy("gate", target, new, "--update-baseline", "--baselines", folder)
+    assert outcome.code == 4 and "throttled" in outcome.err
+    assert load_result(target) == load_result(slower)
+
+
+def test_deployment_folders_give_their_one_result(tmp_path, srdeploy):
+    for name in ("a", "b"):
+        (tmp_path / name / "results").mkdir(parents=True)
+        written(tmp_path / name / "results" / "bench_best_compute.json", 0.01)
+    assert srdeploy("gate", tmp_path / "a", tmp_path / "b").code == 0
+    outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b", "--scope", "end-to-end")
+    assert outcome.code == 4 and "no results" in outcome.err
+    written(tmp_path / "a" / "results" / "bench_tensorrt_compute.json", 0.01)
+    outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b")
+    assert outcome.code == 4 and "bench_tensorrt_compute.json" in outcome.err
+
+
+def test_in_turn_takes_deployments(tmp_path, srdeploy):
+    old = written(tmp_path / "old.json", 0.01)
+    outcome = srdeploy("gate", old, old, "--interleave")
+    assert outcome.code == 2 and "not a deployment" in outcome.err
+    assert srdeploy("gate", old, old, "--threshold", "-1").code == 2
+
+
+def test_two_deployments_run_in_turn(tmp_path, srdeploy, assets):
+    srdeploy("export", assets / "weights" / "efdn_x2.pth", "-o", tmp_path / "a", "--size", "16")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    common = ("--interleave", "--sizes", "16", "--threads", "1", "--max-seconds", "60", "--json")
+    # A threshold of 1000 % passes whatever else this machine does.
+    outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--threshold", "1000")
+    report = json.loads(outcome.out)
+    assert (outcome.code, report["verdict"]) == (0, "PASS"), outcome.err
+    assert report["findings"][0]["size"] == "16x16"
+    assert report["method"].startswith("in turn")
+    outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--sizes", "24")
+    assert outcome.code == 4 and "no graph for 24x24" in outcome.err
