@@ -181,6 +181,18 @@ def test_bench_writes_table_json_and_plot(srdeploy, deployment, tmp_path):
     assert len(plots) == 1 and cv2.imread(str(plots[0])) is not None
 
 
+def test_bench_imports_what_trtexec_timed(srdeploy, deployment):
+    from pathlib import Path
+
+    times = Path(__file__).parent / "report" / "data" / "trtexec_8_5_handwritten_times.json"
+    assert srdeploy("bench", deployment, "--import", times).code == 2, "size and device are asked for"
+    outcome = srdeploy("bench", deployment, "--import", times, "--sizes", "360x640", "--device", "Xavier NX")
+    assert outcome.code == 0, outcome.err
+    result = json.loads((deployment / "results" / "trtexec_360x640_compute.json").read_text())
+    assert result["points"][0]["size"] == [360, 640] and result["points"][0]["device"] == "Xavier NX"
+    assert srdeploy("bench", deployment, "--device", "Xavier NX", "--sizes", "16").code == 2
+
+
 def test_bench_fails_when_no_size_fits(srdeploy, tmp_path):
     assert srdeploy("export", DEMO, "-o", tmp_path / "net", "--size", "24").code == 0
     outcome = srdeploy("bench", tmp_path / "net", "--sizes", "40", "--seconds", "0")

@@ -10,7 +10,21 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "sr_deploy"
 
 #: The words of the line, left to right. A folder imports from itself, from core, and from folders to its left.
-ORDER = ("core", "checkpoint", "models", "fold", "graph", "precision", "engine", "run", "bench", "report", "pipeline", "demo", "cli")
+ORDER = (
+    "core",
+    "checkpoint",
+    "models",
+    "fold",
+    "graph",
+    "precision",
+    "engine",
+    "run",
+    "bench",
+    "report",
+    "pipeline",
+    "demo",
+    "cli",
+)
 #: What runs on a board: these folders import only each other and core, and no heavy library at the top of a file.
 BOARD = ("core", "engine", "run", "bench", "report")
 HEAVY = {

@@ -82,7 +82,7 @@ def build(
     ),
     workspace: Optional[int] = typer.Option(None, "--workspace", help="Limit of the builder's workspace, MiB."),
     memory_budget: Optional[str] = typer.Option(
-        None, "--memory-budget", help="Activations at most, such as 600MB: the graph runs in as many strips as that takes."
+        None, "--memory-budget", help="Activations at most, such as 600MB: the graph runs in as many strips as needed."
     ),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say which engines would be built, build nothing."),

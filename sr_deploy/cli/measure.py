@@ -44,6 +44,10 @@ def bench(
     streams: int = typer.Option(1, "--streams", help="Runs in flight at once; no runtime here has more than 1.", min=1),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
+    times: Optional[Path] = typer.Option(
+        None, "--import", help="Measure nothing: take trtexec's --exportTimes; give its one size and --device."
+    ),
+    device: Optional[str] = typer.Option(None, "--device", help="With --import: the GPU's name; the file does not say."),
 ) -> None:
     """Latency over input sizes: table, JSON and plot in the deployment's results folder."""
     from sr_deploy.bench.presets import preset_named
@@ -52,6 +56,11 @@ def bench(
     from sr_deploy.pipeline.repeat import bench_repeatedly
     from sr_deploy.report.table import latency_table
 
+    if times is not None:
+        _import_times(deployment, times, sizes, device, scope, precision, json_file)
+        return
+    if device is not None:
+        raise UsageError("--device has no meaning without --import", "the device is looked at")
     if preset is not None:
         chosen = preset_named(preset)
         if sizes is not None or runs is not None:
@@ -101,6 +110,33 @@ def bench(
             "the same clocks and power mode from begin to end, and no throttling",
             "cool it, lock the clocks (on a Jetson: nvpmodel, jetson_clocks), and go on with --resume",
         )
+
+
+def _import_times(
+    folder: Path,
+    times: Path,
+    sizes: Optional[str],
+    device: Optional[str],
+    scope: str,
+    precision: Optional[str],
+    json_file: Optional[Path],
+) -> None:
+    """``bench --import``: a file of trtexec becomes a result of the deployment."""
+    from sr_deploy.cli.report import import_
+    from sr_deploy.core.contract import format_size
+    from sr_deploy.core.deployment import open_deployment
+
+    deployment = open_deployment(folder)
+    wanted = sizes_of([sizes]) if sizes else ()
+    if len(wanted) != 1 or device is None:
+        raise UsageError(
+            "trtexec's file holds neither the input's size nor the GPU's name",
+            "--sizes with the one size that was timed, and --device",
+            f'srdeploy bench {folder} --import {times} --sizes 360x640 --device "Xavier NX"',
+        )
+    size = format_size(wanted[0])
+    out = json_file or deployment.results_folder / f"trtexec_{size}_{scope}.json"
+    import_(times, size, device, out, None, scope, None, deployment.manifest.scale, precision, None, False)
 
 
 def sweep(

@@ -1,8 +1,8 @@
 """The least time a board could take: arithmetic and memory traffic against its published rates. Always an estimate.
 
-Figures of the Xavier NX: GPU and memory clocks of each power mode from NVIDIA's nvpmodel file for module p3668; 48 tensor
-cores of 64 float16 multiply-adds per clock (int8 twice that) and 384 CUDA cores of one float32 multiply-add; memory 128
-bits wide, two transfers per clock. At 1109.25 MHz that is 6.81 TFLOPS, 13.6 TOPS and 0.852 TFLOPS.
+Figures of the Xavier NX: GPU and memory clocks of each power mode from NVIDIA's nvpmodel file for module p3668; 48
+tensor cores of 64 float16 multiply-adds per clock (int8 twice that) and 384 CUDA cores of one float32 multiply-add;
+memory 128 bits wide, two transfers per clock. At 1109.25 MHz: 6.81 TFLOPS, 13.6 TOPS and 0.852 TFLOPS.
 """
 
 from __future__ import annotations
@@ -133,5 +133,6 @@ def roofline_facts(census: Census, board: Board, scale: int, least_macs: int) ->
                 f"at least {best.milliseconds:.2f} ms ({best.limited_by}); every node by itself at least "
                 f"{unfused.milliseconds:.2f} ms ({unfused.limited_by}); estimates"
             )
-        facts[dtype] = {"least_bytes": least, "graph_bytes": own, "graph_bytes_over_least": round(own / least, 1), **modes}
+        over = round(own / least, 1)
+        facts[dtype] = {"least_bytes": least, "graph_bytes": own, "graph_bytes_over_least": over, **modes}
     return facts

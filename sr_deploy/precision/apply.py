@@ -40,7 +40,9 @@ def half_graph(model: onnx.ModelProto, keep_pinned: bool = True) -> onnx.ModelPr
     """
     for node in model.graph.node:
         if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-            raise UsageError(f"the node {node.name!r} ({node.op_type}) holds a graph of its own", "a graph without branches")
+            raise UsageError(
+                f"the node {node.name!r} ({node.op_type}) holds a graph of its own", "a graph without branches"
+            )
     return _Halving(model, keep_pinned).result()
 
 
@@ -73,7 +75,9 @@ class _Halving:
                 if name in outputs and self.now.get(name) == TensorProto.FLOAT16:
                     copy.output[index] = f"{name}/float16"
                     self.nodes.append(copy)
-                    copy = helper.make_node("Cast", [f"{name}/float16"], [name], name=f"{name}/cast", to=TensorProto.FLOAT)
+                    copy = helper.make_node(
+                        "Cast", [f"{name}/float16"], [name], name=f"{name}/cast", to=TensorProto.FLOAT
+                    )
                     self.now[name] = TensorProto.FLOAT
             self.nodes.append(copy)
         return self._assembled()
@@ -102,7 +106,9 @@ class _Halving:
         if key not in self.cast_names:
             suffix = "float16" if kind == TensorProto.FLOAT16 else "float32"
             self.cast_names[key] = f"{name}/as_{suffix}"
-            self.nodes.append(helper.make_node("Cast", [name], [self.cast_names[key]], name=self.cast_names[key], to=kind))
+            self.nodes.append(
+                helper.make_node("Cast", [name], [self.cast_names[key]], name=self.cast_names[key], to=kind)
+            )
         return self.cast_names[key]
 
     def _half_constant(self, name: str) -> str:

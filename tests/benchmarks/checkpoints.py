@@ -74,7 +74,8 @@ def engines(deployment, name: str) -> str:
         (engine,) = build_engines(options)
         plan = deployment.engines_folder / engine.file
         cells.append(
-            f"{engine.activation_bytes / 1e9:.3f} GB | {plan.stat().st_size / 1e6:.2f} MB | {engine.build_seconds:.1f} s"
+            f"{engine.activation_bytes / 1e9:.3f} GB | {plan.stat().st_size / 1e6:.2f} MB"
+            f" | {engine.build_seconds:.1f} s"
         )
     return " | ".join(cells)
 

@@ -1,11 +1,11 @@
-"""Activation memory that TensorRT-RTX plans for SM86, plain and streamed: the table, and its growth as a plot. No GPU needed.
+"""Activation memory that TensorRT-RTX plans for SM86, plain and streamed, as a table and a plot. No GPU needed.
 
     python tests/benchmarks/memory_table.py
     python tests/benchmarks/memory_table.py --only f2srgan_x4.pt --sizes 720,1080 --types fp16 --plot growth.png
 
 Every graph is exported with the default rewrites, fixed to the size, typed, and built once for each strip count; the
-streamed figure is the least of them. "fp16" computes everything in float16 with float32 at both ends; "fp16-pinned" keeps
-the pinned nodes in float32. Data is found through SRDEPLOY_ASSETS (default ../shared).
+streamed figure is the least of them. "fp16" computes everything in float16 with float32 at both ends; "fp16-pinned"
+keeps the pinned nodes in float32. Data is found through SRDEPLOY_ASSETS (default ../shared).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def measured(graph: Path, side: int, kind: str, counts: List[int]) -> Dict[int, 
 
 
 def plot(curves: Dict[Tuple[str, str, str], List[Tuple[int, float]]], path: Path) -> None:
-    """Bytes against pixels; dashed where nothing is streamed."""
+    """GB against the side; dashed where nothing is streamed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -61,9 +61,10 @@ def plot(curves: Dict[Tuple[str, str, str], List[Tuple[int, float]]], path: Path
     colours: Dict[Tuple[str, str], str] = {}
     for (name, kind, form), points in curves.items():
         style = "-" if form == "streamed" else "--"
-        (line,) = axes.plot(*zip(*points), style, marker="o", label=f"{name} {kind} {form}", color=colours.get((name, kind)))
+        label, colour = f"{name} {kind} {form}", colours.get((name, kind))
+        (line,) = axes.plot(*zip(*points), style, marker="o", label=label, color=colour)
         colours[(name, kind)] = line.get_color()
-    axes.set(xlabel="side of the square input, pixels", ylabel="activation memory, GB (TensorRT-RTX, SM86)", yscale="log")
+    axes.set(xlabel="side of the square input, pixels", ylabel="activations, GB (TensorRT-RTX, SM86)", yscale="log")
     axes.grid(True, alpha=0.3)
     axes.legend(fontsize="small")
     figure.tight_layout()
@@ -75,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="144,360,480,720,1080", help="sides of square inputs, by commas")
     parser.add_argument("--types", default="fp32,fp16", help="of fp32, fp16 and fp16-pinned, by commas")
-    parser.add_argument("--strips", default="12,24,36", help="strip counts to ask for, by commas")
+    parser.add_argument("--strips", default="8,12,24,36,48", help="strip counts to ask for, by commas")
     parser.add_argument("--only", default="", help="only checkpoints whose name begins so")
     parser.add_argument("--plot", type=Path, help="write the growth curves to this PNG")
     arguments = parser.parse_args()

@@ -58,7 +58,8 @@ def test_types_and_values():
     assert {types[name] for name in "abcde"} == {TensorProto.FLOAT16}
     assert types["scales"] == TensorProto.FLOAT and types["width_float"] == TensorProto.FLOAT
     lr = np.random.default_rng(1).random((1, 3, 9, 12), dtype=np.float32)
-    exact, rounded = (onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"lr": lr})[0] for m in (model, half))
+    sessions = [onnxruntime.InferenceSession(one.SerializeToString()) for one in (model, half)]
+    exact, rounded = (session.run(None, {"lr": lr})[0] for session in sessions)
     assert 0 < np.abs(exact - rounded).max() < 2e-3 and exact.std() > 0.01
 
 
@@ -96,6 +97,7 @@ def test_a_constant_beyond_float16_is_an_error():
 def test_graphs_with_branches_are_refused():
     model = network()
     body = helper.make_graph([helper.make_node("Identity", ["lr"], ["x"])], "b", [], [])
-    model.graph.node.extend([helper.make_node("If", ["flag"], ["y"], name="branch", then_branch=body, else_branch=body)])
+    branch = helper.make_node("If", ["flag"], ["y"], name="branch", then_branch=body, else_branch=body)
+    model.graph.node.extend([branch])
     with pytest.raises(UsageError, match="branch"):
         half_graph(model)

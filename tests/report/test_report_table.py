@@ -103,7 +103,9 @@ def test_engine_row():
     }  # fmt: skip
     text = text_of(engine_table([engine]), 100)
     expected = "tensorrt-rtx_144x144_sm86-sm120.engine fp32 8.6, 12.0 3.0 – 1.3"
-    assert row_of(text, "tensorrt-rtx_144x144_sm86-sm120.engine") == expected.split(), "the name says backend and inputs; nothing is cut off"
+    assert row_of(text, "tensorrt-rtx_144x144_sm86-sm120.engine") == expected.split(), (
+        "the name says backend and inputs; nothing is cut off"
+    )
 
 
 def test_facts_are_flattened_in_order():

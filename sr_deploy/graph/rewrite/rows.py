@@ -14,13 +14,15 @@ import onnx
 from onnx import helper
 
 Shape = Tuple[int, ...]
+Constants = Mapping[str, np.ndarray]
 #: First row, and the row after the last.
 Rows = Tuple[int, int]
 
 #: Operators that treat every element, or every element of a channel, alone.
 POINTWISE: FrozenSet[str] = frozenset(
-    "Abs Add Cast Ceil Clip Div Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Max Min Mish Mul Neg "
-    "PRelu Pow Reciprocal Relu Round Selu Sigmoid Softplus Sqrt Sub Tanh".split()
+    {"Abs", "Add", "Cast", "Ceil", "Clip", "Div", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"}
+    | {"Identity", "LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "PRelu", "Pow", "Reciprocal", "Relu"}
+    | {"Round", "Selu", "Sigmoid", "Softplus", "Sqrt", "Sub", "Tanh"}
 )
 _WINDOWED = ("Conv", "MaxPool", "AveragePool")
 _ROW_AXIS = 2
@@ -81,7 +83,7 @@ class Local:
         return first, (rows[1] + self.before + below - self.window) // self.stride + 1
 
 
-def local_rule(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Mapping[str, np.ndarray]) -> Optional[Local]:
+def local_rule(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Constants) -> Optional[Local]:
     """How ``node`` treats rows, or None when it is global, unknown, or its shapes are.
 
     Args:
@@ -120,7 +122,7 @@ def local_rule(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Map
 
 
 def _pointwise(
-    node: onnx.NodeProto, data: list, shapes: Mapping[str, Shape], constants: Mapping[str, np.ndarray], out: Shape
+    node: onnx.NodeProto, data: list, shapes: Mapping[str, Shape], constants: Constants, out: Shape
 ) -> Optional[Local]:
     """Inputs as high as the output are read by rows; those of one row, broadcast, are read whole."""
     streamed = []
@@ -153,7 +155,7 @@ def _windowed(node: onnx.NodeProto, attributes: Dict[str, Any], shapes: Mapping[
     )
 
 
-def row_bounds(node: onnx.NodeProto, height: int, constants: Mapping[str, np.ndarray]) -> Optional[Tuple[int, int, int]]:
+def row_bounds(node: onnx.NodeProto, height: int, constants: Constants) -> Optional[Tuple[int, int, int]]:
     """Where a Slice of constant bounds starts and ends on the row axis, and the position of that axis in its lists.
 
     The position is -1 when it does not cut rows. None: it takes every other row, or the bounds are not constant.
@@ -171,7 +173,7 @@ def row_bounds(node: onnx.NodeProto, height: int, constants: Mapping[str, np.nda
     return start, end, places[0]
 
 
-def _slice(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Mapping[str, np.ndarray]) -> Optional[Local]:
+def _slice(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Constants) -> Optional[Local]:
     """A slice of channels or columns, or one that cuts a few rows off the border."""
     shape = shapes[node.input[0]]
     bounds = row_bounds(node, shape[_ROW_AXIS], constants) if len(shape) == 4 else None
@@ -183,7 +185,7 @@ def _slice(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Mapping
     return Local((0,), before=-start, after=end - shape[_ROW_AXIS])
 
 
-def _pad(node: onnx.NodeProto, attributes: Dict[str, Any], constants: Mapping[str, np.ndarray]) -> Optional[Local]:
+def _pad(node: onnx.NodeProto, attributes: Dict[str, Any], constants: Constants) -> Optional[Local]:
     """Padding; the rows of constant or edge padding need no others, those of reflection do."""
     pads = constants.get(node.input[1])
     if pads is None or pads.size != 8 or len(node.input) > 3 or pads.min() < 0:

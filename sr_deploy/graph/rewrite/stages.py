@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from sr_deploy.graph.census import node_macs
-from sr_deploy.graph.rewrite.rows import Local, Shape, local_rule
+from sr_deploy.graph.rewrite.rows import Constants, Local, Shape, local_rule
 
 #: Rows of the input picture that a strip may compute beyond its own on each side.
 HALO_LIMIT = 5.0
@@ -39,7 +39,7 @@ class Plan:
 
     nodes: Tuple[onnx.NodeProto, ...]
     shapes: Mapping[str, Shape]
-    constants: Mapping[str, np.ndarray]
+    constants: Constants
     rules: Mapping[str, Local]
     whole: Set[str]
     bytes: Mapping[str, int]
@@ -66,8 +66,9 @@ def plan_of(model: onnx.ModelProto) -> Plan:
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "Constant":
-            constants.update({node.output[0]: numpy_helper.to_array(a.t) for a in node.attribute if a.name == "value"})
+        for attribute in node.attribute if node.op_type == "Constant" else ():
+            if attribute.name == "value":
+                constants[node.output[0]] = numpy_helper.to_array(attribute.t)
     shapes: Dict[str, Shape] = {name: value.shape for name, value in constants.items()}
     sizes: Dict[str, int] = {}
     for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]:
@@ -95,7 +96,10 @@ def plan_of(model: onnx.ModelProto) -> Plan:
 
 
 def _forced(
-    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], rules: Mapping[str, Local], constants: Mapping[str, np.ndarray]
+    model: onnx.ModelProto,
+    nodes: Sequence[onnx.NodeProto],
+    rules: Mapping[str, Local],
+    constants: Constants,
 ) -> Set[str]:
     """What is whole in any case: the ends of the graph, what global nodes read and make, what is read whole."""
     whole = {value.name for value in [*model.graph.input, *model.graph.output]}

@@ -31,7 +31,7 @@ def apply_streaming(model: onnx.ModelProto, options: RewriteOptions) -> PassResu
     if options.size is None:
         return PassResult(model, 0, ("streaming needs a graph of fixed size",))
     plan = plan_of(model)
-    regions = {n.output[0]: plan.region_of(n.output[0]) for n in plan.nodes if n.output[0] in plan.whole & set(plan.rules)}
+    regions = {tensor: plan.region_of(tensor) for tensor in plan.rules if tensor in plan.whole}
     working = {tensor: plan.working_bytes(region) for tensor, region in regions.items()}
     widest = max(working.values(), default=0)
     if widest == 0:

@@ -67,7 +67,8 @@ class Writer:
                 first, last = max(have[0], want[0]), min(have[1], want[1])
                 if first < last:
                     parts.append(self.cut(strip, have, (first, last)))
-            self.pieces[(name, want)] = parts[0] if len(parts) == 1 else self._joined(parts, f"{name}/rows_{want[0]}_{want[1]}")
+            label = f"{name}/rows_{want[0]}_{want[1]}"
+            self.pieces[(name, want)] = parts[0] if len(parts) == 1 else self._joined(parts, label)
         return self.pieces[(name, want)]
 
     def join(self, name: str) -> None:
@@ -144,7 +145,8 @@ def _alignments(writer: Writer, region: Sequence[onnx.NodeProto], made: set) -> 
     for node in region:
         rule = writer.rules[node.output[0]]
         keeps_rows = (rule.window, rule.stride, rule.before, rule.after) == (1, 1, 0, 0)
-        inherited = [align[name] for name in (node.input[i] for i in rule.streamed) if name in made] if keeps_rows else []
+        sources = {node.input[index] for index in rule.streamed} & made if keeps_rows else set()
+        inherited = [align[name] for name in sources]
         align[node.output[0]] = rule.enlarge * math.lcm(1, *inherited)
     return align
 
