@@ -47,7 +47,7 @@ def bench(
     times: Optional[Path] = typer.Option(
         None, "--import", help="Measure nothing: take trtexec's --exportTimes; give its one size and --device."
     ),
-    device: Optional[str] = typer.Option(None, "--device", help="With --import: the GPU's name; the file does not say."),
+    device: Optional[str] = typer.Option(None, "--device", help="With --import: the GPU's name; not in the file."),
 ) -> None:
     """Latency over input sizes: table, JSON and plot in the deployment's results folder."""
     from sr_deploy.bench.presets import preset_named
