@@ -41,6 +41,7 @@ def static_graph(path: Path, size: Size) -> onnx.ModelProto:
         BadDeployment: the graph is fixed to another size.
     """
     import onnxruntime
+    from onnx_graphsurgeon.logger import G_LOGGER as SURGEON
     from polygraphy.backend.onnx import fold_constants
     from polygraphy.logger import G_LOGGER
 
@@ -66,8 +67,13 @@ def static_graph(path: Path, size: Size) -> onnx.ModelProto:
     model = onnx.shape_inference.infer_shapes(model, data_prop=True)
     # ONNX Runtime computes the constants; its remarks on the graph are not for the user.
     onnxruntime.set_default_logger_severity(3)
-    with G_LOGGER.verbosity(logging.CRITICAL):
-        folded = fold_constants(model, allow_onnxruntime_shape_inference=False)
+    # graphsurgeon has a logger of its own, which writes to stdout, where results belong.
+    severity, SURGEON.severity = SURGEON.severity, SURGEON.CRITICAL
+    try:
+        with G_LOGGER.verbosity(logging.CRITICAL):
+            folded = fold_constants(model, allow_onnxruntime_shape_inference=False)
+    finally:
+        SURGEON.severity = severity
     # Folding rewrites the nodes and drops their doc_strings, which hold the pins.
     marks = {node.name: node.doc_string for node in model.graph.node if node.doc_string}
     for node in folded.graph.node:
