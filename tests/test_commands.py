@@ -60,6 +60,17 @@ def test_export_of_fixed_sizes(srdeploy, tmp_path):
     assert refused.code == 4 and "40x40" in refused.err and "24x32, 33x33" in refused.err
 
 
+def test_a_run_that_cannot_fit_in_memory_is_not_begun(deployment):
+    from sr_deploy.core.deployment import open_deployment
+    from sr_deploy.core.errors import EnvironmentFault
+    from sr_deploy.pipeline.memory import check_memory
+
+    (graph,) = open_deployment(deployment).manifest.graphs
+    check_memory(graph, (64, 64))
+    with pytest.raises(EnvironmentFault, match="100000x100000 needs at least"):
+        check_memory(graph, (100_000, 100_000))
+
+
 def test_unfolded_export_is_the_same_function(srdeploy, tmp_path):
     from sr_deploy.core.deployment import open_deployment
 

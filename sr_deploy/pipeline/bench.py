@@ -16,13 +16,10 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.device import environment
-from sr_deploy.core.errors import EnvironmentFault, UsageError
-from sr_deploy.core.machine import available_memory_bytes
+from sr_deploy.core.errors import UsageError
+from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.runner import check_backend, fitting_engine, runner_for
 from sr_deploy.run.base import Runner
-
-#: A CPU run is not begun when its activations alone, by the census, pass this part of the free memory.
-MEMORY_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,7 @@ def _job(deployment: Deployment, size: Size, request: BenchRequest, say: Callabl
         )
         try:
             if chosen.engine is None:
-                _check_memory(deployment, size)
+                check_memory(deployment.graph_for(size), size)
             say(f"{format_size(size)}: {chosen.why}")
             yield chosen.runner
         finally:
@@ -178,21 +175,6 @@ def _what_runs(deployment: Deployment, size: Size, request: BenchRequest) -> str
     fitting = [graph for graph in deployment.manifest.graphs if graph.size in (None, size)]
     return (fitting or deployment.manifest.graphs)[0].sha256
 
-
-def _check_memory(deployment: Deployment, size: Size) -> None:
-    """Refuse a run that would drive the machine out of memory; the system would kill it without a word.
-
-    Raises:
-        EnvironmentFault: naming what is needed at least and what is free.
-    """
-    need = deployment.graph_for(size).peak_bytes_at(size)
-    free = available_memory_bytes()
-    if free is not None and need > MEMORY_SHARE * free:
-        raise EnvironmentFault(
-            f"{format_size(size)} needs at least {need / 1e9:.1f} GB for activations, {free / 1e9:.1f} GB are free",
-            "memory for the network at this size",
-            "measure smaller sizes, or a TensorRT engine, which needs less",
-        )
 
 
 def announce(say: Callable[[str], None]) -> Callable[[Point, bool], None]:

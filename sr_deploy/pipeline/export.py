@@ -15,6 +15,7 @@ from sr_deploy.core.deployment import Deployment, GraphFile, Manifest, open_depl
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.pipeline.load import LoadOptions, load_model, source_record
+from sr_deploy.pipeline.memory import check_memory
 
 #: Sizes that a dynamic graph is traced and proved at: (height, width), raised to what the network takes.
 TRACED_SIZE: Size = (40, 56)
@@ -87,7 +88,8 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 network, loaded, contract, folder / name, target, size, options.spectral, passes
             )
             for proof_size in (size,) if size else proof_sizes(loaded.sizes):
-                difference = _prove(folder / name, loaded, contract, proof_size)
+                check_memory(graph_file, proof_size)
+                difference = _prove(folder / name, loaded, contract, proof_size, dynamic=size is None)
                 proofs[f"{name} at {format_size(proof_size)}"] = difference
                 say(f"  at {format_size(proof_size)}: largest difference {difference:.5f} of 255")
             graphs.append(graph_file)
@@ -211,7 +213,7 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
     return entry, pinned_nodes(path), rewritten
 
 
-def _prove(path: Path, loaded, contract: IOContract, size: Size) -> float:
+def _prove(path: Path, loaded, contract: IOContract, size: Size, dynamic: bool) -> float:
     """Run the graph and the network as trained on one input; the largest difference in 8-bit steps.
 
     Raises:
@@ -233,6 +235,6 @@ def _prove(path: Path, loaded, contract: IOContract, size: Size) -> float:
         ) from error
     finally:
         runner.close()
-    dynamic_only = size != proof_sizes(loaded.sizes)[0]
-    hint = "this network cannot be exported with dynamic sizes; give --size HxW" if dynamic_only else ""
+    other_size = dynamic and size != proof_sizes(loaded.sizes)[0]
+    hint = "this network cannot be exported with dynamic sizes; give --size HxW" if other_size else ""
     return check_parity(differences, GRAPH_FP32, path.name, hint)
