@@ -1,12 +1,12 @@
-"""F2SRGAN x4 in ONNX Runtime on the CPU in three forms: the published transforms, DFT matrices, folded.
+"""F2SRGAN x4 in ONNX Runtime on the CPU: the published transforms, DFT matrices, folded, folded and rewritten.
 
     python tests/benchmarks/fourier_unit.py [--size 144] [--repeats 9] [--threads 0]
 
 The plain export is what PyTorch's exporter makes of the published Fourier unit: ONNX operators DFT, shifts of complex
-tensors as slices. The other two are folded as srdeploy export does it, with --spectral dft and without. The three
-graphs run in turn, so that a slow moment of the machine falls on all of them. The checkpoint is weights/f2srgan_x4.pt
-of the folder SRDEPLOY_ASSETS, default ../shared. Exit code 1 when the folded form is less than five times as fast as
-the plain export.
+tensors as slices. The others are folded as srdeploy export does it, with --spectral dft and without, and "exported" is
+what it writes by default: folded, then rewritten. The graphs run in turn, so that a slow moment of the machine falls on
+all of them. The checkpoint is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Exit code 1 when
+what srdeploy writes is less than five times as fast as the plain export.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -33,6 +34,8 @@ sys.path.insert(0, str(ROOT))
 
 from sr_deploy.fold import fold  # noqa: E402
 from sr_deploy.fold.dft import real_dft  # noqa: E402
+from sr_deploy.graph.rewrite import RewriteOptions, passes_named  # noqa: E402
+from sr_deploy.graph.rewrite.report import rewrite_file  # noqa: E402
 from sr_deploy.models.base import Asked  # noqa: E402
 from sr_deploy.models.f2srgan import F2SRGAN, FourierUnit  # noqa: E402
 
@@ -72,14 +75,18 @@ def with_units(network: torch.nn.Module, replacement) -> torch.nn.Module:
 
 
 def write_graphs(network: torch.nn.Module, x: torch.Tensor, folder: Path) -> Dict[str, Path]:
-    """Export the three forms at the size of ``x``; name → file."""
-    paths = {name: folder / f"{number}.onnx" for number, name in enumerate(("plain export", "DFT matrices", "folded"))}
+    """Export every form at the size of ``x``; name → file."""
+    forms = ("plain export", "DFT matrices", "folded", "exported")
+    paths = {name: folder / f"{number}.onnx" for number, name in enumerate(forms)}
     published = with_units(network, lambda unit: PublishedForm(unit.complex_weight.detach()))
     torch.onnx.export(published, (x,), dynamo=True, opset_version=20, verbose=False).save(str(paths["plain export"]))
     for name, spectral in (("DFT matrices", False), ("folded", True)):
         module = fold(network, value_range=255.0, spectral=spectral).module
         with real_dft(fixed=True):
             torch.onnx.export(module, (x,), str(paths[name]), opset_version=17, dynamo=False)
+    size = (x.shape[2], x.shape[3])
+    shutil.copy(paths["folded"], paths["exported"])
+    rewrite_file(paths["exported"], passes_named("default"), RewriteOptions(size=size, value_range=255.0), size)
     return paths
 
 
@@ -126,8 +133,8 @@ def main() -> int:
         speed_up = medians["plain export"] / median
         low, high = min(times[name]), max(times[name])
         print(f"{name:<14}{median:>10.3f}{low:>10.3f}{high:>10.3f}{speed_up:>9.1f}x{errors[name]:>14.1e}{nodes[name]:>8}")
-    reached = medians["plain export"] / medians["folded"]
-    print(f"folded against the plain export: {reached:.1f} times as fast, wanted {WANTED:g}")
+    reached = medians["plain export"] / medians["exported"]
+    print(f"what srdeploy export writes against the plain export: {reached:.1f} times as fast, wanted {WANTED:g}")
     return 0 if reached >= WANTED else 1
 
 
