@@ -28,6 +28,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tupl
 from sr_deploy.bench.lock import locked_device, locked_file
 from sr_deploy.core.contract import parse_size
 from sr_deploy.core.errors import BadInput, CheckFailed, SrDeployError, UsageError
+from sr_deploy.core.toml import toml_reader
 from sr_deploy.pipeline.bench import BenchRequest, options_of
 from sr_deploy.pipeline.fresh import bench_in_fresh_process, request_from_dict, request_to_dict
 from sr_deploy.pipeline.runner import check_backend
@@ -210,7 +211,7 @@ def _read(file: Path) -> Dict[str, Any]:
     """The dictionary in a TOML or JSON file."""
     try:
         text = Path(file).read_text(encoding="utf-8")
-        found = json.loads(text) if Path(file).suffix == ".json" else _toml().loads(text)
+        found = json.loads(text) if Path(file).suffix == ".json" else toml_reader().loads(text)
     except OSError as error:
         raise BadInput(f"cannot read the matrix {file}: {error.strerror}", "a TOML or JSON file") from error
     except ValueError as error:
@@ -218,17 +219,3 @@ def _read(file: Path) -> Dict[str, Any]:
     if not isinstance(found, dict):
         raise BadInput(f"{file} is not a matrix", 'deployments = ["…"] and sizes = ["…"]')
     return found
-
-
-def _toml() -> Any:
-    """The TOML reader of Python 3.11, or the package it came from."""
-    try:
-        import tomllib
-    except ImportError:
-        try:
-            import tomli as tomllib
-        except ImportError as error:
-            raise UsageError(
-                "this Python has no TOML reader", "Python 3.11, or the package tomli", "pip install tomli, or use JSON"
-            ) from error
-    return tomllib

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from sr_deploy.core.contract import Size, parse_size
-from sr_deploy.core.errors import BadInput, MissingPackage, UsageError
+from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.core.toml import toml_reader
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def read_budget(path: Path) -> Budget:
         MissingPackage: a Python before 3.11 without the package tomli.
     """
     try:
-        raw = _toml().loads(Path(path).read_text(encoding="utf-8"))
+        raw = toml_reader().loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         found = f"cannot read the budget {path}: {error.strerror}"
         raise BadInput(found, "a file such as engines/example.toml") from error
@@ -144,17 +145,3 @@ def _number(value: Any, path: Path, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
         raise BadInput(f"{path}: {name} is {value!r}", "a number that is not negative")
     return float(value)
-
-
-def _toml() -> Any:
-    """The standard library's reader, or the package it came from."""
-    try:
-        import tomllib
-    except ImportError:
-        try:
-            import tomli as tomllib
-        except ImportError as error:
-            raise MissingPackage(
-                "this Python has no TOML reader", "Python 3.11, or the package tomli", "pip install tomli"
-            ) from error
-    return tomllib
