@@ -21,12 +21,14 @@ ORDER = (
     "run",
     "bench",
     "report",
+    "bundle",
+    "remote",
     "pipeline",
     "demo",
     "cli",
 )
 #: What runs on a board: these folders import only each other and core, and no heavy library at the top of a file.
-BOARD = ("core", "engine", "run", "bench", "report")
+BOARD = ("core", "engine", "run", "bench", "report", "bundle")
 HEAVY = {
     "torch",
     "onnx",
