@@ -1,0 +1,142 @@
+"""The precision plan: what type every node of a graph computes in, why, and with which scales. ``plan.json`` is its form.
+
+A plan is readable, can be compared with ``diff``, edited by hand and given back with ``build --plan``. It belongs to
+one float32 graph, named by its sha256. Weights that were changed to suit INT8 lie beside it, in ``weights.npz``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+from sr_deploy.core.artifact import atomic_file, read_json, sha256_of, write_json
+from sr_deploy.core.errors import BadDeployment, BadInput
+
+PLAN_NAME = "plan.json"
+WEIGHTS_NAME = "weights.npz"
+SCHEMA = 1
+#: Types a node can have, narrowest first.
+DTYPES: Tuple[str, ...] = ("int8", "float16", "float32")
+#: The largest magnitude of a quantised value. -128 is not used, so that the range is symmetric, as TensorRT has it.
+INT8_MAX = 127
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Types and scales for one graph.
+
+    Attributes:
+        precision: what was asked for: "fp16", "int8" or "auto".
+        graph_sha256: the float32 graph that the plan is for.
+        nodes: node name → "int8", "float16" or "float32". An "int8" Conv, ConvTranspose, Gemm or MatMul reads 8-bit
+            inputs and gives ``rest``; an "int8" Add reads its skip input in 8 bits, so that it fuses with the
+            convolution before it. Nodes that only compute with shapes are not listed.
+        rest: "float16" or "float32": what INT8 nodes give, and the type of biases.
+        reasons: node name → why it has a wider type than was asked for. Every such node has one.
+        activation_scales: tensor name → scale: a value x is stored as clip(round(x / scale), -127, 127). Every tensor
+            that an INT8 node reads has one.
+        weight_scales: constant name → one scale for each output channel.
+        calibration: images, method and hash that the scales follow from; empty for "fp16".
+        notes: what was done to the weights, what the search gave up, ….
+        weights_sha256: of ``weights.npz``; None when the graph's own weights are used.
+        schema: version of this layout.
+    """
+
+    precision: str
+    graph_sha256: str
+    nodes: Dict[str, str]
+    rest: str = "float16"
+    reasons: Dict[str, str] = field(default_factory=dict)
+    activation_scales: Dict[str, float] = field(default_factory=dict)
+    weight_scales: Dict[str, Tuple[float, ...]] = field(default_factory=dict)
+    calibration: Dict[str, Any] = field(default_factory=dict)
+    notes: Tuple[str, ...] = ()
+    weights_sha256: Optional[str] = None
+    schema: int = SCHEMA
+
+    def nodes_of(self, dtype: str) -> Tuple[str, ...]:
+        """Names of the nodes with this type, in the plan's order."""
+        return tuple(name for name, have in self.nodes.items() if have == dtype)
+
+
+def save_plan(folder: Path, plan: Plan, weights: Optional[Mapping[str, np.ndarray]] = None) -> Plan:
+    """Write ``plan.json`` (and ``weights.npz``) into an existing folder, each whole or not at all.
+
+    Args:
+        folder: where.
+        plan: what to write; its ``weights_sha256`` is replaced by that of the file written here.
+        weights: constant name → float32 array that replaces it in the graph; None or empty writes no file.
+
+    Returns:
+        The plan as written.
+
+    Raises:
+        DiskFull, EnvironmentFault: it cannot be written.
+    """
+    digest = None
+    if weights:
+        path = Path(folder) / WEIGHTS_NAME
+        # Names of tensors hold slashes, which npz would take for folders: they are numbered, and the names listed.
+        arrays = {f"array_{index}": np.asarray(value, np.float32) for index, value in enumerate(weights.values())}
+        with atomic_file(path) as temporary, open(temporary, "wb") as stream:
+            np.savez(stream, names=np.asarray(list(weights)), **arrays)
+        digest = sha256_of(path)
+    plan = dataclasses.replace(plan, weights_sha256=digest)
+    write_json(Path(folder) / PLAN_NAME, dataclasses.asdict(plan))
+    return plan
+
+
+def open_plan(path: Path) -> Tuple[Plan, Dict[str, np.ndarray]]:
+    """Read a plan and the weights beside it.
+
+    Args:
+        path: a plan file, or the folder that holds ``plan.json``.
+
+    Returns:
+        The plan, and constant name → float32 array of the weights it replaces.
+
+    Raises:
+        BadDeployment: missing, not JSON, another schema, wrong types or scales, or altered weights.
+    """
+    path = Path(path) / PLAN_NAME if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        raise BadDeployment(f"there is no plan {path}", "a plan.json", "srdeploy build DIR --precision int8 writes one")
+    try:
+        raw = read_json(path, "precision plan")
+    except BadInput as error:
+        raise BadDeployment(error.found, error.wanted, error.todo) from error
+    if raw.get("schema") != SCHEMA:
+        raise BadDeployment(f"{path} has schema {raw.get('schema')!r}", f"schema {SCHEMA}", "make the plan again")
+    try:
+        raw["weight_scales"] = {name: tuple(map(float, values)) for name, values in raw["weight_scales"].items()}
+        raw["activation_scales"] = {name: float(value) for name, value in raw["activation_scales"].items()}
+        raw["notes"] = tuple(raw["notes"])
+        plan = Plan(**raw)
+        wrong = [f"{name}: {dtype!r}" for name, dtype in plan.nodes.items() if dtype not in DTYPES]
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise BadDeployment(f"{path} does not have the fields of a plan: {error}", "", "make it again") from error
+    if wrong or plan.rest not in ("float16", "float32"):
+        raise BadDeployment(
+            f"{path} has types that do not exist: {', '.join(wrong[:5]) or plan.rest}", "one of " + ", ".join(DTYPES)
+        )
+    scales = [*plan.activation_scales.items(), *((n, s) for n, values in plan.weight_scales.items() for s in values)]
+    bad = [f"{name}: {scale}" for name, scale in scales if not (math.isfinite(scale) and scale > 0)]
+    if bad:
+        raise BadDeployment(f"{path} has impossible scales: {', '.join(bad[:5])}", "finite scales above 0")
+    return plan, _weights(path.parent / WEIGHTS_NAME, plan)
+
+
+def _weights(path: Path, plan: Plan) -> Dict[str, np.ndarray]:
+    if plan.weights_sha256 is None:
+        return {}
+    if not path.is_file() or sha256_of(path) != plan.weights_sha256:
+        raise BadDeployment(
+            f"{path} is missing or not the file that the plan names", plan.weights_sha256[:12] + "…", "make it again"
+        )
+    with np.load(path, allow_pickle=False) as stored:
+        return {str(name): stored[f"array_{index}"] for index, name in enumerate(stored["names"])}
