@@ -11,7 +11,9 @@ from typing import Dict, List, Mapping, Optional, Tuple
 import onnx
 
 from sr_deploy.core.contract import Size
-from sr_deploy.graph.specialise import load_graph, static_graph
+from sr_deploy.graph.specialise import layout_of, load_graph, static_graph
+
+_UINT8 = onnx.TensorProto.UINT8
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,12 @@ def graph_signature(path: Path) -> Signature:
     model = load_graph(path)
     dims = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else []
     fixed = len(dims) == 4 and all(d.HasField("dim_value") for d in dims)
+    rows = 1 if layout_of(model) == "NHWC" else 2
     return Signature(
         opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
         inputs=tuple(_value_text(v) for v in model.graph.input),
         outputs=tuple(_value_text(v) for v in model.graph.output),
-        fixed_size=(dims[2].dim_value, dims[3].dim_value) if fixed else None,
+        fixed_size=(dims[rows].dim_value, dims[rows + 1].dim_value) if fixed else None,
     )
 
 
@@ -85,8 +88,9 @@ def census_of(path: Path, size: Size) -> Census:
     model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
     shapes = _shapes(model)
     macs = sum(node_macs(node, shapes) for node in model.graph.node)
-    sizes = {name: 4 * math.prod(shapes[name]) for node in model.graph.node for name in node.output if name in shapes}
-    sizes.update({value.name: 4 * math.prod(shapes[value.name]) for value in model.graph.input})
+    single = {v.name for v in (*model.graph.input, *model.graph.output) if v.type.tensor_type.elem_type == _UINT8}
+    names = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
+    sizes = {name: (1 if name in single else 4) * math.prod(shapes[name]) for name in names & shapes.keys()}
     return Census(
         size=size,
         operators=dict(
@@ -155,3 +159,15 @@ def _shapes(model: onnx.ModelProto) -> Dict[str, Tuple[int, ...]]:
         if value.type.tensor_type.HasField("shape") and None not in dims:
             found[value.name] = tuple(d for d in dims if d is not None)
     return found
+
+
+def macs_by_node(path: Path, size: Size) -> Dict[str, int]:
+    """Node name → multiply-accumulates at an input of ``size``, of the nodes that have any.
+
+    Raises:
+        BadDeployment: as for ``census_of``.
+    """
+    model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
+    shapes = _shapes(model)
+    counts = {node.name: node_macs(node, shapes) for node in model.graph.node}
+    return {name: count for name, count in counts.items() if count}

@@ -1,6 +1,8 @@
 """A float32 graph as a typed one: float16 constants and activations, float32 where a node is pinned, casts at borders.
 
-A strongly typed builder (TensorRT-RTX, TensorRT 11) computes in exactly the types that the graph holds.
+A strongly typed builder (TensorRT 10 on request, 11, TensorRT-RTX) computes in exactly the types that the graph
+holds. With Q/DQ the types of the scales decide: QuantizeLinear reads the type of its tensor, DequantizeLinear gives the
+type of the plan's ``rest``. Float16 scales came with operator set 19.
 """
 
 from __future__ import annotations
@@ -12,16 +14,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.core.errors import CheckFailed, UsageError
-from sr_deploy.graph.export import PIN_MARK
+from sr_deploy.core.plan import Plan
+from sr_deploy.graph.rewrite.editor import is_pinned
+from sr_deploy.precision.quantize import quantized_graph
 
 FLOAT16_MAX = 65504.0
 #: Inputs that ONNX defines as float32 whatever the node computes in.
 _ALWAYS_FLOAT32: Mapping[str, FrozenSet[int]] = {"Resize": frozenset((1, 2))}
-
-
-def is_pinned(node: onnx.NodeProto) -> bool:
-    """Whether the exporter marked this node to stay float32."""
-    return node.doc_string.startswith(PIN_MARK)
 
 
 def half_graph(model: onnx.ModelProto, keep_pinned: bool = True) -> onnx.ModelProto:
@@ -38,20 +37,43 @@ def half_graph(model: onnx.ModelProto, keep_pinned: bool = True) -> onnx.ModelPr
         UsageError: the graph holds subgraphs (If, Loop, Scan).
         CheckFailed: a constant does not fit float16; the message names it.
     """
-    for node in model.graph.node:
-        if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
-            raise UsageError(
-                f"the node {node.name!r} ({node.op_type}) holds a graph of its own", "a graph without branches"
-            )
-    return _Halving(model, keep_pinned).result()
+    wide = {node.name for node in model.graph.node if keep_pinned and is_pinned(node)}
+    return _Typing(model, TensorProto.FLOAT16, wide).result()
 
 
-class _Halving:
+def typed_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """The graph in the types of a plan, Q/DQ included; its input and output keep their names and types.
+
+    Args:
+        model: the float32 graph that the plan names. Not modified.
+        plan: see core/plan.py.
+        weights: constant name → float32 array that replaces it.
+
+    Raises:
+        BadDeployment: the plan does not fit the graph.
+        UsageError, CheckFailed: see ``half_graph``.
+    """
+    quantized = quantized_graph(model, plan, weights)
+    rest = TensorProto.FLOAT16 if plan.rest == "float16" else TensorProto.FLOAT
+    result = _Typing(quantized, rest, {name for name, dtype in plan.nodes.items() if dtype == "float32"}).result()
+    halves = {t.name for t in result.graph.initializer if t.data_type == TensorProto.FLOAT16}
+    if any(node.op_type.endswith("izeLinear") and node.input[1] in halves for node in result.graph.node):
+        _raise_opset(result, 19)
+    onnx.checker.check_model(result)
+    return result
+
+
+class _Typing:
     """The new graph while it is written."""
 
-    def __init__(self, model: onnx.ModelProto, keep_pinned: bool) -> None:
-        self.model = model
-        self.keep_pinned = keep_pinned
+    def __init__(self, model: onnx.ModelProto, rest: int, wide: Set[str]) -> None:
+        """``rest`` is the element type of every node that computes with the picture and is not named in ``wide``."""
+        for node in model.graph.node:
+            if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+                raise UsageError(
+                    f"the node {node.name!r} ({node.op_type}) holds a graph of its own", "a graph without branches"
+                )
+        self.model, self.rest, self.wide = model, rest, wide
         self.types = _element_types(model)
         self.constants = {t.name: t for t in model.graph.initializer}
         self.now: Dict[str, int] = {}  # activation → its element type in the new graph, where that differs from before
@@ -67,10 +89,13 @@ class _Halving:
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             floating = any(self.types.get(name) == TensorProto.FLOAT for name in (*node.input, *node.output))
-            if floating and node.output[0] in depends and not (self.keep_pinned and is_pinned(node)):
-                self._set(copy, TensorProto.FLOAT16)
+            if node.op_type == "QuantizeLinear":
+                copy.input[1] = self._as(node.input[1], self.now.get(node.input[0], TensorProto.FLOAT))
+            elif node.op_type == "DequantizeLinear":
+                self._set(copy, self.rest)
             elif floating:
-                self._set(copy, TensorProto.FLOAT)
+                narrow = node.output[0] in depends and node.name not in self.wide
+                self._set(copy, self.rest if narrow else TensorProto.FLOAT)
             for index, name in enumerate(copy.output):
                 if name in outputs and self.now.get(name) == TensorProto.FLOAT16:
                     copy.output[index] = f"{name}/float16"
@@ -134,6 +159,32 @@ class _Halving:
         used = {name for node in self.nodes for name in node.input}
         graph.initializer.extend(t for t in (*self.constants.values(), *self.halves.values()) if t.name in used)
         return result
+
+
+#: Reductions whose axes became an input in operator set 18.
+_REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+
+
+def _raise_opset(model: onnx.ModelProto, version: int) -> None:
+    """Declare a later operator set (16, 17 → 19), and rewrite the two kinds of nodes that it describes otherwise.
+
+    Of the operators that the exporter writes, Split wants the number of its outputs since 18, and reductions take their
+    axes as an input; Resize, Pad and the rest only gained options (ONNX, Changelog.md).
+    """
+    for node in model.graph.node:
+        if node.op_type in _REDUCTIONS and len(node.input) == 1:
+            axes = next((a for a in node.attribute if a.name == "axes"), None)
+            if axes is not None:
+                name = f"{node.name}/axes"
+                model.graph.initializer.append(numpy_helper.from_array(np.asarray(axes.ints, np.int64), name))
+                node.input.append(name)
+                node.attribute.remove(axes)
+        elif node.op_type == "Split" and len(node.input) == 1:
+            node.attribute.append(helper.make_attribute("num_outputs", len(node.output)))
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            opset.version = max(opset.version, version)
+    model.ir_version = max(model.ir_version, 9)
 
 
 def _element_types(model: onnx.ModelProto) -> Dict[str, int]:

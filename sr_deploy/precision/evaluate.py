@@ -1,0 +1,149 @@
+"""Judging a typed graph on pictures: PSNR-Y, distance from the float32 graph, colour shift, NaN.
+
+ONNX Runtime computes the graph as it is written: Q/DQ pairs are executed, not fused into integer kernels, so every
+machine gives the same figures. An engine's integer kernels differ from that by the rounding of exact ties only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, List, Optional, Sequence, Tuple
+
+import numpy as np
+import onnx
+
+from sr_deploy.core.contract import IOContract
+from sr_deploy.core.image import Picture, from_network, read_picture, to_network
+from sr_deploy.core.quality import crop_like, luma, pair_images, psnr_y
+
+#: From a network's input to its output, (1, 3, H, W) to (1, 3, scale·H, scale·W), both in the contract's range.
+Compute = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How a graph does on a set of pictures, beside the float32 graph.
+
+    Attributes:
+        psnr: mean PSNR-Y in dB against the originals.
+        reference_psnr: the same of the float32 graph.
+        noise: mean squared difference of the two graphs' 8-bit lumas, (8-bit steps)².
+        mean_shift: largest absolute mean difference of a colour channel over one picture, in 8-bit steps.
+        sick: output values that are NaN or infinite.
+        pictures: how many.
+    """
+
+    psnr: float
+    reference_psnr: float
+    noise: float
+    mean_shift: float
+    sick: int
+    pictures: int
+
+    @property
+    def loss(self) -> float:
+        """dB lost against float32; negative where the graph is better."""
+        return self.reference_psnr - self.psnr
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A low-resolution picture, its original, and what the float32 graph makes of it.
+
+    Attributes:
+        name: of the picture.
+        lr: the picture as read.
+        hr: uint8 (H, W, 3) or (H, W, 1), cropped to the output.
+        reference: the float32 graph's output as float32 (1, 3, H, W) in the contract's range.
+        reference_psnr: PSNR-Y of that, dB.
+    """
+
+    name: str
+    lr: Picture
+    hr: np.ndarray
+    reference: np.ndarray
+    reference_psnr: float
+
+
+def computing(model: onnx.ModelProto, threads: int = 0) -> Compute:
+    """A graph as a function, run on the CPU exactly as it is written.
+
+    Args:
+        model: any types inside; one input and one output.
+        threads: of ONNX Runtime; 0 lets it choose.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # Fusing Q/DQ is off above; what is left of the optimisations keeps every rounding where it is.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda lr: session.run(None, {name: lr})[0]
+
+
+def scenes_of(
+    lr: Path, hr: Path, scale: int, contract: IOContract, reference: Compute, count: Optional[int] = None
+) -> Tuple[Scene, ...]:
+    """Pairs of pictures with the float32 graph's answer to each.
+
+    Raises:
+        BadImage: pictures without partner, of wrong sizes, or unreadable.
+    """
+    pairs = pair_images(Path(lr), Path(hr), scale)[:count]
+    return tuple(
+        scene_of(name, read_picture(low), read_picture(high).pixels, scale, contract, reference, str(high))
+        for name, low, high in pairs
+    )
+
+
+def scene_of(
+    name: str,
+    picture: Picture,
+    original: np.ndarray,
+    scale: int,
+    contract: IOContract,
+    reference: Compute,
+    original_name: str = "the original",
+) -> Scene:
+    """One pair with the float32 graph's answer."""
+    output = reference(to_network(picture, contract))
+    pixels = from_network(output, contract, like=picture).pixels
+    hr = crop_like(original, pixels, original_name)
+    return Scene(name, picture, hr, output, psnr_y(pixels, hr, scale))
+
+
+def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOContract) -> Judged:
+    """Run a graph over the scenes.
+
+    NaN anywhere gives minus infinity dB.
+    """
+    psnrs: List[float] = []
+    noises: List[float] = []
+    shift, sick = 0.0, 0
+    for scene in scenes:
+        output = np.asarray(compute(to_network(scene.lr, contract)), np.float32)
+        bad = int(np.count_nonzero(~np.isfinite(output)))
+        if bad:
+            sick += bad
+            psnrs.append(float("-inf"))
+            noises.append(float("inf"))
+            continue
+        pixels = from_network(output, contract, like=scene.lr).pixels
+        reference = from_network(scene.reference, contract, like=scene.lr).pixels
+        psnrs.append(psnr_y(pixels, scene.hr, scale))
+        noises.append(float(np.mean((luma(pixels) - luma(reference)) ** 2)))
+        moved = (output - scene.reference).mean(axis=(0, 2, 3)) * (255.0 / contract.value_range)
+        shift = max(shift, float(np.abs(moved).max()))
+    return Judged(
+        psnr=float(np.mean(psnrs)),
+        reference_psnr=float(np.mean([scene.reference_psnr for scene in scenes])),
+        noise=float(np.mean(noises)),
+        mean_shift=shift,
+        sick=sick,
+        pictures=len(scenes),
+    )

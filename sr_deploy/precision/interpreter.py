@@ -1,0 +1,307 @@
+"""An exported float32 graph as a differentiable torch module, with the Q/DQ of a plan where there is one.
+
+What it computes is what ``quantize.quantized_graph`` writes: the INT8 nodes read quantised inputs and weights, INT8 Adds
+a quantised skip, and all else is float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from sr_deploy.core.errors import UsageError
+from sr_deploy.core.plan import Plan
+from sr_deploy.precision.fake_quant import quantised_activation, quantised_weight
+from sr_deploy.precision.operators import FUNCTIONS
+from sr_deploy.precision.quantize import CHANNEL_AXIS, check_plan
+
+#: Inputs of an operator that training may change. Other constants (means, limits, Fourier matrices) stay.
+_TRAINED_INPUTS: Mapping[str, Tuple[int, ...]] = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (1, 2),
+    "MatMul": (1,),
+    "PRelu": (1,),
+}
+#: Input shapes whose size arithmetic is kept.
+_KEPT_SHAPES = 32
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One node, ready to run.
+
+    Attributes:
+        node: as the graph has it.
+        function: of operators.FUNCTIONS.
+        attributes: plain values.
+        follows_picture: whether its values follow from the picture, and not from its size alone.
+        frees: tensors that no later node reads.
+        quantised: inputs that are read in INT8: index → axis of the output channels; None for an activation.
+    """
+
+    node: onnx.NodeProto
+    function: Callable[..., Any]
+    attributes: Mapping[str, Any]
+    follows_picture: bool
+    frees: Tuple[str, ...]
+    quantised: Mapping[int, Optional[int]]
+
+
+class GraphModule(nn.Module):
+    """The graph as a function of a picture, (N, 3, H, W) → (N, 3, s·H, s·W), in the units of the graph.
+
+    Batches of more than one work where the graph does not fix the batch; see ``takes_batches``.
+
+    Attributes:
+        constants: floating constant → parameter. Weights, biases and slopes of PReLU ask for gradients, unless the node
+            is pinned to float32 by the exporter.
+        scales: quantised tensor → scale, shape (); quantised constant → scales, one for each output channel.
+        stretches: name → factor on its scale, which starts at 1 and is what training changes, so that one rate suits
+            scales of all magnitudes.
+
+    Args:
+        model: the float32 graph.
+        plan: None runs everything in float32.
+        weights: constant name → array that replaces the graph's own.
+
+    Raises:
+        UsageError: an operator that is not known here; the message names node and operator.
+        BadDeployment: the plan does not fit the graph.
+    """
+
+    def __init__(
+        self, model: onnx.ModelProto, plan: Optional[Plan] = None, weights: Optional[Mapping[str, np.ndarray]] = None
+    ) -> None:
+        super().__init__()
+        weights = weights or {}
+        if plan is not None:
+            check_plan(model, plan, weights)
+        self.input, self.output = model.graph.input[0].name, model.graph.output[0].name
+        self.steps = _steps(model, plan)
+        self._fixed: Dict[str, Tensor] = {}
+        self.constants: Dict[str, nn.Parameter] = {}
+        self.scales: Dict[str, nn.Parameter] = {}
+        self.stretches: Dict[str, nn.Parameter] = {}
+        self._kept: Dict[Tuple[int, ...], Dict[str, Tensor]] = {}
+        trained = _trained(self.steps)
+        for tensor in model.graph.initializer:
+            values = weights.get(tensor.name, numpy_helper.to_array(tensor))
+            value = torch.from_numpy(np.array(values))
+            if not value.is_floating_point():
+                self._fixed[tensor.name] = value
+                continue
+            self.constants[tensor.name] = self._parameter(value, tensor.name in trained)
+        if plan is not None:
+            self._add_scales(plan)
+
+    def _parameter(self, value: Tensor, trained: bool) -> nn.Parameter:
+        # Names of tensors hold dots and slashes, which a module does not take: parameters are numbered.
+        parameter = nn.Parameter(value, requires_grad=trained)
+        self.register_parameter(f"p{len(self._parameters)}", parameter)
+        return parameter
+
+    def _add_scales(self, plan: Plan) -> None:
+        for step in self.steps:
+            for index, axis in step.quantised.items():
+                name = step.node.input[index]
+                if name not in self.scales:
+                    known = plan.activation_scales if axis is None else plan.weight_scales
+                    scale = torch.tensor(known[name], dtype=torch.float32)
+                    self.scales[name] = self._parameter(scale, False)
+                    self.stretches[name] = self._parameter(torch.ones_like(scale), True)
+
+    def scale(self, name: str) -> Tensor:
+        """The scale of a quantised tensor or constant as it is now."""
+        return self.stretches[name] * self.scales[name]
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """The graph's output."""
+        return self.tensors(picture, (self.output,))[self.output]
+
+    def tensors(
+        self,
+        picture: Tensor,
+        wanted: Sequence[str],
+        visit: Optional[Callable[[onnx.NodeProto, List[Any], Any], Optional[Tensor]]] = None,
+    ) -> Dict[str, Tensor]:
+        """Some tensors by name, computed in one run that ends at the last of them.
+
+        Args:
+            picture: (N, 3, H, W).
+            wanted: names of tensors.
+            visit: called after every node that follows from the picture with the node, its inputs (quantised, where
+                they are read so) and its output; a tensor that it returns replaces the output.
+        """
+        kept = self._kept.get(tuple(picture.shape))
+        values: Dict[str, Any] = {self.input: picture, **self._fixed, **self.constants, **(kept or {})}
+        quantised: Dict[str, Tensor] = {}
+        found: Dict[str, Tensor] = {name: picture for name in wanted if name == self.input}
+        fresh: Dict[str, Tensor] = {}
+        for step in self.steps:
+            if not step.follows_picture:
+                if kept is None:
+                    fresh.update(self._sized(step, values))
+                    values.update(fresh)
+                continue
+            inputs = [self._read(step, index, values, quantised) for index in range(len(step.node.input))]
+            result = self._run(step, inputs)
+            if visit is not None:
+                changed = visit(step.node, inputs, result)
+                result = result if changed is None else changed
+            outputs = result if isinstance(result, tuple) else (result,)
+            for name, value in zip(step.node.output, outputs):
+                values[name] = value
+                if name in wanted:
+                    found[name] = value
+            if len(found) == len(set(wanted)):
+                return found
+            for name in step.frees:
+                values.pop(name, None)
+                quantised.pop(name, None)
+        if kept is None and len(self._kept) < _KEPT_SHAPES:
+            self._kept[tuple(picture.shape)] = {name: value.detach() for name, value in fresh.items()}
+        missing = set(wanted) - found.keys()
+        if missing:
+            raise KeyError(f"the graph does not compute {sorted(missing)} from the picture")
+        return found
+
+    def _read(self, step: _Step, index: int, values: Mapping[str, Any], quantised: Dict[str, Tensor]) -> Any:
+        """One input of a node, quantised where the plan says so; a tensor that many read is quantised once."""
+        name = step.node.input[index]
+        if not name:
+            return None
+        if index not in step.quantised:
+            return values[name]
+        if name not in quantised:
+            axis = step.quantised[index]
+            if axis is None:
+                quantised[name] = quantised_activation(values[name], self.scale(name))
+            else:
+                quantised[name] = quantised_weight(values[name], self.scale(name), axis)
+        return quantised[name]
+
+    def _sized(self, step: _Step, values: Mapping[str, Any]) -> Dict[str, Tensor]:
+        """Size arithmetic runs on the CPU; what it makes of floats goes where the weights are."""
+        device = next(iter(self.constants.values())).device
+        with torch.no_grad():
+            inputs = [
+                None if not name else values[name] if step.node.op_type == "Shape" else values[name].cpu()
+                for name in step.node.input
+            ]
+            result = self._run(step, inputs)
+        outputs = result if isinstance(result, tuple) else (result,)
+        return {
+            name: value.to(device) if value.is_floating_point() else value
+            for name, value in zip(step.node.output, outputs)
+        }
+
+    def _run(self, step: _Step, inputs: List[Any]) -> Any:
+        try:
+            return step.function(step.attributes, *inputs)
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"the node {step.node.name!r} ({step.node.op_type}) cannot be run for training: {error}",
+                "a graph as srdeploy export writes it",
+                "use srdeploy build --precision int8 without training for this network",
+            ) from error
+
+    def weight_axes(self) -> Dict[str, int]:
+        """Constants that are read in INT8, and the axis of their output channels."""
+        return {
+            step.node.input[index]: axis
+            for step in self.steps
+            for index, axis in step.quantised.items()
+            if axis is not None
+        }
+
+    def trained(self) -> Dict[str, nn.Parameter]:
+        """The constants that ask for gradients."""
+        return {name: value for name, value in self.constants.items() if value.requires_grad}
+
+    def arrays(self) -> Dict[str, np.ndarray]:
+        """The constants that may be trained, as float32 arrays."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.trained().items()}
+
+
+def _steps(model: onnx.ModelProto, plan: Optional[Plan]) -> Tuple[_Step, ...]:
+    unknown = [node for node in model.graph.node if node.op_type not in FUNCTIONS or node.domain not in ("", "ai.onnx")]
+    if unknown:
+        named = ", ".join(f"{node.name!r} ({node.op_type})" for node in unknown[:5])
+        raise UsageError(
+            f"the graph has operators that cannot be trained here: {named}",
+            "the operators that srdeploy export writes for its own architectures",
+            "use srdeploy build --precision int8 without training for this network",
+        )
+    follows = {model.graph.input[0].name}
+    last: Dict[str, int] = {}
+    for index, node in enumerate(model.graph.node):
+        last.update(dict.fromkeys(node.input, index))
+        if node.op_type not in ("Shape", "Size") and follows.intersection(node.input):
+            follows.update(node.output)
+    steps: List[_Step] = []
+    for index, node in enumerate(model.graph.node):
+        attributes = {a.name: _plain(helper.get_attribute_value(a)) for a in node.attribute}
+        if node.op_type == "Split":
+            attributes["outputs"] = len(node.output)
+        frees = {name for name in node.input if last[name] == index and name in follows}
+        steps.append(
+            _Step(
+                node,
+                FUNCTIONS[node.op_type],
+                attributes,
+                bool(follows.intersection(node.output)),
+                tuple(frees),
+                _quantised_inputs(node, plan),
+            )
+        )
+    return tuple(steps)
+
+
+def _quantised_inputs(node: onnx.NodeProto, plan: Optional[Plan]) -> Dict[int, Optional[int]]:
+    """Which inputs the lowered graph reads through Q/DQ, as precision/quantize.py places them."""
+    if plan is None or plan.nodes.get(node.name) != "int8":
+        return {}
+    if node.op_type == "Add":
+        return {index: None for index, name in enumerate(node.input) if name in plan.activation_scales}
+    return {0: None, 1: CHANNEL_AXIS[node.op_type]}
+
+
+def _trained(steps: Sequence[_Step]) -> FrozenSet[str]:
+    return frozenset(
+        step.node.input[index]
+        for step in steps
+        if step.follows_picture and not step.node.doc_string
+        for index in _TRAINED_INPUTS.get(step.node.op_type, ())
+        if index < len(step.node.input)
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, onnx.TensorProto):
+        return torch.from_numpy(numpy_helper.to_array(value).copy())
+    return value
+
+
+def takes_batches(module: GraphModule, picture: Tensor) -> bool:
+    """Whether two pictures at once give what each gives alone.
+
+    Args:
+        picture: (1, 3, H, W).
+    """
+    pair = torch.cat([picture, picture.flip(-1)])
+    with torch.no_grad():
+        try:
+            both = module(pair)
+        except (RuntimeError, UsageError):
+            return False
+        apart = torch.cat([module(pair[:1]), module(pair[1:])])
+    return both.shape == apart.shape and bool(torch.allclose(both, apart, rtol=1e-3, atol=1e-3 * float(apart.abs().max())))

@@ -1,0 +1,100 @@
+"""What fine-tuning sees: squares cut out of low-resolution pictures, turned and mirrored; others kept back for judging.
+
+Every step's squares follow from the seed and the step's number alone, so training can go on where it stopped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from sr_deploy.core.errors import BadInput
+
+#: One picture in so many is kept back for judging, from the first on.
+KEPT_BACK = 8
+#: Squares kept back for judging, at most.
+JUDGED = 8
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pictures to train on and squares to judge on.
+
+    Attributes:
+        pictures: float32 (3, H, W), in the units of the graph, no smaller than the squares.
+        originals: of each picture, float32 (3, s·H, s·W); None without originals.
+        judged: float32 (N, 3, side, side), of pictures that are not trained on.
+    """
+
+    pictures: Tuple[np.ndarray, ...]
+    originals: Optional[Tuple[np.ndarray, ...]]
+    judged: np.ndarray
+
+
+def pool_of(
+    images: Sequence[np.ndarray], side: int, judged_side: int, originals: Optional[Sequence[np.ndarray]] = None
+) -> Pool:
+    """Part the pictures into those trained on and those judged on.
+
+    Args:
+        images: float32 (1, 3, H, W), in the units of the graph.
+        side: of the squares that are trained on.
+        judged_side: of those that are judged on; less where a picture is smaller.
+        originals: of each image, (1, 3, s·H, s·W).
+
+    Raises:
+        BadInput: fewer than two pictures, or one smaller than the squares.
+    """
+    if len(images) < 2:
+        raise BadInput(
+            f"{len(images)} picture(s) to fine-tune on", "at least 2: some are kept back for judging", "give more pictures"
+        )
+    small = [picture.shape[2:] for picture in images if min(picture.shape[2:]) < side]
+    if small:
+        raise BadInput(
+            f"a picture of {small[0][0]}x{small[0][1]} is smaller than the squares of {side} that are trained on",
+            f"pictures of at least {side}x{side}",
+            "leave it out, or make the squares smaller with --patch",
+        )
+    back = list(range(0, len(images), KEPT_BACK))[:JUDGED]
+    judged_side = min(judged_side, *(min(images[index].shape[2:]) for index in back))
+    centres = []
+    for index in back:
+        picture = images[index][0]
+        top, left = (picture.shape[1] - judged_side) // 2, (picture.shape[2] - judged_side) // 2
+        centres.append(picture[:, top : top + judged_side, left : left + judged_side])
+    used = [index for index in range(len(images)) if index not in back]
+    return Pool(
+        pictures=tuple(np.ascontiguousarray(images[index][0], np.float32) for index in used),
+        originals=None if originals is None else tuple(originals[index][0] for index in used),
+        judged=np.ascontiguousarray(np.stack(centres), np.float32),
+    )
+
+
+def squares_of(pool: Pool, seed: int, step: int, count: int, side: int) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+    """The squares of one step: each of any picture, anywhere, in one of the eight ways a square can lie.
+
+    Returns:
+        float32 (count, 3, side, side), and their originals, (count, 3, s·side, s·side), or None.
+    """
+    rng = np.random.default_rng((seed, step))
+    lows: List[np.ndarray] = []
+    highs: List[np.ndarray] = []
+    for _ in range(count):
+        which = int(rng.integers(len(pool.pictures)))
+        picture = pool.pictures[which]
+        top, left = (int(rng.integers(length - side + 1)) for length in picture.shape[1:])
+        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+        lows.append(_turned(picture[:, top : top + side, left : left + side], turns, mirrored))
+        if pool.originals is not None:
+            scale = pool.originals[which].shape[1] // picture.shape[1]
+            rows, columns = (slice(scale * at, scale * (at + side)) for at in (top, left))
+            highs.append(_turned(pool.originals[which][:, rows, columns], turns, mirrored))
+    return np.stack(lows), np.stack(highs) if highs else None
+
+
+def _turned(square: np.ndarray, turns: int, mirrored: bool) -> np.ndarray:
+    square = np.rot90(square, turns, axes=(1, 2))
+    return square[:, :, ::-1] if mirrored else square
