@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Callable, ContextManager, List, Sequence, Tuple
 
 from sr_deploy.bench.interval import effective_sample_size, median_interval
-from sr_deploy.bench.measure import BenchOptions, example_input, measure, sampler, summary
+from sr_deploy.bench.measure import BenchOptions, example_for, measure, sampler, summary
 from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.result import Point
 from sr_deploy.core.contract import Size
@@ -106,8 +106,9 @@ def interleave(
     looks = 0
     with watch() as watched:
         first = [measure(runner, size, short, clock) for runner in runners]
-        lr = example_input(size, bench.value_range, bench.seed)
-        times = [sampler(runner, lr, bench.scope, point.timer, clock) for runner, point in zip(runners, first)]
+        inputs = [example_for(runner, size, bench.value_range, bench.seed) for runner in runners]
+        pairs = zip(runners, inputs, first)
+        times = [sampler(runner, lr, bench.scope, point.timer, clock) for runner, lr, point in pairs]
         length = _part_length(first, options)
         watched.timing_begins()
         start = clock()

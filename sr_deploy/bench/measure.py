@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from typing import Callable, ContextManager, List, Sequence, Tuple
@@ -13,7 +14,7 @@ from sr_deploy.bench.interval import effective_sample_size, median_interval, rel
 from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import Point, now_utc
-from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.contract import Size, format_size, picture_size
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.run.base import Runner
 from sr_deploy.run.settings import DeviceSettings
@@ -52,7 +53,7 @@ def measure(
     """
     timer, began = _timer_of(runner, options), now_utc("milliseconds")
     configure(runner, options)
-    lr = example_input(size, options.value_range, options.seed)
+    lr = example_for(runner, size, options.value_range, options.seed)
     with watch() as watched:
         runner.prepare(size)
         runner.upload(lr)
@@ -81,7 +82,9 @@ def measure(
         runtime=runner.runtime,
         device=runner.device,
         description=runner.describe(),
-        output_pixels=int(sr.shape[2] * sr.shape[3]),
+        output_pixels=math.prod(picture_size(sr)),
+        input_bytes=lr.nbytes,
+        output_bytes=sr.nbytes,
         warmup_iterations=warmup,
         warmup_seconds=warmup_seconds,
         warmup_stable=stable,
@@ -112,6 +115,14 @@ def example_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
     """The input of every measurement: float32 (1, 3, H, W), even over 0…value_range, the same on every machine."""
     generator = np.random.Generator(np.random.PCG64(seed))
     return generator.random((1, 3, size[0], size[1]), dtype=np.float32) * np.float32(value_range)
+
+
+def example_for(runner: Runner, size: Size, value_range: float, seed: int = 0) -> np.ndarray:
+    """``example_input`` as the runner takes it: the same picture, or its nearest in uint8 (1, H, W, 3)."""
+    lr = example_input(size, value_range, seed)
+    if getattr(runner, "io_dtype", "float32") != "uint8":
+        return lr
+    return np.ascontiguousarray(np.rint(lr * (255 / value_range)).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def summary(samples: Sequence[float]) -> dict:

@@ -44,6 +44,7 @@ class Point:
         invalid: why the samples must not be used (throttled, power mode or clocks changed); None when they may. Such a
             point keeps its samples as evidence, is never averaged, and is measured again when a sweep is resumed.
         began, ended: of the preparation and of the last sample, ISO 8601 in UTC; "" where it is not known.
+        input_bytes, output_bytes: what crosses the bus for one picture; None where it is not known.
     """
 
     size: Size
@@ -75,6 +76,8 @@ class Point:
     invalid: Optional[str] = None
     began: str = ""
     ended: str = ""
+    input_bytes: Optional[int] = None
+    output_bytes: Optional[int] = None
 
     @property
     def usable(self) -> bool:

@@ -11,16 +11,21 @@ from typing import Any, Dict, List, Optional
 import typer
 
 from sr_deploy import __version__
-from sr_deploy.cli import deploy, gate, measure, report
+from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report
 from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError
+from sr_deploy.core.l4t import check_container
 
 #: Every command, in the order of ``--help``.
 COMMANDS = (
     deploy.export,
+    precision.calibrate,
     deploy.build,
+    qat.qat,
     deploy.run,
     deploy.verify,
+    board.pack,
+    board.unpack,
     measure.bench,
     report.report,
     report.import_,
@@ -62,6 +67,7 @@ def _root(
 for command in COMMANDS:
     # A trailing underscore keeps a name that is a word of Python, such as import.
     app.command(command.__name__.rstrip("_").replace("_", "-"))(command)
+app.command("remote", context_settings=remote.PASS_ON)(remote.remote)
 
 
 def _failure(error: SrDeployError) -> Dict[str, Any]:
@@ -81,6 +87,8 @@ def main(arguments: Optional[List[str]] = None) -> None:
     """Entry point: every error of ours becomes a message and an exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if not {"doctor", "-h", "--help", "--version"} & set(arguments[:1]):
+            check_container()
         app(args=arguments)
     except (SrDeployError, ModuleNotFoundError) as raised:
         error = raised if isinstance(raised, SrDeployError) else _missing_package(raised)

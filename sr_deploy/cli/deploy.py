@@ -9,7 +9,7 @@ import typer
 
 from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, render, say, sizes_of
 from sr_deploy.core.contract import parse_bytes, parse_size
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.errors import EnvironmentFault, UsageError
 
 
 def export(
@@ -46,6 +46,9 @@ def export(
     rewrite: str = typer.Option(
         "default", "--rewrite", help="Equality-preserving passes over the graph: default, none, or names by commas."
     ),
+    io: str = typer.Option(
+        "float32", "--io", help="float32, or uint8: pixels (1, H, W, 3) in and out, rounded in the graph."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing deployment."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
@@ -59,7 +62,7 @@ def export(
     if dynamic and sizes:
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
     load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key)
-    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite)
+    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io)
     if dry_run:
         for line in plan_export(options):
             typer.echo(line)
@@ -84,6 +87,9 @@ def build(
     memory_budget: Optional[str] = typer.Option(
         None, "--memory-budget", help="Activations at most, such as 600MB: the graph runs in as many strips as needed."
     ),
+    dla: Optional[int] = typer.Option(
+        None, "--dla", help="Run on this DLA core of a Jetson (0 or 1); what it does not take runs on the GPU.", min=0
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say which engines would be built, build nothing."),
     as_json: bool = JSON_FLAG,
@@ -101,6 +107,7 @@ def build(
         workspace_bytes=workspace * 2**20 if workspace else None,
         force=force,
         memory_budget=parse_bytes(memory_budget) if memory_budget else None,
+        dla_core=dla,
     )
     if dry_run:
         for line in plan_build(options):
@@ -134,8 +141,14 @@ def run(
 
 def verify(
     deployment: Path = DEPLOYMENT,
-    lr: Path = typer.Option(..., "--lr", help="Folder of low-resolution pictures (babyx4.png or baby.png)."),
-    hr: Path = typer.Option(..., "--hr", help="Folder of high-resolution pictures (baby.png)."),
+    lr: Optional[Path] = typer.Option(None, "--lr", help="Folder of low-resolution pictures (babyx4.png or baby.png)."),
+    hr: Optional[Path] = typer.Option(None, "--hr", help="Folder of high-resolution pictures (baby.png)."),
+    golden: bool = typer.Option(
+        False, "--golden", help="Instead: hold the engines against the golden pictures of the bundle (srdeploy unpack)."
+    ),
+    tolerance: Optional[float] = typer.Option(
+        None, "--tolerance", help="With --golden: 8-bit steps it may differ. Default: the bound of float32.", min=0
+    ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     engine: Optional[Path] = typer.Option(None, "--engine", help="Verify this engine."),
     checkpoint: Optional[Path] = typer.Option(
@@ -145,6 +158,11 @@ def verify(
     as_json: bool = JSON_FLAG,
 ) -> None:
     """PSNR-Y and SSIM-Y against HR pictures, and the difference from the PyTorch network."""
+    if golden:
+        _verify_golden(deployment, lr or hr or checkpoint, backend, engine, tolerance, as_json)
+        return
+    if lr is None or hr is None or tolerance is not None:
+        raise UsageError("verify needs pictures to compare", "--lr and --hr, or --golden (with --tolerance)")
     from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
     report = verify_quality(VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch), say)
@@ -157,8 +175,31 @@ def verify(
     report.raise_on_failure()
 
 
+def _verify_golden(
+    deployment: Path,
+    pictures: Optional[Path],
+    backend: Optional[str],
+    engine: Optional[Path],
+    tolerance: Optional[float],
+    as_json: bool,
+) -> None:
+    """The form of verify that needs no pictures of the user's own."""
+    from sr_deploy.pipeline.golden import GoldenOptions, check_goldens
+
+    if pictures is not None:
+        raise UsageError("--golden compares with the bundle's own pictures", "it without --lr, --hr and --checkpoint")
+    report = check_goldens(GoldenOptions(deployment, backend, engine, tolerance), say)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        for row in report.rows:
+            verdict = "within" if row.difference <= row.tolerance else "OUTSIDE"
+            typer.echo(f"{row.what} at {row.size}: {row.difference:.4f} of 255, {verdict} {row.tolerance:g}")
+    report.raise_on_failure()
+
+
 def inspect(
-    path: Path = typer.Argument(..., help="A checkpoint, an ONNX graph, an engine or a deployment folder."),
+    path: Path = typer.Argument(..., help="A checkpoint, ONNX graph, engine, bundle or deployment folder."),
     size: Optional[str] = typer.Option(None, "--size", help="Count multiply-accumulates for this input HxW."),
     roofline: Optional[str] = typer.Option(
         None, "--roofline", help="Estimate the least time of a deployment on this board: xavier-nx."
@@ -182,9 +223,14 @@ def inspect(
         render(facts_table(facts))
 
 
-def doctor(as_json: bool = JSON_FLAG) -> None:
+def doctor(
+    need: Optional[List[str]] = typer.Option(
+        None, "--need", help="Exit with 3 unless this line says ok, such as 'run TensorRT engines'; repeatable."
+    ),
+    as_json: bool = JSON_FLAG,
+) -> None:
     """What this machine has and lacks, and how to get it."""
-    from sr_deploy.core.device import doctor_findings, environment
+    from sr_deploy.core.device import doctor_findings, environment, unmet
 
     findings = doctor_findings()
     if as_json:
@@ -193,6 +239,11 @@ def doctor(as_json: bool = JSON_FLAG) -> None:
         from sr_deploy.report.table import doctor_table
 
         render(doctor_table(findings))
+    lacking = unmet(findings, need or [])
+    for line in lacking:
+        say(f"needed: {line}")
+    if lacking:
+        raise typer.Exit(EnvironmentFault.exit_code)
 
 
 def demo(

@@ -133,11 +133,11 @@ def read_json(path: Path, what: str) -> Any:
         what: how an error calls it, for example "deployment manifest".
 
     Raises:
-        BadInput: the file is missing or is not JSON.
+        BadInput: the file is missing, is not JSON, or is nested too deeply to be read.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise BadInput(f"cannot read the {what} {path}: {error.strerror}", f"a {what}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not a {what}: {error}", "valid JSON", "make it again") from error

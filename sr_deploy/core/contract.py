@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Tuple
+from typing import Any, Tuple
 
 from sr_deploy.core.errors import BadImage, UsageError
 
 #: Height and width in pixels.
 Size = Tuple[int, int]
+
+#: What ``--io`` may be, and the layout that goes with it.
+LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class IOContract:
         value_range: the value of white, 1.0 or 255.0; black is 0.
         colour: order of the three channels.
         layout: axis order; the batch is 1.
-        dtype: element type of both tensors.
+        dtype: element type of both tensors: "float32" with NCHW, or "uint8" with NHWC and white = 255.
         clamped: True when the graph itself limits its output to ``0…value_range``.
         input_name, output_name: tensor names in the graph.
     """
@@ -31,6 +34,27 @@ class IOContract:
     clamped: bool = True
     input_name: str = "lr"
     output_name: str = "sr"
+
+    def shape(self, size: Size) -> Tuple[int, int, int, int]:
+        """The tensor of a picture of ``size`` (height, width): (1, 3, H, W) or (1, H, W, 3)."""
+        return shape_in(self.layout, size)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether this is a form that srdeploy writes; another tool, or a newer version, may have written others."""
+        known = LAYOUTS.get(self.dtype) == self.layout and self.colour in ("RGB", "BGR")
+        return known and (self.dtype != "uint8" or self.value_range == 255)
+
+
+def shape_in(layout: str, size: Size) -> Tuple[int, int, int, int]:
+    """The shape of one picture of ``size`` (height, width) in a layout, "NCHW" or "NHWC"."""
+    return (1, size[0], size[1], 3) if layout == "NHWC" else (1, 3, size[0], size[1])
+
+
+def picture_size(array: Any) -> Size:
+    """Height and width of a numpy array of one picture: uint8 is (1, H, W, 3), floats are (1, 3, H, W)."""
+    rows = 1 if str(array.dtype) == "uint8" else 2
+    return int(array.shape[rows]), int(array.shape[rows + 1])
 
 
 @dataclass(frozen=True)

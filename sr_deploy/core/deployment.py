@@ -28,6 +28,7 @@ class GraphFile:
         macs: multiply-accumulates for one input of ``macs_size``.
         peak_activation_bytes: the most that is alive at once when the nodes run in order, for that input.
         macs_size: the input (height, width) that both were counted at.
+        tuned_for: the backend that ``srdeploy tune`` chose this form with; "": as it was exported, for all of them.
     """
 
     file: str
@@ -38,6 +39,11 @@ class GraphFile:
     macs: int
     peak_activation_bytes: int
     macs_size: Size
+    tuned_for: str = ""
+
+    def serves(self, backend: Optional[str]) -> bool:
+        """Whether ``backend`` should be given this graph: one that was tuned serves the backend it was tuned with."""
+        return backend is None or self.tuned_for in ("", backend)
 
     def peak_bytes_at(self, size: Size) -> int:
         """``peak_activation_bytes`` scaled to another input: activations grow with the number of pixels."""
@@ -95,10 +101,11 @@ class Deployment:
     folder: Path
     manifest: Manifest
 
-    def graph_for(self, size: Optional[Size] = None) -> GraphFile:
+    def graph_for(self, size: Optional[Size] = None, backend: Optional[str] = None) -> GraphFile:
         """The graph that takes an input of ``size`` (height, width); without a size, ``model.onnx``.
 
-        One of exactly this size comes before a dynamic one, and of two such the later, which was tuned.
+        One of exactly this size comes before a dynamic one, and of two such the later, which was tuned. A graph that
+        was tuned with another backend than ``backend`` is left aside: what is fast on a CPU may be slow on a GPU.
 
         Raises:
             BadDeployment: all graphs are of other fixed sizes; the message names them.
@@ -107,11 +114,12 @@ class Deployment:
         if size is None:
             return self.manifest.graphs[0]
         self.manifest.sizes.check(size)
-        exact = [graph for graph in self.manifest.graphs if graph.size is not None and tuple(graph.size) == tuple(size)]
-        dynamic = [graph for graph in self.manifest.graphs if graph.size is None]
+        serving = [graph for graph in self.manifest.graphs if graph.serves(backend)]
+        exact = [graph for graph in serving if graph.size is not None and tuple(graph.size) == tuple(size)]
+        dynamic = [graph for graph in serving if graph.size is None]
         if exact or dynamic:
             return exact[-1] if exact else dynamic[0]
-        have = ", ".join(format_size(g.size) for g in self.manifest.graphs if g.size)
+        have = ", ".join(format_size(g.size) for g in serving if g.size)
         raise BadDeployment(
             f"{self.folder} has no graph for {format_size(size)}",
             f"one of the exported sizes: {have}",

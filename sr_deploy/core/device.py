@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from sr_deploy.core.errors import EnvironmentFault, UsageError
+from sr_deploy.core.l4t import IMAGE_VARIABLE, check_container
 from sr_deploy.core.machine import XAVIER_NX_GPU_MHZ, Gpu, Machine, this_machine
 from sr_deploy.core.packages import Software, installed_packages, this_software
 
@@ -88,7 +91,54 @@ def doctor_findings(facts: Optional[Facts] = None) -> Tuple[Finding, ...]:
     findings += [_build_tensorrt(facts), _run_tensorrt(facts)]
     if facts.machine.jetson:
         findings += _jetson(facts)
-    return tuple(findings)
+    return tuple(findings + _numpy(facts) + _container())
+
+
+def unmet(findings: Sequence[Finding], needed: Sequence[str]) -> Tuple[str, ...]:
+    """What of ``needed`` no finding says ok of, each with what was found.
+
+    Args:
+        findings: from ``doctor_findings``.
+        needed: the ``what`` of findings, such as "run TensorRT engines".
+
+    Raises:
+        UsageError: there is no such finding here.
+    """
+    of = {what: [finding for finding in findings if finding.what == what] for what in needed}
+    unknown = [what for what in needed if not of[what] and what not in ("container", "Jetson")]
+    if unknown:
+        raise UsageError(
+            f"doctor says nothing of {unknown[0]!r}", "one of " + ", ".join(dict.fromkeys(f.what for f in findings))
+        )
+    return tuple(
+        f"{what}: {of[what][0].found if of[what] else 'not here'}"
+        for what in needed
+        if not of[what] or any(finding.level == MISSING for finding in of[what])
+    )
+
+
+def _numpy(facts: Facts) -> List[Finding]:
+    """TensorRT 8.5, which JetPack 5 has, uses numpy.bool, which numpy 1.24 removed."""
+    numpy = facts.software.packages.get("numpy", "")
+    versions = [flavour.version or "" for flavour in facts.software.tensorrt if flavour.module == "tensorrt"]
+    if facts.machine.jetson and (facts.machine.jetson.l4t or "").startswith("35."):
+        versions.append("8.5")
+    if _version_tuple(numpy) < (1, 24) or (8, 5) not in [_version_tuple(version)[:2] for version in versions]:
+        return []
+    found = f"numpy {numpy} breaks the TensorRT 8.5 of JetPack 5"
+    return [Finding(WARNING, "numpy", found, 'pip install "numpy<1.24"')]
+
+
+def _container() -> List[Finding]:
+    """Whether the image fits the board; nothing outside of an image for a board."""
+    image = os.environ.get(IMAGE_VARIABLE)
+    if not image:
+        return []
+    try:
+        check_container()
+    except EnvironmentFault as fault:
+        return [Finding(MISSING, "container", fault.found, fault.todo)]
+    return [Finding(OK, "container", f"the image is for L4T {image}, as the board has")]
 
 
 def pip_install(extra: str) -> str:
@@ -258,7 +308,7 @@ def runs_rtx(gpu: Gpu) -> bool:
 
 
 def _jetson(facts: Facts) -> List[Finding]:
-    jetson, packages = facts.machine.jetson, facts.software.packages
+    jetson = facts.machine.jetson
     name = jetson.model or "a Jetson (model unknown: no device tree in this container)"
     power = _power_text(facts.machine)
     findings = [Finding(OK, "Jetson", f"{name}, L4T {jetson.l4t or 'unknown'}, power mode {power}")]
@@ -271,16 +321,6 @@ def _jetson(facts: Facts) -> List[Finding]:
                 "Jetson power mode",
                 f"mode {power} runs the GPU at {mhz} of {fastest} MHz",
                 "before measuring: sudo nvpmodel -m 8 && sudo jetson_clocks (mode 8 draws 20 W; mode 2 draws 15 W)",
-            )
-        )
-    # JetPack 5's TensorRT 8.5 uses numpy.bool, which numpy 1.24 removed.
-    if (jetson.l4t or "").startswith("35.") and _version_tuple(packages.get("numpy", "")) >= (1, 24):
-        findings.append(
-            Finding(
-                WARNING,
-                "numpy",
-                f"numpy {packages['numpy']} breaks the TensorRT 8.5 of JetPack 5",
-                'pip install "numpy<1.24"',
             )
         )
     return findings

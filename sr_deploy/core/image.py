@@ -17,7 +17,7 @@ import numpy as np
 
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.bicubic import resize
-from sr_deploy.core.contract import IOContract, Size
+from sr_deploy.core.contract import IOContract, Size, picture_size
 from sr_deploy.core.errors import BadDeployment, BadImage, CheckFailed, UsageError
 from sr_deploy.core.imagefile import PNG_SIGNATURE, FileFacts, facts_of_file, png_chunk
 
@@ -140,12 +140,15 @@ def to_network(picture: Picture, contract: IOContract) -> np.ndarray:
     """The picture's colours as the network takes them; alpha is left out, grey is repeated in three channels.
 
     Returns:
-        float32 (1, 3, H, W) in ``0…contract.value_range``, channels in the contract's order.
+        float32 (1, 3, H, W) in ``0…contract.value_range``, or uint8 (1, H, W, 3), channels in the contract's order.
 
     Raises:
         BadDeployment: the contract asks for a colour order, layout or type that is not known here.
+        BadImage: the picture has 16 bits and the graph takes 8.
     """
     _check(contract)
+    if contract.dtype == "uint8":
+        return _bytes_of(picture, contract)
     full = np.iinfo(picture.pixels.dtype).max
     colours = np.broadcast_to(picture.pixels, picture.size + (3,)).astype(np.float32)
     if full != contract.value_range:
@@ -155,14 +158,28 @@ def to_network(picture: Picture, contract: IOContract) -> np.ndarray:
     return np.ascontiguousarray(colours.transpose(2, 0, 1)[None])
 
 
+def _bytes_of(picture: Picture, contract: IOContract) -> np.ndarray:
+    """Pixels as they are, uint8 (1, H, W, 3); the graph itself converts, scales and rounds."""
+    if picture.depth != 8:
+        raise BadImage(
+            f"the picture has {picture.depth} bits per channel, and this graph takes and gives 8",
+            "an 8-bit picture",
+            "export the network without --io uint8, or convert the picture",
+        )
+    colours = np.broadcast_to(picture.pixels, picture.size + (3,))
+    return np.ascontiguousarray((colours[:, :, ::-1] if contract.colour == "BGR" else colours)[None])
+
+
 def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Picture:
     """The network's output as a picture of the same kind and depth as its input ``like``.
 
-    Values are limited to the range and rounded, half to even. A grey input gives a grey output, BT.601 luma of the
-    three channels. Alpha is enlarged bicubically; the network never sees it, nor do transparent pixels count as less.
+    Floats are limited to the range and rounded, half to even; uint8 has been rounded so in the graph. A grey input
+    gives a grey output, BT.601 luma of the three channels. Alpha is enlarged bicubically; the network never sees it,
+    nor do transparent pixels count as less.
 
     Args:
-        array: float (1, 3, scale·H, scale·W) in ``0…contract.value_range``; values outside are clipped.
+        array: float (1, 3, scale·H, scale·W) in ``0…contract.value_range``, values outside are clipped; or uint8
+            (1, scale·H, scale·W, 3).
         contract: of the graph that made it.
         like: the picture that went in.
 
@@ -172,8 +189,8 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
     """
     _check(contract)
     height, width = like.size
-    scale = array.shape[2] // height
-    if array.shape != (1, 3, scale * height, scale * width) or scale < 1:
+    scale = picture_size(array)[0] // height
+    if array.shape != contract.shape((scale * height, scale * width)) or scale < 1:
         raise ValueError(f"an output of {array.shape} does not belong to an input of {like.size}")
     sick = int(np.count_nonzero(~np.isfinite(array)))
     if sick:
@@ -183,7 +200,9 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
             "build the engine again with float32, and verify it on this device",
         )
     full = np.iinfo(like.pixels.dtype).max
-    colours = array[0].transpose(1, 2, 0) * np.float32(full / contract.value_range)
+    colours = array[0] if contract.layout == "NHWC" else array[0].transpose(1, 2, 0)
+    if colours.dtype != np.uint8:
+        colours = colours * np.float32(full / contract.value_range)
     if contract.colour == "BGR":
         colours = colours[:, :, ::-1]
     if like.kind == "grey":
@@ -194,10 +213,10 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
 
 def _check(contract: IOContract) -> None:
     """Refuse contracts that other tools may have written and this one cannot follow."""
-    if contract.colour not in ("RGB", "BGR") or contract.layout != "NCHW" or contract.dtype != "float32":
+    if not contract.is_known:
         raise BadDeployment(
-            f"the graph takes {contract.colour} {contract.layout} {contract.dtype}",
-            "RGB or BGR, NCHW, float32",
+            f"the graph takes {contract.colour} {contract.layout} {contract.dtype}, white = {contract.value_range:g}",
+            "RGB or BGR; NCHW float32, or NHWC uint8 with white = 255",
             "export it again with srdeploy export",
         )
 

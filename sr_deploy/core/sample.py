@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sr_deploy.core.contract import Size
+from sr_deploy.core.contract import IOContract, Size
 
 
 def sample_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
@@ -35,3 +35,10 @@ def sample_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
         planes.append(wave + edge - 0.1 + noise)
     picture = np.rint(np.clip(np.stack(planes), 0, 1) * 255)
     return (picture[None] * (value_range / 255.0)).astype(np.float32)
+
+
+def sample_for(contract: IOContract, size: Size, seed: int = 0) -> np.ndarray:
+    """``sample_input`` as a graph of this contract takes it: float32 (1, 3, H, W), or uint8 (1, H, W, 3)."""
+    if contract.dtype != "uint8":
+        return sample_input(size, contract.value_range, seed)
+    return np.ascontiguousarray(sample_input(size, 255.0, seed).transpose(0, 2, 3, 1).astype(np.uint8))

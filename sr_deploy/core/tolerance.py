@@ -50,3 +50,28 @@ def largest_difference(a: np.ndarray, b: np.ndarray, value_range: float) -> floa
     if not np.isfinite(difference).all():
         return float("inf")
     return float(difference.max() * 255.0 / value_range)
+
+
+def difference_beyond_rounding(pixels: np.ndarray, reference: np.ndarray) -> float:
+    """How far two pictures of 8 bits were apart before they were rounded, in 8-bit steps.
+
+    A value that lies near the middle of two steps may be rounded to either, so one step of difference says little by
+    itself. Against an unrounded reference, the value was at most half a step from what it became: what is beyond that
+    half is a difference. Against a rounded one, both moved: one step is possible, and values that differ by d in the
+    mean round differently in a share d of the places, so the mean difference measures d.
+
+    Args:
+        pixels: uint8, any shape.
+        reference: of that shape; uint8, or floats in 0…255 that have not been rounded.
+
+    Returns:
+        The part that rounding does not explain; infinity for NaN.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    largest = largest_difference(pixels, reference, 255.0)
+    if reference.dtype != np.uint8:
+        return max(largest - 0.5, 0.0)
+    mean = float(np.mean(np.abs(pixels.astype(np.int16) - reference.astype(np.int16))))
+    return max(largest - 1.0, mean)

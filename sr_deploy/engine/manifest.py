@@ -33,7 +33,7 @@ class EngineManifest:
         sha256: of the engine's bytes.
         graph_file, graph_sha256: the ONNX graph of the deployment that it was built from.
         profile: the inputs it takes; None means any size that the network takes.
-        precision: "fp32": nothing is computed in less, TensorFloat-32 included.
+        precision: "fp32" (nothing is computed in less, TensorFloat-32 included), "fp16", "int8" or "mixed".
         compute_capabilities: GPUs it runs on, such as ("8.6", "12.0"); empty for ONNX Runtime.
         device: name of the GPU it was built on; None when it was built without one.
         runtime_version: of TensorRT, TensorRT-RTX or ONNX Runtime.
@@ -133,8 +133,13 @@ def check_profile(profile: Sequence[Size]) -> Profile:
     return sizes  # type: ignore[return-value]
 
 
-def engine_name(backend: str, profile: Optional[Profile], compute_capabilities: Sequence[str] = ()) -> str:
-    """The file name of an engine.
+def engine_name(
+    backend: str,
+    profile: Optional[Profile],
+    compute_capabilities: Sequence[str] = (),
+    precision: str = "fp32",
+) -> str:
+    """The file name of an engine; one of another precision than fp32 says so.
 
     Example:
         >>> engine_name("tensorrt-rtx", ((720, 1280),) * 3, ("8.6",))
@@ -143,6 +148,8 @@ def engine_name(backend: str, profile: Optional[Profile], compute_capabilities: 
         'onnxruntime_144x144.onnx'
         >>> engine_name("tensorrt", ((16, 16), (360, 640), (1080, 1920)), ("8.7",))
         'tensorrt_16x16-360x640-1080x1920_sm87.engine'
+        >>> engine_name("onnxruntime", None, precision="int8")
+        'onnxruntime_dynamic_int8.onnx'
     """
     if profile is None:
         sizes = "dynamic"
@@ -153,6 +160,8 @@ def engine_name(backend: str, profile: Optional[Profile], compute_capabilities: 
     parts = [backend, sizes]
     if compute_capabilities:
         parts.append("-".join("sm" + capability.replace(".", "") for capability in compute_capabilities))
+    if precision != "fp32":
+        parts.append(precision)
     return "_".join(parts) + (".onnx" if backend == "onnxruntime" else ".engine")
 
 

@@ -132,11 +132,15 @@ def input_size(session: Any, contract: IOContract, graph: Path) -> Tuple[Optiona
             "export it again",
         )
     shape = inputs[0].shape
-    if len(shape) != 4 or shape[0] not in (1, None) and not isinstance(shape[0], str) or shape[1] != 3:
-        raise BadDeployment(f"the input {contract.input_name!r} of {graph} has shape {shape}", "(1, 3, height, width)")
-    if inputs[0].type != "tensor(float)":
-        raise BadDeployment(f"the input {contract.input_name!r} of {graph} is {inputs[0].type}", "tensor(float)")
-    height, width = (value if isinstance(value, int) else None for value in shape[2:])
+    channels, rows = (3, 1) if contract.layout == "NHWC" else (1, 2)
+    if len(shape) != 4 or shape[0] not in (1, None) and not isinstance(shape[0], str) or shape[channels] != 3:
+        wanted = "(1, height, width, 3)" if contract.layout == "NHWC" else "(1, 3, height, width)"
+        raise BadDeployment(f"the input {contract.input_name!r} of {graph} has shape {shape}", wanted)
+    kind = "tensor(uint8)" if contract.dtype == "uint8" else "tensor(float)"
+    if (inputs[0].type, outputs[0].type) != (kind, kind):
+        found = f"{inputs[0].type} to {outputs[0].type}"
+        raise BadDeployment(f"{graph} goes from {found}", f"{kind} to {kind}, as its manifest says")
+    height, width = (value if isinstance(value, int) else None for value in shape[rows : rows + 2])
     return height, width
 
 
@@ -147,6 +151,7 @@ def engine_from_graph(
     scale: int,
     size: Optional[Size] = None,
     provider: str = CPU,
+    precision: str = "fp32",
 ) -> Path:
     """Save the graph as ONNX Runtime optimises it, with a manifest beside it.
 
@@ -157,6 +162,8 @@ def engine_from_graph(
         scale: output size over input size, for the manifest.
         size: fix the input to (height, width); None keeps the graph's own.
         provider: optimise for this execution provider.
+        precision: what the graph's types are, for the manifest. The types themselves come from the graph; ONNX Runtime
+            may fuse Q/DQ and what lies between into its 8-bit operators.
 
     Returns:
         The path of the engine; its manifest lies beside it.
@@ -198,7 +205,7 @@ def engine_from_graph(
     profile: Optional[Profile] = None
     if None not in fixed:
         profile = ((fixed[0], fixed[1]),) * 3  # type: ignore[assignment]
-    path = Path(folder) / engine_name("onnxruntime", profile)
+    path = Path(folder) / engine_name("onnxruntime", profile, (), precision)
     manifest = EngineManifest(
         backend="onnxruntime",
         file=path.name,
@@ -206,7 +213,7 @@ def engine_from_graph(
         graph_file=Path(graph).name,
         graph_sha256=sha256_of(graph),
         profile=profile,
-        precision="fp32",
+        precision=precision,
         compute_capabilities=(),
         device=None,
         runtime_version=ort.__version__,

@@ -3,13 +3,14 @@
 Flags are looked up by name and attributes by ``hasattr``, never by number or version: the same bit of
 ``create_network`` means EXPLICIT_BATCH in 8.x and STRONGLY_TYPED in 11, and numbers of builder flags moved between
 major releases (NvInfer.h of the releases). A strongly typed network computes in the types the graph holds; where the
-flavour has that mode it is used, elsewhere no reduced-precision flag is set, which for a float32 graph is the same.
+flavour has that mode it is used. Elsewhere (8.x) flags and layer precisions are set: engine/tensorrt_legacy.py.
 
 ``precision="fp32"`` switches TensorFloat-32 off. TensorRT leaves it on, and its 10-bit mantissa is not the float32 that
 the graph was proved with.
 
 Run here: TensorRT-RTX 1.7.1 building for given compute capabilities without a GPU. TensorRT 8.5 … 11 need a GPU to
-build; for them the calls were checked against the bindings' sources only.
+build. For them every name used on a generation's path is checked against that generation's real bindings
+(tests/engine/test_bindings_contract.py), and the 8.5 path runs against a stand-in written from the documentation.
 """
 
 from __future__ import annotations
@@ -20,18 +21,21 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_file, sha256_of
-from sr_deploy.core.contract import IOContract, Size, format_size
-from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.contract import IOContract, Size, format_size, shape_in
+from sr_deploy.core.errors import BadDeployment, BadInput, EnvironmentFault, UsageError
 from sr_deploy.core.machine import Gpu, this_machine
-from sr_deploy.engine.flavour import Messages, Progress, collected, import_flavour, logger_of, monitor_of
+from sr_deploy.engine.dla import use_dla
+from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
+from sr_deploy.engine.layers import check_network, read_back
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, save_engine
+from sr_deploy.engine.tensorrt_faults import build_failure, parse_failure
+from sr_deploy.engine.tensorrt_legacy import set_precision
 
-#: What TensorRT and CUDA say when memory runs out.
-_OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|MemoryAllocation|insufficient memory|bad_alloc", re.IGNORECASE)
+PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 
 
 @dataclass(frozen=True)
@@ -61,31 +65,52 @@ def engine_from_graph(
     workspace_bytes: Optional[int] = None,
     timing_cache: Optional[Path] = None,
     progress: Optional[Progress] = None,
+    layer_types: Optional[Mapping[str, str]] = None,
+    calibration_cache: Optional[Path] = None,
+    rest: str = "float16",
+    planned: Optional[Mapping[str, str]] = None,
+    dla_core: Optional[int] = None,
 ) -> BuiltEngine:
     """Build a plan from an ONNX graph.
 
     Args:
         flavour: "tensorrt" or "tensorrt-rtx".
-        graph: one input (1, 3, H, W) and one output, float32; H and W dynamic or fixed.
+        graph: one input and one output, float32 (1, 3, H, W) or uint8 (1, H, W, 3); H and W dynamic or fixed.
         profile: minimum, best and maximum input (height, width); three equal ones build a fixed engine. None for a
             graph that is fixed already.
         compute_capabilities: GPUs to build for, such as ("8.6", "12.0"); TensorRT-RTX needs no GPU then. Empty: this
             machine's GPU.
-        precision: "fp32".
+        precision: "fp32", "fp16", "int8" or "mixed". A strongly typed flavour takes the types from the graph, and this
+            says which it must find there; TensorRT 8 is told by flags.
         workspace_bytes: limit of scratch memory that a layer may use; None leaves it to TensorRT.
         timing_cache: a file with the timings of earlier builds, read if it exists and written after; "tensorrt" only.
         progress: called during the build where the flavour can tell; raising there stops the build.
+        layer_types: ONNX node name → "float16" or "float32" that TensorRT 8 must obey (precision/legacy.py); of no
+            meaning to a strongly typed flavour, so it is refused there.
+        calibration_cache: INT8 scales for TensorRT 8 and a graph without Q/DQ; refused likewise.
+        rest: type of what is not quantised in an INT8 engine of TensorRT 8: "float16", or "float32".
+        planned: ONNX node name → type, a plan's ``nodes``. They are compared with the network where it is strongly
+            typed, and with the engine where this machine can open it.
+        dla_core: a Jetson's DLA core to run on, see engine/dla.py; None: the GPU.
 
     Raises:
-        UsageError: a flavour, precision, profile or compute capability that does not exist or does not fit.
+        UsageError: a flavour, precision, profile or compute capability that does not exist or does not fit; a graph
+            whose types are not those of ``precision``.
         EnvironmentFault: no GPU to build for, or not enough memory.
         MissingPackage: the flavour does not import.
         BadDeployment: the file is not such a graph, or it is fixed to another size.
-        CheckFailed: the parser or the builder refuses the graph; the message names the node or holds its errors.
+        BadInput: the calibration cache is not one for this TensorRT.
+        CheckFailed: the parser or the builder refuses the graph; the message names the node or holds its errors. Or
+            the layers do not run as planned.
     """
     trt = import_flavour(flavour)
-    if precision != "fp32":
-        raise UsageError(f"engines of precision {precision!r} are not built here", "fp32")
+    if precision not in PRECISIONS:
+        raise UsageError(f"there is no precision {precision!r}", "one of " + ", ".join(PRECISIONS))
+    if is_strongly_typed(flavour) and (layer_types or calibration_cache is not None):
+        raise UsageError(
+            f"{flavour} {trt.__version__} takes its types from the graph, not from layer types or a calibration cache",
+            "a typed graph alone",
+        )
     if not Path(graph).is_file():
         raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
     wanted = None if profile is None else check_profile(profile)
@@ -100,12 +125,25 @@ def engine_from_graph(
         network = builder.create_network(1 << int(_network_flag(trt)))
         parser = trt.OnnxParser(network, logger_of(flavour))
         if not parser.parse_from_file(str(graph)):
-            raise _parse_failure(parser, messages, graph, title)
+            raise parse_failure(parser, messages, graph, title)
         config = builder.create_builder_config()
         used, shapes = _optimization_profile(trt, builder, network, graph, wanted)
         if shapes is not None:
             config.add_optimization_profile(shapes)
         settings = _settings(trt, config, workspace_bytes)
+        check_calibration = None
+        if is_strongly_typed(flavour):
+            settings.update(check_network(network, precision, planned or {}, str(graph)))
+        else:
+            told, check_calibration = set_precision(
+                trt, builder, network, config, precision, rest, layer_types or {}, calibration_cache
+            )
+            settings.update(told)
+        if dla_core is not None:
+            settings.update(use_dla(trt, flavour, builder, network, config, dla_core, precision, used))
+        if precision != "fp32":
+            # The inspector tells the types of a detailed engine only.
+            config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if hasattr(config, "set_compute_capability"):
             config.num_compute_capabilities = len(capabilities)
             for index, capability in enumerate(capabilities):
@@ -118,8 +156,12 @@ def engine_from_graph(
         if monitor is not None and monitor.failure is not None:
             raise monitor.failure
         if plan is None:
-            raise _build_failure(messages, graph, used, title)
+            raise build_failure(messages, graph, used, title)
         data = bytes(plan)
+        if check_calibration is not None:
+            check_calibration()
+        if precision != "fp32" and device is not None:
+            settings.update(read_back(trt, logger_of(flavour), data, planned or {}, str(graph)))
         if timing_cache is not None and cache is not None:
             with atomic_file(timing_cache) as temporary:
                 temporary.write_bytes(bytes(cache.serialize()))
@@ -158,7 +200,7 @@ def write_engine(built: BuiltEngine, folder: Path, graph: Path, contract: IOCont
     Raises:
         DiskFull, EnvironmentFault: it cannot be written.
     """
-    name = engine_name(built.flavour, built.profile, built.compute_capabilities)
+    name = engine_name(built.flavour, built.profile, built.compute_capabilities, built.precision)
     manifest = EngineManifest(
         backend=built.flavour,
         file=name,
@@ -250,6 +292,15 @@ def _first_gpu(flavour: str, choosable: bool) -> Gpu:
     raise EnvironmentFault(what, "a GPU", "build on the board, or use --backend tensorrt-rtx --compute-capability 8.6")
 
 
+def is_strongly_typed(flavour: str) -> bool:
+    """Whether engines of this flavour compute in the types of their graph: from TensorRT 10 on, and TensorRT-RTX.
+
+    Raises:
+        MissingPackage: the flavour does not import.
+    """
+    return hasattr(import_flavour(flavour).NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
 def _network_flag(trt: Any) -> Any:
     """Strong typing where the flavour has it, else explicit batch (8.x)."""
     flags = trt.NetworkDefinitionCreationFlag
@@ -280,32 +331,38 @@ def _optimization_profile(
         )
     tensor = network.get_input(0)
     shape = tuple(tensor.shape)
-    if len(shape) != 4 or shape[0] not in (1, -1) or shape[1] != 3 or tensor.dtype != trt.float32:
+    # UINT8 came with TensorRT 8.5.
+    kind = trt.uint8 if hasattr(trt, "uint8") and tensor.dtype == trt.uint8 else trt.float32
+    layout = "NCHW" if kind == trt.float32 else "NHWC"
+    channels, rows = (3, 1) if layout == "NHWC" else (1, 2)
+    if len(shape) != 4 or shape[0] not in (1, -1) or shape[channels] != 3 or tensor.dtype != kind:
         raise BadDeployment(
-            f"the input {tensor.name!r} of {graph} is {tensor.dtype.name} {shape}", "FLOAT (1, 3, height, width)"
+            f"the input {tensor.name!r} of {graph} is {tensor.dtype.name} {shape}",
+            "FLOAT (1, 3, height, width) or UINT8 (1, height, width, 3)",
         )
-    if wanted is None and -1 in shape[2:]:
+    have = shape[rows : rows + 2]
+    if wanted is None and -1 in have:
         raise UsageError(
             f"{graph} takes any size",
             "the size to build for",
             "give --size HxW, or --min-size … --opt-size … --max-size …",
         )
     if wanted is None:
-        wanted = ((shape[2], shape[3]),) * 3
+        wanted = ((have[0], have[1]),) * 3
     for size in wanted:
-        if any(fixed not in (-1, asked) for fixed, asked in zip(shape[2:], size)):
-            have = "x".join("any" if value == -1 else str(value) for value in shape[2:])
+        if any(fixed not in (-1, asked) for fixed, asked in zip(have, size)):
+            shown = "x".join("any" if value == -1 else str(value) for value in have)
             raise BadDeployment(
-                f"{graph} takes an input of {have} only, not {format_size(size)}",
+                f"{graph} takes an input of {shown} only, not {format_size(size)}",
                 "a dynamic graph, or one of this size",
                 f"export it again with --dynamic or --size {format_size(size)}",
             )
     if wanted[0] == wanted[2]:
         # One size: the network itself becomes static, and what follows from the size is computed by the builder.
-        tensor.shape = (1, 3, *wanted[0])
+        tensor.shape = shape_in(layout, wanted[0])
         return wanted, None
     shapes = builder.create_optimization_profile()
-    shapes.set_shape(tensor.name, *((1, 3, height, width) for height, width in wanted))
+    shapes.set_shape(tensor.name, *(shape_in(layout, size) for size in wanted))
     return wanted, shapes
 
 
@@ -324,39 +381,6 @@ def _attach_timing_cache(config: Any, path: Optional[Path], flavour: str) -> Opt
             f"remove {path}",
         )
     return cache
-
-
-def _parse_failure(parser: Any, messages: Messages, graph: Path, title: str) -> Exception:
-    """The parser's errors with node, operator and text."""
-    lines = []
-    for error in (parser.get_error(index) for index in range(parser.num_errors)):
-        if error.code().name == "MODEL_DESERIALIZE_FAILED":
-            return BadDeployment(f"{graph} is not an ONNX file that {title} reads", "an ONNX graph", "export it again")
-        lines.append(f"{_node(error, messages)}: {error.desc()}")
-    return CheckFailed(
-        f"{title} cannot parse {graph}\n  " + "\n  ".join(lines or [messages.explain()]),
-        "a graph of operators that its parser has",
-        "export it again with srdeploy (Fourier units: --spectral fold or dft), or replace the operator in the network",
-    )
-
-
-def _node(error: Any, messages: Messages) -> str:
-    """Name and operator of the node an error speaks of. The 8.5 parser gives its number only; its log has the rest."""
-    if hasattr(error, "node_name"):
-        return f"node {error.node_name()!r} ({error.node_operator()})"
-    told = re.compile(rf"parsing node number {error.node()} \[(\w+) -> ([^\]]*)\]")
-    found = next(filter(None, (told.search(text) for text in messages.errors())), None)
-    return f"node number {error.node()}" + (f" ({found.group(1)} -> {found.group(2)})" if found else "")
-
-
-def _build_failure(messages: Messages, graph: Path, profile: Profile, title: str) -> Exception:
-    text = messages.explain()
-    what = f"{title} cannot build {graph} for {format_size(profile[2])}: {text}"
-    if _OUT_OF_MEMORY.search(text):
-        return EnvironmentFault(
-            what, "enough memory for the builder", "close other programs, give a lower --workspace, or a smaller size"
-        )
-    return CheckFailed(what, "an engine", "try another size or export the graph again")
 
 
 def _memory_of_plan(trt: Any, flavour: str, plan: bytes) -> Optional[int]:

@@ -161,13 +161,27 @@ def _shapes(model: onnx.ModelProto) -> Dict[str, Tuple[int, ...]]:
     return found
 
 
-def macs_by_node(path: Path, size: Size) -> Dict[str, int]:
-    """Node name → multiply-accumulates at an input of ``size``, of the nodes that have any.
+@dataclass(frozen=True)
+class Work:
+    """What one node does for one input: multiply-accumulates, and how many values of activations it reads."""
+
+    macs: int
+    values_read: int
+
+
+def work_by_node(path: Path, size: Size) -> Dict[str, Work]:
+    """Node name → its work at an input of ``size``, of the nodes that multiply.
 
     Raises:
         BadDeployment: as for ``census_of``.
     """
     model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
     shapes = _shapes(model)
-    counts = {node.name: node_macs(node, shapes) for node in model.graph.node}
-    return {name: count for name, count in counts.items() if count}
+    constants = {t.name for t in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        macs = node_macs(node, shapes)
+        if macs:
+            read = sum(math.prod(shapes.get(name, ())) for name in node.input if name and name not in constants)
+            found[node.name] = Work(macs, read)
+    return found

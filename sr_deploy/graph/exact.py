@@ -10,9 +10,14 @@ import onnx
 from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from sr_deploy.graph.byte_io import IO_PREFIX
+
 
 def double_graph(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A float32 graph as one that computes in float64 throughout; ``model`` is not modified."""
+    """A float32 graph as one that computes in float64 throughout; ``model`` is not modified.
+
+    One with 8-bit output (graph/byte_io.py) gives float64 before the rounding, which would hide what is to be seen.
+    """
     double = onnx.ModelProto()
     double.CopyFrom(model)
     attributes = [(node, attribute) for node in double.graph.node for attribute in node.attribute]
@@ -25,8 +30,14 @@ def double_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     for node, attribute in attributes:
         if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
             attribute.i = TensorProto.DOUBLE
+        if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.UINT8:
+            attribute.i = TensorProto.DOUBLE
+    for node in double.graph.node:
+        if node.op_type == "Round" and node.name.startswith(IO_PREFIX):
+            node.op_type = "Identity"
     for value in [*double.graph.input, *double.graph.output]:
-        value.type.tensor_type.elem_type = TensorProto.DOUBLE
+        if value in double.graph.output or value.type.tensor_type.elem_type != TensorProto.UINT8:
+            value.type.tensor_type.elem_type = TensorProto.DOUBLE
     del double.graph.value_info[:]
     return double
 
@@ -36,10 +47,10 @@ def difference_in_float64(first: onnx.ModelProto, second: onnx.ModelProto, lr: n
 
     Args:
         first, second: the graphs, both of the shape of ``lr``.
-        lr: (1, 3, H, W) in the value range of the graphs; small, for the reference is slow.
+        lr: as both take it: floats (1, 3, H, W) or uint8 (1, H, W, 3); small, for the reference is slow.
     """
     outputs = []
     for model in (first, second):
-        fed = {model.graph.input[0].name: lr.astype(np.float64)}
+        fed = {model.graph.input[0].name: lr if lr.dtype == np.uint8 else lr.astype(np.float64)}
         outputs.append(ReferenceEvaluator(double_graph(model)).run(None, fed)[0])
     return float(np.abs(outputs[0] - outputs[1]).max())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.contract import LAYOUTS, Size, format_size, shape_in
 from sr_deploy.core.errors import BadDeployment
 
 
@@ -30,11 +30,17 @@ def load_graph(path: Path) -> onnx.ModelProto:
     return model
 
 
+def layout_of(model: onnx.ModelProto) -> str:
+    """ "NHWC" where the graph takes uint8 (graph/byte_io.py), else "NCHW"."""
+    kind = model.graph.input[0].type.tensor_type.elem_type if model.graph.input else onnx.TensorProto.FLOAT
+    return LAYOUTS["uint8" if kind == onnx.TensorProto.UINT8 else "float32"]
+
+
 def static_graph(path: Path, size: Size) -> onnx.ModelProto:
     """The graph in ``path`` for one input size, with everything that depends only on the size folded into constants.
 
     Args:
-        path: an ONNX file with one input (1, 3, H, W), dynamic or already of this size.
+        path: an ONNX file with one input (1, 3, H, W), or uint8 (1, H, W, 3), dynamic or already of this size.
         size: height and width.
 
     Raises:
@@ -49,11 +55,11 @@ def static_graph(path: Path, size: Size) -> onnx.ModelProto:
     if len(model.graph.input) != 1 or len(model.graph.input[0].type.tensor_type.shape.dim) != 4:
         raise BadDeployment(f"{path} does not take one picture", "one input of shape (1, 3, height, width)")
     dims = model.graph.input[0].type.tensor_type.shape.dim
-    for dim, value in zip(dims, (1, 3, *size)):
+    for dim, value in zip(dims, shape_in(layout_of(model), size)):
         if dim.HasField("dim_value") and dim.dim_value != value:
             have = "x".join(str(d.dim_value or d.dim_param) for d in dims)
             raise BadDeployment(
-                f"{path} takes an input of {have}, not 1x3x{format_size(size)}",
+                f"{path} takes an input of {have}, not of {format_size(size)}",
                 "a dynamic graph, or one of this size",
                 f"export it with --dynamic or --size {format_size(size)}",
             )

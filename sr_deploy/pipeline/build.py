@@ -28,6 +28,7 @@ class BuildOptions:
         workspace_bytes: limit of the builder's scratch memory; None leaves it to TensorRT.
         force: replace engines that exist.
         memory_budget: bytes of activations that each engine of a fixed size shall stay within; None: no limit.
+        dla_core: a Jetson's DLA core that the engine shall run on; None: the GPU.
     """
 
     deployment: Path
@@ -38,6 +39,7 @@ class BuildOptions:
     workspace_bytes: Optional[int] = None
     force: bool = False
     memory_budget: Optional[int] = None
+    dla_core: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,8 @@ def _plans(deployment: Deployment, backend: str, options: BuildOptions) -> Tuple
     if options.profile is not None:
         return (_dynamic_plan(deployment, backend, options),)
     if options.sizes:
-        return tuple(BuildPlan(backend, deployment.graph_for(size), (size,) * 3) for size in options.sizes)
-    fixed = [graph for graph in deployment.manifest.graphs if graph.size is not None]
+        return tuple(BuildPlan(backend, deployment.graph_for(size, backend), (size,) * 3) for size in options.sizes)
+    fixed = [graph for graph in deployment.manifest.graphs if graph.size is not None and graph.serves(backend)]
     if fixed:
         return tuple(BuildPlan(backend, graph, (graph.size,) * 3) for graph in fixed)
     if backend == "onnxruntime":
@@ -161,12 +163,15 @@ def _build(
         raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
     if options.memory_budget is not None:
         _check_budget(plan)
+    if options.dla_core is not None and (plan.backend != "tensorrt" or options.memory_budget is not None):
+        raise UsageError("--dla is for TensorRT on a Jetson", "--backend tensorrt, and no --memory-budget")
     say(f"building for {shown}")
     if plan.backend == "onnxruntime":
         from sr_deploy.engine.onnxruntime import engine_from_graph as onnxruntime_engine
 
         size = plan.profile[0] if plan.profile else None
         return open_engine(onnxruntime_engine(graph, folder, manifest.contract, manifest.scale, size))
+    from sr_deploy.engine.preflight import check_room, manifests_in, need_of, with_less_on_failure, workspace_for
     from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
 
     if options.memory_budget is not None and plan.profile is not None:
@@ -177,8 +182,27 @@ def _build(
             options.compute_capabilities, options.workspace_bytes, say,
         )  # fmt: skip
         return write_engine(within, folder, graph, manifest.contract, manifest.scale)
-    built = engine_from_graph(
-        plan.backend, graph, plan.profile, options.compute_capabilities, workspace_bytes=options.workspace_bytes
+    machine = this_machine()
+    workspace = options.workspace_bytes
+    if plan.profile is not None and not options.compute_capabilities:
+        size = plan.profile[2]
+        need = need_of(
+            size, manifest.scale, plan.graph.parameters, plan.graph.peak_bytes_at(size), manifests_in(folder),
+            plan.graph.sha256,
+        )  # fmt: skip
+        check_room(need, size, machine)
+        workspace = workspace_for(need, workspace, machine)
+    built = with_less_on_failure(
+        lambda limit: engine_from_graph(
+            plan.backend,
+            graph,
+            plan.profile,
+            options.compute_capabilities,
+            workspace_bytes=limit,
+            dla_core=options.dla_core,
+        ),
+        workspace,
+        say,
     )
     return write_engine(built, folder, graph, manifest.contract, manifest.scale)
 

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
-from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
+from sr_deploy.core.contract import LAYOUTS, IOContract, Size, SizeRules, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.tolerance import GRAPH_FP32
@@ -38,6 +38,7 @@ class ExportOptions:
         force: replace an existing deployment.
         rewrite: passes of graph/rewrite: "default", "none" or names separated by commas.
         load: how to build the network.
+        io: "float32" (NCHW in the network's value range) or "uint8" (NHWC pixels, converted and rounded in the graph).
     """
 
     checkpoint: Path
@@ -49,6 +50,7 @@ class ExportOptions:
     force: bool = False
     load: LoadOptions = dataclasses.field(default_factory=LoadOptions)
     rewrite: str = "default"
+    io: str = "float32"
 
 
 def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambda _: None) -> Deployment:
@@ -69,6 +71,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     passes = passes_named(options.rewrite)
     if options.spectral not in ("fold", "dft"):
         raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
+    check_io(options.io)
     with atomic_folder(options.out, options.force) as folder:
         say(f"reading {options.checkpoint.name}")
         checkpoint, loaded = load_model(options.checkpoint, options.load)
@@ -76,7 +79,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
             loaded.sizes.check(size)
         say(f"{loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters")
         network, fold_report = _fold(loaded, options, say)
-        contract = IOContract(value_range=loaded.value_range)
+        contract = contract_of(loaded.value_range, options.io)
         graphs: List[GraphFile] = []
         proofs: Dict[str, float] = {}
         pinned: Dict[str, str] = {}
@@ -118,6 +121,17 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     return open_deployment(options.out)
 
 
+def check_io(io: str) -> None:
+    """Raise UsageError for an ``--io`` that does not exist."""
+    if io not in LAYOUTS:
+        raise UsageError(f"--io {io} does not exist", " or ".join(LAYOUTS))
+
+
+def contract_of(value_range: float, io: str) -> IOContract:
+    """The tensors of a network whose white is ``value_range``, exported with ``--io``."""
+    return IOContract(255.0 if io == "uint8" else value_range, layout=LAYOUTS[io], dtype=io)
+
+
 def plan_export(options: ExportOptions) -> List[str]:
     """What ``export_deployment`` would do, one line each; the checkpoint is read, nothing is written.
 
@@ -128,13 +142,15 @@ def plan_export(options: ExportOptions) -> List[str]:
     from sr_deploy.graph.target import target_named
 
     target = target_named(options.target)
+    check_io(options.io)
     _, loaded = load_model(options.checkpoint, options.load)
     for size in options.sizes:
         loaded.sizes.check(size)
     shapes = ", ".join(map(format_size, options.sizes)) or f"any from {loaded.sizes.minimum}x{loaded.sizes.minimum}"
     return [
         f"network: {loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters",
-        f"input:   RGB float32 in 0…{loaded.value_range:g}, size {shapes}",
+        f"input:   RGB {options.io} {LAYOUTS[options.io]} in 0…"
+        f"{contract_of(loaded.value_range, options.io).value_range:g}, size {shapes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
         f"graph:   ONNX opset {target.opset} for {target.about}; rewriting: "
         + (", ".join(one.name for one in passes_named(options.rewrite)) or "none"),
@@ -185,7 +201,10 @@ def _fold(loaded, options: ExportOptions, say):
 
 def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str, passes):
     """Export one graph, rewrite it, check its operators and count it."""
+    import onnx
+
     from sr_deploy.fold.dft import spectral_modules
+    from sr_deploy.graph.byte_io import byte_graph
     from sr_deploy.graph.census import census_of
     from sr_deploy.graph.export import graph_from_model
     from sr_deploy.graph.rewrite import RewriteOptions
@@ -195,9 +214,12 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
     traced = proof_sizes(loaded.sizes)[0]
     reason = "Fourier unit, DFT matrices" if spectral == "dft" else "Fourier unit, folded"
     pinned_modules = dict.fromkeys(spectral_modules(network, (1, 3, *traced)), reason)
-    graph = graph_from_model(network, contract, path, target, size, traced, pinned_modules)
-    rewrite_options = RewriteOptions(size=size, value_range=contract.value_range)
+    inner = contract_of(loaded.value_range, "float32")
+    graph = graph_from_model(network, inner, path, target, size, traced, pinned_modules)
+    rewrite_options = RewriteOptions(size=size, value_range=inner.value_range)
     rewritten = rewrite_file(path, passes, rewrite_options, size or CENSUS_SIZE) if passes else {}
+    if contract.dtype == "uint8":
+        onnx.save(byte_graph(onnx.load(str(path)), inner.value_range), str(path))
     census = census_of(path, size or CENSUS_SIZE)
     check_operators(census.operators, target, path.name)
     entry = GraphFile(
@@ -226,7 +248,7 @@ def _prove(path: Path, loaded, contract: IOContract, size: Size, dynamic: bool) 
 
     runner = runner_from_graph(path, contract, loaded.scale, provider="CPUExecutionProvider")
     try:
-        differences = compare(runner, TorchRunner(loaded.module), (size,), contract)
+        differences = compare(runner, TorchRunner(loaded.module), (size,), contract, loaded.value_range)
     except (RuntimeError, MemoryError) as error:
         raise EnvironmentFault(
             f"the network could not be run at {format_size(size)} to prove the graph: {str(error).splitlines()[0]}",

@@ -214,8 +214,9 @@ def _in_turn(request: GateRequest, budget: Budget, say: Say) -> Tuple[Tuple[Find
     if not request.sizes:
         raise UsageError("no size to run", "--sizes 144,360 or --sizes 360x640")
     pair = (open_deployment(request.baseline), open_deployment(request.candidate))
-    if pair[0].manifest.contract.value_range != pair[1].manifest.contract.value_range:
-        raise BadInput("the two deployments take different value ranges", "two forms of one network")
+    taken = [(one.manifest.contract.value_range, one.manifest.contract.dtype) for one in pair]
+    if taken[0] != taken[1]:
+        raise BadInput("the two deployments take different value ranges or types", "two forms of one network")
     judged = [_size_in_turn(pair, size, request, budget, say) for size in request.sizes]
     method = "in turn (A B B A …), rounds of random order, a confirmation with newly opened runners"
     return tuple(finding for finding, _ in judged), tuple(point for _, point in judged), method

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any, Dict, Optional
@@ -19,7 +20,7 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
         size: count multiply-accumulates for this input (height, width); None takes a usual one.
 
     Returns:
-        A JSON-able dict; ``kind`` is "checkpoint", "onnx", "engine" or "deployment".
+        A JSON-able dict; ``kind`` is "checkpoint", "onnx", "engine", "bundle" or "deployment".
 
     Raises:
         BadInput: there is nothing, or it is none of these.
@@ -31,6 +32,8 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
         return _deployment_facts(path, size)
     if path.name != MANIFEST_NAME and path.with_suffix(".json").is_file() and path.suffix in (".engine", ".onnx"):
         return _engine_facts(path)
+    if path.suffix == ".srd":
+        return _bundle_facts(path)
     if path.suffix == ".onnx":
         return _graph_facts(path, size)
     if path.suffix in (".engine", ".plan", ".trt"):
@@ -43,15 +46,33 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
 
 
 def _deployment_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
+    from sr_deploy.engine.manifest import open_engine
     from sr_deploy.pipeline.runner import engine_files
+    from sr_deploy.report.numbers import streaming_text
 
     deployment = open_deployment(path)
     facts: Dict[str, Any] = {"kind": "deployment", "path": str(path), **dataclasses.asdict(deployment.manifest)}
-    facts["engines"] = [str(engine.relative_to(path)) for engine in engine_files(deployment)]
+    engines = engine_files(deployment)
+    facts["engines"] = [str(engine.relative_to(path)) for engine in engines]
+    facts["streaming"] = {}
+    for engine in engines:
+        with contextlib.suppress(BadInput):  # an engine whose manifest cannot be read is named all the same
+            facts["streaming"][engine.name] = streaming_text(open_engine(engine).to_dict())
+    facts["streaming"] = {name: text for name, text in facts["streaming"].items() if text}
     if size is not None:
         graph = deployment.graph_for(size)
         facts["census"] = _graph_facts(deployment.path_of(graph), size)
     return facts
+
+
+def _bundle_facts(path: Path) -> Dict[str, Any]:
+    from sr_deploy.bundle.open import check_bundle
+    from sr_deploy.core.artifact import sha256_of
+
+    index = check_bundle(path)
+    files = {member.name: member.size for member in index.members}
+    packed = {"packed_by": f"srdeploy {index.srdeploy}", "target": index.target}
+    return {"kind": "bundle", "path": str(path), "sha256": sha256_of(path), **packed, "files": files}
 
 
 def _engine_facts(path: Path) -> Dict[str, Any]:

@@ -80,7 +80,7 @@ def runner_for(
     from sr_deploy.run.onnxruntime import runner_from_graph
 
     manifest = deployment.manifest
-    graph = deployment.graph_for(size)
+    graph = deployment.graph_for(size, "onnxruntime")
     runner = runner_from_graph(deployment.path_of(graph), manifest.contract, manifest.scale, threads=threads)
     why = "asked for" if backend else f"the deployment has no engine for {format_size(size)} on this machine"
     return Chosen(runner, f"onnxruntime on {runner.device} runs {graph.file}: {why}", graph.sha256, None)

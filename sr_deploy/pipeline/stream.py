@@ -90,7 +90,7 @@ def prove_seams(graph: Path, contract: IOContract, rules: SizeRules) -> float:
     Raises:
         CheckFailed: it exceeds GRAPH_FP32.
     """
-    from sr_deploy.core.sample import sample_input
+    from sr_deploy.core.sample import sample_for
     from sr_deploy.graph.exact import difference_in_float64
     from sr_deploy.graph.rewrite.base import RewriteOptions
     from sr_deploy.graph.rewrite.streaming import apply_streaming
@@ -101,7 +101,7 @@ def prove_seams(graph: Path, contract: IOContract, rules: SizeRules) -> float:
         height, width = (-(-max(side, rules.minimum) // rules.multiple) * rules.multiple for side in wanted)
         model = static_graph(graph, (height, width))
         result = apply_streaming(model, RewriteOptions(size=(height, width), strips=PROOF_STRIPS))
-        lr = sample_input((height, width), contract.value_range)
+        lr = sample_for(contract, (height, width))
         difference = difference_in_float64(result.model, model, lr) * 255 / contract.value_range
         worst = max(worst, difference)
         if not difference <= GRAPH_FP32.steps:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple
 
+import numpy as np
+
 from sr_deploy.core.artifact import atomic_file, sha256_of
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment, save_manifest
 from sr_deploy.core.errors import UsageError
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.sample import sample_for
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.run.base import Runner
 from sr_deploy.run.parity import check_parity, compare
@@ -23,6 +25,8 @@ from sr_deploy.run.parity import check_parity, compare
 #: The variants, as for ``--rewrite``: "none" is the deployment's own graph, which wins unless another one is faster by
 #: more than the noise.
 VARIANTS: Tuple[str, ...] = ("none", "default", "default,prelu", "default,prelu,parity")
+#: On a GPU a dense convolution may be faster than a depthwise and a 1×1 one; on a CPU it is two to three times slower.
+GPU_VARIANTS: Tuple[str, ...] = (*VARIANTS, "default,dense")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class TuneOptions:
         rounds: how often every variant runs, all in turn, after one run that is not counted.
         threads: ONNX Runtime's threads on the CPU; None for its default.
         variants: sets of passes, as for ``--rewrite``; passes that the deployment's graph has had find nothing to do.
+            None takes those that suit the backend.
     """
 
     deployment: Path
@@ -43,7 +48,7 @@ class TuneOptions:
     backend: Optional[str] = None
     rounds: int = 11
     threads: Optional[int] = None
-    variants: Tuple[str, ...] = VARIANTS
+    variants: Optional[Tuple[str, ...]] = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
     source = _source(deployment, options.size)
     backend, why = choose_backend(BuildOptions(options.deployment, options.backend))
     say(f"{backend}: {why}")
+    if options.variants is None:
+        options = dataclasses.replace(options, variants=variants_for(backend))
     contract = deployment.manifest.contract
     with tempfile.TemporaryDirectory() as folder:
         graphs, notes, reports = _variants(deployment.path_of(source), options, Path(folder), contract.value_range)
@@ -115,7 +122,7 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
             for name, path in graphs.items():
                 say(f"preparing {name}")
                 runners[name] = _runner(deployment, backend, path, options)
-            seconds = _interleaved(runners, options, contract.value_range)
+            seconds = _interleaved(runners, options, sample_for(contract, options.size))
             best = choose(seconds)
             with _plain(deployment, source) as reference:
                 differences = compare(runners[best], reference, (options.size,), contract)
@@ -126,6 +133,11 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
         record = {**reports[best], "tuned": {"variant": best, "backend": backend, "from": source.file}}
         file = _keep(deployment, source, graphs[best], options.size, record, difference)
     return Tuned(backend, best, seconds, file, difference, notes)
+
+
+def variants_for(backend: str) -> Tuple[str, ...]:
+    """What is worth timing with a backend."""
+    return VARIANTS if backend == "onnxruntime" else GPU_VARIANTS
 
 
 def _source(deployment: Deployment, size: Size) -> GraphFile:
@@ -151,7 +163,7 @@ def _variants(
     reports: Dict[str, Dict[str, Any]] = {}
     notes: List[str] = []
     seen: Dict[str, str] = {}
-    for number, name in enumerate(options.variants):
+    for number, name in enumerate(options.variants or VARIANTS):
         path = folder / f"{number}.onnx"
         onnx.save(static, str(path))
         rewrite_options = RewriteOptions(size=options.size, value_range=value_range)
@@ -192,10 +204,9 @@ def _plain(deployment: Deployment, source: GraphFile) -> ContextManager[Runner]:
 
 
 def _interleaved(
-    runners: Mapping[str, Runner], options: TuneOptions, value_range: float
+    runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndarray
 ) -> Dict[str, Tuple[float, ...]]:
     """Seconds of every variant, one a round; in every round each runs once, so that a slow moment falls on all."""
-    lr = sample_input(options.size, value_range)
     for runner in runners.values():
         runner.prepare(options.size)
         runner.upload(lr)
@@ -219,9 +230,10 @@ def _keep(
     from sr_deploy.graph.rewrite.report import pinned_nodes
 
     manifest = deployment.manifest
-    file = f"model_{format_size(size)}.onnx"
+    backend = record["tuned"]["backend"]
+    file = f"model_{format_size(size)}{'' if backend == 'onnxruntime' else '_' + backend}.onnx"
     if any(one.file == file and "tuned" not in manifest.rewrite.get(file, {}) for one in manifest.graphs):
-        file = f"model_{format_size(size)}_tuned.onnx"
+        file = file.replace(".onnx", "_tuned.onnx")
     with atomic_file(deployment.folder / file) as temporary:
         temporary.write_bytes(graph.read_bytes())
     census = census_of(graph, size)
@@ -234,6 +246,7 @@ def _keep(
         macs=census.macs,
         peak_activation_bytes=census.peak_activation_bytes,
         macs_size=size,
+        tuned_for=backend,
     )
     others = tuple(one for one in manifest.graphs if one.file != file)
     save_manifest(

@@ -10,14 +10,15 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from sr_deploy.core.artifact import sha256_of
-from sr_deploy.core.contract import Size
+from sr_deploy.core.contract import IOContract, Size
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
 from sr_deploy.core.image import from_network, read_picture, to_network
 from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
-from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
+from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale
+from sr_deploy.run.parity import difference_of
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
     deployment = open_deployment(options.deployment)
     scale = deployment.manifest.scale
     pairs = pair_images(options.lr, options.hr, scale)
-    network = _torch_runner(deployment, options) if options.against_torch else None
+    network, network_range = _torch_runner(deployment, options) if options.against_torch else (None, 1.0)
     told: List[str] = []
 
     def remember(why: str) -> None:
@@ -121,7 +122,7 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
         say(why)
 
     with runners(deployment, options.backend, options.engine, remember) as runner_at:
-        rows = [_one(deployment, runner_at, network, *pair) for pair in track(pairs, "verifying")]
+        rows = [_one(deployment, runner_at, network, network_range, *pair) for pair in track(pairs, "verifying")]
     return QualityReport(CONVENTION, "; ".join(dict.fromkeys(told)), tuple(rows))
 
 
@@ -129,6 +130,7 @@ def _one(
     deployment: Deployment,
     runner_at: Callable[[Size], Runner],
     network: Optional[Runner],
+    network_range: float,
     name: str,
     lr_path: Path,
     hr_path: Path,
@@ -143,17 +145,18 @@ def _one(
     row = ImageQuality(name, psnr_y(pixels, hr, scale), ssim_y(pixels, hr, scale))
     if network is None:
         return row
-    expected = np.clip(upscale(network, lr), 0, contract.value_range)
-    reference = from_network(expected, contract, picture).pixels
+    planes = IOContract(network_range)
+    expected = np.clip(upscale(network, to_network(picture, planes)), 0, network_range)
+    reference = from_network(expected, planes, picture).pixels
     return dataclasses.replace(
         row,
         torch_psnr_y=psnr_y(reference, hr, scale),
-        difference=largest_difference(sr, expected, contract.value_range),
+        difference=difference_of(sr, expected, network_range),
     )
 
 
-def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Runner:
-    """The PyTorch network as trained, loaded from the checkpoint that the deployment was made from."""
+def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runner, float]:
+    """The PyTorch network as trained, from the checkpoint that the deployment was made from, and its value of white."""
     from sr_deploy.pipeline.load import LoadOptions, load_model
     from sr_deploy.run.torch import TorchRunner
 
@@ -172,4 +175,4 @@ def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Runner:
             "give the right one with --checkpoint, or export again",
         )
     _, loaded = load_model(path, LoadOptions(**source["load_options"]))
-    return TorchRunner(loaded.module)
+    return TorchRunner(loaded.module), loaded.value_range

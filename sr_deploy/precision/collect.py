@@ -1,7 +1,7 @@
 """What a graph's tensors hold while real pictures go through it: extremes, histograms, means of channels.
 
-    ranges = ranges_of("net/model.onnx", patches(arrays))
-    ranges.tensors["/body/Relu_output_0"].amax
+ranges = ranges_of("net/model.onnx", patches(arrays))
+ranges.tensors["/body/Relu_output_0"].amax
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import onnxruntime
 from onnx import TensorProto
 
 from sr_deploy.core.artifact import sha256_of
-from sr_deploy.core.contract import picture_size
-from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
+from sr_deploy.core.contract import Size, picture_size
+from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.precision.ranges import BINS, Ranges, TensorStats
 
@@ -78,20 +78,23 @@ def ranges_of(
         if seen % 10 == 0:
             say(f"{seen} inputs")
     if not seen:
-        raise BadInput(
-            "no picture was given, so there are no ranges", "real pictures", "name a folder of photographs with --images"
-        )
+        todo = "name a folder of photographs with --images"
+        raise BadInput("no picture was given, so there are no ranges", "real pictures", todo)
     return Ranges({name: one.stats() for name, one in running.items()}, digest, seen)
 
 
 def patches(
-    arrays: Iterable[np.ndarray], side: int = PATCH, each: int = PATCHES, seed: int = 0, multiple: int = 1
+    arrays: Iterable[np.ndarray],
+    side: Union[int, Size] = PATCH,
+    each: int = PATCHES,
+    seed: int = 0,
+    multiple: int = 1,
 ) -> Iterator[np.ndarray]:
     """Squares cut out of pictures: the same ones for the same seed. Small pictures stay as large as they are.
 
     Args:
         arrays: (1, 3, H, W) floats or (1, H, W, 3) uint8, any sizes.
-        side: height and width of a square, pixels; a picture that is shorter one way is cut to what it has.
+        side: of a square, pixels, or its (height, width); a picture that is shorter one way is cut to what it has.
         each: squares from one picture, at random places; the first of every other picture is at its centre.
         seed: of the places.
         multiple: heights and widths are multiples of this.
@@ -99,12 +102,13 @@ def patches(
     Raises:
         UsageError: ``side`` below ``multiple``, or ``each`` below 1.
     """
-    if each < 1 or side < multiple:
+    wanted = (side, side) if isinstance(side, int) else side
+    if each < 1 or min(wanted) < multiple:
         raise UsageError(f"{each} patches of {side} pixels cannot be cut", f"1 or more, of at least {multiple} pixels")
     random = np.random.default_rng(seed)
     for index, array in enumerate(arrays):
         size = picture_size(array)
-        cut = [min(side, length) // multiple * multiple for length in size]
+        cut = [min(part, length) // multiple * multiple for part, length in zip(wanted, size)]
         for number in range(each):
             room = [length - part for length, part in zip(size, cut)]
             centre = number == 0 and index % 2 == 0
@@ -140,7 +144,7 @@ class Exposed:
         exact: run every node as written, without fusions; slower.
     """
 
-    def __init__(self, model: onnx.ModelProto, names: Sequence[str], size: Tuple[int, int], exact: bool = False) -> None:
+    def __init__(self, model: onnx.ModelProto, names: Sequence[str], size: Size, exact: bool = False) -> None:
         self._input = model.graph.input[0].name
         self._given = self._input in names
         asked = [name for name in names if name != self._input]
@@ -183,7 +187,7 @@ class Exposed:
 
 
 def _turns(names: Sequence[str], sizes: Dict[str, int]) -> List[List[str]]:
-    """Names in groups that together take about HELD_BYTES; a tensor of unknown size counts as the mean of the others."""
+    """Names in groups that together take about HELD_BYTES; a tensor of unknown size counts as the others' mean."""
     unknown = sum(sizes.values()) // max(len(sizes), 1)
     turns: List[List[str]] = []
     held = 0
@@ -197,7 +201,7 @@ def _turns(names: Sequence[str], sizes: Dict[str, int]) -> List[List[str]]:
     return turns
 
 
-def _bytes_of(model: onnx.ModelProto, size: Tuple[int, int]) -> Dict[str, int]:
+def _bytes_of(model: onnx.ModelProto, size: Size) -> Dict[str, int]:
     """Bytes of the tensors for an input of ``size``, as far as shape inference knows them."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -1,7 +1,7 @@
 """An exported float32 graph as a differentiable torch module, with the Q/DQ of a plan where there is one.
 
-What it computes is what ``quantize.quantized_graph`` writes: the INT8 nodes read quantised inputs and weights, INT8 Adds
-a quantised skip, and all else is float32.
+What it computes is what ``quantize.quantized_graph`` writes: INT8 nodes read quantised inputs and weights, INT8 Adds a
+quantised skip, and all else is float32.
 """
 
 from __future__ import annotations
@@ -121,6 +121,10 @@ class GraphModule(nn.Module):
         """The scale of a quantised tensor or constant as it is now."""
         return self.stretches[name] * self.scales[name]
 
+    def quantised_constant(self, name: str, axis: int) -> Tensor:
+        """A constant as the INT8 nodes read it."""
+        return quantised_weight(self.constants[name], self.scale(name), axis)
+
     def forward(self, picture: Tensor) -> Tensor:
         """The graph's output."""
         return self.tensors(picture, (self.output,))[self.output]
@@ -184,7 +188,7 @@ class GraphModule(nn.Module):
             if axis is None:
                 quantised[name] = quantised_activation(values[name], self.scale(name))
             else:
-                quantised[name] = quantised_weight(values[name], self.scale(name), axis)
+                quantised[name] = self.quantised_constant(name, axis)
         return quantised[name]
 
     def _sized(self, step: _Step, values: Mapping[str, Any]) -> Dict[str, Tensor]:
@@ -304,4 +308,5 @@ def takes_batches(module: GraphModule, picture: Tensor) -> bool:
         except (RuntimeError, UsageError):
             return False
         apart = torch.cat([module(pair[:1]), module(pair[1:])])
-    return both.shape == apart.shape and bool(torch.allclose(both, apart, rtol=1e-3, atol=1e-3 * float(apart.abs().max())))
+    near = 1e-3 * float(apart.abs().max())
+    return both.shape == apart.shape and bool(torch.allclose(both, apart, rtol=1e-3, atol=near))

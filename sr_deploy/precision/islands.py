@@ -1,9 +1,10 @@
 """What stays wider than was asked for, and why: the default types of a plan, before any measurement.
 
-Fourier units stay float32 (the exporter marks them). Of the convolutions that could run in INT8, these do not by
-default: the first one, which reads the picture; the last one, which writes the pixels, as long as it holds few of the
-multiply-accumulates; depthwise ones, for which TensorRT's INT8 kernels bring nothing (NVIDIA/TensorRT#1409, #4529); and
-ones too small to pay for the reformats around them.
+Fourier units stay float32 (the exporter marks them), and so do LayerNorm and attention. Global skips are never stored
+in 8 bits. Of the convolutions that could run in INT8, these do not by default: the first one, which reads the picture;
+the last one, which writes the pixels, as long as it holds few of the multiply-accumulates; depthwise ones, for which
+TensorRT's INT8 kernels bring nothing (NVIDIA/TensorRT#1409, #4529); and ones too small to pay for the reformats around
+them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import onnx
 
 from sr_deploy.graph.rewrite.editor import is_pinned
 from sr_deploy.precision.quantize import CHANNEL_AXIS
+from sr_deploy.precision.recipes import float32_recipes, global_skips
 
 #: The last convolution stays wide while it holds at most this share of the multiply-accumulates.
 TAIL_SHARE = 0.10
@@ -25,18 +27,6 @@ SMALL_SHARE = 0.03
 FEW_CHANNELS = 4
 #: What fuses behind a convolution or an Add.
 _ACTIVATIONS = ("Relu", "PRelu", "LeakyRelu", "Clip")
-#: Operators whose sums or exponentials lose the picture in float16 when they are large (see pains: LayerNorm, softmax).
-WIDE_OPERATORS: Mapping[str, str] = {
-    "Softmax": "a softmax exponentiates",
-    "LayerNormalization": "a LayerNorm squares and sums",
-    "InstanceNormalization": "a normalisation squares and sums",
-    "ReduceMean": "a mean sums many values",
-    "ReduceSum": "a sum of many values",
-    "Pow": "a square may pass the float16 range",
-    "Sqrt": "follows a sum of squares",
-}
-
-
 @dataclass(frozen=True)
 class Kinds:
     """The nodes of a graph sorted by what INT8 means for them.
@@ -64,28 +54,31 @@ def kinds_of(model: onnx.ModelProto, macs: Mapping[str, int]) -> Kinds:
 
     Args:
         model: with the exporter's pins in the doc_strings.
-        macs: node → multiply-accumulates at some input size, from ``graph/census.macs_by_node``.
+        macs: node → multiply-accumulates at some input size, from ``graph/census.work_by_node``.
     """
     types = floating_nodes(model)
     nodes = [node for node in model.graph.node if node.name in types]
     constants = {t.name: tuple(t.dims) for t in model.graph.initializer}
     pinned = {node.name: _pin_reason(node) for node in nodes if is_pinned(node)}
-    pinned.update(
-        {n.name: WIDE_OPERATORS[n.op_type] for n in nodes if n.op_type in WIDE_OPERATORS and n.name not in pinned}
-    )
+    pinned = {**{name: why for name, why in float32_recipes(model).items() if name in types}, **pinned}
     total = sum(count for name, count in macs.items() if name not in pinned)
     candidates = {
         node.name: macs.get(node.name, 0)
         for node in nodes
         if node.op_type in CHANNEL_AXIS and node.name not in pinned and node.input[1] in constants
     }
+    skips = global_skips(model)
     wide = _wide(nodes, constants, candidates, total)
     return Kinds(
         computing=tuple(node.name for node in nodes),
         pinned=pinned,
         candidates=candidates,
         wide=wide,
-        fusing_adds=_fusing_adds(nodes, constants, set(candidates), set(candidates) - set(wide)),
+        fusing_adds={
+            name: skip
+            for name, skip in _fusing_adds(nodes, constants, set(candidates), set(candidates) - set(wide)).items()
+            if name not in skips
+        },
         macs=total,
     )
 

@@ -109,8 +109,9 @@ def layer_types(model: onnx.ModelProto, plan: Plan, implicit: bool = False) -> D
         kind = plan.nodes.get(node.name)
         if kind is None and node.op_type != "Constant" and floats.intersection(node.output):
             held[node.name] = "float32"
-        elif kind == "float32" and (plan.rest == "float16" or node.name in plan.reasons):
-            held[node.name] = kind
-        elif kind in ("float16", "float32") and (node.op_type in PRODUCTS or implicit and node.name in plan.reasons):
-            held[node.name] = kind
+        elif kind in ("float16", "float32"):
+            lowered = kind == "float32" and plan.rest == "float16"
+            reasoned = node.name in plan.reasons and (implicit or kind == "float32")
+            if lowered or reasoned or node.op_type in PRODUCTS:
+                held[node.name] = kind
     return held

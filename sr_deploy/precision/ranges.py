@@ -238,7 +238,9 @@ def save_ranges(path: Path, ranges: Ranges, provenance: Dict[str, Any]) -> None:
     """
     head = {"schema": SCHEMA, "graph_sha256": ranges.graph_sha256, "inputs": ranges.inputs, "provenance": provenance}
     lines = [json.dumps(head, allow_nan=False)[:-1] + ', "tensors": {']
-    rows = [f"{json.dumps(name)}: {json.dumps(_packed(stats), allow_nan=False)}" for name, stats in ranges.tensors.items()]
+    rows = [
+        f"{json.dumps(name)}: {json.dumps(_packed(stats), allow_nan=False)}" for name, stats in ranges.tensors.items()
+    ]
     with atomic_file(Path(path)) as temporary:
         temporary.write_text("\n".join([*lines, ",\n".join(rows), "}}"]) + "\n", encoding="utf-8")
 

@@ -49,7 +49,9 @@ def pool_of(
     """
     if len(images) < 2:
         raise BadInput(
-            f"{len(images)} picture(s) to fine-tune on", "at least 2: some are kept back for judging", "give more pictures"
+            f"{len(images)} picture(s) to fine-tune on",
+            "at least 2: some are kept back for judging",
+            "give more pictures",
         )
     small = [picture.shape[2:] for picture in images if min(picture.shape[2:]) < side]
     if small:

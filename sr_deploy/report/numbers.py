@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Optional, Sequence
+from typing import Any, Dict, Optional, Sequence
 
 from sr_deploy.bench.result import Point
 from sr_deploy.core.contract import format_size
@@ -58,3 +58,25 @@ def rate_cells(point: Point) -> Sequence[str]:
         return (NONE, NONE)
     rate = 1.0 / point.median_s
     return (figures(rate), figures(rate * point.output_pixels / 1e6) if point.output_pixels else NONE)
+
+
+def strips_of(engine: Dict[str, Any]) -> Optional[int]:
+    """The row strips an engine runs in, from the dict form of its manifest; None where it is not streamed."""
+    strips = (engine.get("settings") or {}).get("strips", "1")
+    return int(strips) if str(strips).isdigit() and int(strips) > 1 else None
+
+
+def streaming_text(engine: Dict[str, Any]) -> str:
+    """How an engine was streamed and what its builder said of other strip counts; "" where it was not."""
+    strips = strips_of(engine)
+    if strips is None:
+        return ""
+    settings = engine["settings"]
+    text = f"runs in {strips} row strips"
+    if str(settings.get("memory_budget_bytes", "")).isdigit():
+        text += f" to stay within {mebibytes(int(settings['memory_budget_bytes']))} MiB"
+    if settings.get("streaming_difference"):
+        text += f"; in strips it differs by {settings['streaming_difference']}"
+    if settings.get("activation_bytes_by_strips"):
+        text += f"; the builder's bytes by strips: {settings['activation_bytes_by_strips']}"
+    return text

@@ -12,7 +12,16 @@ from sr_deploy.core.deployment import Manifest
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.report import html
 from sr_deploy.report.content import Deployed
-from sr_deploy.report.numbers import NONE, doubts, fixed, mebibytes, milliseconds, profile_text, rate_cells
+from sr_deploy.report.numbers import (
+    NONE,
+    doubts,
+    fixed,
+    mebibytes,
+    milliseconds,
+    profile_text,
+    rate_cells,
+    streaming_text,
+)
 from sr_deploy.report.plots import latency_plot
 from sr_deploy.report.plots_bench import distribution_plot, throughput_plot
 
@@ -181,8 +190,9 @@ def _engines(deployed: Deployed) -> str:
         for e in deployed.engines
     ]  # fmt: skip
     warnings = [f"{e['file']}: {warning}" for e in deployed.engines for warning in e["warnings"]]
+    streamed = [f"{e['file']} {told}." for e in deployed.engines for told in [streaming_text(e)] if told]
     caption = "Engines; memory as their builder reports it, – where it reports none"
-    return html.paragraph(text) + html.table(caption, headings, rows, 5) + html.items(warnings, "small")
+    return html.paragraph(text) + html.table(caption, headings, rows, 5) + html.items([*streamed, *warnings], "small")
 
 
 def _proofs(manifest: Manifest) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.device import Finding
-from sr_deploy.report.numbers import doubts, fixed, mebibytes, milliseconds, rate_cells
+from sr_deploy.report.numbers import doubts, fixed, mebibytes, milliseconds, rate_cells, strips_of
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -92,7 +92,8 @@ def engine_table(engines: Sequence[Dict[str, Any]]) -> Table:
     table = _table("Engines", "memory in MiB, as the builder reports it", "engine")
     for heading in ("precision", "GPU"):
         table.add_column(heading)
-    for heading in ("activations", "weights", "build s"):
+    streamed = any(strips_of(engine) for engine in engines)
+    for heading in ("activations", "weights", "build s", *(["strips"] if streamed else [])):
         table.add_column(heading, justify="right")
     for engine in engines:
         table.add_row(
@@ -101,6 +102,7 @@ def engine_table(engines: Sequence[Dict[str, Any]]) -> Table:
             ", ".join(engine["compute_capabilities"]) or "–",
             *(mebibytes(engine[key]) for key in ("activation_bytes", "weights_bytes")),
             fixed(engine["build_seconds"], 1),
+            *([str(strips_of(engine) or "–")] if streamed else []),
         )
     return table
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, Protocol
 
 import numpy as np
 
-from sr_deploy.core.contract import Size
+from sr_deploy.core.contract import Size, picture_size
 from sr_deploy.run.settings import DeviceSettings
 
 
@@ -25,6 +25,8 @@ class Runner(Protocol):
     asynchronous: bool
     #: Whether ``timed_compute`` asks the device's own clock.
     device_events: bool
+    #: Element type of both tensors: "float32" (NCHW) or "uint8" (NHWC).
+    io_dtype: str
 
     def configure(self, settings: DeviceSettings) -> None:
         """How the device is driven from now on; call it before ``prepare``.
@@ -41,7 +43,7 @@ class Runner(Protocol):
         """
 
     def upload(self, lr: np.ndarray) -> None:
-        """Bring the input, float32 (1, 3, H, W) in the contract's value range, to the device."""
+        """Bring the input to the device: float32 (1, 3, H, W) in the contract's value range, or uint8 (1, H, W, 3)."""
 
     def compute(self) -> None:
         """Run the network once on what was uploaded. May return before the device is done."""
@@ -56,7 +58,7 @@ class Runner(Protocol):
         """
 
     def download(self) -> np.ndarray:
-        """The result, float32 (1, 3, scale·H, scale·W), a new array on the host. Synchronizes."""
+        """The result, a new array on the host, in the input's type and layout, scale times as large. Synchronizes."""
 
     def describe(self) -> Dict[str, Any]:
         """Runtime version, provider, threads, precision: what a record must carry to be repeatable."""
@@ -70,12 +72,12 @@ def upscale(runner: Runner, lr: np.ndarray) -> np.ndarray:
 
     Args:
         runner: any runtime.
-        lr: float32 (1, 3, H, W) in the contract's value range.
+        lr: as the contract says: float32 (1, 3, H, W) in its value range, or uint8 (1, H, W, 3).
 
     Returns:
-        float32 (1, 3, scale·H, scale·W).
+        float32 (1, 3, scale·H, scale·W) or uint8 (1, scale·H, scale·W, 3).
     """
-    runner.prepare((lr.shape[2], lr.shape[3]))
+    runner.prepare(picture_size(lr))
     runner.upload(lr)
     runner.compute()
     return runner.download()

@@ -34,8 +34,8 @@ class Cuda(Protocol):
     def free(self, address: int) -> None:
         """Give device memory back."""
 
-    def pinned(self, shape: Tuple[int, ...]) -> np.ndarray:
-        """A float32 array in page-locked host memory, which copies need to be asynchronous."""
+    def pinned(self, shape: Tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        """An array in page-locked host memory, which copies need to be asynchronous."""
 
     def free_pinned(self, array: np.ndarray) -> None:
         """Give page-locked memory back; the array must not be used any more."""
@@ -128,11 +128,11 @@ class CudaPython:
         """See ``Cuda``."""
         self._call("cudaFree", address)
 
-    def pinned(self, shape: Tuple[int, ...]) -> np.ndarray:
+    def pinned(self, shape: Tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         """See ``Cuda``."""
-        count = int(np.prod(shape))
-        address = int(self._call("cudaHostAlloc", count * 4, 0))
-        array = np.frombuffer((ctypes.c_float * count).from_address(address), dtype=np.float32).reshape(shape)
+        length = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        address = int(self._call("cudaHostAlloc", length, 0))
+        array = np.frombuffer((ctypes.c_char * length).from_address(address), dtype=dtype).reshape(shape)
         self._pinned[array.ctypes.data] = address
         return array
 
@@ -243,7 +243,7 @@ class PyCuda:
         """See ``Cuda``."""
         self._memory.pop(address).free()
 
-    def pinned(self, shape: Tuple[int, ...]) -> np.ndarray:
+    def pinned(self, shape: Tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         """See ``Cuda``."""
         return self._driver.pagelocked_empty(shape, np.float32)
 

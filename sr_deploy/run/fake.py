@@ -45,6 +45,7 @@ class FakeRunner:
     device = "fake device"
     asynchronous = True
     device_events = False
+    io_dtype = "float32"
 
     def __init__(
         self,

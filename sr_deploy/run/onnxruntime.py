@@ -19,7 +19,7 @@ from sr_deploy.engine.onnxruntime import (
     open_session,
     providers_here,
 )
-from sr_deploy.run.inputs import checked_input, nothing_uploaded
+from sr_deploy.run.inputs import checked_input, io_facts, nothing_uploaded
 from sr_deploy.run.names import gpu_name, processor_name
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
@@ -34,7 +34,7 @@ def runner_from_graph(
     """Load an ONNX graph.
 
     Args:
-        graph: one input (1, 3, H, W) and one output, float32, named as the contract says.
+        graph: one input and one output, named, typed and laid out as the contract says.
         contract: the tensors at both ends.
         scale: output size over input size.
         threads: of the CPU, for one operator; None lets ONNX Runtime choose.
@@ -92,6 +92,7 @@ class OnnxRuntimeRunner:
         self._session, self._graph, self._contract, self._scale = session, graph, contract, scale
         self._provider, self._threads, self._why = provider, threads, why
         self._fixed = input_size(session, contract, graph)
+        self.io_dtype = contract.dtype
         self._memory = "cuda" if provider == CUDA else "cpu"
         self.device = gpu_name() if provider == CUDA else processor_name()
         self._size: Optional[Size] = None
@@ -120,8 +121,9 @@ class OnnxRuntimeRunner:
         height, width = size
         self._size, self._binding = None, self._session.io_binding()
         try:
-            self._input = value([1, 3, height, width], np.float32, self._memory, 0)
-            self._output = value([1, 3, height * self._scale, width * self._scale], np.float32, self._memory, 0)
+            kind, enlarged = np.dtype(self._contract.dtype).type, (height * self._scale, width * self._scale)
+            self._input = value(list(self._contract.shape(size)), kind, self._memory, 0)
+            self._output = value(list(self._contract.shape(enlarged)), kind, self._memory, 0)
         except Exception as error:
             raise self._explained(error, size) from error
         self._binding.bind_ortvalue_input(self._contract.input_name, self._input)
@@ -130,7 +132,7 @@ class OnnxRuntimeRunner:
 
     def upload(self, lr: np.ndarray) -> None:
         """Copy the input into the bound memory."""
-        array = checked_input(lr, self._size)
+        array = checked_input(lr, self._size, self._contract)
         self._input.update_inplace(array)
         self._uploaded, self._computed = True, False
 
@@ -155,7 +157,7 @@ class OnnxRuntimeRunner:
         if not self._computed:
             raise nothing_uploaded()
         self.synchronize()
-        return np.array(self._output.numpy(), dtype=np.float32, order="C", copy=True)
+        return np.array(self._output.numpy(), order="C", copy=True)
 
     def describe(self) -> Dict[str, Any]:
         """Version, provider and why this one, threads, precision."""
@@ -166,6 +168,7 @@ class OnnxRuntimeRunner:
             "provider_reason": self._why,
             "threads": self._threads,
             "precision": "fp32",
+            **io_facts(self._contract),
             # Inputs are copied from ordinary memory; on the CPU nothing needs a copy engine.
             "pinned_memory": False if self._provider == CUDA else None,
             "file": self._graph.name,

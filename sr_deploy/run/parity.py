@@ -2,43 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, Mapping, Union
+from typing import Dict, Iterable, Mapping, Optional, Union
 
 import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import CheckFailed
-from sr_deploy.core.sample import sample_input
-from sr_deploy.core.tolerance import Tolerance, largest_difference
+from sr_deploy.core.sample import sample_for, sample_input
+from sr_deploy.core.tolerance import Tolerance, difference_beyond_rounding, largest_difference
 from sr_deploy.run.base import Runner, upscale
 
 
 def compare(
-    runner: Runner, reference: Union[Runner, Mapping[Size, np.ndarray]], sizes: Iterable[Size], contract: IOContract
+    runner: Runner,
+    reference: Union[Runner, Mapping[Size, np.ndarray]],
+    sizes: Iterable[Size],
+    contract: IOContract,
+    reference_range: Optional[float] = None,
 ) -> Dict[Size, float]:
     """Largest difference on the sample picture of each size.
 
     Args:
         runner: what is checked.
         reference: another runner, or its results by input size: float32 (1, 3, scale·H, scale·W) for
-            ``sample_input(size, contract.value_range)``.
+            ``sample_input(size, reference_range)``.
         sizes: inputs (height, width).
         contract: gives the value range. Where it is clamped, the reference is limited to the range first, so that a
             PyTorch network without the clamp can serve.
+        reference_range: the value of white for a reference of float32; None: the contract's.
 
     Returns:
         Size → largest absolute difference in 8-bit steps; infinity for NaN, infinite values or another output size.
+        Where the contract is uint8, what rounding does not explain of it, see ``difference_beyond_rounding``.
     """
     differences: Dict[Size, float] = {}
+    white = contract.value_range if reference_range is None else reference_range
     for size in sizes:
-        lr = sample_input(size, contract.value_range)
-        expected = reference[size] if isinstance(reference, Mapping) else upscale(reference, lr)
-        if contract.clamped:
-            expected = np.clip(expected, 0.0, contract.value_range)
-        actual = upscale(runner, lr)
-        same = actual.shape == expected.shape
-        differences[size] = largest_difference(actual, expected, contract.value_range) if same else float("inf")
+        if isinstance(reference, Mapping):
+            expected = reference[size]
+        elif reference.io_dtype == "uint8":
+            expected = upscale(reference, sample_for(contract, size))
+        else:
+            expected = upscale(reference, sample_input(size, white))
+        if contract.clamped and expected.dtype != np.uint8:
+            expected = np.clip(expected, 0.0, white)
+        differences[size] = difference_of(upscale(runner, sample_for(contract, size)), expected, white)
     return differences
+
+
+def difference_of(actual: np.ndarray, expected: np.ndarray, reference_range: float) -> float:
+    """Two runners' results in 8-bit steps, whatever their types; infinity where the sizes differ or for NaN.
+
+    Args:
+        actual: uint8 (1, H, W, 3), or float32 (1, 3, H, W).
+        expected: float32 (1, 3, H, W); or as ``actual``.
+        reference_range: the value of white in ``expected`` where that is float32.
+    """
+    if actual.dtype == np.uint8 and expected.dtype != np.uint8:
+        expected = expected.transpose(0, 2, 3, 1) * (255.0 / reference_range)
+    if actual.shape != expected.shape:
+        return float("inf")
+    if actual.dtype == np.uint8:
+        return difference_beyond_rounding(actual, expected)
+    return largest_difference(actual, expected, reference_range)
 
 
 def check_parity(differences: Mapping[Size, float], tolerance: Tolerance, what: str, todo: str = "") -> float:

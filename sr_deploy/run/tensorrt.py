@@ -19,7 +19,7 @@ from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, Environm
 from sr_deploy.engine.flavour import collected, import_flavour, logger_of
 from sr_deploy.engine.manifest import EngineManifest, open_engine
 from sr_deploy.run.cuda import Cuda, open_cuda
-from sr_deploy.run.inputs import checked_input, nothing_uploaded
+from sr_deploy.run.inputs import checked_input, io_facts, nothing_uploaded
 from sr_deploy.run.names import gpu_name
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
@@ -64,6 +64,7 @@ class TensorRTRunner:
 
     def __init__(self, trt: Any, owners: Any, context: Any, cuda: Cuda, manifest: EngineManifest) -> None:
         self.runtime = manifest.backend
+        self.io_dtype = manifest.contract.dtype
         self.device = gpu_name()
         # The runtime and the engine must outlive the context.
         self._trt, self._owners, self._context = trt, owners, context
@@ -97,7 +98,7 @@ class TensorRTRunner:
             return
         self._release()
         height, width = size
-        shape = (1, 3, height, width)
+        shape = contract.shape((height, width))
         with collected(self.runtime) as messages:
             if not self._context.set_input_shape(contract.input_name, shape) or self._context.infer_shapes():
                 raise CheckFailed(f"{manifest.file} refuses an input of {format_size(size)}: {messages.explain()}")
@@ -106,7 +107,7 @@ class TensorRTRunner:
             contract.output_name: tuple(self._context.get_tensor_shape(contract.output_name)),
         }
         for name, tensor_shape in shapes.items():
-            self._host[name] = self._cuda.pinned(tensor_shape)
+            self._host[name] = self._cuda.pinned(tensor_shape, contract.dtype)
             self._device_memory[name] = self._cuda.allocate(self._host[name].nbytes)
             self._context.set_tensor_address(name, self._device_memory[name])
         self._size = (height, width)
@@ -114,7 +115,7 @@ class TensorRTRunner:
 
     def upload(self, lr: np.ndarray) -> None:
         """Copy the input through pinned memory; returns before the copy has finished."""
-        array = checked_input(lr, self._size)
+        array = checked_input(lr, self._size, self._manifest.contract)
         # The pinned array may still be on its way to the device from the last upload.
         self._cuda.synchronize()
         name = self._manifest.contract.input_name
@@ -170,6 +171,7 @@ class TensorRTRunner:
             "provider": self._cuda.name if self._cuda else None,
             "threads": None,
             "precision": self._manifest.precision,
+            **io_facts(self._manifest.contract),
             "file": self._manifest.file,
             "settings": dict(self._manifest.settings),
             "cuda_graph": self._settings.cuda_graph,
@@ -206,7 +208,8 @@ class TensorRTRunner:
         self._cuda.synchronize()
         expected = self._host[name].copy()
         graph = self._cuda.capture(self._enqueue)
-        self._host[name].fill(np.nan)
+        # What no run of this picture gives: NaN, or the complement of the bytes that are expected.
+        np.copyto(self._host[name], np.nan if expected.dtype != np.uint8 else 255 - expected)
         self._cuda.to_device(self._device_memory[name], self._host[name])
         self._cuda.launch(graph)
         self._cuda.to_host(self._host[name], self._device_memory[name])
@@ -251,7 +254,7 @@ def _context_of(trt: Any, engine: Any) -> Any:
 
 
 def _check_tensors(trt: Any, engine: Any, manifest: EngineManifest, path: Path) -> None:
-    """Refuse an engine whose tensors are not one float32 input and one float32 output of the contract's names."""
+    """Refuse an engine whose tensors are not one input and one output of the contract's names and type."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     outputs = [name for name in names if name not in inputs]
@@ -262,6 +265,9 @@ def _check_tensors(trt: Any, engine: Any, manifest: EngineManifest, path: Path) 
             f"one input {contract.input_name!r} and one output {contract.output_name!r}",
             "build it again",
         )
-    wrong = [name for name in names if engine.get_tensor_dtype(name) != trt.float32]
+    wanted = getattr(trt, contract.dtype)
+    wrong = [name for name in names if engine.get_tensor_dtype(name) != wanted]
     if wrong:
-        raise BadDeployment(f"{path} has tensors that are not float32: {', '.join(wrong)}", "float32", "build it again")
+        raise BadDeployment(
+            f"{path} has tensors that are not {contract.dtype}: {', '.join(wrong)}", contract.dtype, "build it again"
+        )

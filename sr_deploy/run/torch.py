@@ -49,6 +49,8 @@ class TorchRunner:
         self._lr: Any = None
         self._sr: Any = None
 
+    io_dtype = "float32"
+
     @property
     def asynchronous(self) -> bool:
         """See ``run/base.py``."""

@@ -1,12 +1,14 @@
 """Speed of rewritten graphs in ONNX Runtime on the CPU, FP32, as ratios.
 
     python tests/benchmarks/rewrite_speed.py [--sizes 144,360] [--repeats 9] [--threads 0] [--only f2srgan]
+    python tests/benchmarks/rewrite_speed.py --strips 8,24,48 --sizes 360 --only f2srgan
 
 For each network and size, graphs of that fixed size: the plain export of the folded network; the same with --rewrite
 default; and with the passes that pay on a CPU (default,prelu). For F2SRGAN also the plain export of the published
 Fourier transforms, made as in fourier_unit.py. All run in turn, so that a slow moment of the machine falls on all.
 Wanted: F2SRGAN at 144x144 eight times as fast as the published form; Light, EFDN and SPAN 1.15 times as fast as the
-plain export of the folded network. Exit code 1 when one is missed. The checkpoints are in weights/ of the folder
+plain export of the folded network. With --strips instead: what running in so many row strips costs, as a ratio to the
+default graph. Exit code 1 when one is missed. The checkpoints are in weights/ of the folder
 SRDEPLOY_ASSETS, default ../shared.
 """
 
@@ -34,6 +36,8 @@ from fourier_unit import write_graphs  # noqa: E402
 from sr_deploy.core.sample import sample_input  # noqa: E402
 from sr_deploy.core.tolerance import largest_difference  # noqa: E402
 from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite  # noqa: E402
+from sr_deploy.graph.rewrite.streaming import apply_streaming  # noqa: E402
+from sr_deploy.graph.specialise import static_graph  # noqa: E402
 from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
 from sr_deploy.pipeline.load import LoadOptions, load_model  # noqa: E402
 
@@ -65,6 +69,19 @@ def graphs(weights: str, side: int, folder: Path) -> Dict[str, Path]:
     return paths
 
 
+def streamed_graphs(weights: str, side: int, folder: Path, counts: List[int]) -> Dict[str, Path]:
+    """Form → the default graph of that size, as it is and in strips."""
+    exported = export_deployment(ExportOptions(ASSETS / "weights" / weights, folder / "net")).folder / "model.onnx"
+    model = static_graph(exported, (side, side))
+    paths = {DEFAULT: folder / "whole.onnx"}
+    onnx.save(model, str(paths[DEFAULT]))
+    for strips in counts:
+        name = f"in {strips} strips"
+        paths[name] = folder / f"{strips}.onnx"
+        onnx.save(apply_streaming(model, RewriteOptions(size=(side, side), strips=strips)).model, str(paths[name]))
+    return paths
+
+
 def measure(paths: Dict[str, Path], lr, value_range: float, repeats: int, threads: int):
     """Form → seconds of every run, and the rewritten graphs' largest difference from the folded one in 8-bit steps."""
     options = onnxruntime.SessionOptions()
@@ -76,7 +93,8 @@ def measure(paths: Dict[str, Path], lr, value_range: float, repeats: int, thread
     }
     feeds = {name: {session.get_inputs()[0].name: lr} for name, session in sessions.items()}
     outputs = {name: session.run(None, feeds[name])[0] for name, session in sessions.items()}
-    error = max(largest_difference(outputs[name], outputs[FOLDED], value_range) for name in (DEFAULT, CPU))
+    plain = outputs.get(FOLDED, outputs[DEFAULT])
+    error = max(largest_difference(outputs[name], plain, value_range) for name in outputs if name != PUBLISHED)
     times: Dict[str, List[float]] = {name: [] for name in sessions}
     for _ in range(repeats):
         for name, session in sessions.items():
@@ -93,7 +111,9 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=9, help="timed runs of each form, after one that is not timed")
     parser.add_argument("--threads", type=int, default=0, help="threads of ONNX Runtime (0: its default)")
     parser.add_argument("--only", default="", help="only checkpoints whose name begins so")
+    parser.add_argument("--strips", default="", help="strip counts, by commas: time streaming instead of rewriting")
     arguments = parser.parse_args()
+    counts = [int(count) for count in arguments.strips.split(",") if count]
     if not (ASSETS / "weights").is_dir():
         parser.error(f"no checkpoints at {ASSETS}: set SRDEPLOY_ASSETS")
     warnings.simplefilter("ignore")
@@ -105,7 +125,11 @@ def main() -> int:
         for side in map(int, arguments.sizes.split(",")):
             value_range = 255.0 if "f2srgan" in weights else 1.0
             with tempfile.TemporaryDirectory() as folder:
-                paths = graphs(weights, side, Path(folder))
+                if counts:
+                    reference, wanted = DEFAULT, 0.0
+                    paths = streamed_graphs(weights, side, Path(folder), counts)
+                else:
+                    paths = graphs(weights, side, Path(folder))
                 lr = sample_input((side, side), value_range)
                 times, error = measure(paths, lr, value_range, arguments.repeats, arguments.threads)
             print(f"\n{weights}, input {side}x{side}; rewritten differs by {error:.5f} of 255 at most")
@@ -115,7 +139,7 @@ def main() -> int:
                 spread = f"({min(values) * 1e3:.1f} … {max(values) * 1e3:.1f})"
                 ratio = f"{base / median:.2f} x {reference}"
                 print(f"  {name:<26}{median * 1e3:>10.1f} ms  {spread:<22}{ratio}", flush=True)
-            reached = base / min(statistics.median(times[name]) for name in (DEFAULT, CPU))
+            reached = base / min(statistics.median(times[name]) for name in (DEFAULT, CPU) if name in times)
             if wanted_at in (0, side) and reached < wanted:
                 missed.append(f"{weights} at {side}x{side}: {reached:.2f}, wanted {wanted:g}")
     for line in missed:

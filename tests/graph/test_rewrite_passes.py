@@ -188,6 +188,40 @@ def test_a_padded_convolution_is_not_composed_with_the_one_before(tmp_path):
     assert rewritten(model, "compose")[1] == {"compose": 0}
 
 
+class Separable(nn.Module):
+    """Depthwise and 1x1 convolutions in a row: plain, two results a channel, without padding, and read by two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(3, 8, 3, padding=1)
+        self.act = nn.ReLU()
+        self.rows = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, deep, k, padding=p, groups=8, bias=bias), nn.Conv2d(deep, 8, 1))
+            for deep, k, p, bias in ((8, 3, 1, True), (16, 3, 1, False), (8, 5, 0, True))
+        )
+        self.shared, self.after = nn.Conv2d(8, 8, 3, padding=1, groups=8), nn.Conv2d(8, 8, 1)
+        self.tail = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x):
+        x = self.act(self.head(x))
+        for row in self.rows:
+            x = self.act(row(x))
+        x = self.shared(x)
+        return self.tail(self.act(self.after(x) + x))
+
+
+def test_depthwise_and_pointwise_become_one_dense_convolution(tmp_path):
+    model = exported(randomised(Separable()), tmp_path / "a.onnx")
+    result = passes_named("dense")[0].apply(model, RewriteOptions())
+    assert result.changed == 3  # not the one that is read by two
+    assert_equal_graphs(model, result.model, [(h + 4, w + 4) for h, w in SIZES])
+    convolutions = [node for node in result.model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) == 10 - 3
+    groups = [next(a.i for a in node.attribute if a.name == "group") for node in convolutions]
+    assert groups.count(8) == 1
+    assert "dense" not in [one.name for one in passes_named("default")]
+
+
 def test_prelu_is_equal_for_every_slope(tmp_path):
     network = randomised(Tail(2, 3))
     with torch.no_grad():

@@ -10,7 +10,7 @@ from sr_deploy.core.errors import UsageError
 from sr_deploy.core.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.tune import TuneOptions, choose, tune_deployment
+from sr_deploy.pipeline.tune import TuneOptions, choose, tune_deployment, variants_for
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
 
@@ -70,6 +70,28 @@ def test_tuning_again_starts_from_the_exported_graph(light):
     record = manifest.rewrite["model_16x16.onnx"]
     assert record["tuned"] == {"variant": "prelu", "backend": "onnxruntime", "from": "model.onnx"}
     assert record["passes"]["prelu"]["places"] == 2
+
+
+def test_a_graph_tuned_on_the_cpu_is_not_given_to_tensorrt(light):
+    from sr_deploy.pipeline.build import BuildOptions, build_engines, plan_build
+
+    size = (14, 22)
+    kept = tune_deployment(TuneOptions(light, size, "onnxruntime", rounds=1, threads=1, variants=("prelu",))).file
+    deployment = open_deployment(light)
+    assert deployment.graph_for(size).tuned_for == "onnxruntime"
+    assert deployment.graph_for(size, "onnxruntime").file == kept
+    assert deployment.graph_for(size, "tensorrt").file == deployment.graph_for(size, "tensorrt-rtx").file == "model.onnx"
+    (engine,) = build_engines(BuildOptions(light, "onnxruntime", sizes=(size,)))
+    assert engine.graph_file == kept
+    # Without sizes, the tuned ones are ONNX Runtime's own; TensorRT is left with a graph for any size.
+    assert any(kept in line for line in plan_build(BuildOptions(light, "onnxruntime")))
+    with pytest.raises(UsageError, match="(?s)any size.*a size to build for"):
+        plan_build(BuildOptions(light, "tensorrt-rtx", compute_capabilities=("8.6",)))
+
+
+def test_dense_convolutions_are_tried_on_a_gpu_only():
+    assert "default,dense" in variants_for("tensorrt") and "default,dense" in variants_for("tensorrt-rtx")
+    assert not any("dense" in variant for variant in variants_for("onnxruntime"))
 
 
 def test_the_command_says_what_it_kept(srdeploy, light):

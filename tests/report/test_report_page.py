@@ -197,8 +197,14 @@ def test_engines_their_memory_and_unreadable_files(make, tmp_path, srdeploy):
     folder = make("net", {16: 1.0})
     assert srdeploy("build", folder, "--backend", "onnxruntime", "--size", "48x60").code == 0
     (folder / "results" / "notes.json").write_text("{}")
+    # Streamed, by its manifest: only TensorRT's builder streams, and it is not needed to see what is told of it.
+    (built,) = (folder / "engines").glob("*.onnx")
+    settings = {**open_engine(built).settings, "strips": "24", "memory_budget_bytes": str(300 << 20)}
+    save_engine(built, built.read_bytes(), dataclasses.replace(open_engine(built), settings=settings))
     assert srdeploy("report", folder, "-o", tmp_path / "r.html").code == 0
     page, _ = page_of(tmp_path / "r.html")
+    assert "runs in 24 row strips to stay within 300.0 MiB" in page.text
+    assert "24 row strips" in srdeploy("inspect", folder, "--json").out
     (engine,) = [row for row in page.rows if row and row[0].endswith(".onnx") and len(row) == 8]
     assert engine[2:4] == ["48×60", "fp32"]
     assert "notes.json is left out" in page.text

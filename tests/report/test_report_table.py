@@ -108,6 +108,24 @@ def test_engine_row():
     )
 
 
+def test_a_streamed_engine_says_its_strips():
+    from sr_deploy.report.numbers import streaming_text
+
+    settings = {
+        "memory_budget_bytes": str(600 << 20), "strips": "48", "activation_bytes_by_strips": "1: 5347, 48: 576",
+        "streaming_difference": "1.2e-12 of 255, in float64",
+    }  # fmt: skip
+    rest = {"precision": "fp32", "compute_capabilities": ("8.6",), "activation_bytes": 3 << 20, "weights_bytes": None}
+    engines = [{"file": name, "build_seconds": 1.0, **rest} for name in ("plain", "streamed")]
+    engines[1]["settings"] = settings
+    text = text_of(engine_table(engines), 100)
+    assert "strips" in text
+    assert (row_of(text, "plain")[-1], row_of(text, "streamed")[-1]) == ("–", "48")
+    assert streaming_text(engines[0]) == streaming_text({"settings": {"strips": "1"}}) == ""
+    told = streaming_text(engines[1])
+    assert "48 row strips to stay within 600.0 MiB" in told and "1: 5347, 48: 576" in told and "1.2e-12" in told
+
+
 def test_facts_are_flattened_in_order():
     facts = {
         "kind": "deployment",

@@ -11,7 +11,8 @@ import pytest
 
 import sr_deploy.run.cuda
 import sr_deploy.run.tensorrt
-from sr_deploy.core.errors import BadDeployment, EnvironmentFault, MissingPackage
+from sr_deploy.core.contract import IOContract
+from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
 from sr_deploy.core.machine import this_machine
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
@@ -124,24 +125,24 @@ class HostMemory:
 
     def allocate(self, size):
         address = 1000 + len(self.memory)
-        self.memory[address] = np.zeros(size // 4, np.float32)
+        self.memory[address] = np.zeros(size, np.uint8)
         return address
 
     def free(self, address):
         del self.memory[address]
 
-    def pinned(self, shape):
-        self.pinned_arrays.append(np.zeros(shape, np.float32))
+    def pinned(self, shape, dtype="float32"):
+        self.pinned_arrays.append(np.zeros(shape, dtype))
         return self.pinned_arrays[-1]
 
     def free_pinned(self, array):
         self.pinned_arrays = [kept for kept in self.pinned_arrays if kept is not array]
 
     def to_device(self, address, array):
-        self.memory[address][:] = array.ravel()
+        self.memory[address][:] = array.ravel().view(np.uint8)
 
     def to_host(self, array, address):
-        array[:] = self.memory[address].reshape(array.shape)
+        array[:] = self.memory[address].view(array.dtype).reshape(array.shape)
 
     def synchronize(self):
         self.waits.append("stream")
@@ -183,8 +184,8 @@ class HostMemory:
 class DoublingContext:
     """An execution context that repeats pixels, in place of the GPU, which this machine lacks."""
 
-    def __init__(self, cuda):
-        self.cuda, self.addresses, self.shape = cuda, {}, None
+    def __init__(self, cuda, contract=IOContract(1.0)):
+        self.cuda, self.addresses, self.shape, self.contract = cuda, {}, None, contract
 
     def set_input_shape(self, name, shape):
         self.shape = shape
@@ -194,7 +195,10 @@ class DoublingContext:
         return []
 
     def get_tensor_shape(self, name):
-        return self.shape[:2] + (self.shape[2] * 2, self.shape[3] * 2)
+        return self.contract.shape(tuple(2 * side for side in self.size()))
+
+    def size(self):
+        return self.shape[1:3] if self.contract.layout == "NHWC" else self.shape[2:]
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
@@ -202,8 +206,10 @@ class DoublingContext:
 
     def execute_async_v3(self, stream):
         assert stream == 7
-        lr = self.cuda.memory[self.addresses["lr"]].reshape(self.shape)
-        self.cuda.memory[self.addresses["sr"]][:] = lr.repeat(2, axis=2).repeat(2, axis=3).ravel()
+        rows = self.shape.index(self.size()[0])
+        lr = self.cuda.memory[self.addresses["lr"]].view(self.contract.dtype).reshape(self.shape)
+        sr = lr.repeat(2, axis=rows).repeat(2, axis=rows + 1)
+        self.cuda.memory[self.addresses["sr"]][:] = sr.ravel().view(np.uint8)
         return True
 
 
@@ -229,6 +235,35 @@ def test_bookkeeping_of_sizes_and_memory(engine):
     assert cuda.closed == 1
     with pytest.raises(BadInput, match="prepare"):
         runner.upload(lr)
+
+
+def test_bytes_cross_the_bus_as_bytes(engine):
+    """A runner of a uint8 contract: buffers a quarter as large, and a CUDA graph that is captured empty is found."""
+    import dataclasses
+
+    import tensorrt_rtx as trt
+
+    from sr_deploy.core.sample import sample_for
+    from sr_deploy.run.base import upscale
+    from sr_deploy.run.settings import DeviceSettings
+
+    contract = IOContract(255.0, layout="NHWC", dtype="uint8")
+    manifest = dataclasses.replace(open_engine(engine), contract=contract)
+    cuda = HostMemory()
+    runner = TensorRTRunner(trt, None, DoublingContext(cuda, contract), cuda, manifest)
+    lr = sample_for(contract, (8, 10))
+    assert np.array_equal(upscale(runner, lr), lr.repeat(2, axis=1).repeat(2, axis=2))
+    assert sorted(array.nbytes for array in cuda.pinned_arrays) == [8 * 10 * 3, 16 * 20 * 3]
+    assert (runner.io_dtype, runner.describe()["io"]) == ("uint8", "uint8 NHWC")
+    runner.configure(DeviceSettings(cuda_graph=True))
+    assert np.array_equal(upscale(runner, lr), lr.repeat(2, axis=1).repeat(2, axis=2))
+    runner.configure(DeviceSettings(cuda_graph=True))
+    runner.prepare((8, 10))
+    runner.upload(lr)
+    cuda.capture = lambda queue: cuda.graphs.append(lambda: None) or len(cuda.graphs)
+    with pytest.raises(CheckFailed, match="another picture"):
+        runner.compute()
+    runner.close()
 
 
 def host_runner(engine, cuda=None):

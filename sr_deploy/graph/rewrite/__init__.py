@@ -7,13 +7,13 @@ from typing import Sequence, Tuple
 import onnx
 
 from sr_deploy.core.errors import UsageError
-from sr_deploy.graph.rewrite import compose, parity, prelu, share, shuffle
+from sr_deploy.graph.rewrite import compose, dense, parity, prelu, share, shuffle
 from sr_deploy.graph.rewrite.base import Pass, PassResult, RewriteOptions
 
 __all__ = ["PASSES", "Pass", "PassResult", "RewriteOptions", "passes_named", "rewrite"]
 
 #: Every pass, in the order they run.
-PASSES: Tuple[Pass, ...] = (share.PASS, compose.PASS, shuffle.PASS, prelu.PASS, parity.PASS)
+PASSES: Tuple[Pass, ...] = (share.PASS, compose.PASS, shuffle.PASS, dense.PASS, prelu.PASS, parity.PASS)
 
 
 def passes_named(text: str) -> Tuple[Pass, ...]:

@@ -29,7 +29,7 @@ def apply(model: onnx.ModelProto, options: RewriteOptions) -> PassResult:
     """Compose until nothing more composes."""
     editor = Editor(model)
     changed = 0
-    while any(step(editor, node) for node in editor.nodes for step in (_pointwise_after, _scaled, _concatenated)):
+    while any(step(editor, node) for node in editor.nodes for step in (pointwise_after, _scaled, _concatenated)):
         changed += 1
     return PassResult(editor.finish(), changed) if changed else PassResult(model, 0)
 
@@ -39,15 +39,21 @@ def _same_pin(*nodes: onnx.NodeProto) -> bool:
     return len({is_pinned(node) for node in nodes}) == 1
 
 
-def _pointwise_after(editor: Editor, node: onnx.NodeProto) -> bool:
-    """a: a convolution and the 1×1 one that alone reads it."""
+def pointwise_after(editor: Editor, node: onnx.NodeProto, at_any_cost: bool = False) -> bool:
+    """a: a convolution and the 1×1 one that alone reads it; whether it was done.
+
+    Args:
+        editor: the graph.
+        node: the first of the two.
+        at_any_cost: also where the multiply-accumulates rise.
+    """
     first = convolution(editor, node)
     second = convolution(editor, editor.only_reader(node.output[0])) if first else None
     if first is None or second is None or not second.pointwise or not _same_pin(first.node, second.node):
         return False
     matrix = second.weight[:, :, 0, 0]
     weight = np.einsum("om,mihw->oihw", matrix, first.dense())
-    if weight.size > first.weight.size + second.weight.size:
+    if weight.size > first.weight.size + second.weight.size and not at_any_cost:
         return False
     bias = matrix @ first.bias + second.bias
     new = conv_node(editor, first.source, weight, bias, second.result, second.node, pads=first.pads)

@@ -1,0 +1,44 @@
+"""Commands for precision: calibrate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import List, Optional
+
+import typer
+
+from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, render, say
+
+
+def calibrate(
+    deployment: Path = DEPLOYMENT,
+    images: List[Path] = typer.Option(..., "--images", help="A folder of photographs, or one; may be repeated."),
+    method: str = typer.Option("mse", "--method", help="minmax, entropy, percentile or mse."),
+    percentile: float = typer.Option(99.99, "--percentile", help="With --method percentile: what stays inside, in %."),
+    count: Optional[int] = typer.Option(None, "--count", help="Use so many of the photographs. Default: all."),
+    seed: Optional[int] = typer.Option(None, "--seed", help="Of the choice and of the patches' places. Default: 0."),
+    manifest: Optional[Path] = typer.Option(
+        None, "--manifest", help="A calibration set (calibration/NAME.toml): the photographs must be its files."
+    ),
+    write_manifest: Optional[Path] = typer.Option(
+        None, "--write-manifest", help="Write a calibration set of the photographs used."
+    ),
+    force: bool = typer.Option(False, "--force", help="Replace a calibration that is there."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Check everything and say what would be done."),
+    as_json: bool = JSON_FLAG,
+) -> None:
+    """Ranges of all tensors on real photographs, and INT8 scales: DIR/precision/calibration/METHOD.json."""
+    from sr_deploy.pipeline.calibrate import CalibrateOptions, calibrate_deployment, plan_calibration
+    from sr_deploy.report.table import facts_table
+
+    options = CalibrateOptions(
+        deployment, tuple(images), method, percentile, count, seed, manifest, write_manifest, force
+    )
+    if dry_run:
+        facts = {"kind": "would calibrate", **plan_calibration(options)}
+    else:
+        facts = calibrate_deployment(options, say).summary()
+    if as_json:
+        print_json(facts)
+    else:
+        render(facts_table(facts))

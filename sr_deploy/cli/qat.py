@@ -1,0 +1,52 @@
+"""The command that fine-tunes for INT8: qat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, say
+
+
+def qat(
+    deployment: Path = DEPLOYMENT,
+    images: Path = typer.Option(
+        ..., "--images", help="A folder of low-resolution photographs. No originals are needed.", show_default=False
+    ),
+    steps: int = typer.Option(1000, "--steps", help="Steps of the optimiser."),
+    minutes: Optional[float] = typer.Option(None, "--minutes", help="Stop after so long, with the best state so far."),
+    teacher: Optional[Path] = typer.Option(
+        None, "--teacher", help="The network to follow: a checkpoint, deployment or ONNX file. Default: its float32."
+    ),
+    hr: Optional[Path] = typer.Option(None, "--hr", help="The originals of --images: the loss looks at them too."),
+    resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted fine-tuning stopped."),
+    force: bool = typer.Option(False, "--force", help="Begin again though there is an unfinished or finished one."),
+    batch: int = typer.Option(8, "--batch", help="Squares in a step."),
+    patch: int = typer.Option(48, "--patch", help="Side of a square, in low-resolution pixels."),
+    rate: Optional[float] = typer.Option(None, "--rate", help="Learning rate of the weights."),
+    device: str = typer.Option("auto", "--device", help="cpu, cuda, or auto: a GPU if there is one."),
+    seed: int = typer.Option(0, "--seed", help="Of all that is random."),
+    json_output: bool = JSON_FLAG,
+) -> None:
+    """Fine-tune the INT8 plan by following the float32 network: plan, weights, report and plot in DIR/precision/qat.
+
+    It starts from the plan that [bold]srdeploy build DIR --precision int8[/bold] made, and
+    [bold]srdeploy build DIR --plan DIR/precision/qat[/bold] takes the result.
+    """
+    from sr_deploy.pipeline.qat import QatRequest, fine_tune_deployment
+
+    request = QatRequest(
+        deployment, images, steps, batch, patch, minutes, rate, teacher, hr, device, seed, resume, force
+    )
+    result = fine_tune_deployment(request, say)
+    if json_output:
+        print_json({"folder": str(result.folder), **result.report})
+        return
+    report = result.report
+    typer.echo(
+        f"{report['loss_db']:+.4f} dB lost against float32 on {report['pictures']} pictures, "
+        f"{report['loss_db_before']:+.4f} dB before; {report['seconds']:.0f} s, best after step {report['best_step']}"
+    )
+    typer.echo(str(result.folder))

@@ -1,0 +1,175 @@
+"""Commands on boards over SSH: remote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+import typer
+
+from sr_deploy.cli import deploy, measure
+from sr_deploy.cli.shared import JSON_FLAG, print_json, render, say
+from sr_deploy.core.errors import UsageError
+
+#: What a board may be asked for, as the command line knows it: its options are checked here, before anything is copied.
+ON_BOARD = {"build": deploy.build, "bench": measure.bench, "verify": deploy.verify, "run": deploy.run}
+#: Options that take pictures of this machine along: parameter → option.
+PICTURES = {"images": "-i", "lr": "--lr", "hr": "--hr"}
+#: Options without a meaning on a board, and why.
+REFUSED = {
+    "json_file": "results come home into -o anyway",
+    "times": "import trtexec's times here: srdeploy import",
+    "device": "it belongs to --import",
+    "checkpoint": "PyTorch has no place on a board; compare with it here: srdeploy verify",
+    "dry_run": "nothing would come home; srdeploy build --dry-run says it here",
+}
+#: What the board's command is given besides.
+ALWAYS = {"build": ("--json",), "verify": ("--json", "--no-torch"), "bench": (), "run": ()}
+#: Options that this file does not know belong to the command on the board.
+PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def remote(
+    words: List[str] = typer.Argument(
+        ...,
+        metavar="BOARD… COMMAND [BUNDLE] [OPTIONS]",
+        help="Boards: user@host:port, a name of the inventory, or all. Commands: build, bench, verify and run with a "
+        "deployment (a folder or a .srd) and their own options; attach and stop with a job's id, or without.",
+        show_default=False,
+    ),
+    out: Path = typer.Option(Path("boards"), "-o", "--out", help="Results go to OUT/BOARD/."),
+    inventory: Optional[Path] = typer.Option(None, "--inventory", help="TOML with a table \\[boards.NAME] for each."),
+    key: Optional[Path] = typer.Option(None, "--key", help="Private key. Default: the agent's, and those in ~/.ssh."),
+    workdir: Optional[str] = typer.Option(None, "--workdir", help="Folder on the board, before the inventory's."),
+    patience: float = typer.Option(300.0, "--patience", help="Seconds to try again when the connection drops.", min=0),
+    as_json: bool = JSON_FLAG,
+) -> None:
+    """Run build, bench, verify or run on boards over SSH and bring the results home.
+
+    The same command again, or attach, finds a job that is still running or has ended meanwhile.
+
+    srdeploy remote nvidia@192.0.2.10 bench net --sizes 144,1080 -o results
+    """
+    import dataclasses
+
+    from sr_deploy.pipeline.remote import RemoteOptions, run_remote, stop_jobs, worst
+    from sr_deploy.remote.inventory import boards_of
+    from sr_deploy.remote.table import states_table
+
+    hosts, command, rest = _split(words)
+    boards = boards_of(hosts, inventory, key)
+    if workdir is not None:
+        boards = tuple(dataclasses.replace(board, workdir=workdir) for board in boards)
+    if command in ("attach", "stop"):
+        if len(rest) > 1 or any(word.startswith("-") for word in rest):
+            raise UsageError(f"{command} takes a job's id at most, not {' '.join(rest)}", f"… {command} [JOB]")
+        options = RemoteOptions(boards, out, wanted=rest[0] if rest else "", patience=patience)
+    else:
+        bundle, arguments, pictures, force = board_command(command, rest)
+        options = RemoteOptions(boards, out, bundle, command, arguments, pictures, "", patience, force)
+    if command == "stop":
+        for name, done in stop_jobs(options):
+            typer.echo(f"{name}: {done}")
+        return
+    outcomes = run_remote(options, say)
+    if as_json:
+        print_json([outcome.to_dict() for outcome in outcomes])
+    else:
+        for outcome in outcomes:
+            _show(outcome.progress.files, outcome.board.name if len(boards) > 1 else "")
+        if len(boards) > 1:
+            render(states_table([outcome.to_dict() for outcome in outcomes]))
+    error = worst(outcomes)
+    if error is not None and as_json:
+        # The JSON above has it; a second document would make both unreadable.
+        raise typer.Exit(error.exit_code)
+    if error is not None:
+        raise error
+
+
+def _split(words: List[str]) -> Tuple[List[str], str, List[str]]:
+    """(hosts, command, what follows it)."""
+    commands = (*ON_BOARD, "attach", "stop")
+    at = next((index for index, word in enumerate(words) if word in commands), None)
+    if not at:
+        raise UsageError(
+            f"{' '.join(words)!r} names no {'command' if at is None else 'board'}",
+            "boards, then one of " + ", ".join(commands),
+            "srdeploy remote user@192.0.2.7 bench net -o results",
+        )
+    odd = [word for word in words[:at] if word.startswith("-")]
+    if odd:
+        raise UsageError(
+            f"no option {odd[0]} here", f"options of {words[at]} after its bundle; --help lists the others"
+        )
+    return words[:at], words[at], words[at + 1 :]
+
+
+def board_command(
+    command: str, words: List[str]
+) -> Tuple[Path, Tuple[str, ...], Tuple[Tuple[str, Tuple[Path, ...]], ...], bool]:
+    """Check the words as the command itself would, and take the pictures out.
+
+    Returns:
+        (bundle, arguments for the board, pictures by option, --force was given). Arguments stand in the command's own
+        order, so that the same request is the same job however it was typed.
+
+    Raises:
+        UsageError: an option that does nothing on a board. click's own errors for what the command does not take.
+    """
+    single = typer.Typer(add_completion=False)
+    single.command()(ON_BOARD[command])
+    # ``run`` insists on -o, which is ours here.
+    context = typer.main.get_command(single).make_context(command, [*words, *(["-o", "."] if command == "run" else [])])
+    given: Dict[str, Any] = {
+        name: value
+        for name, value in context.params.items()
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    }
+    for name in given:
+        if name in REFUSED:
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning on a board", REFUSED[name])
+    arguments: List[str] = []
+    pictures = []
+    for parameter in context.command.params:
+        name = parameter.name
+        if name not in given or name in ("deployment", "out"):
+            continue
+        value = given[name]
+        if name in PICTURES:
+            paths = value if isinstance(value, (list, tuple)) else [value]
+            pictures.append((PICTURES[name], tuple(map(Path, paths))))
+        elif getattr(parameter, "is_flag", False):
+            arguments.append((parameter.opts if value else parameter.secondary_opts)[-1])
+        else:
+            for item in value if isinstance(value, (list, tuple)) else [value]:
+                arguments += [parameter.opts[-1], str(item)]
+    arguments += [flag for flag in ALWAYS[command] if flag not in arguments]
+    return Path(given["deployment"]), tuple(arguments), tuple(pictures), bool(given.get("force"))
+
+
+def _show(files: Tuple[Path, ...], name: str) -> None:
+    """What the command printed on the board, as it would have looked there, and where its files are."""
+    from sr_deploy.report.table import engine_table, quality_table
+
+    if name:
+        typer.echo(f"{name}:")
+    for path in sorted(files, key=lambda path: path.name != "output"):
+        if path.name == "output" and path.parent.parent.name == "jobs":
+            text = path.read_text(encoding="utf-8", errors="replace")
+            try:
+                told = json.loads(text)
+            except ValueError:
+                # The paths that bench and run print are the board's.
+                typer.echo("\n".join(line for line in text.splitlines() if not line.startswith("/")))
+                continue
+            if isinstance(told, list):
+                render(engine_table(told))
+            elif "images" in told:
+                render(quality_table(told))
+            elif "exit_code" not in told:
+                # With an exit code it is an error, which the log has shown.
+                print_json(told)
+        elif path.name != "log":
+            typer.echo(str(path))

@@ -1,0 +1,176 @@
+"""INT8 plans: ranges from photographs, weights that suit them, and for ``auto`` the layers that keep the budget."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from sr_deploy.core.deployment import Deployment
+from sr_deploy.core.errors import BadInput
+from sr_deploy.core.image import read_picture, to_network
+from sr_deploy.core.plan import Plan
+from sr_deploy.graph.roofline import XAVIER_NX
+from sr_deploy.pipeline.workbench import PrecisionOptions, Workbench, photographs, scan
+from sr_deploy.precision.collect import patches, ranges_of
+from sr_deploy.precision.make import half_plan, int8_plan
+from sr_deploy.precision.ranges import scale_of
+from sr_deploy.precision.search import saved_microseconds, search
+from sr_deploy.precision.sensitivity import LayerCost, sensitivities
+
+#: ``auto`` aims this much below the budget, because shrunk photographs lose less than Set5 and Set14 do.
+SAFETY = 2.0
+#: Sensitivity is judged on this many pictures: it only orders the layers.
+FEW = 4
+
+Made = Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What INT8 plans of one graph are made from.
+
+    Attributes:
+        images: inputs of the graph to fit weights on.
+        scales: tensor → scale.
+        wide: nodes that float16 cannot hold, with the reason.
+        calibration: where the scales come from, for the plan.
+    """
+
+    images: List[np.ndarray]
+    scales: Dict[str, float]
+    wide: Dict[str, str]
+    calibration: Dict[str, Any]
+
+
+def calibrated_plan(
+    deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
+) -> Made:
+    """INT8 wherever the islands allow it.
+
+    Raises:
+        BadInput: there are no calibration pictures.
+    """
+    material = gather(deployment, bench, options, say)
+    plan = int8_plan(
+        bench.model, bench.kinds, bench.graph.sha256, material.scales, material.wide, calibration=material.calibration
+    )
+    return (*improved(bench, plan, material, options.improve, say), {})
+
+
+def auto_plan(
+    deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
+) -> Made:
+    """INT8 wherever the islands and the budget allow it, what saves most for its noise first.
+
+    Weights are fitted once with all layers in INT8, which orders the layers and judges the sets, and once more for the
+    set that was chosen.
+
+    Raises:
+        BadInput: there are no calibration pictures.
+    """
+    assert options.budget is not None
+    material = gather(deployment, bench, options, say)
+    kinds, aim, mode = bench.kinds, options.budget / SAFETY, XAVIER_NX.modes[0]
+    everything, fitted = improved(bench, _int8(bench, material, None, {}), material, options.improve, say)
+    names = [name for name in everything.nodes_of("int8") if name in kinds.candidates]
+    layers = layer_costs(bench, material, names, fitted, say)
+    saved = saved_microseconds(bench.macs, {n: one.values_read for n, one in bench.work.items()}, XAVIER_NX, mode)
+
+    def plan_of(narrow: Tuple[str, ...], raised: Mapping[str, str]) -> Tuple[Plan, Dict[str, np.ndarray]]:
+        if not narrow:
+            plan = half_plan(kinds, bench.graph.sha256, material.wide)
+            return dataclasses.replace(plan, precision="auto", reasons={**kinds.wide, **raised, **plan.reasons}), {}
+        weights = weights_of(bench, narrow, fitted)
+        return _int8(bench, material, narrow, raised, weights), weights
+
+    say(f"searching for the layers that keep {options.budget:g} dB (aiming at {aim:g} here)")
+    found = search(layers, saved, lambda narrow: bench.judged(*plan_of(narrow, {})), aim, say)
+    plan, weights = plan_of(found.narrow, found.raised)
+    if found.narrow and found.raised and options.improve:
+        again = improved(bench, _int8(bench, material, found.narrow, found.raised), material, True, say)
+        if bench.judged(*again).loss < found.judged.loss:
+            plan, weights = again
+    gone = sum(saved[name] for name in found.raised) / max(sum(saved[one.name] for one in layers), 1e-9)
+    note = (
+        f"{len(found.narrow)} of {len(layers)} layers in INT8 for a budget of {options.budget:g} dB; this gives up "
+        f"{gone:.0%} of what INT8 would save on {XAVIER_NX.name} in {mode.name} by its roofline (an estimate)"
+    )
+    say(note)
+    facts = {"gave_up": found.raised, "sets_tried": found.tried}
+    return dataclasses.replace(plan, notes=(*plan.notes, note)), weights, facts
+
+
+def _int8(
+    bench: Workbench,
+    material: Material,
+    narrow: Optional[Tuple[str, ...]],
+    raised: Mapping[str, str],
+    weights: Optional[Mapping[str, np.ndarray]] = None,
+) -> Plan:
+    """A plan of ``auto`` with these layers in INT8; None: all that the islands leave."""
+    return int8_plan(
+        bench.model, bench.kinds, bench.graph.sha256, material.scales, material.wide, narrow=narrow, raised=raised,
+        calibration=material.calibration, precision="auto", weights=weights,
+    )  # fmt: skip
+
+
+def weights_of(bench: Workbench, layers: Iterable[str], fitted: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """Those of the fitted constants that belong to these layers."""
+    wanted = set(layers)
+    used = {name for node in bench.model.graph.node if node.name in wanted for name in node.input}
+    return {name: value for name, value in fitted.items() if name in used}
+
+
+def layer_costs(
+    bench: Workbench,
+    material: Material,
+    names: List[str],
+    weights: Mapping[str, np.ndarray],
+    say: Callable[[str], None],
+) -> Tuple[LayerCost, ...]:
+    """What each layer costs when it alone runs in INT8, on a few of the scenes."""
+    say(f"sensitivity of {len(names)} layers")
+    few = bench.scenes[:: max(1, len(bench.scenes) // FEW)][:FEW]
+    return sensitivities(
+        bench.model, bench.kinds, material.scales, weights, few, bench.scale, bench.contract, names, say=say
+    )
+
+
+def gather(
+    deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
+) -> Material:
+    """Ranges, scales and float16's limits, from the calibration pictures.
+
+    Raises:
+        BadInput: there are none.
+    """
+    files = photographs(deployment, options.images)
+    if not files:
+        raise BadInput(
+            "INT8 was asked for, and there are no calibration pictures",
+            "real photographs, low-resolution ones as the network will get them",
+            f"srdeploy calibrate {deployment.folder} --images FOLDER, or give --images here",
+        )
+    arrays = [to_network(read_picture(path), bench.contract) for path in files]
+    say(f"ranges on {len(arrays)} pictures, {options.method}")
+    squares = list(patches(arrays, multiple=deployment.manifest.sizes.multiple))
+    ranges = ranges_of(bench.model, squares, say=lambda text: say(f"  {text}"))
+    scales = {name: scale_of(stats, options.method) for name, stats in ranges.tensors.items()}
+    calibration = {"method": options.method, "pictures": len(arrays)}
+    return Material(squares, scales, scan(bench, say), calibration)
+
+
+def improved(
+    bench: Workbench, plan: Plan, material: Material, improve: bool, say: Callable[[str], None]
+) -> Tuple[Plan, Dict[str, np.ndarray]]:
+    """The plan with weights fitted to it, where that is wanted."""
+    if not improve:
+        return plan, {}
+    from sr_deploy.precision.rounding import learned_rounding
+
+    say("fitting weights and biases to 8 bits, layer by layer")
+    plan, weights = learned_rounding(bench.model, plan, {}, material.images)
+    note = "weights fitted to their 8-bit grid layer by layer, biases corrected (precision/rounding.py)"
+    return dataclasses.replace(plan, notes=(*plan.notes, note)), weights

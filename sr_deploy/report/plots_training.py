@@ -1,0 +1,51 @@
+"""How a fine-tuning went: loss and distance from the float32 network over the steps. PNG or SVG by suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Sequence, Tuple
+
+from sr_deploy.core.errors import UsageError
+from sr_deploy.report.plots import COLOURS, DASHES, MARKERS, SMALL, check_suffix, save_figure
+
+#: A judgement: step, mean loss since the last one in 8-bit steps (NaN: none yet), PSNR against float32 in dB.
+Judgement = Tuple[int, float, float]
+
+
+def training_plot(points: Sequence[Judgement], path: Path, title: str) -> None:
+    """Loss above, PSNR against the float32 network below, over the steps; the best state is marked.
+
+    Args:
+        points: the first is the start.
+        path: the file to write, .png or .svg.
+        title: above the plot.
+
+    Raises:
+        UsageError: no points, or another suffix.
+        DiskFull, EnvironmentFault: the file cannot be written.
+    """
+    check_suffix(path)
+    if not points:
+        raise UsageError("there is no training to plot", "at least one judgement")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 5.6), dpi=150, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    learned = [(step, loss) for step, loss, _ in points if loss == loss]
+    if learned:
+        above.plot(*zip(*learned), DASHES[0], marker=MARKERS[0], color=COLOURS[0], markersize=4)
+    above.set_ylabel("loss, 8-bit steps", fontsize=11)
+    above.set_title(title, fontsize=12, loc="left", wrap=True)
+    steps, psnrs = [step for step, _, _ in points], [psnr for _, _, psnr in points]
+    below.plot(steps, psnrs, DASHES[0], marker=MARKERS[1], color=COLOURS[1], markersize=4)
+    best = max(range(len(points)), key=lambda index: psnrs[index])
+    below.axvline(steps[best], color=COLOURS[4], linewidth=0.8, linestyle=":")
+    below.annotate(
+        f"best: {psnrs[best]:.2f} dB, step {steps[best]}", (steps[best], psnrs[best]), xytext=(-6, -14),
+        textcoords="offset points", ha="right" if best else "left", fontsize=SMALL,
+    )  # fmt: skip
+    below.set_ylabel("PSNR against float32, dB\n(pictures not trained on)", fontsize=11)
+    below.set_xlabel("step", fontsize=11)
+    for axes in (above, below):
+        axes.grid(True, alpha=0.3)
+    save_figure(figure, path)

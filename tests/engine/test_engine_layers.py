@@ -1,0 +1,183 @@
+"""Types of layers against the plan: real RTX networks, and the inspector's JSON in the forms of the releases."""
+
+from __future__ import annotations
+
+import json
+
+import onnx
+import pytest
+
+from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
+from sr_deploy.engine.layers import Layer, check_layers, differences, nodes_of_layer, parse_inspector, types_text
+from sr_deploy.engine.manifest import open_engine
+from sr_deploy.engine.tensorrt import engine_from_graph, is_strongly_typed, write_engine
+from tests.small_network import CONTRACT, SCALE
+
+RTX = "tensorrt-rtx"
+FIXED = ((8, 8),) * 3
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory):
+    """A network of three convolutions in three forms, and its INT8 plan."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    from onnx import TensorProto, helper
+
+    from sr_deploy.precision.apply import half_graph, typed_graph
+    from tests.precision.small_graphs import residual, residual_plan
+
+    model = residual()
+    # The engine wants a picture of three channels.
+    weight = model.graph.initializer[0]
+    values = onnx.numpy_helper.to_array(weight)[:, :3]
+    weight.CopyFrom(onnx.numpy_helper.from_array(values.copy(), weight.name))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("lr", TensorProto.FLOAT, [1, 3, "height", "width"]))
+    plan = residual_plan(model, "float16")
+    folder = tmp_path_factory.mktemp("typed")
+    for name, form in (("fp32", model), ("fp16", half_graph(model)), ("int8", typed_graph(model, plan, {}))):
+        onnx.save(form, str(folder / f"{name}.onnx"))
+    return folder, plan
+
+
+def build(typed, form, **options):
+    return engine_from_graph(RTX, typed[0] / f"{form}.onnx", FIXED, ("8.6",), **options)
+
+
+def test_rtx_is_strongly_typed_and_takes_no_layer_types(typed, tmp_path):
+    assert is_strongly_typed(RTX)
+    for options in ({"layer_types": {"a_node": "float32"}}, {"calibration_cache": tmp_path / "c"}):
+        with pytest.raises(UsageError, match="takes its types from the graph"):
+            build(typed, "int8", precision="int8", **options)
+
+
+@pytest.mark.parametrize(
+    ("form", "precision", "products"),
+    [
+        ("fp16", "fp16", "float16 4"),
+        ("int8", "int8", "int8 3, float16 1"),
+        ("int8", "mixed", "int8 3, float16 1"),
+        ("fp16", "mixed", "float16 4"),
+    ],
+)
+def test_rtx_builds_typed_graphs_as_planned(typed, tmp_path, form, precision, products):
+    built = build(typed, form, precision=precision, planned=typed[1].nodes if form == "int8" else {})
+    assert built.settings["products"] == products
+    manifest = write_engine(built, tmp_path, typed[0] / "fp32.onnx", CONTRACT, SCALE)
+    assert manifest.file == f"tensorrt-rtx_8x8_sm86_{precision}.engine"
+    assert open_engine(tmp_path / manifest.file).precision == precision
+
+
+@pytest.mark.parametrize(
+    ("form", "precision"), [("fp32", "fp16"), ("fp32", "int8"), ("fp16", "fp32"), ("fp16", "int8"), ("int8", "fp32"),
+                            ("int8", "fp16")]
+)  # fmt: skip
+def test_a_graph_of_other_types_than_asked_is_refused(typed, form, precision):
+    with pytest.raises(UsageError, match=f"precision {precision} was asked for, and the products of"):
+        build(typed, form, precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("planned", "words"),
+    [
+        ({"head_node": "int8"}, r"head_node \(CONVOLUTION\): planned int8, runs in float16"),
+        ({"head_node": "float32"}, r"head_node \(CONVOLUTION\): planned float32, runs in float16"),
+        ({"up_node": "float16"}, r"up_node \(DECONVOLUTION\): planned float16, runs in int8"),
+        ({"b_node": "float32"}, r"b_node \(PARAMETRIC_RELU\): planned float32, runs in float16"),
+    ],
+)
+def test_layers_that_are_not_as_planned_are_named(typed, planned, words):
+    with pytest.raises(CheckFailed, match=words):
+        build(typed, "int8", precision="int8", planned={**typed[1].nodes, **planned})
+
+
+def test_nodes_of_fused_layers():
+    assert nodes_of_layer("/a/Conv + /a/Relu", "") == ("/a/Conv", "/a/Relu")
+    assert nodes_of_layer("PWN(PWN(/a/Sigmoid), /a/Mul)", None) == ("/a/Sigmoid", "/a/Mul")
+    told = "[ONNX Layer: /a/Conv]\x1e[ONNX Layer: /a/Relu]\x1e[ONNX Layer: /a/Conv]"
+    assert nodes_of_layer("__myl_Conv_0", told) == ("/a/Conv", "/a/Relu")
+
+
+def old(name, kind, format_in, format_out, weights=None, parameter=""):
+    """A layer as TensorRT up to 10 tells of it."""
+    layer = {
+        "Name": name, "LayerType": kind, "ParameterType": parameter,
+        "Inputs": [{"Name": "i", "Dimensions": [1, 8, 8, 8], "Format/Datatype": format_in}],
+        "Outputs": [{"Name": "o", "Dimensions": [1, 8, 8, 8], "Format/Datatype": format_out}],
+    }  # fmt: skip
+    return {**layer, "Weights": {"Type": weights, "Count": 576}} if weights else layer
+
+
+INT8 = "Thirty-two wide channel vectorized row major Int8 format"
+HALF = "Channel major FP16 format where channel % 8 == 0"
+FLOAT = "Row major linear FP32"
+
+
+def test_the_form_up_to_tensorrt_10():
+    text = json.dumps({
+        "Layers": [
+            old("a + b", "CaskConvolution", INT8, HALF, "Int8", "Convolution"),
+            old("c", "CaskConvolution", HALF, HALF, "Half", "Convolution"),
+            old("d", "CaskDeconvolution", FLOAT, FLOAT, "Float", "Deconvolution"),
+            old("Reformatting CopyNode for Input Tensor 0 to c", "Reformat", FLOAT, HALF),
+            old("PWN(e, f)", "PointWiseV2", HALF, HALF),
+            old("g", "NoOp", "Row major linear INT32", "Row major linear INT32"),
+        ],
+        "Bindings": ["lr", "sr"],
+    })  # fmt: skip
+    layers = parse_inspector(text)
+    assert [layer.computes for layer in layers] == ["int8", "float16", "float32", "float32", "float16", None]
+    assert [layer.product for layer in layers] == [True, True, True, False, False, False]
+    assert layers[0].nodes == ("a", "b")
+    assert types_text(layers) == "int8 1, float16 1, float32 1"
+
+
+def test_the_form_of_tensorrt_11():
+    tensor = {"Name": "i", "Dimensions": [1, 8, 8, 8], "Format": "NHWC8", "DataType": "Half"}
+    layer = {
+        "Name": "__myl_Conv_myl0_2", "LayerType": "gemm", "Inputs": [tensor], "Outputs": [tensor],
+        "Metadata": "[ONNX Layer: a]\x1e[ONNX Layer: b]",
+    }  # fmt: skip
+    (parsed,) = parse_inspector(json.dumps({"Layers": [layer], "I/O Tensors": ["lr", "sr"]}))
+    assert parsed == Layer("__myl_Conv_myl0_2", "gemm", ("a", "b"), "float16", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("no JSON", "gave no JSON"),
+        ("[]", "JSON without layers"),
+        ('{"Bindings": []}', "JSON without layers"),
+        ('{"Layers": ["a", "b"]}', "names of layers only"),
+    ],
+)
+def test_what_the_inspector_may_say_instead(text, words):
+    with pytest.raises(BadInput, match=words):
+        parse_inspector(text)
+
+
+def layer(computes, product=True, nodes=("a",), kind="CaskConvolution"):
+    return Layer("+".join(nodes), kind, nodes, computes, product)
+
+
+@pytest.mark.parametrize(
+    ("one", "planned", "is_different"),
+    [
+        (layer("int8"), {"a": "int8"}, False),
+        (layer("float16"), {"a": "int8"}, True),
+        (layer("float32"), {"a": "float16"}, True),
+        (layer("float32", product=False), {"a": "float16"}, False),
+        (layer("float16", product=False), {"a": "float32"}, True),
+        (layer("int8", nodes=("a", "b")), {"a": "int8", "b": "float16"}, False),
+        (layer(None), {"a": "int8"}, False),
+        (layer("float16"), {"other": "int8"}, False),
+        (layer("float32", False, kind="QUANTIZE"), {"a": "int8"}, False),
+    ],
+)
+def test_what_counts_as_a_difference(one, planned, is_different):
+    assert bool(differences([one], planned)) == is_different
+
+
+def test_many_differences_are_counted():
+    layers = [layer("float32", nodes=(f"n{i}",)) for i in range(11)]
+    with pytest.raises(CheckFailed, match="(?s)11 layers of x do not run as planned.*and 3 more"):
+        check_layers(layers, {f"n{i}": "int8" for i in range(11)}, "x")

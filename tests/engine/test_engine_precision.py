@@ -1,0 +1,220 @@
+"""Precisions of TensorRT 8.5, with a recording stand-in: it needs a GPU to build. RTX: test_engine_layers.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+
+import pytest
+
+import sr_deploy.engine.tensorrt as engine_tensorrt
+from sr_deploy.core.calibration_cache import CalibrationCache, cache_text
+from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.machine import Gpu
+from sr_deploy.engine.flavour import logger_of
+from sr_deploy.engine.tensorrt import engine_from_graph, is_strongly_typed
+from sr_deploy.engine.tensorrt_legacy import node_to_hold
+from tests.engine.bindings_contract import read_bindings
+from tests.engine.standin_legacy import DataType, Layer, Tensor, tensorrt_8_5
+
+FIXED = ((8, 8),) * 3
+XAVIER = Gpu("NVIDIA Jetson Xavier NX (integrated)", "7.2", None, None)
+
+
+def plain_layers():
+    """conv → relu, a matrix product of two layers, and what must not be touched."""
+    return [
+        Layer("conv", "CONVOLUTION", [Tensor("a", DataType.FLOAT)]),
+        Layer("relu", "ACTIVATION", [Tensor("b", DataType.FLOAT)]),
+        Layer("pad", "SLICE", [Tensor("c", DataType.FLOAT)]),
+        Layer("pad_3", "SLICE", [Tensor("d", DataType.FLOAT)]),
+        Layer("shape", "SHAPE", [Tensor("e", DataType.INT32)]),
+        Layer("gather", "GATHER", [Tensor("f", DataType.INT32)]),
+        Layer("size", "SHUFFLE", [Tensor("g", DataType.FLOAT, is_shape_tensor=True)]),
+        Layer("constant", "CONSTANT", [Tensor("h", DataType.FLOAT)]),
+    ]
+
+
+def quantised_layers():
+    return [
+        Layer("q", "QUANTIZE", [Tensor("q", DataType.INT8)]),
+        Layer("dq", "DEQUANTIZE", [Tensor("dq", DataType.FLOAT)]),
+        *plain_layers(),
+    ]
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """``board(layers, …)`` puts the stand-in onto a machine with Xavier NX's GPU, and gives the module."""
+
+    def install(layers, **options):
+        trt = tensorrt_8_5(layers, **options)
+        monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        monkeypatch.setattr(engine_tensorrt, "this_machine", lambda: types.SimpleNamespace(gpus=(XAVIER,)))
+        logger_of.cache_clear()
+        return trt
+
+    yield install
+    logger_of.cache_clear()
+
+
+def build(graphs, **options):
+    return engine_from_graph("tensorrt", graphs.fixed, None, **options)
+
+
+def cache_file(tmp_path, algorithm="EntropyCalibration2", version=(8, 5, 2)):
+    path = tmp_path / "calibration.cache"
+    path.write_text(cache_text(CalibrationCache(version, algorithm, {"lr": 1 / 128})))
+    return path
+
+
+def test_it_is_not_strongly_typed(board):
+    board([])
+    assert not is_strongly_typed("tensorrt")
+
+
+@pytest.mark.parametrize(
+    ("precision", "rest", "quantised", "flags"),
+    [
+        ("fp32", "float16", False, []),
+        ("fp16", "float16", False, ["FP16"]),
+        ("fp16", "float32", False, ["FP16"]),
+        ("int8", "float16", True, ["FP16", "INT8"]),
+        ("mixed", "float16", True, ["FP16", "INT8"]),
+        ("int8", "float32", True, ["INT8"]),
+    ],
+)
+def test_flags(board, graphs, precision, rest, quantised, flags):
+    trt = board(quantised_layers() if quantised else plain_layers())
+    built = build(graphs, precision=precision, rest=rest)
+    assert trt.flags == flags
+    assert built.precision == precision and built.settings["typing"] == "explicit_batch"
+    assert {name for name in ("fp16", "int8") if built.settings.get(name) == "on"} == {f.lower() for f in flags}
+    detailed = trt.ProfilingVerbosity.DETAILED
+    assert trt.built_with["verbosity"] == (None if precision == "fp32" else detailed)
+
+
+def test_layers_are_held_and_obeyed(board, graphs):
+    layers = plain_layers()
+    trt = board(layers)
+    named = ("conv", "pad", "shape", "gather", "size", "constant")
+    held = {**dict.fromkeys(named, "float32"), "conv": "float16", "never made": "float32"}
+    built = build(graphs, precision="fp16", layer_types=held)
+    assert trt.flags == ["FP16", "OBEY_PRECISION_CONSTRAINTS"]
+    assert built.settings["held_layers"] == "3"
+    told = {layer.name: (layer.precision, layer.output_types) for layer in layers if layer.precision is not None}
+    assert told == {
+        "conv": (DataType.HALF, {0: DataType.HALF}),
+        "pad": (DataType.FLOAT, {0: DataType.FLOAT}),
+        "pad_3": (DataType.FLOAT, {0: DataType.FLOAT}),
+    }
+
+
+def test_names_of_second_layers():
+    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32"}) == "/a/Pad"
+    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32", "/a/Pad_3": "float16"}) == "/a/Pad_3"
+    assert node_to_hold("/a/Padding", {"/a/Pad": "float32"}) is None
+
+
+def test_holding_nothing_is_an_error(board, graphs):
+    board(plain_layers())
+    with pytest.raises(CheckFailed, match="(?s)none of the 1 nodes to hold has a layer, such as 'other'"):
+        build(graphs, precision="fp16", layer_types={"other": "float32"})
+    with pytest.raises(UsageError, match="layer types int8 do not exist"):
+        build(graphs, precision="fp16", layer_types={"conv": "int8"})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [({"fast_fp16": False}, "no fast FP16"), ({"fast_int8": False}, "no fast INT8")]
+)
+def test_a_gpu_that_cannot_is_an_error(board, graphs, options, words):
+    board(quantised_layers(), **options)
+    with pytest.raises(EnvironmentFault, match=words):
+        build(graphs, precision="int8")
+    if "fast_fp16" in options:
+        build(graphs, precision="int8", rest="float32")
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "base"),
+    [("EntropyCalibration2", "IInt8EntropyCalibrator2"), ("MinMaxCalibration", "IInt8MinMaxCalibrator")],
+)
+def test_the_calibration_cache_is_given_to_the_right_calibrator(board, graphs, tmp_path, algorithm, base):
+    trt = board(plain_layers())
+    path = cache_file(tmp_path, algorithm)
+    before = path.read_bytes()
+    built = build(graphs, precision="int8", calibration_cache=path)
+    assert trt.built_with["cache"] == before and trt.built_with["base"] == base
+    assert trt.flags == ["FP16", "INT8"] and built.settings["calibration_cache"] == path.name
+
+
+def test_a_cache_that_tensorrt_does_not_accept_is_an_error(board, graphs, tmp_path):
+    board(plain_layers(), accepts_cache=False)
+    path = cache_file(tmp_path)
+    before = path.read_bytes()
+    with pytest.raises(CheckFailed, match="did not accept the calibration cache .* asked for pictures of 'lr'"):
+        build(graphs, precision="int8", calibration_cache=path)
+    assert path.read_bytes() == before
+
+
+def test_caches_that_do_not_fit(board, graphs, tmp_path):
+    board(plain_layers())
+    with pytest.raises(BadInput, match="(?s)is for TensorRT 8.6.1, here is 8.5.2.2"):
+        build(graphs, precision="int8", calibration_cache=cache_file(tmp_path, version=(8, 6, 1)))
+    empty = tmp_path / "empty"
+    empty.write_text("TRT-8502-EntropyCalibration2\n")
+    for path, words in ((empty, "holds no scales"), (tmp_path / "absent", "cannot read")):
+        with pytest.raises(BadInput, match=words):
+            build(graphs, precision="int8", calibration_cache=path)
+
+
+def test_requests_that_contradict_themselves(board, graphs, tmp_path):
+    path = cache_file(tmp_path)
+    board(plain_layers())
+    with pytest.raises(UsageError, match="needs scales, and the graph has no Q/DQ"):
+        build(graphs, precision="int8")
+    with pytest.raises(UsageError, match="given to an engine of precision fp16"):
+        build(graphs, precision="fp16", calibration_cache=path)
+    with pytest.raises(UsageError, match="fp32 was given 1 layer types, the calibration cache"):
+        build(graphs, layer_types={"conv": "float32"}, calibration_cache=path)
+    with pytest.raises(UsageError, match="there is no precision 'bf16'"):
+        build(graphs, precision="bf16")
+    board(quantised_layers())
+    with pytest.raises(UsageError, match="the graph has Q/DQ, so TensorRT would not read"):
+        build(graphs, precision="int8", calibration_cache=path)
+    with pytest.raises(UsageError, match="the graph has Q/DQ, and precision fp16"):
+        build(graphs, precision="fp16")
+    with pytest.raises(UsageError, match="fp32 was given a graph with 1 DequantizeLinear"):
+        build(graphs)
+
+
+def inspector(kind, weights):
+    tensor = [{"Name": "x", "Dimensions": [1, 8, 8, 8], "Format/Datatype": kind}]
+    layer = {
+        "Name": "conv + relu", "LayerType": "CaskConvolution", "ParameterType": "Convolution", "Inputs": tensor,
+        "Outputs": tensor, "Weights": {"Type": weights, "Count": 9}, "Bias": {"Type": "Float", "Count": 1},
+    }  # fmt: skip
+    return json.dumps({"Layers": [layer], "Bindings": ["lr", "sr"]})
+
+
+def test_what_was_built_is_read_back(board, graphs):
+    board(quantised_layers(), inspected=inspector("Thirty-two wide channel vectorized row major Int8 format", "Int8"))
+    planned = {"conv": "int8", "relu": "float16"}
+    assert build(graphs, precision="int8", planned=planned).settings["built"] == "int8 1"
+    board(quantised_layers(), inspected=inspector("Row major linear FP16 format", "Half"))
+    with pytest.raises(CheckFailed, match=r"(?s)conv \+ relu \(CaskConvolution\): planned int8, runs in float16"):
+        build(graphs, precision="int8", planned=planned)
+
+
+def test_the_stand_in_has_only_names_of_8_5():
+    trt = tensorrt_8_5([])
+    listed = read_bindings("tensorrt_8_5")
+    own = {"flags", "built_with", "DataType"}
+    public = {name for name in vars(trt) if not name.startswith("_")} - own
+    assert {name for name in public if listed.lookup("module", name) is None} == set()
+    for name in ("BuilderFlag", "ProfilingVerbosity", "NetworkDefinitionCreationFlag", "LayerInformationFormat"):
+        assert all(listed.lookup(name, member) is not None for member in getattr(trt, name).__members__), name
+    for owner, instance in (("ILayer", Layer("x", "CONVOLUTION", [])), ("ITensor", Tensor("x", DataType.FLOAT))):
+        names = {name for name in dir(instance) if not name.startswith("_")} - {"output_types"}
+        assert {name for name in names if listed.lookup(owner, name) is None} == set(), owner

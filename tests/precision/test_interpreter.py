@@ -1,0 +1,152 @@
+"""An exported graph as a torch module gives what ONNX Runtime gives, in float32 and with the Q/DQ of a plan."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from sr_deploy.core.contract import IOContract
+from sr_deploy.core.errors import UsageError
+from sr_deploy.core.sample import sample_input
+from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
+from sr_deploy.graph.export import graph_from_model
+from sr_deploy.graph.target import target_named
+from sr_deploy.models.edsr import HeadBodyTailEDSR
+from sr_deploy.models.swinir import SWINIR, LightweightSwinIR, SwinShape
+from sr_deploy.models.base import Asked
+from sr_deploy.pipeline.export import ExportOptions, export_deployment
+from sr_deploy.precision.fake_quant import quantised_activation
+from sr_deploy.precision.interpreter import GraphModule, takes_batches
+from sr_deploy.precision.quantize import quantized_graph
+from tests import synthetic_checkpoints
+from tests.precision import small_plans
+from tests.published import GOLDEN
+
+SYNTHETIC = {
+    "EFDN": (lambda: synthetic_checkpoints.efdn_training(8, 2, 0), {}),
+    "SPAN": (lambda: synthetic_checkpoints.span_folded(8, 2, 0), {}),
+    "F2SRGAN": (lambda: synthetic_checkpoints.f2srgan(8, 1, 2, 0), {}),
+    "F2SRGAN by DFT": (lambda: synthetic_checkpoints.f2srgan(8, 1, 2, 0), {"spectral": "dft"}),
+}
+
+
+def onnx_runtime(model: onnx.ModelProto):
+    """The graph as it is written, every Q/DQ executed."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 4, 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda lr: session.run(None, {session.get_inputs()[0].name: lr})[0]
+
+
+def assert_equal(model: onnx.ModelProto, value_range: float, pictures) -> None:
+    module, reference = GraphModule(model), onnx_runtime(model)
+    for lr in pictures:
+        with torch.no_grad():
+            given = [module(torch.from_numpy(lr)).numpy() for _ in range(2)]
+        expected = reference(lr)
+        assert np.array_equal(*given), "the second run, with its sizes kept, differs from the first"
+        assert largest_difference(given[0], expected, value_range) <= GRAPH_FP32.steps
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_synthetic_checkpoints(tmp_path, name):
+    make, options = SYNTHETIC[name]
+    torch.save(make(), tmp_path / "net.pth")
+    deployment = export_deployment(ExportOptions(tmp_path / "net.pth", tmp_path / "net", **options))
+    value_range = deployment.manifest.contract.value_range
+    model = onnx.load(str(tmp_path / "net" / "model.onnx"))
+    assert_equal(model, value_range, [sample_input(size, value_range) for size in ((16, 20), (17, 13))])
+
+
+@pytest.mark.parametrize("target", ["any", "tensorrt-8.5"])
+def test_transformers_and_edsr(tmp_path, target):
+    shape = SwinShape(2, 3, 16, (2,), (2,), 4, 2.0, "lightweight", "1conv", 1.0)
+    for network in (LightweightSwinIR(shape, 0), HeadBodyTailEDSR(2, 8, 1, 1.0)):
+        graph_from_model(network.eval(), IOContract(1.0), tmp_path / "m.onnx", target_named(target), None, (16, 20), {})
+        model = onnx.load(str(tmp_path / "m.onnx"))
+        assert_equal(model, 1.0, [sample_input(size, 1.0) for size in ((16, 20), (17, 13))])
+
+
+@pytest.mark.parametrize(("weights", "golden", "value_range"), GOLDEN[::3], ids=[case[0] for case in GOLDEN[::3]])
+def test_real_checkpoints(assets, tmp_path, weights, golden, value_range):
+    export_deployment(ExportOptions(assets / "weights" / weights, tmp_path / "net"))
+    model = onnx.load(str(tmp_path / "net" / "model.onnx"))
+    assert_equal(model, value_range, [sample_input(size, value_range) for size in ((24, 30), (37, 23))])
+
+
+def test_every_quantised_node_is_that_of_the_lowered_graph():
+    # Over several layers a tie that rounds the other way moves what follows, so each node is given ONNX Runtime's
+    # own tensors and compared by itself.
+    model = small_plans.network()
+    plan = small_plans.plan_of(model)
+    lowered = quantized_graph(model, plan, {})
+    names = [name for node in model.graph.node for name in node.output]
+    del lowered.graph.output[:]
+    lowered.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(lowered.SerializeToString(), options)
+    lr = sample_input((12, 14), 1.0)
+    expected = dict(zip(names, session.run(None, {"lr": lr})))
+    compared = []
+
+    def compare(node, inputs, result):
+        wanted = torch.from_numpy(expected[node.output[0]])
+        assert float((result - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), node.name
+        compared.append(node.name)
+        return wanted
+
+    with torch.no_grad():
+        GraphModule(model, plan).tensors(torch.from_numpy(lr), ("sr",), compare)
+    assert set(plan.nodes_of("int8")) <= set(compared) and len(plan.nodes_of("int8")) >= 3
+    float32 = onnx_runtime(model)(lr)
+    assert float(np.abs(expected["sr"] - float32).max()) > 1e-4, "quantising must be seen in the output"
+
+
+def test_rounding_is_half_to_even_and_clips():
+    x = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5, 300.0, -300.0])
+    assert quantised_activation(x, torch.tensor(1.0)).tolist() == [0.0, 2.0, 2.0, 0.0, -2.0, 127.0, -128.0]
+
+
+def test_gradients_are_those_of_learned_step_size():
+    x = torch.tensor([0.3, 1.6, 500.0, -500.0], requires_grad=True)
+    scale = torch.tensor(2.0, requires_grad=True)
+    quantised_activation(x, scale).sum().backward()
+    assert x.grad.tolist() == [1.0, 1.0, 0.0, 0.0]
+    # Inside: rounded less exact steps, 0 - 0.15 and 1 - 0.8; clipped: the bounds.
+    assert scale.grad.item() == pytest.approx(-0.15 + 0.2 + 127.0 - 128.0, abs=1e-5)
+
+
+def test_weights_scales_and_biases_get_gradients_and_constants_do_not():
+    model = small_plans.network()
+    module = GraphModule(model, small_plans.plan_of(model))
+    assert takes_batches(module, torch.from_numpy(sample_input((12, 14), 1.0)))
+    module(torch.from_numpy(sample_input((12, 14), 1.0))).square().mean().backward()
+    assert all(float(value.grad.abs().sum()) > 0 for value in module.trained().values())
+    assert all(float(value.grad.abs().sum()) > 0 for value in module.stretches.values())
+    assert set(module.constants) - set(module.trained()) == {"low", "high"}
+
+
+def test_an_unknown_operator_is_named():
+    node = helper.make_node("Det", ["lr"], ["sr"], name="the_node")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "h", "w"]) for name in ("lr", "sr")]
+    model = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:]))
+    with pytest.raises(UsageError, match=r"'the_node' \(Det\)"):
+        GraphModule(model)
+
+
+def test_an_attribute_that_is_not_written_names_its_node():
+    node = helper.make_node("MaxPool", ["lr"], ["sr"], name="the_node", kernel_shape=[2, 2], auto_pad="SAME_UPPER")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "h", "w"]) for name in ("lr", "sr")]
+    module = GraphModule(helper.make_model(helper.make_graph([node], "g", values[:1], values[1:])))
+    with pytest.raises(UsageError, match="'the_node' .*auto_pad"):
+        module(torch.rand(1, 3, 8, 8))
+
+
+def test_asked_defaults_are_used():
+    assert SWINIR is not None and Asked() is not None
