@@ -90,12 +90,32 @@ def build(
     dla: Optional[int] = typer.Option(
         None, "--dla", help="Run on this DLA core of a Jetson (0 or 1); what it does not take runs on the GPU.", min=0
     ),
+    precision: Optional[str] = typer.Option(
+        None, "--precision", help="fp32 (default), fp16, int8, or auto: the fastest that keeps --psnr-budget."
+    ),
+    psnr_budget: Optional[float] = typer.Option(
+        None, "--psnr-budget", help="dB of PSNR-Y that may be lost against float32; more is an error (auto: searched)."
+    ),
+    images: Optional[Path] = typer.Option(
+        None, "--images", help="Photographs for int8 and auto: to calibrate, to fit weights, to judge."
+    ),
+    lr: Optional[Path] = typer.Option(None, "--lr", help="Judge on these pictures instead of shrunk photographs …"),
+    hr: Optional[Path] = typer.Option(None, "--hr", help="… with these originals."),
+    method: str = typer.Option("mse", "--method", help="Calibration: minmax, entropy, percentile or mse."),
+    fit: bool = typer.Option(True, "--fit/--no-fit", help="Fit weights and biases to 8 bits; --no-fit only rounds."),
+    allow_fp16_spectral: bool = typer.Option(
+        False, "--allow-fp16-spectral", help="Fourier units in float16 too, if the check of the pictures passes."
+    ),
+    plan: Optional[Path] = typer.Option(None, "--plan", help="Use this plan.json, edited or fine-tuned (srdeploy qat)."),
+    remake_plan: bool = typer.Option(False, "--remake-plan", help="Make the plan again though there is one."),
+    implicit: bool = typer.Option(False, "--implicit", help="TensorRT 8: scales from the calibration cache, no Q/DQ."),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say which engines would be built, build nothing."),
     as_json: bool = JSON_FLAG,
 ) -> None:
     """Graph to engine, with a manifest beside it: backend, GPU, versions, memory."""
     from sr_deploy.pipeline.build import BuildOptions, build_engines, plan_build
+    from sr_deploy.pipeline.planned import precision_options
 
     profile = tuple(parse_size(text) if text else None for text in (min_size, opt_size, max_size))
     options = BuildOptions(
@@ -107,6 +127,11 @@ def build(
         workspace_bytes=workspace * 2**20 if workspace else None,
         force=force,
         memory_budget=parse_bytes(memory_budget) if memory_budget else None,
+        precision=precision_options(
+            precision, plan, budget=psnr_budget, images=images, lr=lr, hr=hr, method=method, improve=fit,
+            spectral_half=allow_fp16_spectral, remake=remake_plan,
+        ),
+        implicit=implicit,
         dla_core=dla,
     )
     if dry_run:

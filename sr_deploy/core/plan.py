@@ -1,7 +1,8 @@
 """The precision plan: what type every node of a graph computes in, why, and with which scales.
 
-``plan.json`` is its form. A plan is readable, can be compared with ``diff``, edited by hand and given back with ``build --plan``. It belongs to
-one float32 graph, named by its sha256. Weights that were changed to suit INT8 lie beside it, in ``weights.npz``.
+``plan.json`` is its form. A plan is readable, can be compared with ``diff``, edited by hand and given back with
+``build --plan``. It belongs to one float32 graph, named by its sha256. Weights that were changed to suit INT8 lie
+beside it, in ``weights.npz``.
 """
 
 from __future__ import annotations

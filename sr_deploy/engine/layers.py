@@ -1,9 +1,10 @@
 """In which types the layers really run, against the plan.
 
 Two sources. The network after parsing: in a strongly typed one the types are fixed there already, so it can be checked
-without a GPU. The engine: its inspector's JSON, which a runtime gives only on a GPU that the engine was built for, and
-with types only when it was built with detailed profiling verbosity. Up to TensorRT 10 a tensor's type stands in
-"Format/Datatype", in 11 in a key of its own, and "Bindings" is called "I/O Tensors" (migration guide of 11.0).
+without a GPU. The engine: its inspector's JSON, which a runtime gives only on a GPU that the engine was built for
+(TensorRT-RTX 1.7.1 opens no engine without a GPU), and with types only when it was built with detailed profiling
+verbosity. Up to TensorRT 10 a tensor's type stands in "Format/Datatype", in 11 in a key of its own, and "Bindings" is
+called "I/O Tensors" (migration guide of 11.0).
 """
 
 from __future__ import annotations
@@ -224,7 +225,9 @@ def read_back(trt: Any, logger: Any, plan: bytes, planned: Mapping[str, str], gr
         graph: the file, for messages.
 
     Returns:
-        For the manifest: ``built``, how many products run in which type; empty where this machine cannot open it.
+        For the manifest: ``built``, how many products run in which type, and ``int8_nodes_not_told``, how many nodes
+        planned as INT8 the inspector names in no layer (large fusions name their ends only). Empty where this machine
+        cannot open the engine.
 
     Raises:
         BadInput: the inspector tells no types.
@@ -236,4 +239,6 @@ def read_back(trt: Any, logger: Any, plan: bytes, planned: Mapping[str, str], gr
     inspector = engine.create_engine_inspector()
     layers = parse_inspector(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
     check_layers(layers, planned, f"the engine of {graph}")
-    return {"built": types_text(layers)}
+    told = {node for layer in layers for node in layer.nodes}
+    hidden = sum(kind == "int8" and node not in told for node, kind in planned.items())
+    return {"built": types_text(layers), **({"int8_nodes_not_told": str(hidden)} if hidden else {})}

@@ -152,6 +152,7 @@ def engine_from_graph(
     size: Optional[Size] = None,
     provider: str = CPU,
     precision: str = "fp32",
+    stands_for: Optional[Path] = None,
 ) -> Path:
     """Save the graph as ONNX Runtime optimises it, with a manifest beside it.
 
@@ -164,6 +165,7 @@ def engine_from_graph(
         provider: optimise for this execution provider.
         precision: what the graph's types are, for the manifest. The types themselves come from the graph; ONNX Runtime
             may fuse Q/DQ and what lies between into its 8-bit operators.
+        stands_for: the deployment's graph that a typed one was made from, for the manifest; None: ``graph`` itself.
 
     Returns:
         The path of the engine; its manifest lies beside it.
@@ -210,8 +212,8 @@ def engine_from_graph(
         backend="onnxruntime",
         file=path.name,
         sha256=hashlib.sha256(data).hexdigest(),
-        graph_file=Path(graph).name,
-        graph_sha256=sha256_of(graph),
+        graph_file=Path(stands_for or graph).name,
+        graph_sha256=sha256_of(stands_for or graph),
         profile=profile,
         precision=precision,
         compute_capabilities=(),

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.errors import MissingPackage, UsageError
 from sr_deploy.core.machine import this_machine
 from sr_deploy.engine.flavour import flavours
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, open_engine
+from sr_deploy.pipeline.planned import (
+    CACHE_NAME,
+    LEGACY_NAME,
+    Planned,
+    PrecisionOptions,
+    check_options,
+    folder_name,
+    graph_of,
+    ready_plan,
+)
 from sr_deploy.pipeline.runner import check_backend
 
 
@@ -29,6 +39,8 @@ class BuildOptions:
         force: replace engines that exist.
         memory_budget: bytes of activations that each engine of a fixed size shall stay within; None: no limit.
         dla_core: a Jetson's DLA core that the engine shall run on; None: the GPU.
+        precision: how the plan is made or which is taken, see pipeline/planned.py; None builds float32.
+        implicit: let TensorRT 8 take its INT8 scales from the calibration cache instead of Q/DQ.
     """
 
     deployment: Path
@@ -40,15 +52,26 @@ class BuildOptions:
     force: bool = False
     memory_budget: Optional[int] = None
     dla_core: Optional[int] = None
+    precision: Optional[PrecisionOptions] = None
+    implicit: bool = False
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """One engine to build: from which graph, for which inputs (None: any size, ONNX Runtime only)."""
+    """One engine to build: from which graph, for which inputs (None: any size, ONNX Runtime only).
+
+    ``planned`` holds the types of a lower precision; the graph is then the float32 one that it was made for.
+    """
 
     backend: str
     graph: GraphFile
     profile: Optional[Profile]
+    planned: Optional[Planned] = None
+
+    @property
+    def precision(self) -> str:
+        """What the engine is called: "fp32", "fp16", "int8" or "mixed"."""
+        return self.planned.precision if self.planned else "fp32"
 
 
 def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: None) -> Tuple[EngineManifest, ...]:
@@ -61,8 +84,33 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
     deployment = open_deployment(options.deployment)
     backend, why = choose_backend(options)
     say(f"{backend}: {why}")
-    plans = _plans(deployment, backend, options)
+    if options.precision is None:
+        plans = _plans(deployment, backend, options)
+    else:
+        check_request(backend, options)
+        plans = _planned(deployment, backend, options, planned_for(deployment, options.precision, say))
     return tuple(_build(deployment, plan, options, say) for plan in plans)
+
+
+def planned_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Planned:
+    """The plan that is asked for: the one in the deployment, or a new one, which needs onnx and pictures.
+
+    Raises:
+        see pipeline/precision.plan_for.
+    """
+    found = ready_plan(deployment, options)
+    if found is not None:
+        say(f"plan: {found.folder}, made before (--remake-plan makes it again)")
+        return found
+    try:
+        from sr_deploy.pipeline.precision import plan_for
+    except ImportError as error:
+        raise MissingPackage(
+            f"a plan for {options.precision} must be made first, and {error.name} is not installed",
+            f"{deployment.folder / 'precision' / folder_name(options)}, made on a PC",
+            "srdeploy build DIR --precision … there, then srdeploy pack; or pip install 'srdeploy[export]'",
+        ) from error
+    return plan_for(deployment, options, say)
 
 
 def plan_build(options: BuildOptions) -> List[str]:
@@ -70,10 +118,16 @@ def plan_build(options: BuildOptions) -> List[str]:
     deployment = open_deployment(options.deployment)
     backend, why = choose_backend(options)
     lines = [f"{backend}: {why}"]
-    for plan in _plans(deployment, backend, options):
-        lines.append(
-            f"{plan.graph.file} → engines/{engine_name(backend, plan.profile, _capabilities(backend, options))}"
-        )
+    plans, precision = _plans(deployment, backend, options), "fp32"
+    if options.precision is not None:
+        check_request(backend, options)
+        found = ready_plan(deployment, options.precision)
+        name = folder_name(options.precision)
+        lines.append(f"plan: {deployment.folder / 'precision' / name}" + ("" if found else ", to be made"))
+        precision = found.precision if found else {"auto": "mixed"}.get(options.precision.precision, name)
+    for plan in plans:
+        name = engine_name(backend, plan.profile, _capabilities(backend, options), precision)
+        lines.append(f"{plan.graph.file} → engines/{name}")
     return lines
 
 
@@ -124,6 +178,23 @@ def _plans(deployment: Deployment, backend: str, options: BuildOptions) -> Tuple
     )
 
 
+def check_request(backend: str, options: BuildOptions) -> None:
+    """Raises UsageError for what does not go together with a lower precision, before a plan is made."""
+    assert options.precision is not None
+    check_options(options.precision)
+    if options.memory_budget is not None and options.precision.precision != "fp16":
+        raise UsageError("--memory-budget streams float32 and fp16 graphs only", "--precision fp16, or no budget")
+    if options.implicit and backend != "tensorrt":
+        raise UsageError("--implicit is for TensorRT 8", "--backend tensorrt on a machine that has it")
+
+
+def _planned(deployment: Deployment, backend: str, options: BuildOptions, planned: Planned) -> Tuple[BuildPlan, ...]:
+    """Engines of a plan's graph: of the sizes asked for, or of the sizes of the deployment's fixed graphs."""
+    graph = graph_of(deployment, planned)
+    plans = _plans(deployment, backend, options)
+    return tuple(BuildPlan(backend, graph, plan.profile, planned) for plan in plans)
+
+
 def _capabilities(backend: str, options: BuildOptions) -> Tuple[str, ...]:
     """The compute capabilities that the engine will carry: those asked for, else this machine's GPU."""
     from sr_deploy.engine.tensorrt import targets_of
@@ -158,7 +229,7 @@ def _build(
     manifest, folder = deployment.manifest, deployment.engines_folder
     graph = deployment.path_of(plan.graph)
     shown = "any size" if plan.profile is None else " … ".join(dict.fromkeys(map(format_size, plan.profile)))
-    target = folder / engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options))
+    target = folder / engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options), plan.precision)
     if target.exists() and not options.force:
         raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
     if options.memory_budget is not None:
@@ -170,7 +241,12 @@ def _build(
         from sr_deploy.engine.onnxruntime import engine_from_graph as onnxruntime_engine
 
         size = plan.profile[0] if plan.profile else None
-        return open_engine(onnxruntime_engine(graph, folder, manifest.contract, manifest.scale, size))
+        typed = plan.planned.typed if plan.planned else graph
+        return open_engine(
+            onnxruntime_engine(
+                typed, folder, manifest.contract, manifest.scale, size, precision=plan.precision, stands_for=graph
+            )
+        )
     from sr_deploy.engine.preflight import check_room, manifests_in, need_of, with_less_on_failure, workspace_for
     from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
 
@@ -192,19 +268,54 @@ def _build(
         )  # fmt: skip
         check_room(need, size, machine)
         workspace = workspace_for(need, workspace, machine)
+    source = _source(plan, graph, options.implicit)
     built = with_less_on_failure(
         lambda limit: engine_from_graph(
             plan.backend,
-            graph,
+            source.graph,
             plan.profile,
             options.compute_capabilities,
+            precision=plan.precision,
             workspace_bytes=limit,
+            layer_types=source.layer_types,
+            calibration_cache=source.cache,
+            rest=plan.planned.plan.rest if plan.planned else "float32",
+            planned=plan.planned.plan.nodes if plan.planned else None,
             dla_core=options.dla_core,
         ),
         workspace,
         say,
     )
     return write_engine(built, folder, graph, manifest.contract, manifest.scale)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What TensorRT is given: an ONNX file, and for TensorRT 8 the types to obey and a calibration cache."""
+
+    graph: Path
+    layer_types: Optional[Dict[str, str]] = None
+    cache: Optional[Path] = None
+
+
+def _source(plan: BuildPlan, graph: Path, implicit: bool) -> _Source:
+    """The form of a plan for the TensorRT at hand."""
+    from sr_deploy.engine.tensorrt import is_strongly_typed
+
+    if plan.planned is None:
+        return _Source(graph)
+    if is_strongly_typed(plan.backend):
+        if implicit:
+            raise UsageError(f"--implicit is for TensorRT 8, and this {plan.backend} is newer", "no --implicit")
+        return _Source(plan.planned.typed)
+    types = plan.planned.legacy(implicit)
+    if not implicit:
+        return _Source(plan.planned.folder / LEGACY_NAME, types)
+    if not plan.planned.cache.is_file():
+        raise UsageError(
+            f"{plan.planned.folder} has no calibration cache", CACHE_NAME, "make the plan again with --images"
+        )
+    return _Source(graph, types, plan.planned.cache)
 
 
 def _check_budget(plan: BuildPlan) -> None:

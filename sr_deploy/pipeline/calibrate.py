@@ -36,6 +36,7 @@ class CalibrateOptions:
         manifest: a calibration set; only its pictures are used, and they must be the same files.
         write_manifest: write a set of the pictures used to this file.
         force: replace an existing calibration, or manifest.
+        graph: file name of the deployment's graph; None takes the first.
     """
 
     deployment: Path
@@ -47,6 +48,7 @@ class CalibrateOptions:
     manifest: Optional[Path] = None
     write_manifest: Optional[Path] = None
     force: bool = False
+    graph: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,8 @@ def _prepared(
     if not 0 < options.percentile <= 100:
         raise UsageError(f"--percentile {options.percentile:g} does not exist", "a number above 0, at most 100")
     deployment = open_deployment(options.deployment)
-    graph = deployment.manifest.graphs[0]
+    graphs = deployment.manifest.graphs
+    graph = next((one for one in graphs if one.file == options.graph), graphs[0])
     path = calibration_path(deployment, options.method, graph)
     for target in (path, options.write_manifest):
         if target is not None and target.exists() and not options.force:

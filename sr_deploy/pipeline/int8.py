@@ -12,10 +12,11 @@ from sr_deploy.core.errors import BadInput
 from sr_deploy.core.image import read_picture, to_network
 from sr_deploy.core.plan import Plan
 from sr_deploy.graph.roofline import XAVIER_NX
-from sr_deploy.pipeline.workbench import PrecisionOptions, Workbench, photographs, scan
-from sr_deploy.precision.collect import patches, ranges_of
+from sr_deploy.pipeline.calibrate import CalibrateOptions, Calibration, calibrate_deployment, open_calibration
+from sr_deploy.pipeline.planned import PrecisionOptions
+from sr_deploy.pipeline.workbench import Workbench, photographs, scan
+from sr_deploy.precision.collect import patches
 from sr_deploy.precision.make import half_plan, int8_plan
-from sr_deploy.precision.ranges import scale_of
 from sr_deploy.precision.search import saved_microseconds, search
 from sr_deploy.precision.sensitivity import LayerCost, sensitivities
 
@@ -24,7 +25,7 @@ SAFETY = 2.0
 #: Sensitivity is judged on this many pictures: it only orders the layers.
 FEW = 4
 
-Made = Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]
+Weighted = Tuple[Plan, Dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Material:
 
 def calibrated_plan(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
-) -> Made:
+) -> Weighted:
     """INT8 wherever the islands allow it.
 
     Raises:
@@ -56,12 +57,12 @@ def calibrated_plan(
     plan = int8_plan(
         bench.model, bench.kinds, bench.graph.sha256, material.scales, material.wide, calibration=material.calibration
     )
-    return (*improved(bench, plan, material, options.improve, say), {})
+    return improved(bench, plan, material, options.improve, say)
 
 
 def auto_plan(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
-) -> Made:
+) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
     """INT8 wherever the islands and the budget allow it, what saves most for its noise first.
 
     Weights are fitted once with all layers in INT8, which orders the layers and judges the sets, and once more for the
@@ -78,7 +79,7 @@ def auto_plan(
     layers = layer_costs(bench, material, names, fitted, say)
     saved = saved_microseconds(bench.macs, {n: one.values_read for n, one in bench.work.items()}, XAVIER_NX, mode)
 
-    def plan_of(narrow: Tuple[str, ...], raised: Mapping[str, str]) -> Tuple[Plan, Dict[str, np.ndarray]]:
+    def plan_of(narrow: Tuple[str, ...], raised: Mapping[str, str]) -> Weighted:
         if not narrow:
             plan = half_plan(kinds, bench.graph.sha256, material.wide)
             return dataclasses.replace(plan, precision="auto", reasons={**kinds.wide, **raised, **plan.reasons}), {}
@@ -141,30 +142,49 @@ def layer_costs(
 def gather(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
 ) -> Material:
-    """Ranges, scales and float16's limits, from the calibration pictures.
+    """Scales from the calibration, made now if there is none of these pictures, and pictures to fit weights on.
 
     Raises:
-        BadInput: there are none.
+        BadInput: no pictures, or neither pictures nor a calibration.
     """
-    files = photographs(deployment, options.images)
-    if not files:
+    calibration = _calibration(deployment, bench, options, say)
+    arrays: List[np.ndarray] = []
+    if options.images is not None:
+        arrays = [to_network(read_picture(path), bench.contract) for path in photographs(options.images)]
+    elif options.improve:
         raise BadInput(
-            "INT8 was asked for, and there are no calibration pictures",
-            "real photographs, low-resolution ones as the network will get them",
-            f"srdeploy calibrate {deployment.folder} --images FOLDER, or give --images here",
+            "weights are fitted to 8 bits on photographs, and none were given",
+            "the folder that was calibrated with",
+            f"give it with --images, or take the weights as they are with --no-fit: srdeploy build {deployment.folder} "
+            "--precision int8 --images FOLDER",
         )
-    arrays = [to_network(read_picture(path), bench.contract) for path in files]
-    say(f"ranges on {len(arrays)} pictures, {options.method}")
+    known = ("method", "images_sha256", "pictures", "set")
+    about = {key: calibration.provenance[key] for key in known if calibration.provenance.get(key) is not None}
     squares = list(patches(arrays, multiple=deployment.manifest.sizes.multiple))
-    ranges = ranges_of(bench.model, squares, say=lambda text: say(f"  {text}"))
-    scales = {name: scale_of(stats, options.method) for name, stats in ranges.tensors.items()}
-    calibration = {"method": options.method, "pictures": len(arrays)}
-    return Material(squares, scales, scan(bench, say), calibration)
+    return Material(squares, calibration.scales, scan(bench, say), about)
+
+
+def _calibration(
+    deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
+) -> Calibration:
+    """The calibration that is there if it is of these pictures, else a new one."""
+    images = () if options.images is None else (options.images,)
+    try:
+        found = open_calibration(deployment, options.method, images, bench.graph)
+    except BadInput:
+        if not images:
+            raise
+        say(f"calibrating with {options.images}, {options.method}")
+        return calibrate_deployment(
+            CalibrateOptions(deployment.folder, images, options.method, force=True, graph=bench.graph.file), say
+        )
+    say(f"calibration: {found.path}, {found.provenance['pictures']} pictures")
+    return found
 
 
 def improved(
     bench: Workbench, plan: Plan, material: Material, improve: bool, say: Callable[[str], None]
-) -> Tuple[Plan, Dict[str, np.ndarray]]:
+) -> Weighted:
     """The plan with weights fitted to it, where that is wanted."""
     if not improve:
         return plan, {}

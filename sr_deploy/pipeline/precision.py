@@ -2,53 +2,43 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+import shutil
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
-import numpy as np
-import onnx
-
-from sr_deploy.core.artifact import atomic_folder, read_json, write_json
+from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment import Deployment, GraphFile
-from sr_deploy.core.errors import BadDeployment, CheckFailed
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed
 from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
+from sr_deploy.pipeline.calibrate import open_calibration
 from sr_deploy.pipeline.int8 import auto_plan, calibrated_plan
-from sr_deploy.pipeline.workbench import PrecisionOptions, Workbench, check_options, scan, workbench
-from sr_deploy.precision.apply import typed_graph
+from sr_deploy.pipeline.lowering import write_lowered
+from sr_deploy.pipeline.planned import (
+    REPORT_NAME,
+    Planned,
+    PrecisionOptions,
+    check_options,
+    find_planned,
+    folder_name,
+    request_of,
+)
+from sr_deploy.pipeline.workbench import Workbench, scan, workbench
 from sr_deploy.precision.evaluate import Judged
 from sr_deploy.precision.make import half_plan, int8_share
+
+if TYPE_CHECKING:
+    from sr_deploy.precision.ranges import Ranges
 
 #: dB that FP16 may lose; it loses less on every network tried, so more means that something is wrong.
 HALF_BUDGET = 0.01
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A plan that was proved.
-
-    Attributes:
-        folder: holds plan.json, weights.npz, the lowered graphs and report.json.
-        plan, weights: see core/plan.py.
-        typed: the typed ONNX file.
-        report: what was measured, JSON-able.
-    """
-
-    folder: Path
-    plan: Plan
-    weights: Dict[str, np.ndarray]
-    typed: Path
-    report: Dict[str, Any]
-
-
 def plan_for(
-    deployment: Deployment, graph: GraphFile, options: PrecisionOptions, say: Callable[[str], None] = lambda _: None
+    deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None] = lambda _: None
 ) -> Planned:
-    """Make or take a plan for one graph, lower it, and prove it on pictures before it is used.
+    """Make a plan for the deployment's graph, or take the one given; lower it, and prove it on pictures.
 
-    It lands in ``DIR/precision/NAME``, whole or not at all. A plan that is there already for the same request is taken
-    again.
+    It lands in ``DIR/precision/NAME``, whole or not at all.
 
     Raises:
         UsageError: options that contradict each other, or a precision that does not exist.
@@ -56,42 +46,52 @@ def plan_for(
         CheckFailed: NaN or infinite values, or more dB lost than the budget allows.
     """
     check_options(options)
-    folder = deployment.folder / "precision" / folder_name(options, graph)
-    if options.plan is None and not options.remake and (folder / PLAN_NAME).is_file():
-        planned = _reopened(folder, graph, options)
-        if planned is not None:
-            say(f"plan: {folder / PLAN_NAME}, made before; --remake-plan makes it again")
-            return planned
+    graph = plannable(deployment)
+    name = folder_name(options)
     bench = workbench(deployment, graph, options, say)
+    facts: Dict[str, Any] = {}
     if options.plan is not None:
         plan, weights = open_plan(options.plan)
         _check_graph(plan, graph, options.plan)
-        notes: Dict[str, Any] = {"taken_from": str(options.plan)}
     elif options.precision == "fp16":
-        plan, weights, notes = half_plan(bench.kinds, graph.sha256, scan(bench, say)), {}, {}
+        plan, weights = half_plan(bench.kinds, graph.sha256, scan(bench, say)), {}
     elif options.precision == "int8":
-        plan, weights, notes = calibrated_plan(deployment, bench, options, say)
+        plan, weights = calibrated_plan(deployment, bench, options, say)
     else:
-        plan, weights, notes = auto_plan(deployment, bench, options, say)
+        plan, weights, facts = auto_plan(deployment, bench, options, say)
     judged = bench.judged(plan, weights)
-    report = {**_report(bench, plan, judged), **notes, "request": _request(options)}
+    report = {**report_of(bench, plan, judged), **facts, "request": request_of(options)}
     for line in describe(report):
         say(line)
     _check_quality(judged, options, plan)
+    folder = deployment.folder / "precision" / name
     with atomic_folder(folder, force=True) as temporary:
+        if options.plan is not None and folder.is_dir():
+            # A fine-tuned plan has its plots and records beside it.
+            shutil.copytree(folder, temporary, dirs_exist_ok=True)
         plan = save_plan(temporary, plan, weights)
-        onnx.save(typed_graph(bench.model, plan, weights), str(temporary / "model.onnx"))
-        write_json(temporary / "report.json", report)
-    return Planned(folder, plan, weights, folder / "model.onnx", report)
+        ranges = known_ranges(deployment, graph, plan)
+        report.update(write_lowered(temporary, bench.model, plan, weights, ranges))
+        write_json(temporary / REPORT_NAME, {**report, "plan_sha256": sha256_of(temporary / PLAN_NAME)})
+    planned = find_planned(deployment, name)
+    assert planned is not None
+    return planned
 
 
-def folder_name(options: PrecisionOptions, graph: GraphFile) -> str:
-    """Where a plan lies under ``DIR/precision``: the precision, and the graph unless it is ``model.onnx``."""
-    stem = Path(graph.file).stem
-    name = options.plan.parent.name if options.plan and options.plan.is_file() else None
-    name = options.plan.name if options.plan and options.plan.is_dir() else name
-    name = name or options.precision
-    return name if stem == "model" or name.endswith(stem) else f"{name}_{stem}"
+def plannable(deployment: Deployment) -> GraphFile:
+    """The graph that plans are made for: the one for any size, which can be judged on pictures of any size.
+
+    Raises:
+        BadDeployment: all graphs are of fixed sizes.
+    """
+    for graph in deployment.manifest.graphs:
+        if graph.size is None:
+            return graph
+    raise BadDeployment(
+        f"{deployment.folder} holds graphs of fixed sizes only, and precision is judged on pictures of many",
+        "a graph for any size; engines of fixed sizes are built from it",
+        "export the network with --dynamic, then srdeploy build DIR --size HxW --precision …",
+    )
 
 
 def _check_graph(plan: Plan, graph: GraphFile, path: Path) -> None:
@@ -103,22 +103,17 @@ def _check_graph(plan: Plan, graph: GraphFile, path: Path) -> None:
         )
 
 
-def _request(options: PrecisionOptions) -> Dict[str, Any]:
-    """What a stored plan must have been asked for to be taken again."""
-    asked = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("remake", "plan")}
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
-
-
-def _reopened(folder: Path, graph: GraphFile, options: PrecisionOptions) -> Optional[Planned]:
-    """The plan that is there, if it was made for this graph and this request."""
-    plan, weights = open_plan(folder)
-    report = read_json(folder / "report.json", "precision report")
-    if plan.graph_sha256 != graph.sha256 or report.get("request") != _request(options):
+def known_ranges(deployment: Deployment, graph: GraphFile, plan: Plan) -> Optional[Ranges]:
+    """The ranges that a plan's scales come from, if the deployment still has them."""
+    method = plan.calibration.get("method")
+    try:
+        return None if method is None else open_calibration(deployment, str(method), graph=graph).ranges
+    except BadInput:
         return None
-    return Planned(folder, plan, weights, folder / "model.onnx", report)
 
 
-def _report(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
+def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
+    """What is written beside a plan, JSON-able."""
     total = sum(bench.macs.values())
     shares = {
         dtype: round(sum(bench.macs.get(name, 0) for name in plan.nodes_of(dtype)) / max(total, 1), 4)

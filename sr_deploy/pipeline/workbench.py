@@ -5,59 +5,32 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
-import onnx
 
 from sr_deploy.core.contract import IOContract, Size
 from sr_deploy.core.deployment import Deployment, GraphFile
-from sr_deploy.core.errors import BadImage, UsageError
+from sr_deploy.core.errors import BadImage
 from sr_deploy.core.image import find_images, read_picture, to_network
 from sr_deploy.core.plan import Plan
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.pipeline.export import CENSUS_SIZE
+from sr_deploy.pipeline.planned import PrecisionOptions
 from sr_deploy.precision.apply import typed_graph
 from sr_deploy.precision.collect import ranges_of
 from sr_deploy.precision.evaluate import Judged, Scene, computing, judge, scenes_from_photographs, scenes_of
 from sr_deploy.precision.islands import Kinds, kinds_of
 from sr_deploy.precision.scan import extreme_inputs, scan_half
 
-#: What ``--precision`` may be, besides "fp32".
-PRECISIONS = ("fp16", "int8", "auto")
+if TYPE_CHECKING:
+    import onnx
+
 #: Low-resolution side and number of the photographs that plans are judged on.
 JUDGED_SIDE, JUDGED = 96, 10
 #: The photograph that ships with the demo, for FP16 without --images.
 _OWN_PHOTOGRAPH = Path(__file__).resolve().parents[1] / "demo" / "demo.png"
-
-
-@dataclass(frozen=True)
-class PrecisionOptions:
-    """How a plan is to be made.
-
-    Attributes:
-        precision: one of PRECISIONS.
-        budget: dB of PSNR-Y that may be lost; None: 0.01 for "fp16", no limit for "int8". "auto" needs one.
-        images: photographs to calibrate with and to judge on; None takes those of the last ``srdeploy calibrate``.
-        lr, hr: pairs to judge on instead of shrunk photographs.
-        method: of calibration, see precision/ranges.py.
-        improve: correct biases and learn roundings; False is plain calibration.
-        spectral_half: let Fourier units compute in float16 too.
-        plan: a plan to use instead of making one.
-        remake: make the plan again though there is one.
-    """
-
-    precision: str
-    budget: Optional[float] = None
-    images: Optional[Path] = None
-    lr: Optional[Path] = None
-    hr: Optional[Path] = None
-    method: str = "mse"
-    improve: bool = True
-    spectral_half: bool = False
-    plan: Optional[Path] = None
-    remake: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,18 +55,6 @@ class Workbench:
         return judge(self.scenes, computing(typed_graph(self.model, plan, weights)), self.scale, self.contract)
 
 
-def check_options(options: PrecisionOptions) -> None:
-    """Raises UsageError for options that do not go together."""
-    if options.precision not in PRECISIONS:
-        raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PRECISIONS))
-    if options.budget is not None and not options.budget >= 0:
-        raise UsageError(f"a PSNR budget of {options.budget:g} dB cannot be kept", "0 or more, in dB")
-    if options.precision == "auto" and options.budget is None:
-        raise UsageError("--precision auto needs to know what may be lost", "--psnr-budget in dB, such as 0.1")
-    if (options.lr is None) != (options.hr is None):
-        raise UsageError("--lr and --hr belong together", "both folders, or neither")
-
-
 def workbench(
     deployment: Deployment, graph: GraphFile, options: PrecisionOptions, say: Callable[[str], None]
 ) -> Workbench:
@@ -105,7 +66,7 @@ def workbench(
     if options.lr is not None and options.hr is not None:
         scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)
     else:
-        files = photographs(deployment, options.images) or [_OWN_PHOTOGRAPH]
+        files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
         step = max(1, len(files) // JUDGED)
         pictures = [(file.name, read_picture(file)) for file in files[::step][:JUDGED]]
         scenes = scenes_from_photographs(
@@ -126,13 +87,13 @@ def workbench(
     return Workbench(model, graph, manifest.contract, manifest.scale, work, kinds, scenes)
 
 
-def photographs(deployment: Deployment, images: Optional[Path]) -> List[Path]:
-    """The calibration pictures: those given, else those of the last ``srdeploy calibrate``, else none.
+def photographs(images: Optional[Path]) -> Tuple[Path, ...]:
+    """The pictures of a folder; none without one.
 
     Raises:
         BadImage: the folder does not exist or holds no pictures.
     """
-    return list(find_images([images])) if images is not None else []
+    return () if images is None else find_images([images])
 
 
 def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:

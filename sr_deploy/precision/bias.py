@@ -13,7 +13,7 @@ import onnx
 
 from sr_deploy.core.plan import Plan
 from sr_deploy.precision.interpreter import GraphModule
-from sr_deploy.precision.layerwise import Layer, channel_means, through_layers
+from sr_deploy.precision.layerwise import Layer, channel_means, given, through_layers
 
 
 def corrected_bias(
@@ -23,7 +23,7 @@ def corrected_bias(
     images: Sequence[np.ndarray],
     count: int = 16,
 ) -> Dict[str, np.ndarray]:
-    """Biases with which every INT8 convolution gives the channel means of the float32 graph.
+    """Biases with which every convolution gives the channel means of the float32 graph.
 
     Args:
         model: the float32 graph.
@@ -45,8 +45,7 @@ def corrected_bias(
         if not layer.bias:
             return
         bias = module.constants[layer.bias]
-        given = layer.computed(module.quantised_constant(layer.weight, layer.axis), bias)
-        bias.data += (channel_means(layer.wanted) - channel_means(given)).to(bias.dtype)
+        bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)
         biases[layer.bias] = bias.detach().cpu().numpy().copy()
 
     through_layers(model, plan, weights, images, count, correct)

@@ -151,6 +151,8 @@ class Exposed:
         self._turns = _turns(asked, _bytes_of(model, size))
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        # Between two nodes a thread sleeps instead of turning in circles: others may need the processor.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         level = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_DISABLE_ALL if exact else level.ORT_ENABLE_EXTENDED
         self._sessions: List[Any] = []

@@ -7,7 +7,7 @@ quantised skip, and all else is float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Generator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -85,6 +85,7 @@ class GraphModule(nn.Module):
             check_plan(model, plan, weights)
         self.input, self.output = model.graph.input[0].name, model.graph.output[0].name
         self.steps = _steps(model, plan)
+        self._last = next(step for step in self.steps if self.output in step.node.output)
         self._fixed: Dict[str, Tensor] = {}
         self.constants: Dict[str, nn.Parameter] = {}
         self.scales: Dict[str, nn.Parameter] = {}
@@ -143,10 +144,27 @@ class GraphModule(nn.Module):
             visit: called after every node that follows from the picture with the node, its inputs (quantised, where
                 they are read so) and its output; a tensor that it returns replaces the output.
         """
+        found: Dict[str, Tensor] = {name: picture for name in wanted if name == self.input}
+        missing = set(wanted) - found.keys()
+        running = self.walk(picture)
+        changed: Optional[Tensor] = None
+        try:
+            while missing:
+                node, inputs, result = running.send(changed)
+                changed = visit(node, inputs, result) if visit is not None else None
+                outputs = result if isinstance(result, tuple) else (result if changed is None else changed,)
+                found.update((name, value) for name, value in zip(node.output, outputs) if name in missing)
+                missing.difference_update(node.output)
+        except StopIteration as end:
+            raise KeyError(f"the graph does not compute {sorted(missing)} from the picture") from end
+        return found
+
+    def walk(self, picture: Tensor) -> Generator[Tuple[onnx.NodeProto, List[Any], Any], Optional[Tensor], None]:
+        """Run node by node: gives each that follows from the picture, with its inputs (quantised, where they are read
+        so) and its result. A tensor that is sent back replaces the result."""
         kept = self._kept.get(tuple(picture.shape))
         values: Dict[str, Any] = {self.input: picture, **self._fixed, **self.constants, **(kept or {})}
         quantised: Dict[str, Tensor] = {}
-        found: Dict[str, Tensor] = {name: picture for name in wanted if name == self.input}
         fresh: Dict[str, Tensor] = {}
         for step in self.steps:
             if not step.follows_picture:
@@ -156,25 +174,15 @@ class GraphModule(nn.Module):
                 continue
             inputs = [self._read(step, index, values, quantised) for index in range(len(step.node.input))]
             result = self._run(step, inputs)
-            if visit is not None:
-                changed = visit(step.node, inputs, result)
-                result = result if changed is None else changed
-            outputs = result if isinstance(result, tuple) else (result,)
-            for name, value in zip(step.node.output, outputs):
-                values[name] = value
-                if name in wanted:
-                    found[name] = value
-            if len(found) == len(set(wanted)):
-                return found
+            if step is self._last and kept is None and len(self._kept) < _KEPT_SHAPES:
+                self._kept[tuple(picture.shape)] = {name: value.detach() for name, value in fresh.items()}
+            changed = yield step.node, inputs, result
+            del inputs
+            result = result if changed is None else changed
+            values.update(zip(step.node.output, result if isinstance(result, tuple) else (result,)))
             for name in step.frees:
                 values.pop(name, None)
                 quantised.pop(name, None)
-        if kept is None and len(self._kept) < _KEPT_SHAPES:
-            self._kept[tuple(picture.shape)] = {name: value.detach() for name, value in fresh.items()}
-        missing = set(wanted) - found.keys()
-        if missing:
-            raise KeyError(f"the graph does not compute {sorted(missing)} from the picture")
-        return found
 
     def _read(self, step: _Step, index: int, values: Mapping[str, Any], quantised: Dict[str, Tensor]) -> Any:
         """One input of a node, quantised where the plan says so; a tensor that many read is quantised once."""

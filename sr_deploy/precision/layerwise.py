@@ -1,7 +1,8 @@
-"""One INT8 convolution after the other, in the graph's order: each sees what those before it really give in INT8.
+"""One convolution after the other, in the graph's order: each sees what those before it really give in INT8.
 
-The float32 graph runs first and its tensors are kept; then the quantised graph runs once, and a function may change
-each convolution's weights and bias as the run comes to it. Everything after it already sees the change.
+The float32 graph and the quantised one run side by side, node by node, and a function may change each convolution's
+weights and bias as the run comes to it. Everything after it already sees the change. Convolutions that stay wider come
+too: they can make up for what INT8 did before them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from torch import Tensor
 from sr_deploy.core.plan import Plan
 from sr_deploy.precision.interpreter import GraphModule
 from sr_deploy.precision.operators import FUNCTIONS
+from sr_deploy.precision.quantize import CHANNEL_AXIS
 
-#: Float32 tensors that are kept at once, at most; fewer squares are used where a graph has more.
-HELD_BYTES = 10**9
+#: What the two runs may hold, about; fewer squares are used where a graph's tensors are larger.
+HELD_BYTES = 2 * 10**9
+#: So many of the largest tensor are held at once, about.
+_ALIVE = 12
 SIDE = 64
 
 
@@ -30,11 +34,12 @@ class Layer:
     Attributes:
         node: Conv or ConvTranspose.
         attributes: of the node.
-        read: its quantised input, (N, C, H, W).
+        read: its input, quantised where it runs in INT8, (N, C, H, W).
         wanted: what it should give, (N, K, H', W'): the float32 graph's tensor, less what a skip that is added to it
             is off by already.
         weight, bias: names of its constants; no bias is "".
         axis: of the output channels in the weight.
+        int8: whether it runs in INT8.
     """
 
     node: onnx.NodeProto
@@ -44,6 +49,7 @@ class Layer:
     weight: str
     bias: str
     axis: int
+    int8: bool
 
     def computed(self, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         """What it gives with these weights."""
@@ -76,14 +82,14 @@ def through_layers(
     side: int = SIDE,
     follow_skips: bool = True,
 ) -> GraphModule:
-    """Run ``change`` on every INT8 convolution.
+    """Run ``change`` on every convolution whose input or skip is not what the float32 graph has.
 
     Args:
         model, plan, weights: as for GraphModule.
         images: float32 (1, 3, H, W) in the units of the graph.
         count: squares to use, at most.
         change: given the quantised module and the layer; it may change the module's constants and scales in place. A
-            weight that several convolutions share comes only once.
+            weight that several convolutions share comes only once. What the exporter pinned never comes.
         side: of the squares.
         follow_skips: let a convolution whose result is added to a skip make up for the skip's error.
 
@@ -92,42 +98,47 @@ def through_layers(
     """
     student, teacher = GraphModule(model, plan, weights), GraphModule(model)
     skips = _skips(model) if follow_skips else {}
-    layers = [step for step in student.steps if 1 in step.quantised]
-    outputs = [step.node.output[0] for step in layers]
-    names = sorted({*outputs, *(skip for skip in skips.values())})
+    steps = {step.node.name: step for step in student.steps if step.node.op_type in CHANNEL_AXIS}
     squares = squares_from(images, count, side)
+    off: Dict[str, Tensor] = {}
+    done = set()
     with torch.no_grad():
-        one = teacher.tensors(squares[:1], names)
-        fits = int(HELD_BYTES // max(sum(4 * tensor.numel() for tensor in one.values()), 1))
-        squares = squares[: max(1, min(count, fits))]
-        pieces = [teacher.tensors(square[None], names) for square in squares]
-        taught = {name: torch.cat([piece[name] for piece in pieces]) for name in names}
-        del pieces
-        steps = {step.node.name: step for step in layers}
-        seen: Dict[str, Tensor] = {}
-        done = set()
-
-        def visit(node: onnx.NodeProto, inputs: List[Any], result: Any) -> Optional[Tensor]:
-            for name in node.output:
-                if name in skips.values():
-                    seen[name] = result
-            step = steps.get(node.name)
-            if step is None or node.input[1] in done:
-                return None
-            done.add(node.input[1])
-            wanted = taught[node.output[0]]
-            skip = skips.get(node.output[0])
-            if skip is not None and skip in seen:
-                wanted = wanted + (taught[skip] - seen[skip])
-            axis = step.quantised[1]
-            assert axis is not None
-            bias = node.input[2] if len(node.input) > 2 else ""
-            layer = Layer(node, step.attributes, inputs[0], wanted, node.input[1], bias, axis)
-            change(student, layer)
-            return layer.computed(student.quantised_constant(layer.weight, axis), student.constants.get(bias))
-
-        student.tensors(squares, (outputs[-1],) if outputs else (student.input,), visit)
+        squares = squares[: _as_many(teacher, squares[:1], count)]
+        taught, learning = teacher.walk(squares), student.walk(squares)
+        changed: Optional[Tensor] = None
+        for _, _, expected in taught:
+            try:
+                node, inputs, result = learning.send(changed)
+            except StopIteration:
+                break
+            changed = None
+            step, name = steps.get(node.name), node.output[0]
+            if step is not None and node.input[1] in student.trained() and node.input[1] not in done:
+                wanted = expected + off.pop(skips[name]) if name in skips and skips[name] in off else expected
+                int8, bias = 1 in step.quantised, node.input[2] if len(node.input) > 2 else ""
+                axis = CHANNEL_AXIS[node.op_type]
+                layer = Layer(node, step.attributes, inputs[0], wanted, node.input[1], bias, axis, int8)
+                if int8 or not torch.equal(result, wanted):
+                    done.add(layer.weight)
+                    change(student, layer)
+                    changed = result = given(student, layer)
+            if name in skips.values():
+                off[name] = expected - result
     return student
+
+
+def given(module: GraphModule, layer: Layer) -> Tensor:
+    """What the layer gives with the module's constants as they are now."""
+    weight = module.quantised_constant(layer.weight, layer.axis) if layer.int8 else module.constants[layer.weight]
+    return layer.computed(weight, module.constants.get(layer.bias))
+
+
+def _as_many(module: GraphModule, square: Tensor, count: int) -> int:
+    """How many squares fit into HELD_BYTES."""
+    largest = max(
+        (4 * result.numel() for _, _, result in module.walk(square) if isinstance(result, Tensor)), default=1
+    )
+    return max(1, min(count, HELD_BYTES // (_ALIVE * largest)))
 
 
 def _skips(model: onnx.ModelProto) -> Dict[str, str]:

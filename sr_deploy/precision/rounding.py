@@ -1,4 +1,4 @@
-"""Learned rounding: every INT8 convolution's weights are fitted and rounded so that its output stays that of float32.
+"""Learned rounding: every convolution's weights are fitted and rounded so that its output stays that of float32.
 
 One layer after the other, on what the layers before it really give in INT8:
 
@@ -9,12 +9,14 @@ One layer after the other, on what the layers before it really give in INT8:
    2022, in the fixed order and Cholesky form of Frantar et al., "GPTQ", ICLR 2023. No gradient steps are needed: what
    AdaRound (Nagel et al., ICML 2020) searches for, the problem of the same layer-wise error, is solved greedily.
 3. The bias takes what is left of the mean.
+
+Convolutions that stay wider are fitted too (steps 1 and 3): they make up for what INT8 did before them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Mapping, Sequence, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import onnx
@@ -24,12 +26,12 @@ from torch import Tensor
 
 from sr_deploy.core.plan import INT8_MAX, Plan
 from sr_deploy.precision.interpreter import GraphModule
-from sr_deploy.precision.layerwise import Layer, channel_means, through_layers
+from sr_deploy.precision.layerwise import Layer, channel_means, given, through_layers
 from sr_deploy.precision.make import rounded_scale
 from sr_deploy.precision.snap import snapped
 
 #: The ridge, as a share of the mean of the Hessian's diagonal: how strongly weights are held where they were.
-RIDGE = 1e-2
+RIDGE = 1e-3
 #: Of each channel's largest weight: ranges that are tried for its scale.
 _CUTS = (1.0, 0.95, 0.9, 0.85, 0.8)
 
@@ -58,27 +60,30 @@ def learned_rounding(
 
     Returns:
         The plan with the weights' new scales; ``weights`` with those of the INT8 convolutions as exact multiples of
-        their scales, and biases. Grouped and transposed convolutions keep their weights, rounded to the nearest, and
-        get a new bias only.
+        their scales, those of wider ones moved, and biases. Grouped and transposed convolutions keep their weights,
+        rounded to the nearest, and get a new bias only.
 
     Raises:
         UsageError, BadDeployment: as for ``corrected_bias``.
     """
-    changed = {}
+    changed: Set[str] = set()
 
     def learn(module: GraphModule, layer: Layer) -> None:
         weight = module.constants[layer.weight]
-        changed[layer.weight] = layer.axis
-        if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1:
-            bias = module.constants[layer.bias] if layer.bias else None
-            fitted, scales = _fitted(layer, weight.detach(), bias, plan.rest, fit, ridge)
-            weight.data = fitted
-            module.scales[layer.weight].data = scales
-        if layer.bias:
-            bias = module.constants[layer.bias]
-            given = layer.computed(module.quantised_constant(layer.weight, layer.axis), bias)
-            bias.data += (channel_means(layer.wanted) - channel_means(given)).to(bias.dtype)
-            changed[layer.bias] = 0
+        bias = module.constants[layer.bias] if layer.bias else None
+        if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1 and (fit or layer.int8):
+            hessian, fitted = _moved(layer, weight.detach(), bias, fit, ridge)
+            changed.add(layer.weight)
+            if layer.int8:
+                scales = _scales(fitted, hessian, plan.rest)
+                fitted = _rounded(fitted, scales, hessian)
+                module.scales[layer.weight].data = scales.float()
+            weight.data = fitted.float().reshape(weight.shape)
+        if layer.int8:
+            changed.add(layer.weight)
+        if bias is not None:
+            bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)
+            changed.add(layer.bias)
 
     module = through_layers(model, plan, weights, images, count, learn, follow_skips=follow_skips)
     learned, arrays = snapped(module, plan)
@@ -86,18 +91,19 @@ def learned_rounding(
     return dataclasses.replace(learned, activation_scales=plan.activation_scales), {**weights, **kept}
 
 
-def _fitted(
-    layer: Layer, weight: Tensor, bias: Tensor, rest: str, fit: bool, ridge: float
+def _moved(
+    layer: Layer, weight: Tensor, bias: Optional[Tensor], fit: bool, ridge: float
 ) -> Tuple[Tensor, Tensor]:
-    """New weights, on the grid, and their scales."""
+    """The layer's Hessian with its ridge (K, K), and its weights where its input needs them, (outputs, K)."""
     flat = weight.reshape(len(weight), -1).double()
     hessian, cross = _moments(layer, weight, bias)
-    diagonal = hessian.diagonal()
-    hessian = hessian + ridge * diagonal.mean() * torch.eye(len(hessian), dtype=torch.float64)
-    if fit:
-        # cross is the input times what is missing from the output: the gradient at the old weights.
-        flat = flat + torch.linalg.solve(hessian, cross).T
-    scales = _scales(flat, hessian, rest)
+    hessian = hessian + max(ridge * float(hessian.diagonal().mean()), 1e-30) * torch.eye(len(hessian)).double()
+    # cross is the input times what is missing from the output: the gradient at the old weights.
+    return hessian, flat + torch.linalg.solve(hessian, cross).T if fit else flat
+
+
+def _rounded(flat: Tensor, scales: Tensor, hessian: Tensor) -> Tensor:
+    """Weights on their grids, (outputs, K)."""
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
     grid = torch.zeros_like(flat)
     left = flat.clone()
@@ -105,10 +111,10 @@ def _fitted(
         grid[:, column] = torch.clamp(torch.round(left[:, column] / scales), -INT8_MAX, INT8_MAX) * scales
         error = (left[:, column] - grid[:, column]) / inverse[column, column]
         left[:, column + 1 :] -= error[:, None] * inverse[column, None, column + 1 :]
-    return grid.float().reshape(weight.shape), scales.float()
+    return grid
 
 
-def _moments(layer: Layer, weight: Tensor, bias: Tensor) -> Tuple[Tensor, Tensor]:
+def _moments(layer: Layer, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
     """Of the patches that the kernel reads, means taken off: their second moments (K, K), and their product with what
     the layer's output is short of at these weights (K, outputs)."""
     dilations, strides = (layer.attributes.get(name, [1, 1]) for name in ("dilations", "strides"))

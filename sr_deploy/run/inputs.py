@@ -9,7 +9,6 @@ import numpy as np
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadInput
 
-
 #: What a runner without a contract of its own takes: three planes of float32.
 PLANES = IOContract(value_range=1.0)
 

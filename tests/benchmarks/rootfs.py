@@ -3,8 +3,8 @@
     python tests/benchmarks/rootfs.py --arch arm64      # as root; Debian's debootstrap and qemu-user-static
 
 What the steps prove: Debian 11's Python 3.9 and pip install the wheel and ONNX Runtime's own wheel for the
-architecture, without a compiler, and doctor, unpack, build and bench of the demo's network pass. What they do not: CUDA, TensorRT and PyCUDA,
-which only NVIDIA's images hold. Times under QEMU say nothing of a board.
+architecture, without a compiler, and doctor, unpack, build and bench of the demo's network pass. What they do not:
+CUDA, TensorRT and PyCUDA, which only NVIDIA's images hold. Times under QEMU say nothing of a board.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def steps(root: Path, wheel: str) -> int:
         "bench": f"{program} bench {net} --backend onnxruntime --sizes {SIZE} --runs 3 --threads 1",
     }
     for name, command in commands.items():
-        clean = ["env", "-i", "PATH=/usr/bin:/bin", "HOME=/root", "LANG=C.UTF-8", "OMP_NUM_THREADS=1", "COLUMNS=110"]
+        clean = ["env", "-u", "PYTHONPATH", "PATH=/usr/bin:/bin", "HOME=/root", "LANG=C.UTF-8", "OMP_NUM_THREADS=1"]
         try:
             timed(name, ["chroot", str(root), *clean, "sh", "-c", command])
         except subprocess.CalledProcessError as error:

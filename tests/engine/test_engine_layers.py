@@ -90,6 +90,24 @@ def test_layers_that_are_not_as_planned_are_named(typed, planned, words):
         build(typed, "int8", precision="int8", planned={**typed[1].nodes, **planned})
 
 
+def test_onnxruntime_records_the_precision_of_its_graph(typed, tmp_path):
+    import numpy as np
+
+    from sr_deploy.engine.manifest import engine_name
+    from sr_deploy.engine.onnxruntime import CPU, open_session
+    from sr_deploy.engine.onnxruntime import engine_from_graph as onnxruntime_engine
+
+    path = onnxruntime_engine(typed[0] / "int8.onnx", tmp_path, CONTRACT, SCALE, precision="int8")
+    assert path.name == "onnxruntime_dynamic_int8.onnx" == engine_name("onnxruntime", None, precision="int8")
+    assert open_engine(path).precision == "int8"
+    lr = np.random.default_rng(0).random((1, 3, 6, 9), dtype=np.float32)
+    import onnxruntime
+
+    made, graph = (open_session(p, onnxruntime.SessionOptions(), CPU) for p in (path, typed[0] / "fp32.onnx"))
+    difference = np.abs(made.run(None, {"lr": lr})[0] - graph.run(None, {"lr": lr})[0]).max()
+    assert 0 < difference < 1
+
+
 def test_nodes_of_fused_layers():
     assert nodes_of_layer("/a/Conv + /a/Relu", "") == ("/a/Conv", "/a/Relu")
     assert nodes_of_layer("PWN(PWN(/a/Sigmoid), /a/Mul)", None) == ("/a/Sigmoid", "/a/Mul")

@@ -201,7 +201,10 @@ def inspector(kind, weights):
 def test_what_was_built_is_read_back(board, graphs):
     board(quantised_layers(), inspected=inspector("Thirty-two wide channel vectorized row major Int8 format", "Int8"))
     planned = {"conv": "int8", "relu": "float16"}
-    assert build(graphs, precision="int8", planned=planned).settings["built"] == "int8 1"
+    settings = build(graphs, precision="int8", planned=planned).settings
+    assert settings["built"] == "int8 1" and "int8_nodes_not_told" not in settings
+    settings = build(graphs, precision="int8", planned={**planned, "hidden": "int8"}).settings
+    assert settings["int8_nodes_not_told"] == "1"
     board(quantised_layers(), inspected=inspector("Row major linear FP16 format", "Half"))
     with pytest.raises(CheckFailed, match=r"(?s)conv \+ relu \(CaskConvolution\): planned int8, runs in float16"):
         build(graphs, precision="int8", planned=planned)
@@ -218,3 +221,49 @@ def test_the_stand_in_has_only_names_of_8_5():
     for owner, instance in (("ILayer", Layer("x", "CONVOLUTION", [])), ("ITensor", Tensor("x", DataType.FLOAT))):
         names = {name for name in dir(instance) if not name.startswith("_")} - {"output_types"}
         assert {name for name in names if listed.lookup(owner, name) is None} == set(), owner
+
+
+@pytest.fixture(scope="module")
+def planned_files(tmp_path_factory):
+    """A plan's forms for TensorRT 8: the Q/DQ graph, the float32 graph, the cache, and the plan itself."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from sr_deploy.precision.cache_file import cache_of, write_cache
+    from sr_deploy.precision.legacy import layer_types, legacy_graph
+    from tests.precision.small_graphs import residual, residual_plan
+
+    folder = tmp_path_factory.mktemp("planned")
+    model = residual()
+    weight = model.graph.initializer[0]
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight)[:, :3].copy(), weight.name))
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("lr", TensorProto.FLOAT, [1, 3, "height", "width"]))
+    scales = dict.fromkeys(("head", "a", "b", "c", "d", "up"), float(np.float32(0.05)))
+    plan = residual_plan(model, "float16", activation_scales=scales)
+    onnx.save(model, str(folder / "fp32.onnx"))
+    onnx.save(legacy_graph(model, plan, {}), str(folder / "legacy.onnx"))
+    write_cache(folder / "cache", cache_of(model, plan, (8, 5, 2)))
+    return folder, layer_types(model, plan), layer_types(model, plan, implicit=True)
+
+
+def test_both_forms_of_a_plan_build_in_a_stand_in_that_reads_the_graph(monkeypatch, planned_files):
+    """tests/engine/standin_8_5.py holds more of the documentation: Q/DQ, tables, flags that OBEY needs."""
+    from tests.engine.standin_8_5 import stand_in
+
+    folder, explicit, implicit = planned_files
+    for name, held, cache in (("legacy", explicit, None), ("fp32", implicit, folder / "cache")):
+        trt = stand_in()
+        monkeypatch.setitem(sys.modules, "tensorrt", trt)
+        monkeypatch.setattr(engine_tensorrt, "this_machine", lambda: types.SimpleNamespace(gpus=(XAVIER,)))
+        logger_of.cache_clear()
+        engine_from_graph(
+            "tensorrt", folder / f"{name}.onnx", FIXED, precision="int8", layer_types=held, calibration_cache=cache
+        )
+        flags = next(set(call[1]) for call in trt.calls if call[0] == "build")
+        assert {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"} <= flags
+        told = {call[1:] for call in trt.calls if call[0] == "precision"}
+        wanted = {"head_node"} if name == "legacy" else {"head_node", "sr_node"}
+        assert {layer for layer, _ in told} == wanted
+        assert (("calibration", 6) in trt.calls) == (name == "fp32")
+    logger_of.cache_clear()

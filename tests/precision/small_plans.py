@@ -19,7 +19,7 @@ CHANNELS = 12
 
 
 def network(seed: int = 0) -> onnx.ModelProto:
-    """head → two residual blocks (conv, PReLU, conv, Add) → conv → PixelShuffle ×2 → clamp; "lr" (N, 3, H, W) to "sr"."""
+    """head → two blocks (conv, PReLU, conv, Add) → conv → PixelShuffle ×2 → clamp; "lr" (N, 3, H, W) to "sr"."""
     rng = np.random.default_rng(seed)
     constants = {"low": np.float32(-4.0), "high": np.float32(5.0)}
     nodes = []
@@ -63,10 +63,8 @@ def pictures(count: int = 6, size=(40, 44)):
     waves = np.arange(1, count + 1)
     base = sample_input(size, 1.0)
     rows, columns = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float32)
-    return [
-        np.clip(0.5 * base + 0.25 + 0.25 * np.sin(rows / (2 + wave) + columns / (5 - wave % 4)), 0, 1).astype(np.float32)
-        for wave in waves
-    ]
+    made = [0.5 * base + 0.25 + 0.25 * np.sin(rows / (2 + wave) + columns / (5 - wave % 4)) for wave in waves]
+    return [np.clip(picture, 0, 1).astype(np.float32) for picture in made]
 
 
 def plan_of(model: onnx.ModelProto, rest: str = "float32", method: str = "minmax") -> Plan:

@@ -9,7 +9,7 @@ from onnx import TensorProto
 from sr_deploy.core.calibration_cache import read_cache
 from sr_deploy.core.errors import BadInput
 from sr_deploy.precision.cache_file import cache_of, int8_tensors, write_cache
-from sr_deploy.precision.collect import collect_ranges
+from sr_deploy.precision.collect import ranges_of
 from sr_deploy.precision.ranges import scale_of
 from tests.precision.small_graphs import graph, node, residual, residual_plan
 
@@ -32,7 +32,7 @@ def test_sizes_are_not_among_them():
     ]
     model = graph(nodes, {})
     plan = residual_plan(
-        model, nodes={"a_node": "int8", "sr_node": "float16"}, rest="float16", reasons={}, weight_scales={}
+        residual(), nodes={"a_node": "int8", "sr_node": "float16"}, rest="float16", reasons={}, weight_scales={}
     )
     assert int8_tensors(model, plan) == ["lr", "a", "sr"]
 
@@ -55,7 +55,7 @@ def test_ranges_give_what_the_plan_does_not_say():
         BadInput, match="(?s)3 tensors beside INT8 nodes have no scale, such as 'a'.*srdeploy calibrate"
     ):
         cache_of(model, plan, V8)
-    ranges = ranges_of(model)
+    ranges = ranges_of(model, [np.random.default_rng(0).random((1, 4, 8, 8), dtype=np.float32)])
     cache = cache_of(model, plan, V8, ranges)
     assert cache.scales["head"] == 0.05
     assert cache.scales["a"] == scale_of(ranges.tensors["a"], "minmax")

@@ -16,7 +16,7 @@ from sr_deploy.core.image import Picture, write_picture
 from sr_deploy.pipeline.calibrate import CalibrateOptions, calibrate_deployment, open_calibration
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.precision.calibration import CalibrationSet, Crop, open_set, save_set
-from sr_deploy.precision.ranges import METHODS, scale_of
+from sr_deploy.precision.ranges import scale_of
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo" / "demo_x2.safetensors"
 SHIPPED = Path(__file__).resolve().parents[2] / "calibration" / "div2k-test-lrx4.toml"
@@ -150,7 +150,6 @@ def test_nothing_is_replaced_without_force(folder, photos):
 def test_a_static_deployment_is_calibrated_at_its_size(tmp_path, photos):
     export_deployment(ExportOptions(DEMO, tmp_path / "fixed", sizes=((24, 32),)))
     calibration = calibrate_deployment(CalibrateOptions(tmp_path / "fixed", (photos,)))
-    assert calibration.path.name == "mse_model_24x32.json" or calibration.path.name == "mse.json"
     assert calibration.ranges.tensors["lr"].count == 4 * 3 * 24 * 32
     draw(photos / "flat.png", (20, 90))
     with pytest.raises(BadImage, match="at least 24x32"):
@@ -223,4 +222,3 @@ def test_the_command(srdeploy, folder, photos, tmp_path):
     for images in (tmp_path / "empty", tmp_path / "nowhere"):
         assert srdeploy("calibrate", folder, "--images", images, "--force").code == 4
     assert srdeploy("calibrate", folder, "--images", photos, "--method", "best").code == 2
-    assert set(METHODS) >= {"entropy", "mse"}

@@ -184,7 +184,7 @@ class HostMemory:
 class DoublingContext:
     """An execution context that repeats pixels, in place of the GPU, which this machine lacks."""
 
-    def __init__(self, cuda, contract=IOContract(1.0)):
+    def __init__(self, cuda, contract=CONTRACT):
         self.cuda, self.addresses, self.shape, self.contract = cuda, {}, None, contract
 
     def set_input_shape(self, name, shape):

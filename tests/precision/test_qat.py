@@ -1,0 +1,188 @@
+"""Fine-tuning lowers the loss, gives exact grids, and goes on after an interruption as if there had been none."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.precision.qat import STATE_NAME, QatOptions, fine_tune
+from sr_deploy.precision.quantize import quantized_weights
+from sr_deploy.precision.training_patches import pool_of, squares_of
+from tests.precision import small_plans
+
+OPTIONS = QatOptions(
+    steps=40, batch=2, patch=16, warm_up=5, judge_every=10, keep_every=10, judged_patch=32, weight_rate=1e-3
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_plans.network()
+
+
+@pytest.fixture(scope="module")
+def plan(model):
+    made = small_plans.plan_of(model)
+    # Coarse weights: there is something to learn.
+    wider = {name: tuple(16 * value for value in values) for name, values in made.weight_scales.items()}
+    return dataclasses.replace(made, weight_scales=wider)
+
+
+@pytest.fixture(scope="module")
+def tuned(model, plan):
+    return fine_tune(model, plan, {}, small_plans.pictures(), OPTIONS, 1.0)
+
+
+def test_the_quantised_network_comes_nearer_to_float32(tuned):
+    assert [point.step for point in tuned.points] == [0, 10, 20, 30, 40]
+    assert tuned.points[-1].loss < 0.8 * tuned.points[1].loss
+    assert tuned.best.psnr > tuned.points[0].psnr + 1.0
+    assert "fine-tuned for 40 steps" in tuned.plan.notes[-1]
+
+
+def test_weights_are_multiples_of_the_scales_that_came_out(tuned, plan):
+    assert tuned.plan.weight_scales != plan.weight_scales
+    assert tuned.plan.activation_scales != plan.activation_scales
+    for name, scales in tuned.plan.weight_scales.items():
+        steps = tuned.weights[name].astype(np.float64) / np.asarray(scales).reshape(-1, 1, 1, 1)
+        assert np.abs(steps - np.rint(steps)).max() < 1e-4
+        assert np.array_equal(np.rint(steps).astype(np.int8), quantized_weights(tuned.weights[name], scales, 0))
+
+
+def test_resuming_gives_the_same_weights(model, plan, tuned, tmp_path):
+    pictures = small_plans.pictures()
+
+    class Stop(Exception):
+        pass
+
+    def stop(text):
+        if text.startswith("step 30/"):
+            raise Stop
+
+    with pytest.raises(Stop):
+        fine_tune(model, plan, {}, pictures, OPTIONS, 1.0, folder=tmp_path, say=stop)
+    said = []
+    again = fine_tune(model, plan, {}, pictures, OPTIONS, 1.0, folder=tmp_path, resume=True, say=said.append)
+    assert said[0] == "going on after step 20"
+    assert [dataclasses.replace(p, seconds=0) for p in again.points[1:]] == [
+        dataclasses.replace(p, seconds=0) for p in tuned.points[1:]
+    ]
+    assert all(np.array_equal(again.weights[name], tuned.weights[name]) for name in tuned.weights)
+    assert again.plan.activation_scales == tuned.plan.activation_scales
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from tests.precision import small_plans
+from tests.precision.test_qat import OPTIONS, small_coarse
+from sr_deploy.precision.qat import fine_tune
+import dataclasses
+model, plan = small_coarse()
+options = dataclasses.replace(OPTIONS, steps=100000)
+fine_tune(model, plan, {{}}, small_plans.pictures(), options, 1.0, folder=Path({folder!r}))
+"""
+
+
+def small_coarse():
+    """Model and plan as the fixtures have them, for another process."""
+    model = small_plans.network()
+    made = small_plans.plan_of(model)
+    wider = {name: tuple(16 * value for value in values) for name, values in made.weight_scales.items()}
+    return model, dataclasses.replace(made, weight_scales=wider)
+
+
+def test_killing_it_leaves_a_whole_state(model, plan, tmp_path):
+    root = str(Path(__file__).resolve().parents[2])
+    process = subprocess.Popen([sys.executable, "-c", KILLED.format(root=root, folder=str(tmp_path))])
+    try:
+        for _ in range(1200):
+            if (tmp_path / STATE_NAME).is_file() or process.poll() is not None:
+                break
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    said = []
+    options = dataclasses.replace(OPTIONS, steps=100000, minutes=1e-9)
+    result = fine_tune(
+        model, plan, {}, small_plans.pictures(), options, 1.0, folder=tmp_path, resume=True, say=said.append
+    )
+    assert said[0].startswith("going on after step ") and result.points[-1].step >= 10
+
+
+def test_a_state_of_another_run_is_refused(model, plan, tmp_path):
+    pictures = small_plans.pictures()
+    short = dataclasses.replace(OPTIONS, steps=1)
+    fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path)
+    for options, images in (
+        (dataclasses.replace(short, seed=1), pictures),
+        (short, [picture[:, :, ::-1] for picture in pictures]),
+    ):
+        with pytest.raises(UsageError, match="another run"):
+            fine_tune(model, plan, {}, images, options, 1.0, folder=tmp_path, resume=True)
+    (tmp_path / STATE_NAME).write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(BadInput, match="cannot be read"):
+        fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path, resume=True)
+    with pytest.raises(UsageError, match="no state"):
+        fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path / "empty", resume=True)
+
+
+def test_a_time_limit_ends_it_with_the_best_so_far(model, plan):
+    limited = fine_tune(model, plan, {}, small_plans.pictures(), dataclasses.replace(OPTIONS, minutes=1e-6), 1.0)
+    assert limited.best.step == 0 and "brought nothing" in limited.plan.notes[-1]
+
+
+def test_training_that_makes_it_worse_gives_the_start_and_says_so(model):
+    fine = small_plans.plan_of(model)
+    wild = dataclasses.replace(OPTIONS, steps=5, weight_rate=0.5, warm_up=0)
+    result = fine_tune(model, fine, {}, small_plans.pictures(), wild, 1.0)
+    assert result.best.step == 0 and "brought nothing" in result.plan.notes[-1]
+    assert result.plan.weight_scales == fine.weight_scales
+
+
+def test_originals_and_a_teacher_are_followed(model, plan):
+    pictures = small_plans.pictures()
+    other = small_plans.network(seed=1)
+    short = dataclasses.replace(OPTIONS, steps=2, judge_every=1)
+    own = fine_tune(model, plan, {}, pictures, short, 1.0)
+    taught = fine_tune(model, plan, {}, pictures, short, 1.0, teacher=other)
+    doubled = [np.repeat(np.repeat(picture, 2, 2), 2, 3) for picture in pictures]
+    labelled = fine_tune(model, plan, {}, pictures, short, 1.0, originals=doubled)
+    losses = [result.points[1].loss for result in (own, taught, labelled)]
+    assert len(set(losses)) == 3
+    assert taught.points[0].psnr < own.points[0].psnr
+
+
+def test_squares_follow_from_seed_and_step_alone():
+    pictures = small_plans.pictures(9)
+    doubled = [np.repeat(np.repeat(picture, 2, 2), 2, 3) for picture in pictures]
+    pool = pool_of(pictures, 16, 24, doubled)
+    assert len(pool.pictures) == 7 and pool.judged.shape == (2, 3, 24, 24)
+    lows, highs = squares_of(pool, 3, 7, 5, 16)
+    assert np.array_equal(lows, squares_of(pool, 3, 7, 5, 16)[0])
+    assert not np.array_equal(lows, squares_of(pool, 3, 8, 5, 16)[0])
+    assert np.array_equal(highs[:, :, ::2, ::2], lows), "an original must lie as its square does"
+    for square in lows:
+        views = [np.rot90(square, turns, axes=(1, 2))[:, :, ::way] for turns in range(4) for way in (1, -1)]
+        rows = [
+            np.lib.stride_tricks.sliding_window_view(picture, (16, 16), axis=(1, 2)) for picture in pool.pictures
+        ]
+        assert any(
+            np.any(np.all(windows == view[:, None, None], axis=(0, 3, 4))) for windows in rows for view in views
+        )
+
+
+def test_too_few_or_too_small_pictures_are_refused():
+    with pytest.raises(BadInput, match="at least 2"):
+        pool_of(small_plans.pictures(1), 16, 24)
+    with pytest.raises(BadInput, match="40x44"):
+        pool_of(small_plans.pictures(3), 48, 64)
