@@ -106,7 +106,7 @@ def build(
     allow_fp16_spectral: bool = typer.Option(
         False, "--allow-fp16-spectral", help="Fourier units in float16 too, if the check of the pictures passes."
     ),
-    plan: Optional[Path] = typer.Option(None, "--plan", help="Use this plan.json, edited or fine-tuned (srdeploy qat)."),
+    plan: Optional[Path] = typer.Option(None, "--plan", help="This plan.json, edited or fine-tuned (srdeploy qat)."),
     remake_plan: bool = typer.Option(False, "--remake-plan", help="Make the plan again though there is one."),
     implicit: bool = typer.Option(False, "--implicit", help="TensorRT 8: scales from the calibration cache, no Q/DQ."),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),

@@ -54,10 +54,8 @@ def calibrated_plan(
         BadInput: there are no calibration pictures.
     """
     material = gather(deployment, bench, options, say)
-    plan = int8_plan(
-        bench.model, bench.kinds, bench.graph.sha256, material.scales, material.wide, calibration=material.calibration
-    )
-    return improved(bench, plan, material, options.improve, say)
+    plan, weights, _ = _everywhere(bench, material, options, say)
+    return dataclasses.replace(plan, precision="int8"), weights
 
 
 def auto_plan(
@@ -74,7 +72,7 @@ def auto_plan(
     assert options.budget is not None
     material = gather(deployment, bench, options, say)
     kinds, aim, mode = bench.kinds, options.budget / SAFETY, XAVIER_NX.modes[0]
-    everything, fitted = improved(bench, _int8(bench, material, None, {}), material, options.improve, say)
+    everything, fitted, strict = _everywhere(bench, material, options, say)
     names = [name for name in everything.nodes_of("int8") if name in kinds.candidates]
     layers = layer_costs(bench, material, names, fitted, say)
     saved = saved_microseconds(bench.macs, {n: one.values_read for n, one in bench.work.items()}, XAVIER_NX, mode)
@@ -84,13 +82,13 @@ def auto_plan(
             plan = half_plan(kinds, bench.graph.sha256, material.wide)
             return dataclasses.replace(plan, precision="auto", reasons={**kinds.wide, **raised, **plan.reasons}), {}
         weights = weights_of(bench, narrow, fitted)
-        return _int8(bench, material, narrow, raised, weights), weights
+        return _int8(bench, material, narrow, raised, strict, weights), weights
 
     say(f"searching for the layers that keep {options.budget:g} dB (aiming at {aim:g} here)")
     found = search(layers, saved, lambda narrow: bench.judged(*plan_of(narrow, {})), aim, say)
     plan, weights = plan_of(found.narrow, found.raised)
     if found.narrow and found.raised and options.improve:
-        again = improved(bench, _int8(bench, material, found.narrow, found.raised), material, True, say)
+        again = improved(bench, _int8(bench, material, found.narrow, found.raised, strict), material, True, say)
         if bench.judged(*again).loss < found.judged.loss:
             plan, weights = again
     gone = sum(saved[name] for name in found.raised) / max(sum(saved[one.name] for one in layers), 1e-9)
@@ -103,17 +101,30 @@ def auto_plan(
     return dataclasses.replace(plan, notes=(*plan.notes, note)), weights, facts
 
 
+def _everywhere(
+    bench: Workbench, material: Material, options: PrecisionOptions, say: Callable[[str], None]
+) -> Tuple[Plan, Dict[str, np.ndarray], bool]:
+    """All layers in INT8 that the islands leave, weights that suit, and whether the float16 pins had to be kept."""
+    for strict in (False, True):
+        plan, weights = improved(bench, _int8(bench, material, None, {}, strict), material, options.improve, say)
+        if strict or not material.wide or not bench.judged(plan, weights).sick:
+            break
+        say("NaN or infinite values on extreme pictures: layers that float16 cannot hold stay float32")
+    return plan, weights, strict
+
+
 def _int8(
     bench: Workbench,
     material: Material,
     narrow: Optional[Tuple[str, ...]],
     raised: Mapping[str, str],
+    strict: bool,
     weights: Optional[Mapping[str, np.ndarray]] = None,
 ) -> Plan:
     """A plan of ``auto`` with these layers in INT8; None: all that the islands leave."""
     return int8_plan(
         bench.model, bench.kinds, bench.graph.sha256, material.scales, material.wide, narrow=narrow, raised=raised,
-        calibration=material.calibration, precision="auto", weights=weights,
+        calibration=material.calibration, precision="auto", weights=weights, strict=strict,
     )  # fmt: skip
 
 

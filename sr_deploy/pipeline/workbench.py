@@ -51,8 +51,17 @@ class Workbench:
         return {name: work.macs for name, work in self.work.items()}
 
     def judged(self, plan: Plan, weights: Mapping[str, np.ndarray]) -> Judged:
-        """How a plan does on the scenes."""
-        return judge(self.scenes, computing(typed_graph(self.model, plan, weights)), self.scale, self.contract)
+        """How a plan does on the scenes; NaN and infinite values on extreme pictures count too."""
+        compute = computing(typed_graph(self.model, plan, weights))
+        found = judge(self.scenes, compute, self.scale, self.contract)
+        sick = sum(int(np.count_nonzero(~np.isfinite(compute(array)))) for array in self.extremes())
+        return dataclasses.replace(found, sick=found.sick + sick)
+
+    def extremes(self) -> Tuple[np.ndarray, ...]:
+        """Black, white, noise, a checkerboard and pure colours, as the graph takes them."""
+        size: Size = self.scenes[0].lr.size
+        found = extreme_inputs(size, self.contract.value_range).values()
+        return tuple(one if self.contract.dtype == "float32" else _bytes(one) for one in found)
 
 
 def workbench(
@@ -99,10 +108,7 @@ def photographs(images: Optional[Path]) -> Tuple[Path, ...]:
 def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:
     """Nodes that float16 cannot hold: too close to its end on the scenes, or not finite on extreme pictures."""
     pictures = [to_network(scene.lr, bench.contract) for scene in bench.scenes]
-    size: Size = bench.scenes[0].lr.size
-    extremes = extreme_inputs(size, bench.contract.value_range).values()
-    arrays = pictures + [one if bench.contract.dtype == "float32" else _bytes(one) for one in extremes]
-    return scan_half(bench.model, ranges_of(bench.model, pictures), arrays, say=say)
+    return scan_half(bench.model, ranges_of(bench.model, pictures), [*pictures, *bench.extremes()], say=say)
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

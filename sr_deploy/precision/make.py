@@ -42,6 +42,7 @@ def int8_plan(
     calibration: Optional[Dict[str, Any]] = None,
     precision: str = "int8",
     weights: Optional[Mapping[str, np.ndarray]] = None,
+    strict: bool = False,
 ) -> Plan:
     """Candidates in INT8, the rest in ``rest``, pinned nodes in float32.
 
@@ -58,13 +59,17 @@ def int8_plan(
         calibration: what the scales follow from.
         precision: what was asked for.
         weights: constants that replace the graph's own.
+        strict: keep INT8 from the nodes in ``wide`` too. Mostly it need not be kept: an 8-bit input is cut off at its
+            calibrated range, so what overflows in float16 on an extreme picture does not get that far.
     """
     constants = {t.name: t for t in model.graph.initializer}
     by_name = {node.name: node for node in model.graph.node}
     reasons = {**kinds.pinned, **wide}
-    chosen = {n for n in (kinds.candidates if narrow is None else narrow) if n not in reasons}
+    kept = reasons if strict else kinds.pinned
+    chosen = {n for n in (kinds.candidates if narrow is None else narrow) if n not in kept}
     if narrow is None:
         chosen -= set(kinds.wide)
+    reasons = {name: why for name, why in reasons.items() if name not in chosen}
     nodes: Dict[str, str] = {}
     scales: Dict[str, float] = {}
     weight_scales: Dict[str, Tuple[float, ...]] = {}
