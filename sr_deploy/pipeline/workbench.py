@@ -22,11 +22,14 @@ from sr_deploy.precision.apply import typed_graph
 from sr_deploy.precision.collect import ranges_of
 from sr_deploy.precision.evaluate import Judged, Scene, computing, judge, scenes_from_photographs, scenes_of
 from sr_deploy.precision.islands import Kinds, kinds_of
-from sr_deploy.precision.scan import extreme_inputs, scan_half
+from sr_deploy.precision.scan import extreme_inputs, pinned, scan_half, too_large
 
 if TYPE_CHECKING:
     import onnx
 
+#: How much larger than on black, white, noise, a checkerboard and pure colours a value may become elsewhere. On
+#: photographs it is scan.MARGIN, but nothing is more extreme than these but their size.
+EXTREME_MARGIN = 2.0
 #: Low-resolution side and number of the photographs that plans are judged on.
 JUDGED_SIDE, JUDGED = 96, 10
 #: The photograph that ships with the demo, for FP16 without --images.
@@ -106,9 +109,12 @@ def photographs(images: Optional[Path]) -> Tuple[Path, ...]:
 
 
 def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:
-    """Nodes that float16 cannot hold: too close to its end on the scenes, or not finite on extreme pictures."""
+    """Nodes that float16 cannot hold: too close to its end on the scenes or on extreme pictures, or not finite there."""
     pictures = [to_network(scene.lr, bench.contract) for scene in bench.scenes]
-    return scan_half(bench.model, ranges_of(bench.model, pictures), [*pictures, *bench.extremes()], say=say)
+    extremes = bench.extremes()
+    pins = too_large(bench.model, ranges_of(bench.model, extremes), EXTREME_MARGIN)
+    held = pinned(bench.model, pins)
+    return {**pins, **scan_half(held, ranges_of(bench.model, pictures), [*pictures, *extremes], say=say)}
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

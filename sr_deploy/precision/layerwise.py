@@ -21,9 +21,9 @@ from sr_deploy.precision.operators import FUNCTIONS
 from sr_deploy.precision.quantize import CHANNEL_AXIS
 
 #: What the two runs may hold, about; fewer squares are used where a graph's tensors are larger.
-HELD_BYTES = 2 * 10**9
+HELD_BYTES = 3 * 10**9
 #: So many of the largest tensor are held at once, about.
-_ALIVE = 12
+_ALIVE = 8
 SIDE = 64
 
 

@@ -5,10 +5,10 @@
 
     --only NAME …         checkpoints            --precisions fp16 int8 auto-0.1 auto-0.01
 
-Plans are made by ``srdeploy build --precision`` with the 100 calibration photographs alone; Set5 and Set14 are not seen
-before they are judged. ONNX Runtime on the CPU computes the typed graph node by node, every float16 result rounded.
-"rtx" says whether TensorRT-RTX builds the typed graph for SM86 at 96x96, "8.5" whether the checker passes the Q/DQ graph
-exported for the Xavier NX. Data is found through SRDEPLOY_ASSETS (default ../shared).
+Plans are made by ``srdeploy build --precision`` with the 100 calibration photographs alone; Set5 and Set14 are not
+seen before they are judged. ONNX Runtime on the CPU computes the typed graph node by node, float16 results rounded.
+"rtx" says whether TensorRT-RTX builds the typed graph for SM86 at 96x96, "8.5" whether the checker passes the Q/DQ
+graph exported for the Xavier NX. Data is found through SRDEPLOY_ASSETS (default ../shared).
 """
 
 from __future__ import annotations
@@ -110,10 +110,9 @@ def table(results: Dict[str, Dict[str, Any]]) -> str:
             losses = [f"{row[s]['psnr']:.3f} ({row[s]['psnr'] - row[s]['float32']:+.3f})" for s in SETS]
             shift = max(row[s]["shift"] for s in SETS)
             share = row["report"]["int8_share_outside_pinned"]
-            lines.append(
-                f"| {name} | {precision} | {losses[0]} | {losses[1]} | {shift:.3f} | {share:.1%} | {row['seconds']:.0f} "
-                f"| {'yes' if row['rtx'] is True else row['rtx']} | {'yes' if row['legacy'] else 'no'} |"
-            )
+            accepted = "yes" if row["rtx"] is True else row["rtx"]
+            cells = [name, precision, *losses, f"{shift:.3f}", f"{share:.1%}", f"{row['seconds']:.0f}", accepted]
+            lines.append("| " + " | ".join([*cells, "yes" if row["legacy"] else "no"]) + " |")
     return "\n".join(lines)
 
 
