@@ -23,7 +23,7 @@ def qat(
     hr: Optional[Path] = typer.Option(None, "--hr", help="The originals of --images: the loss looks at them too."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted fine-tuning stopped."),
     force: bool = typer.Option(False, "--force", help="Begin again though there is an unfinished or finished one."),
-    batch: int = typer.Option(8, "--batch", help="Squares in a step."),
+    batch: int = typer.Option(4, "--batch", help="Squares in a step."),
     patch: int = typer.Option(48, "--patch", help="Side of a square, in low-resolution pixels."),
     rate: Optional[float] = typer.Option(None, "--rate", help="Learning rate of the weights."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda, or auto: a GPU if there is one."),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
@@ -23,6 +24,8 @@ WEIGHTS_NAME = "weights.npz"
 SCHEMA = 1
 #: Types a node can have, narrowest first.
 DTYPES: Tuple[str, ...] = ("int8", "float16", "float32")
+#: What a plan can be asked for.
+PRECISIONS: Tuple[str, ...] = ("fp16", "int8", "auto")
 #: The largest magnitude of a quantised value. -128 is not used, so that the range is symmetric, as TensorRT has it.
 INT8_MAX = 127
 
@@ -111,16 +114,21 @@ def open_plan(path: Path) -> Tuple[Plan, Dict[str, np.ndarray]]:
         raw = read_json(path, "precision plan")
     except BadInput as error:
         raise BadDeployment(error.found, error.wanted, error.todo) from error
+    if not isinstance(raw, dict):
+        raise BadDeployment(f"{path} is not a plan", "what srdeploy build --precision writes", "make it again")
     if raw.get("schema") != SCHEMA:
         raise BadDeployment(f"{path} has schema {raw.get('schema')!r}", f"schema {SCHEMA}", "make the plan again")
     try:
         raw["weight_scales"] = {name: tuple(map(float, values)) for name, values in raw["weight_scales"].items()}
         raw["activation_scales"] = {name: float(value) for name, value in raw["activation_scales"].items()}
+        _check_texts(raw)
         raw["notes"] = tuple(raw["notes"])
         plan = Plan(**raw)
         wrong = [f"{name}: {dtype!r}" for name, dtype in plan.nodes.items() if dtype not in DTYPES]
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
         raise BadDeployment(f"{path} does not have the fields of a plan: {error}", "", "make it again") from error
+    if plan.precision not in PRECISIONS:
+        raise BadDeployment(f"{path} is a plan for {plan.precision!r}", "one for " + ", ".join(PRECISIONS))
     if wrong or plan.rest not in ("float16", "float32"):
         raise BadDeployment(
             f"{path} has types that do not exist: {', '.join(wrong[:5]) or plan.rest}", "one of " + ", ".join(DTYPES)
@@ -139,5 +147,22 @@ def _weights(path: Path, plan: Plan) -> Dict[str, np.ndarray]:
         raise BadDeployment(
             f"{path} is missing or not the file that the plan names", plan.weights_sha256[:12] + "…", "make it again"
         )
-    with np.load(path, allow_pickle=False) as stored:
-        return {str(name): stored[f"array_{index}"] for index, name in enumerate(stored["names"])}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {str(name): stored[f"array_{index}"] for index, name in enumerate(stored["names"])}
+            sick = [name for name, value in arrays.items() if not np.isfinite(value).all()]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise BadDeployment(f"{path} cannot be read: {error}", "weights that belong to a plan", "make it again") from error
+    if sick:
+        raise BadDeployment(f"{path} holds weights that are not finite: {', '.join(sick[:5])}", "finite weights")
+    return arrays
+
+
+def _check_texts(raw: Mapping[str, Any]) -> None:
+    """Raise TypeError for fields that are not the texts, lists and tables they should be."""
+    texts = [raw["graph_sha256"], *raw["reasons"].values(), *raw["notes"]]
+    if raw["weights_sha256"] is not None:
+        texts.append(raw["weights_sha256"])
+    wrong = [value for value in texts if not isinstance(value, str)]
+    if wrong or not isinstance(raw["notes"], list) or not isinstance(raw["calibration"], dict):
+        raise TypeError(f"{wrong[0] if wrong else raw['notes']!r} stands where it cannot")

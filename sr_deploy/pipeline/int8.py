@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -63,8 +63,8 @@ def auto_plan(
 ) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
     """INT8 wherever the islands and the budget allow it, what saves most for its noise first.
 
-    Weights are fitted once with all layers in INT8, which orders the layers and judges the sets, and once more for the
-    set that was chosen.
+    Weights are fitted once with all layers in INT8, which orders the layers, and again for every set that is judged:
+    biases make up for what the layers before them do.
 
     Raises:
         BadInput: there are no calibration pictures.
@@ -75,22 +75,25 @@ def auto_plan(
     everything, fitted, strict = _everywhere(bench, material, options, say)
     names = [name for name in everything.nodes_of("int8") if name in kinds.candidates]
     layers = layer_costs(bench, material, names, fitted, say)
+    made: Dict[Tuple[str, ...], Weighted] = {}
     saved = saved_microseconds(bench.macs, {n: one.values_read for n, one in bench.work.items()}, XAVIER_NX, mode)
 
     def plan_of(narrow: Tuple[str, ...], raised: Mapping[str, str]) -> Weighted:
         if not narrow:
             plan = half_plan(kinds, bench.graph.sha256, material.wide)
             return dataclasses.replace(plan, precision="auto", reasons={**kinds.wide, **raised, **plan.reasons}), {}
-        weights = weights_of(bench, narrow, fitted)
-        return _int8(bench, material, narrow, raised, strict, weights), weights
+        if len(narrow) == len(names):
+            return everything, fitted
+        if narrow not in made:
+            made[narrow] = improved(
+                bench, _int8(bench, material, narrow, {}, strict), material, options.improve, lambda _: None
+            )
+        plan, weights = made[narrow]
+        return dataclasses.replace(plan, reasons={**plan.reasons, **raised}), weights
 
     say(f"searching for the layers that keep {options.budget:g} dB (aiming at {aim:g} here)")
     found = search(layers, saved, lambda narrow: bench.judged(*plan_of(narrow, {})), aim, say)
     plan, weights = plan_of(found.narrow, found.raised)
-    if found.narrow and found.raised and options.improve:
-        again = improved(bench, _int8(bench, material, found.narrow, found.raised, strict), material, True, say)
-        if bench.judged(*again).loss < found.judged.loss:
-            plan, weights = again
     gone = sum(saved[name] for name in found.raised) / max(sum(saved[one.name] for one in layers), 1e-9)
     note = (
         f"{len(found.narrow)} of {len(layers)} layers in INT8 for a budget of {options.budget:g} dB; this gives up "
@@ -126,13 +129,6 @@ def _int8(
         bench.model, bench.kinds, bench.graph.sha256, material.scales, material.wide, narrow=narrow, raised=raised,
         calibration=material.calibration, precision="auto", weights=weights, strict=strict,
     )  # fmt: skip
-
-
-def weights_of(bench: Workbench, layers: Iterable[str], fitted: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """Those of the fitted constants that belong to these layers."""
-    wanted = set(layers)
-    used = {name for node in bench.model.graph.node if node.name in wanted for name in node.input}
-    return {name: value for name, value in fitted.items() if name in used}
 
 
 def layer_costs(

@@ -17,14 +17,10 @@ from typing import Any, Dict, Mapping, Optional
 from sr_deploy.core.artifact import read_json, sha256_of
 from sr_deploy.core.deployment import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, UsageError
-from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan
+from sr_deploy.core.plan import PLAN_NAME, PRECISIONS, Plan, open_plan
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
 CACHE_NAME, REPORT_NAME = "calibration.cache", "report.json"
-
-
-#: What ``--precision`` may be, besides "fp32".
-PRECISIONS = ("fp16", "int8", "auto")
 
 
 @dataclass(frozen=True)
@@ -166,7 +162,7 @@ def check_options(options: PrecisionOptions) -> None:
         raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PRECISIONS))
     if options.budget is not None and not options.budget >= 0:
         raise UsageError(f"a PSNR budget of {options.budget:g} dB cannot be kept", "0 or more, in dB")
-    if options.precision == "auto" and options.budget is None:
+    if options.precision == "auto" and options.budget is None and options.plan is None:
         raise UsageError("--precision auto needs to know what may be lost", "--psnr-budget in dB, such as 0.1")
     if (options.lr is None) != (options.hr is None):
         raise UsageError("--lr and --hr belong together", "both folders, or neither")

@@ -45,7 +45,7 @@ class QatRequest:
     deployment: Path
     images: Path
     steps: int = 1000
-    batch: int = 8
+    batch: int = 4
     patch: int = 48
     minutes: Optional[float] = None
     rate: Optional[float] = None

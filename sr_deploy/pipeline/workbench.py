@@ -109,7 +109,7 @@ def photographs(images: Optional[Path]) -> Tuple[Path, ...]:
 
 
 def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:
-    """Nodes that float16 cannot hold: too close to its end on the scenes or on extreme pictures, or not finite there."""
+    """Nodes that float16 cannot hold: too close to its end on the scenes or on extreme pictures, or not finite."""
     pictures = [to_network(scene.lr, bench.contract) for scene in bench.scenes]
     extremes = bench.extremes()
     pins = too_large(bench.model, ranges_of(bench.model, extremes), EXTREME_MARGIN)

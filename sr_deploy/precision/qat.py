@@ -52,11 +52,11 @@ class QatOptions:
         device: "cpu" or "cuda".
     """
 
-    steps: int = 3000
-    batch: int = 8
+    steps: int = 1000
+    batch: int = 4
     patch: int = 48
-    weight_rate: float = 3e-4
-    scale_rate: float = 2e-3
+    weight_rate: float = 1e-4
+    scale_rate: float = 1e-3
     warm_up: int = 50
     minutes: Optional[float] = None
     label_share: float = 0.3

@@ -1,4 +1,4 @@
-"""Every shared checkpoint in every precision: dB lost on Set5 and Set14, colour shift, shares, and who accepts the graph.
+"""Every shared checkpoint in every precision: dB lost on Set5 and Set14, colour shift, shares, who accepts the graph.
 
     python tests/benchmarks/precision_quality.py --results precision.json             what is missing in precision.json
     python tests/benchmarks/precision_quality.py --results precision.json --print     the table

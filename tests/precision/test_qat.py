@@ -18,8 +18,9 @@ from sr_deploy.precision.training_patches import pool_of, squares_of
 from tests.precision import small_plans
 
 OPTIONS = QatOptions(
-    steps=40, batch=2, patch=16, warm_up=5, judge_every=10, keep_every=10, judged_patch=32, weight_rate=1e-3
-)
+    steps=40, batch=2, patch=16, warm_up=5, judge_every=10, keep_every=10, judged_patch=32,
+    weight_rate=1e-3, scale_rate=2e-3,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
