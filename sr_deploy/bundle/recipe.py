@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from sr_deploy.bundle.layout import PRECISION_FOLDER, is_allowed
 from sr_deploy.core.contract import Size, format_size, parse_size
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.toml import toml_reader
@@ -27,6 +28,7 @@ class Recipe:
         workspace_mib: limit of the builder's scratch memory, MiB.
         memory_budget: bytes of activations at most.
         dla_core: a Jetson's DLA core; None: the GPU.
+        plan: folder under ``precision/`` of the plan to build; None: float32.
     """
 
     backend: Optional[str] = None
@@ -35,6 +37,7 @@ class Recipe:
     workspace_mib: Optional[int] = None
     memory_budget: Optional[int] = None
     dla_core: Optional[int] = None
+    plan: Optional[str] = None
 
 
 def build_arguments(recipe: Recipe, folder: str) -> List[str]:
@@ -53,6 +56,8 @@ def build_arguments(recipe: Recipe, folder: str) -> List[str]:
         arguments += ["--memory-budget", f"{recipe.memory_budget / 1e6:.6f}MB"]
     if recipe.dla_core is not None:
         arguments += ["--dla", str(recipe.dla_core)]
+    if recipe.plan is not None:
+        arguments += ["--plan", f"{folder}/{PRECISION_FOLDER}/{recipe.plan}"]
     return arguments
 
 
@@ -68,6 +73,8 @@ def recipe_text(recipe: Recipe) -> str:
     for name in _NUMBERS:
         if getattr(recipe, name) is not None:
             lines.append(f"{name} = {getattr(recipe, name)}")
+    if recipe.plan is not None:
+        lines.append(f'plan = "{recipe.plan}"')
     return "\n".join(lines) + "\n"
 
 
@@ -91,6 +98,8 @@ def read_recipe(path: Path) -> Recipe:
     backend = raw.get("backend")
     numbers = [raw.get(name) for name in _NUMBERS]
     good = all(value is None or (type(value) is int and value >= least) for value, least in zip(numbers, (1, 1, 0)))
+    plan = raw.get("plan")
+    good = good and (plan is None or (isinstance(plan, str) and is_allowed(f"{PRECISION_FOLDER}/{plan}/plan.json")))
     good = good and (backend is None or backend in BACKENDS) and not ("sizes" in raw and "profile" in raw)
     if not good or not all(isinstance(raw.get(name, []), list) for name in ("sizes", "profile")):
         raise BadInput(f"{path} has a value that means nothing", "values as srdeploy pack writes them", "pack it again")
@@ -99,4 +108,4 @@ def read_recipe(path: Path) -> Recipe:
         profile = check_profile([parse_size(text) for text in raw["profile"]]) if "profile" in raw else None
     except (UsageError, AttributeError, TypeError) as error:
         raise BadInput(f"{path} has a size that is none: {error}", 'sizes as "HxW"', "pack it again") from error
-    return Recipe(backend, sizes, profile, *numbers)  # type: ignore[arg-type]
+    return Recipe(backend, sizes, profile, *numbers, plan)  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from sr_deploy.core.l4t import check_container
 COMMANDS = (
     deploy.export,
     precision.calibrate,
+    precision.sensitivity,
     deploy.build,
     qat.qat,
     deploy.run,

@@ -30,6 +30,9 @@ def pack(
     workspace: Optional[int] = typer.Option(None, "--workspace", help="Limit of the builder's workspace, MiB.", min=1),
     memory_budget: Optional[str] = typer.Option(None, "--memory-budget", help="Activations at most, such as 600MB."),
     dla: Optional[int] = typer.Option(None, "--dla", help="Run on this DLA core of a Jetson (0 or 1).", min=0),
+    precision: Optional[str] = typer.Option(
+        None, "--precision", help="The board builds this plan of DIR/precision: fp16, int8, auto, qat, …"
+    ),
     golden_size: Optional[List[str]] = typer.Option(
         None, "--golden-size", help="Add a golden picture of this input HxW, to check the engine of that size with."
     ),
@@ -61,6 +64,7 @@ def pack(
         workspace_mib=workspace,
         memory_budget=parse_bytes(memory_budget) if memory_budget else None,
         dla_core=dla,
+        plan=None if precision == "fp32" else precision,
     )
     if out is None and triton is None:
         raise UsageError("pack needs to know what to make", "-o net.srd, or --triton REPOSITORY, or both")
@@ -68,7 +72,7 @@ def pack(
         raise UsageError("--name and --triton-cache describe models for Triton", "them with --triton REPOSITORY")
     bundle_only = {
         "--target": target, "--golden-size": golden_size, "--backend": backend, "--workspace": workspace,
-        "--memory-budget": memory_budget, "--dla": dla,
+        "--memory-budget": memory_budget, "--dla": dla, "--precision": precision,
     }  # fmt: skip
     unused = [option for option, value in bundle_only.items() if value not in (None, [])]
     if out is None and unused:

@@ -7,7 +7,7 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 
@@ -153,13 +153,15 @@ def run(
     out: Path = typer.Option(..., "-o", "--out", help="The folder for the upscaled pictures."),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     engine: Optional[Path] = typer.Option(None, "--engine", help="Run this engine, whatever else there is."),
+    precision: Optional[str] = PRECISION,
     suffix: Optional[str] = typer.Option(None, "--format", help="png or jpg. Default: the input's own."),
     force: bool = typer.Option(False, "--force", help="Overwrite pictures that exist."),
 ) -> None:
     """Upscale pictures; alpha, grey and 16 bits are kept."""
     from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 
-    written = upscale_files(UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force), say)
+    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision)
+    written = upscale_files(options, say)
     for path in written:
         typer.echo(str(path))
 
@@ -172,10 +174,11 @@ def verify(
         False, "--golden", help="Instead: hold the engines against the golden pictures of the bundle (srdeploy unpack)."
     ),
     tolerance: Optional[float] = typer.Option(
-        None, "--tolerance", help="With --golden: 8-bit steps it may differ. Default: the bound of float32.", min=0
+        None, "--tolerance", help="With --golden: 8-bit steps it may differ. Default: by precision.", min=0
     ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     engine: Optional[Path] = typer.Option(None, "--engine", help="Verify this engine."),
+    precision: Optional[str] = PRECISION,
     checkpoint: Optional[Path] = typer.Option(
         None, "--checkpoint", help="The checkpoint to compare with, where it has moved since the export."
     ),
@@ -184,13 +187,14 @@ def verify(
 ) -> None:
     """PSNR-Y and SSIM-Y against HR pictures, and the difference from the PyTorch network."""
     if golden:
-        _verify_golden(deployment, lr or hr or checkpoint, backend, engine, tolerance, as_json)
+        _verify_golden(deployment, lr or hr or checkpoint, backend, engine, precision, tolerance, as_json)
         return
     if lr is None or hr is None or tolerance is not None:
         raise UsageError("verify needs pictures to compare", "--lr and --hr, or --golden (with --tolerance)")
     from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
-    report = verify_quality(VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch), say)
+    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision)
+    report = verify_quality(options, say)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -205,6 +209,7 @@ def _verify_golden(
     pictures: Optional[Path],
     backend: Optional[str],
     engine: Optional[Path],
+    precision: Optional[str],
     tolerance: Optional[float],
     as_json: bool,
 ) -> None:
@@ -213,13 +218,13 @@ def _verify_golden(
 
     if pictures is not None:
         raise UsageError("--golden compares with the bundle's own pictures", "it without --lr, --hr and --checkpoint")
-    report = check_goldens(GoldenOptions(deployment, backend, engine, tolerance), say)
+    report = check_goldens(GoldenOptions(deployment, backend, engine, tolerance, precision), say)
     if as_json:
         print_json(report.to_dict())
     else:
         for row in report.rows:
             verdict = "within" if row.difference <= row.tolerance else "OUTSIDE"
-            typer.echo(f"{row.what} at {row.size}: {row.difference:.4f} of 255, {verdict} {row.tolerance:g}")
+            typer.echo(f"{row.what} at {row.size}: {row.measure} {row.difference:.4f} of 255, {verdict} {row.tolerance:g}")
     report.raise_on_failure()
 
 

@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
 
 
 def gate(
@@ -33,7 +33,7 @@ def gate(
         None, "--quality", help="The candidate's report of srdeploy verify --json, for the budget's quality floors."
     ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
-    precision: Optional[str] = typer.Option(None, "--precision", help="Engines of this precision: fp32, fp16, int8."),
+    precision: Optional[str] = PRECISION,
     scope: str = typer.Option("compute", "--scope", help="compute, enqueue or end-to-end."),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads, of both."),
     max_seconds: float = typer.Option(

@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
 from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
 
 SIZES = "144,360,480,720,1080"
@@ -19,7 +19,7 @@ def bench(
         None, "--sizes", help=f"Inputs: HxW or one number for a square, by commas. Default: {SIZES}."
     ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
-    precision: Optional[str] = typer.Option(None, "--precision", help="Time the engine of this one: fp32, fp16, int8."),
+    precision: Optional[str] = PRECISION,
     scope: str = typer.Option(
         "compute", "--scope", help="compute, enqueue (the host's part), or end-to-end (upload + compute + download)."
     ),

@@ -1,4 +1,4 @@
-"""Commands for precision: calibrate."""
+"""Commands for precision: calibrate and sensitivity."""
 
 from __future__ import annotations
 
@@ -42,3 +42,24 @@ def calibrate(
         print_json(facts)
     else:
         render(facts_table(facts))
+
+
+def sensitivity(
+    deployment: Path = DEPLOYMENT,
+    images: Path = typer.Option(..., "--images", help="A folder of photographs: to calibrate, and shrunk, to judge."),
+    lr: Optional[Path] = typer.Option(None, "--lr", help="Judge on these pictures instead of shrunk photographs …"),
+    hr: Optional[Path] = typer.Option(None, "--hr", help="… with these originals."),
+    method: str = typer.Option("mse", "--method", help="Calibration: minmax, entropy, percentile or mse."),
+    as_json: bool = JSON_FLAG,
+) -> None:
+    """What each layer costs in dB when it alone runs in INT8: DIR/precision/sensitivity.json and .png."""
+    from sr_deploy.pipeline.sensitivity import SensitivityOptions, measure_sensitivity
+    from sr_deploy.report.table import sensitivity_table
+
+    found = measure_sensitivity(SensitivityOptions(deployment, images, lr, hr, method), say)
+    if as_json:
+        print_json({"table": str(found.table), "plot": str(found.plot), **found.facts})
+        return
+    render(sensitivity_table(found.facts))
+    typer.echo(str(found.table))
+    typer.echo(str(found.plot))

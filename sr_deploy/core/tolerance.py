@@ -6,6 +6,7 @@ All differences of pictures are in 8-bit steps: the value range of the network i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Mapping
 
 import numpy as np
 
@@ -23,10 +24,32 @@ class Tolerance:
     steps: float
 
 
+@dataclass(frozen=True)
+class LossyTolerance:
+    """What a lower precision may cost. A single pixel says little there: rounding moves some by many steps.
+
+    Attributes:
+        name: how messages call it.
+        decibels: mean PSNR-Y over a set of photographs that may be lost against the float32 network.
+        rms_steps: root-mean-square difference from the float32 graph on the sample picture, in 8-bit steps.
+    """
+
+    name: str
+    decibels: float
+    rms_steps: float
+
+
 #: PyTorch against the published code's output.
 TORCH_FP32 = Tolerance("PyTorch float32", 0.01)
 #: An exported FP32 graph in any runtime against PyTorch.
 GRAPH_FP32 = Tolerance("graph float32", 0.05)
+
+#: A float16 graph or engine against float32.
+HALF = LossyTolerance("float16", decibels=0.01, rms_steps=0.5)
+#: An INT8 or mixed one. ``build`` holds the budget that was given; this tells a right engine from a broken one.
+INT8 = LossyTolerance("INT8", decibels=0.60, rms_steps=6.0)
+#: Precision of an engine, where it is not "fp32" → its tolerance.
+LOSSY: Mapping[str, LossyTolerance] = {"fp16": HALF, "int8": INT8, "mixed": INT8}
 
 #: A folded block against the block it replaces, in float64: largest difference over the largest output magnitude.
 FOLD_FLOAT64_RELATIVE = 1e-9
@@ -50,6 +73,20 @@ def largest_difference(a: np.ndarray, b: np.ndarray, value_range: float) -> floa
     if not np.isfinite(difference).all():
         return float("inf")
     return float(difference.max() * 255.0 / value_range)
+
+
+def rms_difference(a: np.ndarray, b: np.ndarray, value_range: float) -> float:
+    """Root-mean-square difference of two pictures in 8-bit steps; infinity for NaN or different shapes.
+
+    Args:
+        a, b: uint8, or float32 in ``0…value_range``.
+        value_range: the value that white has, 1.0 or 255.0; of no meaning for uint8.
+    """
+    if a.shape != b.shape:
+        return float("inf")
+    steps = 1.0 if a.dtype == np.uint8 else 255.0 / value_range
+    mean = float(np.mean((np.asarray(a, np.float64) - np.asarray(b, np.float64)) ** 2))
+    return mean**0.5 * steps if np.isfinite(mean) else float("inf")
 
 
 def difference_beyond_rounding(pixels: np.ndarray, reference: np.ndarray) -> float:

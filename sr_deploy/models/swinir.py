@@ -67,8 +67,9 @@ class SwinIR(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Upscale a batch; H and W at least window // 2 + 1, since reflection cannot add more than there is."""
         height, width, window = x.shape[2], x.shape[3], self.window
-        # Without %, which the exporter writes as Mod: TensorRT 8.5 has no such operator.
-        down, right = (-(-length // window) * window - length for length in (height, width))
+        # Without %, which the exporter writes as Mod: TensorRT 8.5 has no such operator. And nothing negative is
+        # divided: ONNX's Div of integers rounds towards zero.
+        down, right = ((length + window - 1) // window * window - length for length in (height, width))
         padded = F.pad(x, (0, right, 0, down), mode="reflect")
         shallow = self.conv_first(padded - self.mean)
         masks = shift_masks(shallow.shape[2], shallow.shape[3], window, shallow)

@@ -40,7 +40,7 @@ class BenchRequest:
             and a minute, if it takes as long to reach ``iterations``.
         runs: time each size exactly so often, whatever ``seconds``, ``iterations`` and ``ci_percent`` say.
         timer, cuda_graph, wait, streams: see BenchOptions.
-        precision: take the engine of this precision ("fp32", "fp16", "int8"); None takes the best that fits.
+        precision: of the engine, see pipeline/runner.py; None is "fp32".
         result_file: where the sweep is saved and resumed; None: in the deployment's results folder.
         preset: name of a protocol of bench/presets.py that the rest follows; its scale is checked.
         watch: record clocks, power and temperatures, and mark a throttled point invalid.

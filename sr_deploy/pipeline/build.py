@@ -124,7 +124,8 @@ def plan_build(options: BuildOptions) -> List[str]:
         found = ready_plan(deployment, options.precision)
         name = folder_name(options.precision)
         lines.append(f"plan: {deployment.folder / 'precision' / name}" + ("" if found else ", to be made"))
-        precision = found.precision if found else {"auto": "mixed"}.get(options.precision.precision, name)
+        asked = options.precision.precision
+        precision = found.precision if found else {"auto": "mixed"}.get(asked, asked)
     for plan in plans:
         name = engine_name(backend, plan.profile, _capabilities(backend, options), precision)
         lines.append(f"{plan.graph.file} → engines/{name}")
@@ -264,7 +265,7 @@ def _build(
         size = plan.profile[2]
         need = need_of(
             size, manifest.scale, plan.graph.parameters, plan.graph.peak_bytes_at(size), manifests_in(folder),
-            plan.graph.sha256,
+            plan.graph.sha256, plan.precision,
         )  # fmt: skip
         check_room(need, size, machine)
         workspace = workspace_for(need, workspace, machine)

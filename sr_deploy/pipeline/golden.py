@@ -10,9 +10,9 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from sr_deploy.bundle.golden import Golden, read_goldens
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.deployment import Deployment, open_deployment
-from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
-from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.pipeline.runner import check_backend, engine_files, runner_for
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed
+from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY, rms_difference
+from sr_deploy.pipeline.runner import check_backend, check_precision, engine_files, precision_of, runner_for
 from sr_deploy.run.base import upscale
 from sr_deploy.run.parity import difference_of
 
@@ -25,25 +25,31 @@ class GoldenOptions:
         deployment: a folder that was unpacked from a bundle.
         backend: only engines of this one; None for all.
         engine: only this engine.
-        tolerance: 8-bit steps that an engine may differ; None: the bound of float32, and an engine of another
-            precision is an error without it.
+        tolerance: 8-bit steps that an engine may differ; None: the bound of its precision, see core/tolerance.py.
+        precision: only engines of this one; None for all.
     """
 
     deployment: Path
     backend: Optional[str] = None
     engine: Optional[Path] = None
     tolerance: Optional[float] = None
+    precision: Optional[str] = None
 
 
 @dataclass(frozen=True)
 class GoldenRow:
-    """One engine at one size: what ran, its precision, the largest difference and the bound in 8-bit steps."""
+    """One engine at one size: what ran, its precision, the difference and its bound in 8-bit steps.
+
+    ``measure`` says of what: the largest difference for float32, the root-mean-square for a lower precision, where
+    rounding moves single pixels far.
+    """
 
     what: str
     size: str
     precision: str
     difference: float
     tolerance: float
+    measure: str = "largest difference"
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,8 @@ class GoldenReport:
         for row in self.rows:
             if not row.difference <= row.tolerance:
                 raise CheckFailed(
-                    f"{row.what} differs from the golden picture at {row.size} by {row.difference:.4g} of 255",
+                    f"{row.what} differs from the golden picture at {row.size} by {row.difference:.4g} of 255 "
+                    f"({row.measure})",
                     f"at most {row.tolerance:g} ({row.precision})",
                     "build the engine again with --force; if it stays, do not use it on this machine",
                 )
@@ -80,9 +87,9 @@ def check_goldens(options: GoldenOptions, say: Callable[[str], None] = lambda _:
     Raises:
         BadDeployment: it has no golden pictures, or none fits the engines.
         ForeignEngine: the engine that was named belongs to another machine.
-        UsageError: an engine is not float32 and no tolerance was given.
     """
     check_backend(options.backend)
+    check_precision(options.precision)
     deployment = open_deployment(options.deployment)
     goldens = read_goldens(deployment.folder, deployment.manifest.contract, deployment.manifest.scale)
     if not goldens:
@@ -99,7 +106,7 @@ def check_goldens(options: GoldenOptions, say: Callable[[str], None] = lambda _:
             unchecked[engine.name] = "no golden picture of its sizes; srdeploy pack --golden-size HxW adds one"
         rows += [_row(deployment, options, engine, golden) for golden in fitting]
         for row in rows[len(rows) - len(fitting) :]:
-            say(f"{row.what} at {row.size}: largest difference {row.difference:.5f} of 255")
+            say(f"{row.what} at {row.size}: {row.measure} {row.difference:.5f} of 255")
     for name, why in unchecked.items():
         say(f"{name} not checked: {why}")
     if not rows:
@@ -123,15 +130,15 @@ def _engines(deployment: Deployment, options: GoldenOptions) -> Tuple[List[Optio
     for path in engine_files(deployment):
         try:
             manifest = open_engine(path)
-            if options.backend in (None, manifest.backend):
+            if options.backend in (None, manifest.backend) and options.precision in (None, manifest.precision):
                 check_engine(manifest, host_facts(manifest.backend), hashes)
                 found.append(path)
         except BadInput as error:
             refused[path.name] = "; ".join(line.strip() for line in error.found.splitlines())
-    if not found and not refused and options.backend in (None, "onnxruntime"):
+    if not found and not refused and options.backend in (None, "onnxruntime") and options.precision in (None, "fp32"):
         found = [None]
     if not found and not refused:
-        refused["engines"] = f"there is none of {options.backend}"
+        refused["engines"] = f"there is none of {' '.join(filter(None, (options.precision, options.backend)))}"
     return found, refused
 
 
@@ -142,22 +149,18 @@ def _takes(engine: Path, golden: Golden) -> bool:
 
 
 def _row(deployment: Deployment, options: GoldenOptions, engine: Optional[Path], golden: Golden) -> GoldenRow:
-    from sr_deploy.engine.manifest import open_engine
-
-    precision = "fp32" if engine is None else open_engine(engine).precision
-    if precision != "fp32" and options.tolerance is None:
-        raise UsageError(
-            f"{engine} computes in {precision}, and golden pictures are float32",
-            "the 8-bit steps that it may differ",
-            "srdeploy verify DIR --golden --tolerance STEPS",
-        )
-    tolerance = GRAPH_FP32.steps if options.tolerance is None else options.tolerance
+    precision = precision_of(engine, None)
+    lossy = LOSSY.get(precision)
+    bound = GRAPH_FP32.steps if lossy is None else lossy.rms_steps
     backend = options.backend if engine is not None else "onnxruntime"
     chosen = runner_for(deployment, golden.size, backend, engine)
     try:
         result = upscale(chosen.runner, golden.lr)
     finally:
         chosen.runner.close()
-    difference = difference_of(result, golden.sr, deployment.manifest.contract.value_range)
+    white = deployment.manifest.contract.value_range
+    difference = difference_of(result, golden.sr, white) if lossy is None else rms_difference(result, golden.sr, white)
     what = engine.name if engine is not None else f"onnxruntime on {chosen.runner.device}"
-    return GoldenRow(what, format_size(golden.size), precision, difference, tolerance)
+    tolerance = bound if options.tolerance is None else options.tolerance
+    measure = "largest difference" if lossy is None else "root-mean-square difference"
+    return GoldenRow(what, format_size(golden.size), precision, difference, tolerance, measure)

@@ -24,6 +24,8 @@ from sr_deploy.precision.sensitivity import LayerCost, sensitivities
 SAFETY = 2.0
 #: Sensitivity is judged on this many pictures: it only orders the layers.
 FEW = 4
+#: Squares that biases are corrected on after the fit.
+CORRECTED = 32
 
 Weighted = Tuple[Plan, Dict[str, np.ndarray]]
 
@@ -195,9 +197,12 @@ def improved(
     """The plan with weights fitted to it, where that is wanted."""
     if not improve:
         return plan, {}
+    from sr_deploy.precision.bias import corrected_bias
     from sr_deploy.precision.rounding import learned_rounding
 
     say("fitting weights and biases to 8 bits, layer by layer")
     plan, weights = learned_rounding(bench.model, plan, {}, material.images)
+    # Convolutions that share a weight were fitted for the first of them; the means are put right for the last.
+    weights = corrected_bias(bench.model, plan, weights, material.images, count=CORRECTED)
     note = "weights fitted to their 8-bit grid layer by layer, biases corrected (precision/rounding.py)"
     return dataclasses.replace(plan, notes=(*plan.notes, note)), weights

@@ -5,7 +5,7 @@ The matrix is a TOML or JSON file:
     deployments = ["efdn", "span"]       # folders, relative to the file
     sizes = ["144", "360x640"]
     backends = ["onnxruntime", "tensorrt"]
-    precisions = ["fp32", "fp16"]        # left out: the best engine that fits
+    precisions = ["fp32", "fp16"]        # left out: fp32
     scopes = ["compute", "end-to-end"]   # left out: compute
     threads = [1, 2]                     # left out: the runtime's default
     devices = ["xavier-nx", "h200"]      # left out: this machine; needs Dask workers, see cluster.py

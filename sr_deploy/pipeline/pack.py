@@ -18,6 +18,7 @@ from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.sample import sample_for
 from sr_deploy.engine.manifest import check_profile
 from sr_deploy.pipeline.memory import check_memory
+from sr_deploy.pipeline.planned import UNFINISHED, find_planned
 from sr_deploy.pipeline.runner import check_backend
 
 #: The smallest golden input where the network takes any size, raised to what it takes: even, odd sides, few bytes.
@@ -133,6 +134,12 @@ def _planned(options: PackOptions) -> Tuple[Deployment, str, Dict[str, Content],
     check_target(deployment, target)
     recipe = options.recipe
     check_recipe(deployment, recipe)
+    if recipe.plan is not None and find_planned(deployment, recipe.plan) is None:
+        raise BadDeployment(
+            f"{deployment.folder} has no plan {PRECISION_FOLDER}/{recipe.plan}",
+            "a plan that the board shall build",
+            f"srdeploy build {deployment.folder} --precision {recipe.plan} makes one",
+        )
     files: Dict[str, Content] = {
         MANIFEST_NAME: deployment.folder / MANIFEST_NAME,
         RECIPE_NAME: recipe_text(recipe).encode("utf-8"),
@@ -150,7 +157,10 @@ def _carried(deployment: Deployment) -> List[Path]:
     folder = deployment.folder
     paths = [deployment.path_of(graph) for graph in deployment.manifest.graphs]
     paths += [path for pattern in PRECISION_FILES for path in folder.glob(pattern)]
-    paths += [path for path in (folder / PRECISION_FOLDER).rglob("*") if path.is_file()]
+    # Plots are for people, and a fine-tuning that was interrupted goes on where it began.
+    unfinished = folder / PRECISION_FOLDER / UNFINISHED
+    found = (path for path in (folder / PRECISION_FOLDER).rglob("*") if path.is_file() and path.suffix != ".png")
+    paths += [path for path in found if unfinished not in path.parents]
     return list(dict.fromkeys(paths))
 
 

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
@@ -21,6 +23,10 @@ from sr_deploy.core.plan import PLAN_NAME, PRECISIONS, Plan, open_plan
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
 CACHE_NAME, REPORT_NAME = "calibration.cache", "report.json"
+#: An unfinished fine-tuning under ``DIR/precision``.
+UNFINISHED = "qat-unfinished"
+#: Folders of ``DIR/precision`` that hold no plan.
+RESERVED = ("calibration", UNFINISHED)
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,10 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
     folder = deployment.folder / "precision" / name
     if not (folder / PLAN_NAME).is_file():
         return None
-    planned = Planned(folder, open_plan(folder)[0], read_json(folder / REPORT_NAME, "precision report"))
+    report = read_json(folder / REPORT_NAME, "precision report")
+    if not isinstance(report, dict):
+        raise BadDeployment(f"{folder / REPORT_NAME} is not a precision report", "", "make it with --remake-plan")
+    planned = Planned(folder, open_plan(folder)[0], report)
     graph_of(deployment, planned)
     if not planned.typed.is_file():
         raise BadDeployment(f"{planned.typed} is missing", "the typed graph of the plan", "make it with --remake-plan")
@@ -145,15 +154,31 @@ def ready_plan(deployment: Deployment, options: PrecisionOptions) -> Optional[Pl
     check_options(options)
     if options.remake:
         return None
-    found = find_planned(deployment, folder_name(options))
+    folder = deployment.folder / "precision" / folder_name(options)
+    if options.plan is not None and not _lies_in(options.plan, folder):
+        return None
+    found = find_planned(deployment, folder.name)
     if found is None:
         return None
+    lowered = found.report.get("plan_sha256") == sha256_of(folder / PLAN_NAME)
     if options.plan is not None:
-        given = options.plan / PLAN_NAME if options.plan.is_dir() else options.plan
-        same = given.resolve() == (found.folder / PLAN_NAME).resolve()
-        lowered = found.report.get("plan_sha256") == sha256_of(found.folder / PLAN_NAME)
-        return found if same and lowered else None
-    return found if _asked_alike(found.report.get("request", {}), options) else None
+        kept = options.budget is None or found.report.get("loss_db", math.inf) <= options.budget
+        return found if lowered and kept else None
+    if not _asked_alike(found.report.get("request", {}), options):
+        return None
+    if not lowered:
+        raise BadDeployment(
+            f"{folder / PLAN_NAME} was changed after its graphs were made",
+            "the plan that they were made from",
+            f"build with the changed plan: --plan {folder}; or make it again: --remake-plan",
+        )
+    return found
+
+
+def _lies_in(given: Path, folder: Path) -> bool:
+    """Whether the plan given is the one in ``folder``, with its graphs; a fine-tuned one has none at first."""
+    given = given / PLAN_NAME if given.is_dir() else given
+    return given.resolve() == (folder / PLAN_NAME).resolve() and (folder / REPORT_NAME).is_file()
 
 
 def check_options(options: PrecisionOptions) -> None:
@@ -169,10 +194,24 @@ def check_options(options: PrecisionOptions) -> None:
 
 
 def folder_name(options: PrecisionOptions) -> str:
-    """Where a plan lies under ``DIR/precision``: under its precision, or the name of the folder it was given in."""
+    """Where a plan lies under ``DIR/precision``: under its precision.
+
+    One that was given lies under its file's name, without the suffix, or for a ``plan.json`` under its folder's.
+
+    Raises:
+        UsageError: that name cannot be a folder there.
+    """
     if options.plan is None:
         return options.precision
-    return options.plan.resolve().name if options.plan.is_dir() else options.plan.resolve().parent.name
+    path = options.plan.resolve()
+    name = path.name if path.is_dir() else path.parent.name if path.name == PLAN_NAME else path.stem
+    if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,30}[A-Za-z0-9_])?", name) or name in RESERVED:
+        raise UsageError(
+            f"the plan {options.plan} would be kept under the name {name!r}",
+            "a name of letters, digits, _ . and -, other than " + " and ".join(RESERVED),
+            "rename the file or its folder",
+        )
+    return name
 
 
 def request_of(options: PrecisionOptions) -> Dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
@@ -24,6 +25,7 @@ from sr_deploy.pipeline.planned import (
 )
 from sr_deploy.pipeline.workbench import Workbench, scan, workbench
 from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.islands import Kinds
 from sr_deploy.precision.make import half_plan, int8_share
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def plan_for(
     if options.plan is not None:
         plan, weights = open_plan(options.plan)
         _check_graph(plan, graph, options.plan)
+        plan = _explained(plan, bench.kinds)
     elif options.precision == "fp16":
         plan, weights = half_plan(bench.kinds, graph.sha256, scan(bench, say)), {}
     elif options.precision == "int8":
@@ -103,6 +106,16 @@ def _check_graph(plan: Plan, graph: GraphFile, path: Path) -> None:
         )
 
 
+def _explained(plan: Plan, kinds: Kinds) -> Plan:
+    """A plan given, with a reason for each wider node that has none: someone set it so."""
+    wider: List[str] = []
+    if plan.nodes_of("int8"):
+        wider += [name for name, dtype in plan.nodes.items() if name in kinds.candidates and dtype != "int8"]
+    wider += [name for name in plan.nodes_of("float32") if plan.rest == "float16"]
+    reasons = {name: why for name, why in plan.reasons.items() if plan.nodes.get(name) != "int8"}
+    return dataclasses.replace(plan, reasons={**dict.fromkeys(wider, "set by hand"), **reasons})
+
+
 def known_ranges(deployment: Deployment, graph: GraphFile, plan: Plan) -> Optional[Ranges]:
     """The ranges that a plan's scales come from, if the deployment still has them."""
     method = plan.calibration.get("method")
@@ -126,7 +139,8 @@ def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
         "psnr_y_float32": round(judged.reference_psnr, 4),
         "loss_db": round(judged.loss, 4),
         "noise": round(judged.noise, 4),
-        "largest_mean_shift": round(judged.mean_shift, 4),
+        "mean_shift": round(judged.mean_shift, 4),
+        "worst_shift": round(judged.worst_shift, 4),
         "pictures": judged.pictures,
     }
 
@@ -137,7 +151,7 @@ def describe(report: Mapping[str, Any]) -> List[str]:
     return [
         f"multiply-accumulates: {shares}",
         f"PSNR-Y {report['psnr_y']:.3f} dB on {report['pictures']} pictures, {report['loss_db']:+.4f} dB lost against "
-        f"float32; largest shift of a colour {report['largest_mean_shift']:.3f} of 255",
+        f"float32; shift of a colour {report['mean_shift']:.3f} of 255, in one picture up to {report['worst_shift']:.3f}",
     ]
 
 

@@ -13,6 +13,8 @@ from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
 from sr_deploy.run.base import Runner
 
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+#: What engines compute in. "mixed" is what ``build --precision auto`` makes.
+PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,20 @@ class Chosen:
         why: one sentence for the user.
         graph_sha256: of the graph it runs or was built from.
         engine: the engine file, or None when it runs the graph itself.
+        precision: one of PRECISIONS.
     """
 
     runner: Runner
     why: str
     graph_sha256: str
     engine: Optional[Path]
+    precision: str = "fp32"
+
+
+def check_precision(name: Optional[str]) -> None:
+    """Raise UsageError for a precision that no engine has."""
+    if name is not None and name not in PRECISIONS:
+        raise UsageError(f"there is no engine of precision {name!r}", "one of " + ", ".join(PRECISIONS))
 
 
 def check_backend(name: Optional[str]) -> None:
@@ -49,7 +59,8 @@ def runner_for(
     """Open a runner for one input size.
 
     An engine that is named is used or refused. Without one, an engine of this deployment that fits this machine and
-    the size is preferred, TensorRT before ONNX Runtime; else ONNX Runtime runs the graph.
+    the size is preferred, TensorRT before ONNX Runtime; else ONNX Runtime runs the graph. An engine of a lower
+    precision gives another picture, so it is only taken when it is asked for.
 
     Args:
         deployment: the opened folder.
@@ -57,7 +68,8 @@ def runner_for(
         backend: one of BACKENDS, or None for the best this machine has.
         engine: an engine file to run, whatever else there is.
         threads: ONNX Runtime's threads on the CPU; None for its default.
-        precision: only an engine of this precision, or for "fp32" the graph; None for any.
+        precision: of the engine, one of PRECISIONS; None is "fp32", which the graph is too. An engine that is named
+            must be of it, if it is given.
 
     Raises:
         ForeignEngine: the named engine was built for something else.
@@ -66,17 +78,13 @@ def runner_for(
         EnvironmentFault: the runtime is not on this machine.
     """
     check_backend(backend)
+    check_precision(precision)
     deployment.manifest.sizes.check(size)
     engine = engine or fitting_engine(deployment, size, backend, precision)
     if engine is not None:
-        return _from_engine(deployment, engine, backend, threads)
+        return _from_engine(deployment, engine, backend, precision, threads)
     if backend not in (None, "onnxruntime") or precision not in (None, "fp32"):
-        kind = " ".join(word for word in (precision, backend) if word)
-        raise BadDeployment(
-            f"{deployment.folder} has no {kind} engine for {format_size(size)} that fits this machine",
-            "an engine built for this machine and this size",
-            f"srdeploy build {deployment.folder} --backend {backend or 'tensorrt'} --size {format_size(size)}",
-        )
+        raise _no_engine(deployment, size, backend, precision or "fp32")
     from sr_deploy.run.onnxruntime import runner_from_graph
 
     manifest = deployment.manifest
@@ -86,21 +94,45 @@ def runner_for(
     return Chosen(runner, f"onnxruntime on {runner.device} runs {graph.file}: {why}", graph.sha256, None)
 
 
+def precision_of(engine: Optional[Path], precision: Optional[str]) -> str:
+    """What runs where this engine or this precision is asked for; "fp32" where neither is."""
+    from sr_deploy.engine.manifest import open_engine
+
+    return open_engine(engine).precision if engine is not None else precision or "fp32"
+
+
+def _no_engine(deployment: Deployment, size: Size, backend: Optional[str], precision: str) -> BadDeployment:
+    """The error for an engine that was asked for and is not there, naming what is there instead."""
+    others = [name for name in PRECISIONS if name != precision and fitting_engine(deployment, size, backend, name)]
+    asked = {"mixed": "auto --psnr-budget 0.1"}.get(precision, precision)
+    build = f"srdeploy build {deployment.folder} --backend {backend or 'tensorrt'} --size {format_size(size)}"
+    return BadDeployment(
+        f"{deployment.folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that "
+        "fits this machine" + (f"; it has one of {', '.join(others)}" if others else ""),
+        "an engine built for this machine and this size" + (f", or --precision {others[0]}" if others else ""),
+        build if precision == "fp32" else f"{build} --precision {asked}",
+    )
+
+
 @contextlib.contextmanager
 def runners(
-    deployment: Deployment, backend: Optional[str], engine: Optional[Path], say: Callable[[str], None]
+    deployment: Deployment,
+    backend: Optional[str],
+    engine: Optional[Path],
+    say: Callable[[str], None],
+    precision: Optional[str] = None,
 ) -> Iterator[Callable[[Size], Runner]]:
     """A function that gives the runner for a size; one runner is open at a time, the last one until the block ends.
 
     Args:
-        deployment, backend, engine: see ``runner_for``.
+        deployment, backend, engine, precision: see ``runner_for``.
         say: told what runs, whenever that changes.
     """
     opened: List[Tuple[Size, Chosen]] = []
 
     def runner_at(size: Size) -> Runner:
         if not opened or opened[0][0] != size:
-            chosen = runner_for(deployment, size, backend, engine)
+            chosen = runner_for(deployment, size, backend, engine, precision=precision)
             before = opened.pop()[1] if opened else None
             opened.append((size, chosen))
             if before is not None:
@@ -119,9 +151,10 @@ def runners(
 def fitting_engine(
     deployment: Deployment, size: Size, backend: Optional[str], precision: Optional[str] = None
 ) -> Optional[Path]:
-    """The engine in the deployment that this machine should run at ``size``; None when there is none.
+    """The engine of a precision in the deployment that this machine should run at ``size``; None without one.
 
-    TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one.
+    TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one. ``precision`` None is
+    "fp32".
     """
     from sr_deploy.engine.manifest import EngineManifest, check_engine, host_facts, open_engine
 
@@ -131,7 +164,7 @@ def fitting_engine(
             manifest: EngineManifest = open_engine(path)
             if (backend is not None and manifest.backend != backend) or not manifest.takes(size):
                 continue
-            if precision is not None and manifest.precision != precision:
+            if manifest.precision != (precision or "fp32"):
                 continue
             check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment))
         except BadInput:
@@ -141,13 +174,17 @@ def fitting_engine(
     return min(fitting)[2] if fitting else None
 
 
-def _from_engine(deployment: Deployment, path: Path, backend: Optional[str], threads: Optional[int]) -> Chosen:
+def _from_engine(
+    deployment: Deployment, path: Path, backend: Optional[str], precision: Optional[str], threads: Optional[int]
+) -> Chosen:
     """Open a named engine, or refuse it with the difference."""
     from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
 
     manifest = open_engine(path)
     if backend is not None and manifest.backend != backend:
         raise UsageError(f"{path} is an engine of {manifest.backend}, not of {backend}", "one of the two, not both")
+    if precision is not None and manifest.precision != precision:
+        raise UsageError(f"{path} is an engine of {manifest.precision}, not of {precision}", "one of the two, not both")
     check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment), str(deployment.folder))
     if manifest.backend == "onnxruntime":
         from sr_deploy.run.onnxruntime import runner_from_graph
@@ -157,7 +194,7 @@ def _from_engine(deployment: Deployment, path: Path, backend: Optional[str], thr
         from sr_deploy.run.tensorrt import runner_from_engine
 
         runner = runner_from_engine(path)
-    return Chosen(runner, f"{manifest.backend} engine {path.name}", manifest.graph_sha256, path)
+    return Chosen(runner, f"{manifest.backend} engine {path.name}", manifest.graph_sha256, path, manifest.precision)
 
 
 def _graph_hashes(deployment: Deployment) -> Tuple[str, ...]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from sr_deploy.bundle.layout import INDEX_NAME, RECIPE_NAME, Index
+from sr_deploy.bundle.layout import INDEX_NAME, PRECISION_FOLDER, RECIPE_NAME, Index
 from sr_deploy.bundle.open import unpack
 from sr_deploy.bundle.recipe import Recipe, build_arguments, read_recipe
 from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.build import BuildOptions, build_engines
 from sr_deploy.pipeline.golden import GoldenOptions, GoldenReport, check_goldens
+from sr_deploy.pipeline.planned import precision_options
 
 
 @dataclass(frozen=True)
@@ -91,4 +92,5 @@ def build_options(recipe: Recipe, folder: Path) -> BuildOptions:
         workspace_bytes=recipe.workspace_mib * 2**20 if recipe.workspace_mib else None,
         memory_budget=recipe.memory_budget,
         dla_core=recipe.dla_core,
+        precision=None if recipe.plan is None else precision_options(None, folder / PRECISION_FOLDER / recipe.plan),
     )

@@ -29,7 +29,7 @@ class UpscaleOptions:
         deployment: the folder.
         inputs: pictures and folders of pictures.
         out: the folder to write to.
-        backend, engine: which runtime; see pipeline/runner.py.
+        backend, engine, precision: which runtime; see pipeline/runner.py.
         suffix: "png" or "jpg"; None keeps each picture's own.
         force: overwrite pictures that exist.
     """
@@ -41,6 +41,7 @@ class UpscaleOptions:
     engine: Optional[Path] = None
     suffix: Optional[str] = None
     force: bool = False
+    precision: Optional[str] = None
 
 
 def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _: None) -> Tuple[Path, ...]:
@@ -58,7 +59,7 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     deployment = open_deployment(options.deployment)
     inputs = find_images(options.inputs)
     targets = _targets(inputs, options)
-    with runners(deployment, options.backend, options.engine, say) as runner_at:
+    with runners(deployment, options.backend, options.engine, say, options.precision) as runner_at:
         for source, target in track(list(zip(inputs, targets)), "upscaling"):
             picture = read_picture(source)
             check_writable(target, picture.alpha is not None, picture.depth)

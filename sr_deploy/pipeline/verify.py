@@ -15,8 +15,8 @@ from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
 from sr_deploy.core.image import from_network, read_picture, to_network
 from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
-from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.pipeline.runner import runners
+from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY
+from sr_deploy.pipeline.runner import precision_of, runners
 from sr_deploy.run.base import Runner, upscale
 from sr_deploy.run.parity import difference_of
 
@@ -28,7 +28,7 @@ class VerifyOptions:
     Attributes:
         deployment: the folder.
         lr, hr: folders of low- and high-resolution pictures.
-        backend, engine: which runtime; see pipeline/runner.py.
+        backend, engine, precision: which runtime; see pipeline/runner.py.
         checkpoint: the checkpoint, where it is no longer at the place the manifest names.
         against_torch: compare with the PyTorch network too.
     """
@@ -40,6 +40,7 @@ class VerifyOptions:
     engine: Optional[Path] = None
     checkpoint: Optional[Path] = None
     against_torch: bool = True
+    precision: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -61,18 +62,26 @@ class QualityReport:
         convention: how the figures are computed.
         runtime: what ran.
         images: one row a picture.
+        precision: of what ran. "fp32" is bound in the largest difference from PyTorch, a lower one in the mean PSNR-Y.
         tolerance_steps: the bound on the difference from PyTorch, in 8-bit steps.
     """
 
     convention: str
     runtime: str
     images: Tuple[ImageQuality, ...]
+    precision: str = "fp32"
     tolerance_steps: float = GRAPH_FP32.steps
 
     @property
     def worst(self) -> float:
         """The largest difference from PyTorch over all pictures, in 8-bit steps; 0 when it was not compared."""
         return max((image.difference or 0.0 for image in self.images), default=0.0)
+
+    @property
+    def loss(self) -> Optional[float]:
+        """Mean PSNR-Y lost against PyTorch, dB; None when it was not compared."""
+        pairs = [(image.torch_psnr_y, image.psnr_y) for image in self.images]
+        return None if any(one is None for one, _ in pairs) else float(np.mean([a - b for a, b in pairs]))
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain values for JSON and tables."""
@@ -81,18 +90,31 @@ class QualityReport:
             for key in ("psnr_y", "ssim_y", "torch_psnr_y")
             if all(getattr(image, key) is not None for image in self.images)
         }
+        lossy = LOSSY.get(self.precision)
         return {
             "schema": 1,
             "convention": self.convention,
             "runtime": self.runtime,
+            "precision": self.precision,
             "images": [dataclasses.asdict(image) for image in self.images],
             "mean": mean,
             "largest_difference": self.worst if "torch_psnr_y" in mean else None,
-            "tolerance": self.tolerance_steps,
+            "tolerance": self.tolerance_steps if lossy is None else None,
+            "loss_db": self.loss,
+            "tolerance_db": None if lossy is None else lossy.decibels,
         }
 
     def raise_on_failure(self) -> None:
-        """Raise CheckFailed when a picture differs from PyTorch by more than the tolerance."""
+        """Raise CheckFailed when a picture differs from PyTorch by more than the tolerance of the precision."""
+        lossy = LOSSY.get(self.precision)
+        if lossy is not None:
+            if self.loss is not None and not self.loss <= lossy.decibels:
+                raise CheckFailed(
+                    f"the {self.precision} engine loses {self.loss:.4f} dB against the PyTorch network",
+                    f"at most {lossy.decibels:g} dB ({lossy.name})",
+                    "build it with --precision auto --psnr-budget, or fine-tune it with srdeploy qat",
+                )
+            return
         if self.worst > self.tolerance_steps:
             name = max(self.images, key=lambda image: image.difference or 0.0).name
             raise CheckFailed(
@@ -121,9 +143,10 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
         told.append(why)
         say(why)
 
-    with runners(deployment, options.backend, options.engine, remember) as runner_at:
+    with runners(deployment, options.backend, options.engine, remember, options.precision) as runner_at:
         rows = [_one(deployment, runner_at, network, network_range, *pair) for pair in track(pairs, "verifying")]
-    return QualityReport(CONVENTION, "; ".join(dict.fromkeys(told)), tuple(rows))
+    precision = precision_of(options.engine, options.precision)
+    return QualityReport(CONVENTION, "; ".join(dict.fromkeys(told)), tuple(rows), precision)
 
 
 def _one(

@@ -33,7 +33,8 @@ class Judged:
         psnr: mean PSNR-Y in dB against the originals.
         reference_psnr: the same of the float32 graph.
         noise: mean squared difference of the two graphs' 8-bit lumas, (8-bit steps)².
-        mean_shift: largest absolute mean difference of a colour channel over one picture, in 8-bit steps.
+        mean_shift: mean difference of a colour channel over all pictures, the largest of three, in 8-bit steps.
+        worst_shift: the same over one picture, the largest of all.
         sick: output values that are NaN or infinite.
         pictures: how many.
     """
@@ -42,6 +43,7 @@ class Judged:
     reference_psnr: float
     noise: float
     mean_shift: float
+    worst_shift: float
     sick: int
     pictures: int
 
@@ -152,7 +154,8 @@ def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOCon
     """
     psnrs: List[float] = []
     noises: List[float] = []
-    shift, sick = 0.0, 0
+    shifts: List[np.ndarray] = []
+    sick = 0
     for scene in scenes:
         output = compute(to_network(scene.lr, contract))
         bad = int(np.count_nonzero(~np.isfinite(output)))
@@ -165,12 +168,14 @@ def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOCon
         psnrs.append(psnr_y(pixels, scene.hr, scale))
         noises.append(float(np.mean((luma(pixels) - luma(scene.reference)) ** 2)))
         moved = pixels.mean(axis=(0, 1), dtype=np.float64) - scene.reference.mean(axis=(0, 1), dtype=np.float64)
-        shift = max(shift, float(np.abs(moved).max()))
+        # A grey picture has one channel that stands for all three.
+        shifts.append(np.broadcast_to(moved, (3,)))
     return Judged(
         psnr=float(np.mean(psnrs)),
         reference_psnr=float(np.mean([scene.reference_psnr for scene in scenes])),
         noise=float(np.mean(noises)),
-        mean_shift=shift,
+        mean_shift=float(np.abs(np.mean(shifts, axis=0)).max()) if shifts else 0.0,
+        worst_shift=float(np.abs(shifts).max()) if shifts else 0.0,
         sick=sick,
         pictures=len(scenes),
     )

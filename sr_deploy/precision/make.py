@@ -10,10 +10,7 @@ from onnx import numpy_helper
 
 from sr_deploy.core.plan import INT8_MAX, Plan
 from sr_deploy.precision.islands import Kinds
-from sr_deploy.precision.quantize import CHANNEL_AXIS
-
-#: The least float16 scale: subnormal, yet still with 4 bits, so that rounding it up costs little range.
-LEAST_SCALE = 2.0**-20
+from sr_deploy.precision.quantize import CHANNEL_AXIS, LEAST_HALF_SCALE
 
 
 def half_plan(kinds: Kinds, graph_sha256: str, wide: Mapping[str, str]) -> Plan:
@@ -119,7 +116,7 @@ def rounded_scale(scale: float, rest: str) -> float:
         rest: "float16" or "float32".
     """
     kind = np.float16 if rest == "float16" else np.float32
-    value = kind(max(scale, LEAST_SCALE if rest == "float16" else float(np.finfo(np.float32).tiny)))
+    value = kind(max(scale, LEAST_HALF_SCALE if rest == "float16" else float(np.finfo(np.float32).tiny)))
     if float(value) < scale:
         value = np.nextafter(value, kind(np.inf))
     return float(value)

@@ -17,6 +17,8 @@ from onnx import helper, numpy_helper
 from sr_deploy.core.errors import BadDeployment
 from sr_deploy.core.plan import INT8_MAX, Plan
 
+#: The least scale in float16: subnormal, yet still with 4 bits, so that rounding it up costs little range.
+LEAST_HALF_SCALE = 2.0**-20
 #: Operators with weights that can run in INT8, and the axis of the output channels in their weights.
 CHANNEL_AXIS: Mapping[str, int] = {"Conv": 0, "ConvTranspose": 1}
 
@@ -72,7 +74,10 @@ def check_plan(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndar
             continue
         if node.op_type in CHANNEL_AXIS:
             tensors, weight = [node.input[0]], node.input[1]
-            channels = shapes.get(weight, (0, 0))[CHANNEL_AXIS[node.op_type]]
+            if weight not in shapes:
+                problems.append(f"{name!r} has no constant weights: {weight!r} is made by a node")
+                continue
+            channels = shapes[weight][CHANNEL_AXIS[node.op_type]]
             if len(plan.weight_scales.get(weight, ())) != channels:
                 problems.append(f"{name!r} wants {channels} scales for its weights {weight!r}")
         elif node.op_type == "Add":
@@ -83,6 +88,11 @@ def check_plan(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndar
             problems.append(f"{name!r} is a {node.op_type}, which does not run in INT8 here")
             continue
         problems += [f"{name!r} reads {t!r}, which has no scale" for t in tensors if t not in plan.activation_scales]
+    if plan.rest == "float16":
+        # Scales that float16 cannot hold would become 0 or infinite in the typed graph.
+        scales = [*plan.activation_scales.items(), *((n, s) for n, some in plan.weight_scales.items() for s in some)]
+        bad = [(name, scale) for name, scale in scales if not LEAST_HALF_SCALE <= scale <= float(np.finfo(np.float16).max)]
+        problems += [f"float16 cannot hold the scale {scale:g} of {name!r}" for name, scale in bad]
     problems += [
         f"weights {name!r}: {value.shape} for {shapes.get(name)}"
         for name, value in weights.items()

@@ -16,7 +16,7 @@ Convolutions that stay wider are fitted too (steps 1 and 3): they make up for wh
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Dict, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import onnx
@@ -32,9 +32,6 @@ from sr_deploy.precision.snap import snapped
 
 #: The ridge, as a share of the mean of the Hessian's diagonal: how strongly weights are held where they were.
 RIDGE = 1e-3
-#: How much more the mean of each picture's output counts than a pixel of it: weights fitted to inputs with noise would
-#: else pull every picture's colours to the average.
-MEAN_WEIGHT = 30.0
 #: Of each channel's largest weight: ranges that are tried for its scale.
 _CUTS = (1.0, 0.95, 0.9, 0.85, 0.8)
 
@@ -127,7 +124,6 @@ def _moments(layer: Layer, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tens
     size = weight[0].numel()
     second = torch.zeros(size, size, dtype=torch.float64)
     cross = torch.zeros(size, len(weight), dtype=torch.float64)
-    averages: List[Tuple[Tensor, Tensor]] = []
     first, missing, seen = torch.zeros(size, dtype=torch.float64), torch.zeros(len(weight), dtype=torch.float64), 0
     for picture, lacking in zip(padded, short):
         patches = F.unfold(picture[None], weight.shape[2:], dilations, 0, strides)[0]
@@ -137,15 +133,7 @@ def _moments(layer: Layer, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tens
         first += patches.double().sum(1)
         missing += lacks.double().sum(1)
         seen += patches.shape[1]
-        averages.append((patches.double().mean(1), lacks.double().mean(1)))
-    reads, lacking_means = (torch.stack(rows) for rows in zip(*averages))
-    reads, lacking_means = reads - reads.mean(0), lacking_means - lacking_means.mean(0)
-    second = second / seen - torch.outer(first, first) / seen**2
-    cross = cross / seen - torch.outer(first, missing) / seen**2
-    return (
-        second + MEAN_WEIGHT * reads.T @ reads / len(averages),
-        cross + MEAN_WEIGHT * reads.T @ lacking_means / len(averages),
-    )
+    return second / seen - torch.outer(first, first) / seen**2, cross / seen - torch.outer(first, missing) / seen**2
 
 
 def _scales(flat: Tensor, hessian: Tensor, rest: str) -> Tensor:

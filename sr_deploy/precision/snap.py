@@ -9,8 +9,7 @@ import numpy as np
 
 from sr_deploy.core.plan import Plan
 from sr_deploy.precision.interpreter import GraphModule
-from sr_deploy.precision.make import LEAST_SCALE
-from sr_deploy.precision.quantize import quantized_weights
+from sr_deploy.precision.quantize import LEAST_HALF_SCALE, quantized_weights
 
 
 def snapped(module: GraphModule, plan: Plan) -> Tuple[Plan, Dict[str, np.ndarray]]:
@@ -45,7 +44,7 @@ def snapped(module: GraphModule, plan: Plan) -> Tuple[Plan, Dict[str, np.ndarray
 def stored_scales(scales: np.ndarray, rest: str) -> np.ndarray:
     """Scales as float16 or float32 holds them, as float64."""
     if rest == "float16":
-        return np.maximum(np.asarray(scales, np.float64), LEAST_SCALE).astype(np.float16).astype(np.float64)
+        return np.maximum(np.asarray(scales, np.float64), LEAST_HALF_SCALE).astype(np.float16).astype(np.float64)
     return np.asarray(scales, np.float32).astype(np.float64)
 
 

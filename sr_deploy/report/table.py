@@ -51,7 +51,7 @@ def quality_table(report: Dict[str, Any]) -> Table:
     Args:
         report: ``images`` (dicts with ``name`` and the keys of QUALITY_COLUMNS; None where not measured), ``mean``,
             ``runtime`` and ``convention``; if PyTorch was compared, ``largest_difference`` and ``tolerance`` in 8-bit
-            steps.
+            steps, for a lower precision ``loss_db`` and ``tolerance_db`` too.
     """
     columns = [c for c in QUALITY_COLUMNS if any(image.get(c[0]) is not None for image in report["images"])]
     table = _table("Quality", "\n".join(filter(None, (report.get("runtime"), report.get("convention")))), "picture")
@@ -66,6 +66,29 @@ def quality_table(report: Dict[str, Any]) -> Table:
     if worst is not None and bound is not None:
         verdict = "within" if worst <= bound else "[bold red]outside[/bold red]"
         table.caption = f"{table.caption}\nlargest difference from PyTorch {worst:.4f} of 255, {verdict} {bound:g}"
+    lost, bound = report.get("loss_db"), report.get("tolerance_db")
+    if lost is not None and bound is not None:
+        verdict = "within" if lost <= bound else "[bold red]outside[/bold red]"
+        table.caption = f"{table.caption}\n{lost:+.4f} dB lost against PyTorch, {verdict} {bound:g} dB"
+    return table
+
+
+def sensitivity_table(facts: Dict[str, Any]) -> Table:
+    """One row a layer, most noise first.
+
+    Args:
+        facts: ``layers``, dicts with ``name``, ``default``, ``loss_db``, ``noise``, ``macs_share`` and ``why_wide``; and
+            ``pictures``.
+    """
+    table = _table("Each layer alone in INT8", f"on {len(facts['pictures'])} pictures; noises add up, losses do not", "layer")
+    for heading in ("default", "dB lost", "noise", "MACs"):
+        table.add_column(heading, justify="right")
+    table.add_column("why wider")
+    for layer in facts["layers"]:
+        table.add_row(
+            _plain(layer["name"]), layer["default"], f"{layer['loss_db']:+.4f}", f"{layer['noise']:.4f}",
+            f"{layer['macs_share']:.1%}", _plain(layer["why_wide"]),
+        )  # fmt: skip
     return table
 
 

@@ -220,8 +220,11 @@ def test_engines_of_other_machines_and_precisions(srdeploy, deployment, tmp_path
     assert outcome.code == 4 and "0.0.1" in outcome.err, "it does not fall back to the graph without a word"
     save_engine(engine, data, dataclasses.replace(manifest, precision="fp16"))
     outcome = srdeploy("verify", out, "--golden")
-    assert outcome.code == 2 and "--tolerance" in outcome.err
-    assert srdeploy("verify", out, "--golden", "--tolerance", "1").code == 0
+    assert outcome.code == 0 and "root-mean-square difference" in outcome.out and "within 0.5" in outcome.out
+    assert srdeploy("verify", out, "--golden", "--precision", "fp16").code == 0
+    refused = srdeploy("verify", out, "--golden", "--precision", "int8")
+    assert refused.code == 4 and "none of int8" in refused.err
+    assert srdeploy("verify", out, "--golden", "--precision", "int4").code == 2
     assert srdeploy("verify", out, "--golden", "--backend", "tensorrt").code == 4
 
 

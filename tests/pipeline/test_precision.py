@@ -1,0 +1,356 @@
+"""``build --precision``: plans made, kept, edited, taken back and refused, down to the engines."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.image import Picture, read_picture, write_picture
+from sr_deploy.core.plan import open_plan
+from sr_deploy.engine.manifest import open_engine
+from sr_deploy.pipeline.build import planned_for
+from sr_deploy.pipeline.export import ExportOptions, export_deployment
+from sr_deploy.pipeline.planned import PrecisionOptions
+
+DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
+RTX = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--size", "24x32")
+needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="no TensorRT-RTX")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Four corners of the demo's photograph, 72x72."""
+    folder = tmp_path_factory.mktemp("photographs")
+    pixels = read_picture(DEMO / "demo.png").pixels
+    for index, corner in enumerate((pixels[:72, :72], pixels[:72, -72:], pixels[-72:, :72], pixels[-72:, -72:])):
+        write_picture(Picture(np.ascontiguousarray(corner)), folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deployment") / "net"
+    export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(exported, photographs, tmp_path_factory):
+    """The demo's network with an INT8 plan, without fitted weights."""
+    folder = shutil.copytree(exported, tmp_path_factory.mktemp("planned") / "net")
+    planned_for(open_deployment(folder), PrecisionOptions("int8", images=photographs, improve=False), lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def plain(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "plain")
+
+
+@pytest.fixture
+def net(prepared, tmp_path):
+    return shutil.copytree(prepared, tmp_path / "net")
+
+
+def edited(path: Path, change) -> None:
+    plan = json.loads(path.read_text())
+    change(plan)
+    path.write_text(json.dumps(plan))
+
+
+def nodes_of(path: Path):
+    return {node.name: node for node in onnx.load(path).graph.node}
+
+
+def test_fp16_without_pictures(plain, srdeploy):
+    done = srdeploy("build", plain, "--precision", "fp16", "--json")
+    assert done.code == 0, done.err
+    (engine,) = json.loads(done.out)
+    assert engine["precision"] == "fp16" and engine["file"] == "onnxruntime_dynamic_fp16.onnx"
+    assert engine["graph_sha256"] == open_deployment(plain).manifest.graphs[0].sha256
+    assert "multiply-accumulates: 100.0% float16" in done.err and "dB lost against float32" in done.err
+    report = json.loads((plain / "precision" / "fp16" / "report.json").read_text())
+    assert abs(report["loss_db"]) <= 0.01 and report["macs_share"] == {"int8": 0, "float16": 1, "float32": 0}
+    assert not (plain / "precision" / "fp16" / "weights.npz").exists()
+    again = srdeploy("build", plain, "--precision", "fp16", "--force")
+    assert again.code == 0 and "made before" in again.err
+    assert srdeploy("build", plain, "--precision", "fp16").code == 2, "an engine is not replaced without --force"
+
+
+def test_int8_fitted_and_auto(plain, photographs, srdeploy):
+    done = srdeploy("build", plain, "--precision", "int8", "--images", photographs, "--psnr-budget", "0.1")
+    assert done.code == 0, done.err
+    plan, weights = open_plan(plain / "precision" / "int8")
+    assert plan.precision == "int8" and weights and plan.calibration["pictures"] == 4
+    report = json.loads((plain / "precision" / "int8" / "report.json").read_text())
+    assert report["int8_share_outside_pinned"] >= 0.85 and report["loss_db"] <= 0.1 and report["pictures"] == 4
+    assert report["lint"]["int8_products"] == sum("Conv" in name for name in plan.nodes_of("int8"))
+    assert {path.name for path in (plain / "precision" / "int8").iterdir()} == {
+        "plan.json", "weights.npz", "model.onnx", "legacy.onnx", "legacy.json", "calibration.cache", "report.json",
+    }  # fmt: skip
+    done = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.1", "--images", photographs, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)[0]["precision"] == "mixed"
+    plan, _ = open_plan(plain / "precision" / "auto")
+    assert plan.precision == "auto" and any("for a budget of 0.1 dB" in note for note in plan.notes)
+    assert "gave_up" in json.loads((plain / "precision" / "auto" / "report.json").read_text())
+    assert set(plan.reasons) >= {name for name in plan.nodes if "Conv" in name} - set(plan.nodes_of("int8"))
+    open_deployment(plain)
+
+
+@needs_rtx
+def test_engines_of_tensorrt_rtx(net, srdeploy):
+    for precision in ("fp16", "int8"):
+        done = srdeploy("build", net, *RTX, "--precision", precision, "--json")
+        assert done.code == 0, done.err
+        engine = open_engine(net / "engines" / json.loads(done.out)[0]["file"])
+        assert engine.precision == precision and engine.profile == ((24, 32),) * 3
+        assert precision in engine.file and engine.settings["typing"] == "strongly_typed"
+    assert srdeploy("build", net, *RTX, "--precision", "int8", "--implicit", "--force").code == 2
+    assert srdeploy("build", net, "--precision", "int8", "--implicit").code == 2
+
+
+def test_a_plan_edited_by_hand_is_taken_back(net, srdeploy):
+    folder = net / "precision" / "int8"
+    name = next(iter(open_plan(folder)[0].nodes_of("int8")))
+    before = nodes_of(folder / "model.onnx")[name].input[0]
+    assert before.endswith("/dequantized")
+    edited(folder / "plan.json", lambda plan: plan["nodes"].update({name: "float16"}))
+
+    refused = srdeploy("build", net, "--precision", "int8")
+    assert refused.code == 4 and "changed after its graphs were made" in refused.err and "--plan" in refused.err
+
+    done = srdeploy("build", net, "--plan", folder / "plan.json", "--json")
+    assert done.code == 0, done.err
+    (engine,) = json.loads(done.out)
+    assert engine["precision"] == "int8"
+    typed = nodes_of(folder / "model.onnx")[name]
+    assert not any("dequantized" in one or "int8" in one for one in typed.input)
+    types = {t.name: t.data_type for t in onnx.load(folder / "model.onnx").graph.initializer}
+    assert types[typed.input[1]] == onnx.TensorProto.FLOAT16
+    plan, _ = open_plan(folder)
+    assert plan.nodes[name] == "float16" and plan.reasons[name] == "set by hand"
+    again = srdeploy("build", net, "--precision", "int8", "--force")
+    assert again.code == 0 and "made before" in again.err
+
+
+def test_a_plan_from_elsewhere_keeps_its_name(net, tmp_path, srdeploy):
+    mine = tmp_path / "mine.json"
+    shutil.copy(net / "precision" / "int8" / "plan.json", mine)
+    edited(mine, lambda plan: plan["nodes"].update({plan_name: "float32" for plan_name in list(plan["nodes"])[-1:]}))
+    done = srdeploy("build", net, "--plan", mine)
+    assert done.code == 0, done.err
+    assert open_plan(net / "precision" / "mine")[0].nodes_of("float32")
+    assert not open_plan(net / "precision" / "int8")[0].nodes_of("float32")
+    for name in ("calibration.json", "my plan.json"):
+        shutil.copy(mine, tmp_path / name)
+        refused = srdeploy("build", net, "--plan", tmp_path / name, "--force")
+        assert refused.code == 2 and "under the name" in refused.err
+    assert (net / "precision" / "calibration" / "mse.json").is_file()
+    refused = srdeploy("build", net, "--plan", mine, "--precision", "fp16")
+    assert refused.code == 2 and "is a plan for int8" in refused.err
+
+
+def test_a_plan_of_another_graph_is_refused(net, srdeploy):
+    edited(net / "precision" / "int8" / "plan.json", lambda plan: plan.update(graph_sha256="0" * 64))
+    for arguments in (("--plan", net / "precision" / "int8"), ("--precision", "int8")):
+        refused = srdeploy("build", net, *arguments)
+        assert refused.code == 4 and "another graph" in refused.err
+    assert not (net / "engines").exists()
+
+
+def test_a_plan_that_breaks_the_budget_writes_nothing(net, tmp_path, srdeploy):
+    bad = tmp_path / "coarse.json"
+    shutil.copy(net / "precision" / "int8" / "plan.json", bad)
+    edited(bad, lambda plan: plan.update(activation_scales={n: 40 * s for n, s in plan["activation_scales"].items()}))
+    refused = srdeploy("build", net, "--plan", bad, "--psnr-budget", "0.05")
+    assert refused.code == 1 and "at most 0.05 dB" in refused.err
+    assert not (net / "precision" / "coarse").exists() and not (net / "engines").exists()
+    assert sorted(path.name for path in (net / "precision").iterdir()) == ["calibration", "int8"]
+
+
+def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
+    report = net / "precision" / "int8" / "report.json"
+    told = json.loads(report.read_text())
+    assert srdeploy("build", net, "--plan", net / "precision" / "int8", "--psnr-budget", "5").code == 0
+    report.write_text(json.dumps({**told, "loss_db": 9.0}))
+    judged = srdeploy("build", net, "--plan", net / "precision" / "int8", "--psnr-budget", "5", "--force")
+    assert judged.code == 0 and "made before" not in judged.err, "it was judged again"
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (("--precision", "int8"), 4, "calibrat"),
+        (("--precision", "int8", "--images", "EMPTY"), 4, "no pictures"),
+        (("--precision", "int8", "--images", "MISSING"), 4, "MISSING"),
+        (("--precision", "auto"), 2, "--psnr-budget"),
+        (("--precision", "auto", "--images", "EMPTY"), 2, "--psnr-budget"),
+        (("--precision", "int4"), 2, "int4"),
+        (("--precision", "int8", "--psnr-budget", "-1"), 2, "-1 dB"),
+        (("--precision", "int8", "--lr", "EMPTY"), 2, "--hr"),
+        (("--psnr-budget", "0.1"), 2, "--precision fp16, int8 or auto"),
+        (("--precision", "fp32", "--images", "EMPTY"), 2, "--precision fp16, int8 or auto"),
+        (("--plan", "MISSING"), 4, "there is no plan"),
+    ],
+)
+def test_what_it_refuses(plain, tmp_path, monkeypatch, srdeploy, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    refused = srdeploy("build", plain, *arguments)
+    assert refused.code == code and message in refused.err, refused.err
+    assert not (plain / "precision").exists() and not (plain / "engines").exists()
+
+
+def test_int8_without_pictures_takes_a_calibration_when_nothing_is_fitted(net, srdeploy):
+    shutil.rmtree(net / "precision" / "int8")
+    refused = srdeploy("build", net, "--precision", "int8")
+    assert refused.code == 4 and "--no-fit" in refused.err
+    done = srdeploy("build", net, "--precision", "int8", "--no-fit")
+    assert done.code == 0, done.err
+
+
+def test_fixed_sizes_only(tmp_path, srdeploy):
+    folder = tmp_path / "fixed"
+    export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", folder, sizes=((24, 32),)))
+    refused = srdeploy("build", folder, "--precision", "fp16")
+    assert refused.code == 4 and "fixed sizes only" in refused.err and "--dynamic" in refused.err
+
+
+def test_dry_runs(plain, net, tmp_path, srdeploy):
+    outcome = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.1", "--dry-run")
+    assert outcome.code == 0 and "precision/auto, to be made" in outcome.out and "dynamic_mixed.onnx" in outcome.out
+    outcome = srdeploy("build", net, "--precision", "int8", "--dry-run")
+    assert outcome.code == 0 and "to be made" not in outcome.out and "dynamic_int8.onnx" in outcome.out
+    shutil.copy(net / "precision" / "int8" / "plan.json", tmp_path / "mine.json")
+    outcome = srdeploy("build", net, "--plan", tmp_path / "mine.json", "--dry-run")
+    assert "precision/mine, to be made" in outcome.out and "dynamic_int8.onnx" in outcome.out
+    assert not (plain / "precision").exists() and not (net / "engines").exists()
+
+
+def test_a_full_disk_leaves_the_old_plan(net, monkeypatch, srdeploy):
+    folder = net / "precision" / "int8"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("onnx.save", full)
+        refused = srdeploy("build", net, "--precision", "int8", "--no-fit", "--remake-plan")
+    assert refused.code == 3 and "no space left" in refused.err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert sorted(path.name for path in (net / "precision").iterdir()) == ["calibration", "int8"]
+    assert not (net / "engines").exists()
+
+
+def test_damaged_plans_say_what_to_do(net, srdeploy):
+    folder = net / "precision" / "int8"
+    (folder / "report.json").write_text("[]")
+    assert srdeploy("build", net, "--precision", "int8").code == 4
+    (folder / "report.json").unlink()
+    refused = srdeploy("build", net, "--precision", "int8")
+    assert refused.code == 4 and "report" in refused.err
+    assert srdeploy("build", net, "--plan", folder).code == 0, "a plan alone, as qat writes it, is lowered"
+    (folder / "model.onnx").unlink()
+    refused = srdeploy("build", net, "--precision", "int8", "--force")
+    assert refused.code == 4 and "model.onnx is missing" in refused.err
+
+
+#: Runs the command line where what a board does not have cannot be imported.
+BOARD = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("onnx", "torch", "scipy"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+from sr_deploy.cli import main
+main(sys.argv[1:])
+"""
+
+
+def on_a_board(*arguments):
+    words = [str(word) for word in arguments]
+    return subprocess.run([sys.executable, "-c", BOARD, *words], capture_output=True, text=True, timeout=120)
+
+
+def test_a_board_builds_a_stored_plan_without_onnx_and_says_when_there_is_none(net, plain, srdeploy):
+    done = on_a_board("build", net, "--precision", "int8", "--backend", "onnxruntime")
+    assert done.returncode == 0, done.stderr
+    assert (net / "engines" / "onnxruntime_dynamic_int8.onnx").is_file()
+    refused = on_a_board("build", plain, "--precision", "int8", "--backend", "onnxruntime")
+    assert refused.returncode == 3 and "srdeploy pack" in refused.stderr and "Traceback" not in refused.stderr
+    assert not (plain / "precision").exists()
+
+
+def test_a_bundle_carries_the_plan_and_its_recipe_builds_it(net, tmp_path, srdeploy):
+    (net / "precision" / "int8" / "training.png").write_bytes(b"\x89PNG")
+    (net / "precision" / "qat-unfinished").mkdir()
+    (net / "precision" / "qat-unfinished" / "state.pt").write_bytes(b"half")
+    bundle, out = tmp_path / "net.srd", tmp_path / "out"
+    packed = srdeploy("pack", net, "-o", bundle, "--backend", "onnxruntime", "--precision", "int8", "--json")
+    assert packed.code == 0, packed.err
+    files = set(json.loads(packed.out)["files"])
+    assert {"precision/int8/plan.json", "precision/int8/model.onnx", "precision/int8/legacy.onnx"} < files
+    assert not any("unfinished" in name or name.endswith(".png") for name in files)
+    unpacked = srdeploy("unpack", bundle, "-o", out, "--build", "--json")
+    assert unpacked.code == 0, unpacked.err
+    answer = json.loads(unpacked.out)
+    assert answer["engines"] == ["onnxruntime_dynamic_int8.onnx"]
+    assert answer["build"][-2:] == ["--plan", str(out / "precision" / "int8")]
+    assert {row["precision"] for row in answer["check"]["golden"]} == {"int8"}
+    refused = srdeploy("pack", net, "-o", tmp_path / "x.srd", "--precision", "fp16")
+    assert refused.code == 4 and "precision/fp16" in refused.err and not (tmp_path / "x.srd").exists()
+
+
+def test_an_int8_engine_runs_only_when_it_is_asked_for(net, photographs, tmp_path, srdeploy):
+    assert srdeploy("build", net, "--precision", "int8").code == 0
+    pictures = ("-i", photographs / "0.png")
+    plain = srdeploy("run", net, *pictures, "-o", tmp_path / "plain")
+    assert plain.code == 0 and "runs model.onnx" in plain.err
+    lower = srdeploy("run", net, *pictures, "-o", tmp_path / "lower", "--precision", "int8")
+    assert lower.code == 0 and "onnxruntime_dynamic_int8.onnx" in lower.err
+    named = srdeploy("run", net, *pictures, "-o", tmp_path / "n", "--engine", net / "engines/onnxruntime_dynamic_int8.onnx")
+    assert named.code == 0
+    a, b, c = (read_picture(tmp_path / name / "0.png").pixels for name in ("plain", "lower", "n"))
+    assert not np.array_equal(a, b) and np.array_equal(b, c)
+    assert np.sqrt(np.mean((a.astype(float) - b) ** 2)) < 3
+    refused = srdeploy("run", net, *pictures, "-o", tmp_path / "x", "--precision", "fp16")
+    assert refused.code == 4 and "it has one of int8" in refused.err and "--precision int8" in refused.err
+    assert srdeploy("run", net, *pictures, "-o", tmp_path / "x", "--precision", "half").code == 2
+    contradiction = (
+        "--engine", net / "engines/onnxruntime_dynamic_int8.onnx", "--precision", "fp16", "-o", tmp_path / "x",
+    )  # fmt: skip
+    assert srdeploy("run", net, *pictures, *contradiction).code == 2
+
+
+def test_verify_holds_each_precision_to_its_own_bound(net, tmp_path, srdeploy):
+    pixels = read_picture(DEMO / "demo.png").pixels[:96, :80]
+    for folder, array in (("hr", pixels), ("lr", pixels.reshape(48, 2, 40, 2, 3).mean((1, 3)).round().astype(np.uint8))):
+        (tmp_path / folder).mkdir()
+        write_picture(Picture(np.ascontiguousarray(array)), tmp_path / folder / "baby.png")
+    pairs = ("--lr", tmp_path / "lr", "--hr", tmp_path / "hr", "--json")
+    assert srdeploy("build", net, "--precision", "int8").code == 0
+    full = json.loads(srdeploy("verify", net, *pairs).out)
+    assert full["precision"] == "fp32" and full["largest_difference"] <= full["tolerance"] == 0.05
+    done = srdeploy("verify", net, *pairs, "--precision", "int8")
+    lower = json.loads(done.out)
+    assert done.code == 0 and lower["precision"] == "int8" and lower["tolerance"] is None
+    assert lower["largest_difference"] > 0.05 and lower["loss_db"] <= lower["tolerance_db"] == 0.6
+    engine = net / "engines" / "onnxruntime_dynamic_int8.onnx"
+    assert json.loads(srdeploy("verify", net, *pairs, "--engine", engine).out)["precision"] == "int8"
+    edited(engine.with_suffix(".json"), lambda manifest: manifest.update(precision="fp16"))
+    assert json.loads(srdeploy("verify", net, *pairs, "--precision", "fp16", "--no-torch").out)["loss_db"] is None

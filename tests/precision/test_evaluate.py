@@ -1,0 +1,131 @@
+"""Judging graphs on pictures: the figures are those of their definitions, and NaN never passes for a picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sr_deploy.core.contract import IOContract
+from sr_deploy.core.errors import BadImage
+from sr_deploy.core.image import Picture, write_picture
+from sr_deploy.core.quality import luma, psnr_y
+from sr_deploy.precision.apply import half_graph, typed_graph
+from sr_deploy.precision.evaluate import LEAST_SIDE, computing, judge, scenes_from_photographs, scenes_of
+from sr_deploy.precision.sensitivity import sensitivities
+from sr_deploy.precision.islands import kinds_of
+from sr_deploy.precision.collect import ranges_of
+from sr_deploy.precision.ranges import scale_of
+from tests.precision import small_plans
+
+CONTRACT = IOContract(1.0)
+RNG = np.random.default_rng(0)
+
+
+def nearest(lr: np.ndarray) -> np.ndarray:
+    return lr.repeat(2, 2).repeat(2, 3)
+
+
+def photograph(height: int, width: int) -> Picture:
+    rows, columns = np.mgrid[0:height, 0:width]
+    planes = [127 + 100 * np.sin(rows / (5 + k) + columns / 9) for k in range(3)]
+    return Picture(np.rint(np.stack(planes, 2)).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return scenes_from_photographs([("a", photograph(80, 96)), ("b", photograph(70, 120))], 2, CONTRACT, nearest, 32)
+
+
+def test_photographs_are_their_own_originals(scenes):
+    for scene in scenes:
+        assert scene.lr.size == (32, 32) and scene.hr.shape == (64, 64, 3)
+        assert np.array_equal(scene.reference, scene.lr.pixels.repeat(2, 0).repeat(2, 1))
+        assert scene.reference_psnr == pytest.approx(psnr_y(scene.reference, scene.hr, 2))
+        assert 15 < scene.reference_psnr < 60
+
+
+def test_the_centre_is_taken_in_multiples_and_small_ones_are_left_out():
+    tiny = ("tiny", photograph(2 * LEAST_SIDE - 1, 90))
+    fits = ("fits", photograph(2 * LEAST_SIDE, 91))
+    scenes = scenes_from_photographs([tiny, fits], 2, CONTRACT, nearest, 100, multiple=8)
+    assert [scene.name for scene in scenes] == ["fits"] and scenes[0].lr.size == (16, 40)
+    assert np.array_equal(scenes[0].hr, fits[1].pixels[:, 5:85])
+
+
+def test_the_reference_itself_loses_nothing(scenes):
+    found = judge(scenes, nearest, 2, CONTRACT)
+    assert found.loss == 0 and found.noise == 0 and found.mean_shift == 0 and found.sick == 0 and found.pictures == 2
+
+
+def test_noise_and_shift_are_in_8_bit_steps(scenes):
+    def shifted(lr):
+        out = nearest(lr).copy()
+        out[:, 1] += 3 / 255
+        return out
+
+    found = judge(scenes, shifted, 2, CONTRACT)
+    assert found.mean_shift == pytest.approx(3, abs=0.01)
+    green = np.zeros((1, 1, 3), np.uint8)
+    green[..., 1] = 3
+    step = float((luma(green) - luma(np.zeros_like(green))).mean())
+    assert found.noise == pytest.approx(step**2, rel=0.02)
+    assert found.psnr == pytest.approx(
+        np.mean([psnr_y(np.clip(s.reference.astype(int) + green, 0, 255).astype(np.uint8), s.hr, 2) for s in scenes])
+    )
+    assert found.loss == pytest.approx(found.reference_psnr - found.psnr)
+
+
+def test_one_nan_is_minus_infinity(scenes):
+    calls = []
+
+    def once(lr):
+        out = nearest(lr).copy()
+        if not calls:
+            out[0, 0, 5, 5] = np.nan
+            out[0, 1, 5, 5] = np.inf
+        calls.append(1)
+        return out
+
+    found = judge(scenes, once, 2, CONTRACT)
+    assert found.sick == 2 and found.psnr == float("-inf") and found.loss == float("inf")
+
+
+def test_pairs_from_folders(tmp_path):
+    for name in ("lr", "hr"):
+        (tmp_path / name).mkdir()
+    write_picture(photograph(64, 60), tmp_path / "hr" / "baby.png")
+    write_picture(photograph(32, 30), tmp_path / "lr" / "babyx2.png")
+    scenes = scenes_of(tmp_path / "lr", tmp_path / "hr", 2, CONTRACT, nearest)
+    assert len(scenes) == 1 and scenes[0].hr.shape == (64, 60, 3)
+    write_picture(photograph(32, 30), tmp_path / "lr" / "birdx2.png")
+    with pytest.raises(BadImage, match="bird"):
+        scenes_of(tmp_path / "lr", tmp_path / "hr", 2, CONTRACT, nearest)
+
+
+def test_float16_is_really_rounded():
+    """ONNX Runtime alone computes float16 nodes in float32 on a CPU and drops the casts between them."""
+    model = small_plans.network()
+    lr = small_plans.pictures(1)[0]
+    half = computing(half_graph(model), 1)(lr)
+    assert half.dtype == np.float32 and np.array_equal(half, half.astype(np.float16).astype(np.float32))
+    assert 0 < np.abs(half - computing(model, 1)(lr)).max() < 0.05
+
+
+def test_layers_alone_and_their_order():
+    model = small_plans.network()
+    macs = {"head/Conv": 1, "one.a/Conv": 4, "one.b/Conv": 4, "two.a/Conv": 4, "two.b/Conv": 4, "tail/Conv": 1}
+    kinds = kinds_of(model, macs)
+    inputs = small_plans.pictures(2)
+    scales = {name: scale_of(stats) for name, stats in ranges_of(model, inputs).tensors.items()}
+    scales["two.r"] *= 30  # a layer that reads far too coarse a grid
+    scenes = scenes_from_photographs([("a", photograph(64, 64))], 2, CONTRACT, computing(model, 1), 24)
+    names = ["one.a/Conv", "one.b/Conv", "two.b/Conv", "head/Conv"]
+    found = sensitivities(model, kinds, scales, {}, scenes, 2, CONTRACT, names, threads=1)
+    assert sorted(one.name for one in found) == sorted(names) and found[0].name == "two.b/Conv"
+    assert [one.noise for one in found] == sorted((one.noise for one in found), reverse=True) and found[-1].noise >= 0
+    by_name = {one.name: one for one in found}
+    assert by_name["head/Conv"].why_wide.startswith("head") and by_name["one.a/Conv"].why_wide == ""
+    assert by_name["one.a/Conv"].macs_share == pytest.approx(4 / 18)
+    assert found[0].noise > 4 * found[1].noise
+    plan = small_plans.plan_of(model)
+    assert judge(scenes, computing(typed_graph(model, plan, {}), 1), 2, CONTRACT).noise > 0

@@ -1,0 +1,108 @@
+"""The search gives back as few layers as the budget needs; with a judge whose loss falls with each, it is the fewest."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sr_deploy.graph.roofline import XAVIER_NX
+from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.search import saved_microseconds, search
+from sr_deploy.precision.sensitivity import LayerCost
+
+
+def judged(loss: float, sick: int = 0) -> Judged:
+    return Judged(30.0 - loss, 30.0, loss, 0.0, sick, 4)
+
+
+def costs(noises):
+    return [LayerCost(f"layer{index}", noise / 10, noise, 0.1, "") for index, noise in enumerate(noises)]
+
+
+def summed(noises, seen=None):
+    """A judge: losses of the layers in INT8 add up."""
+
+    def judge(narrow):
+        if seen is not None:
+            seen.append(narrow)
+        return judged(sum(noises[int(name[5:])] for name in narrow))
+
+    return judge
+
+
+EQUAL = {f"layer{index}": 1.0 for index in range(100)}
+
+
+def test_a_budget_that_all_keep_is_answered_at_the_first_look():
+    seen = []
+    found = search(costs([1, 2, 3]), EQUAL, summed([1, 2, 3], seen), 6.0)
+    assert set(found.narrow) == {"layer0", "layer1", "layer2"} and not found.raised
+    assert len(seen) == found.tried == 1 and found.judged.loss == pytest.approx(6.0)
+
+
+def test_the_noisiest_for_what_they_save_are_given_back_first():
+    noises = [1.0, 5.0, 2.0, 4.0]
+    found = search(costs(noises), EQUAL, summed(noises), 3.5)
+    assert set(found.narrow) == {"layer0", "layer2"}
+    assert list(found.raised) == ["layer1", "layer3"]
+    assert all("5 (8-bit" in why or "4 (8-bit" in why for why in found.raised.values())
+    saved = {**EQUAL, "layer1": 100.0}
+    assert "layer1" in search(costs(noises), saved, summed(noises), 8.5).narrow, "what saves much is kept longest"
+
+
+def test_nothing_keeps_the_budget():
+    found = search(costs([1, 2]), EQUAL, lambda narrow: judged(0.5), 0.1)
+    assert found.narrow == () and set(found.raised) == {"layer0", "layer1"} and found.judged.loss == 0.5
+
+
+def test_no_layers():
+    found = search([], {}, lambda narrow: judged(0.0), 0.1)
+    assert found.narrow == () and not found.raised and found.tried == 1
+
+
+def test_nan_counts_as_over_budget():
+    def judge(narrow):
+        return judged(0.0, sick=1 if "layer0" in narrow else 0)
+
+    found = search(costs([3, 2, 1]), EQUAL, judge, 1.0)
+    assert set(found.narrow) == {"layer1", "layer2"} and found.judged.sick == 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_it_is_the_largest_set_in_its_order_and_few_are_tried(seed):
+    rng = random.Random(seed)
+    count = rng.randint(1, 60)
+    noises = [rng.choice([0.0, rng.expovariate(1)]) for _ in range(count)]
+    saved = {f"layer{index}": rng.choice([0.0, rng.uniform(0.1, 9)]) for index in range(count)}
+    budget = rng.uniform(0, sum(noises) * 1.1)
+    seen = []
+    found = search(costs(noises), saved, summed(noises, seen), budget)
+    order = [*found.raised, *found.narrow]
+    assert sorted(order) == sorted(f"layer{index}" for index in range(count))
+    losses = [sum(noises[int(name[5:])] for name in order[cut:]) for cut in range(count + 1)]
+    fewest = next(cut for cut, loss in enumerate(losses) if loss <= budget)
+    assert len(found.raised) == fewest
+    assert found.judged.loss <= budget and len(seen) == len(set(seen)) == found.tried <= 2 + count.bit_length() + 1
+
+
+def test_a_judge_that_is_not_monotone_still_gives_a_set_that_was_judged_good():
+    rng = random.Random(5)
+    table = {}
+
+    def judge(narrow):
+        return table.setdefault(narrow, judged(rng.choice([0.05, 0.2]) if narrow else 0.0))
+
+    for _ in range(20):
+        table.clear()
+        found = search(costs([rng.random() for _ in range(17)]), EQUAL, judge, 0.1)
+        assert found.judged == table[found.narrow] and found.judged.loss <= 0.1
+
+
+def test_savings_follow_the_roofline():
+    mode = XAVIER_NX.modes[0]
+    saved = saved_microseconds({"big": 10**9, "small": 10**6}, {"big": 10**6}, XAVIER_NX, mode)
+    assert saved["big"] > saved["small"] > 0
+    more = saved_microseconds({"big": 10**9}, {"big": 10**7}, XAVIER_NX, mode)
+    bandwidth = XAVIER_NX.memory_bits / 8 * 2 * mode.memory_mhz
+    assert more["big"] - saved["big"] == pytest.approx(9 * 10**6 / bandwidth)
