@@ -52,6 +52,58 @@ def test_a_budget_needs_one_size_and_a_builder_that_tells(deployment, srdeploy):
     assert outcome.code == 2 and "600MB" in outcome.err
 
 
+def test_float16_is_streamed_with_its_pins(deployment, srdeploy):
+    plain = build(srdeploy, deployment, "--size", "360", "--precision", "fp16")
+    assert plain.code == 0, plain.err
+    (engine,) = json.loads(plain.out)
+    plan_file = deployment / "precision" / "fp16" / "plan.json"
+    plan = json.loads(plan_file.read_text())
+    name = next(name for name in plan["nodes"] if name.endswith("Conv") and "block" in name)
+    plan_file.write_text(json.dumps({**plan, "nodes": {**plan["nodes"], name: "float32"}}))
+    budget = engine["activation_bytes"] * 2 // 3
+    outcome = build(
+        srdeploy, deployment, "--size", "360", "--plan", plan_file, "--memory-budget", f"{budget / 1e6}MB"
+    )
+    assert outcome.code == 0, outcome.err
+    (streamed,) = json.loads(outcome.out)
+    assert streamed["precision"] == "fp16" and streamed["activation_bytes"] <= budget
+    assert int(streamed["settings"]["strips"]) > 1 and "float64" in streamed["settings"]["streaming_difference"]
+    refused = build(srdeploy, deployment, "--size", "360", "--precision", "int8", "--memory-budget", "1MB")
+    assert refused.code == 2 and "--precision fp16" in refused.err
+
+
+def test_every_strip_of_a_pinned_node_stays_float32(deployment):
+    from onnx import TensorProto
+
+    from sr_deploy.core.deployment import open_deployment
+    from sr_deploy.core.plan import Plan, save_plan
+    from sr_deploy.graph.rewrite.base import RewriteOptions
+    from sr_deploy.graph.rewrite.editor import is_pinned
+    from sr_deploy.graph.rewrite.streaming import apply_streaming
+    from sr_deploy.graph.specialise import load_graph, static_graph
+    from sr_deploy.pipeline.stream import marked_for_half
+    from sr_deploy.precision.apply import half_graph
+
+    import onnx
+
+    graph = deployment / "model.onnx"
+    names = [node.name for node in load_graph(graph).graph.node if node.op_type == "Conv"]
+    folder = deployment / "precision" / "pinned"
+    folder.mkdir(parents=True)
+    nodes = {name: "float32" if name == names[4] else "float16" for name in names}
+    save_plan(folder, Plan("fp16", open_deployment(deployment).manifest.graphs[0].sha256, nodes))
+    onnx.save(marked_for_half(graph, folder), str(folder / "marked.onnx"))
+    static = static_graph(folder / "marked.onnx", (96, 96))
+    streamed = apply_streaming(static, RewriteOptions(size=(96, 96), strips=8)).model
+    half = half_graph(streamed)
+    weights = {t.name: t.data_type for t in half.graph.initializer}
+    convolutions = [node for node in half.graph.node if node.op_type == "Conv"]
+    wide = [node for node in convolutions if is_pinned(node)]
+    assert len(wide) > 1 and len(wide) < len(convolutions) / 4
+    for node in convolutions:
+        assert weights[node.input[1]] == (TensorProto.FLOAT if is_pinned(node) else TensorProto.FLOAT16), node.name
+
+
 def test_the_roofline_is_labelled_as_an_estimate(deployment, srdeploy):
     outcome = srdeploy("inspect", deployment, "--roofline", "xavier-nx", "--size", "64x48", "--json")
     assert outcome.code == 0, outcome.err

@@ -257,6 +257,7 @@ def _build(
         within = engine_within_budget(
             plan.backend, graph, plan.profile[0], options.memory_budget, manifest.contract, manifest.sizes,
             options.compute_capabilities, options.workspace_bytes, say,
+            plan.planned.folder if plan.planned else None,
         )  # fmt: skip
         return write_engine(within, folder, graph, manifest.contract, manifest.scale)
     machine = this_machine()

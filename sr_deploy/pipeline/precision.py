@@ -151,7 +151,8 @@ def describe(report: Mapping[str, Any]) -> List[str]:
     return [
         f"multiply-accumulates: {shares}",
         f"PSNR-Y {report['psnr_y']:.3f} dB on {report['pictures']} pictures, {report['loss_db']:+.4f} dB lost against "
-        f"float32; shift of a colour {report['mean_shift']:.3f} of 255, in one picture up to {report['worst_shift']:.3f}",
+        f"float32; colours shift by {report['mean_shift']:.3f} of 255, in one picture by up to "
+        f"{report['worst_shift']:.3f}",
     ]
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
 from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.core.plan import open_plan
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.tensorrt import BuiltEngine, engine_from_graph
+
+if TYPE_CHECKING:
+    import onnx
 
 #: Where streaming is proved before it is used: (height, width), raised to what the network takes; even, odd.
 PROOF_SIZES: Sequence[Size] = ((40, 24), (45, 27))
@@ -28,6 +32,7 @@ def engine_within_budget(
     compute_capabilities: Sequence[str] = (),
     workspace_bytes: Optional[int] = None,
     say: Callable[[str], None] = lambda _: None,
+    plan_folder: Optional[Path] = None,
 ) -> BuiltEngine:
     """An engine for ``size`` whose activations stay within ``budget`` bytes, by the builder's own figure.
 
@@ -39,6 +44,8 @@ def engine_within_budget(
         contract, rules: of the graph.
         compute_capabilities, workspace_bytes: see ``engine_from_graph``.
         say: told each answer.
+        plan_folder: of an "fp16" plan for the graph; None: float32. The graph is streamed in float32 and made float16
+            then, with the plan's float32 nodes marked first, so that each of their strips stays float32 too.
 
     Returns:
         The engine; its settings hold the budget, the strip count and what the builder said of each count.
@@ -53,6 +60,7 @@ def engine_within_budget(
     from sr_deploy.graph.memory import stream_within
     from sr_deploy.graph.rewrite.base import RewriteOptions
     from sr_deploy.graph.specialise import static_graph
+    from sr_deploy.precision.apply import half_graph
 
     if graph_signature(graph).fixed_size is not None:
         raise UsageError(
@@ -64,13 +72,28 @@ def engine_within_budget(
     say(f"streaming proved: largest difference {difference:.1e} of 255 in float64")
     engines: Dict[str, BuiltEngine] = {}
 
+    precision = "fp32" if plan_folder is None else "fp16"
+
     def ask(path: Path) -> int:
-        built = engine_from_graph(backend, path, None, compute_capabilities, workspace_bytes=workspace_bytes)
+        with tempfile.TemporaryDirectory() as folder:
+            typed = path
+            if plan_folder is not None:
+                typed = Path(folder) / "half.onnx"
+                onnx.save(half_graph(onnx.load(str(path))), str(typed))
+            built = engine_from_graph(
+                backend, typed, None, compute_capabilities, precision=precision, workspace_bytes=workspace_bytes
+            )
         engines[sha256_of(path)] = built
         return int(built.activation_bytes or 0)
 
     options = RewriteOptions(size=size, memory_budget=budget)
-    streamed = stream_within(static_graph(graph, size), options, ask, say)
+    with tempfile.TemporaryDirectory() as folder:
+        marked = graph
+        if plan_folder is not None:
+            marked = Path(folder) / graph.name
+            onnx.save(marked_for_half(graph, plan_folder), str(marked))
+        static = static_graph(marked, size)
+    streamed = stream_within(static, options, ask, say)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(streamed.model, str(path))
@@ -82,6 +105,32 @@ def engine_within_budget(
         "streaming_difference": f"{difference:.1e} of 255, in float64",
     }
     return dataclasses.replace(built, settings={**built.settings, **settings})
+
+
+def marked_for_half(graph: Path, plan_folder: Path) -> onnx.ModelProto:
+    """The float32 graph with a float16 plan in it: its weights, and its float32 nodes marked as pinned, no others.
+
+    Args:
+        graph: the graph that the plan names.
+        plan_folder: holds ``plan.json``.
+
+    Raises:
+        BadDeployment: the plan cannot be read, or does not fit the graph.
+        UsageError: it is not for float16 alone.
+    """
+    from sr_deploy.graph.rewrite.editor import is_pinned
+    from sr_deploy.graph.specialise import load_graph
+    from sr_deploy.precision.quantize import quantized_graph
+    from sr_deploy.precision.scan import pinned
+
+    plan, weights = open_plan(plan_folder)
+    if plan.nodes_of("int8") or plan.rest != "float16":
+        raise UsageError(f"{plan_folder} is not a plan for float16 alone", "--precision fp16 with --memory-budget")
+    model = quantized_graph(load_graph(graph), plan, weights)
+    for node in model.graph.node:
+        if is_pinned(node) and plan.nodes.get(node.name) == "float16":
+            node.doc_string = ""
+    return pinned(model, {name: plan.reasons.get(name, "set by hand") for name in plan.nodes_of("float32")})
 
 
 def prove_seams(graph: Path, contract: IOContract, rules: SizeRules) -> float:
