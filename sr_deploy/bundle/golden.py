@@ -1,12 +1,13 @@
 """Golden pictures: an input and what ONNX Runtime made of it on the PC, to hold an engine of the board against.
 
-Files are ``golden/HxW_lr.npy`` and ``golden/HxW_sr.npy``, as the contract says, NumPy format 1.0. Single arrays and not
+Files are ``golden/HxW_lr.npy`` and ``golden/HxW_sr.npy``, and ``golden/HxW_sr_NAME.npy`` of the precision plan NAME, as
+the contract says, NumPy format 1.0. Single arrays and not
 ``.npz``: the bytes of a zip depend on the library that wrote it, those of an array do not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Tuple
 
@@ -27,17 +28,20 @@ class Golden:
     Attributes:
         lr: float32 (1, 3, H, W), or uint8 (1, H, W, 3) where the contract says so.
         sr: float32 (1, 3, scale·H, scale·W), or uint8 (1, scale·H, scale·W, 3).
+        planned: name of a precision plan → what its graph makes of ``lr``, as ``sr``.
     """
 
     size: Size
     lr: np.ndarray
     sr: np.ndarray
+    planned: Dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def golden_files(golden: Golden) -> Dict[str, bytes]:
-    """The two files of a pair, by their names in a bundle."""
+    """The files of a pair, by their names in a bundle."""
     stem = f"{GOLDEN_FOLDER}/{format_size(golden.size)}"
-    return {f"{stem}_lr.npy": _bytes_of(golden.lr), f"{stem}_sr.npy": _bytes_of(golden.sr)}
+    lower = {f"{stem}_sr_{name}.npy": _bytes_of(sr) for name, sr in golden.planned.items()}
+    return {f"{stem}_lr.npy": _bytes_of(golden.lr), f"{stem}_sr.npy": _bytes_of(golden.sr), **lower}
 
 
 def _bytes_of(array: np.ndarray) -> bytes:
@@ -69,7 +73,12 @@ def read_goldens(folder: Path, contract: IOContract, scale: int) -> Tuple[Golden
         sr = _read(path.with_name(f"{format_size(size)}_sr.npy"), contract.shape(larger), contract.dtype)
         if lr.min() < 0 or lr.max() > contract.value_range:
             raise BadInput(f"{path} has values outside 0…{contract.value_range:g}", "a picture", "pack it again")
-        pairs.append(Golden(size, lr, sr))
+        start = f"{format_size(size)}_sr_"
+        planned = {
+            other.stem[len(start) :]: _read(other, contract.shape(larger), contract.dtype)
+            for other in sorted(path.parent.glob(f"{start}*.npy"))
+        }
+        pairs.append(Golden(size, lr, sr, planned))
     return tuple(sorted(pairs, key=lambda pair: pair.size[0] * pair.size[1]))
 
 

@@ -37,7 +37,7 @@ _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_.+-]*[A-Za-z0-9_])?"
 _ALLOWED = re.compile(
     rf"manifest\.json|{re.escape(RECIPE_NAME)}|{_WORD}\.(?:onnx|calibration|cache)|plan(?:[._-]{_WORD})?\.json"
     r"|weights\.npz"
-    rf"|{GOLDEN_FOLDER}/[1-9][0-9]{{0,5}}x[1-9][0-9]{{0,5}}_(?:lr|sr)\.npy"
+    rf"|{GOLDEN_FOLDER}/[1-9][0-9]{{0,5}}x[1-9][0-9]{{0,5}}_(?:lr|sr|sr_{_WORD})\.npy"
     rf"|{PRECISION_FOLDER}/(?:{_WORD}/)?{_WORD}\.(?:json|toml|txt|onnx|calibration|cache|npy|npz)",
     re.ASCII,
 )

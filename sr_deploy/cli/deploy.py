@@ -224,7 +224,8 @@ def _verify_golden(
     else:
         for row in report.rows:
             verdict = "within" if row.difference <= row.tolerance else "OUTSIDE"
-            typer.echo(f"{row.what} at {row.size}: {row.measure} {row.difference:.4f} of 255, {verdict} {row.tolerance:g}")
+            found = f"{row.measure} {row.difference:.4f} of 255"
+            typer.echo(f"{row.what} at {row.size}: {found}, {verdict} {row.tolerance:g}")
     report.raise_on_failure()
 
 

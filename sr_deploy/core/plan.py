@@ -152,7 +152,8 @@ def _weights(path: Path, plan: Plan) -> Dict[str, np.ndarray]:
             arrays = {str(name): stored[f"array_{index}"] for index, name in enumerate(stored["names"])}
             sick = [name for name, value in arrays.items() if not np.isfinite(value).all()]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise BadDeployment(f"{path} cannot be read: {error}", "weights that belong to a plan", "make it again") from error
+        found = f"{path} cannot be read: {error}"
+        raise BadDeployment(found, "weights that belong to a plan", "make it again") from error
     if sick:
         raise BadDeployment(f"{path} holds weights that are not finite: {', '.join(sick[:5])}", "finite weights")
     return arrays

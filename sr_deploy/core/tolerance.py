@@ -31,7 +31,8 @@ class LossyTolerance:
     Attributes:
         name: how messages call it.
         decibels: mean PSNR-Y over a set of photographs that may be lost against the float32 network.
-        rms_steps: root-mean-square difference from the float32 graph on the sample picture, in 8-bit steps.
+        rms_steps: root-mean-square difference of an engine on the sample picture, in 8-bit steps, from what the graph
+            of its plan gives, or where that is not known, from float32.
     """
 
     name: str

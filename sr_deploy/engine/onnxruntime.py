@@ -153,6 +153,7 @@ def engine_from_graph(
     provider: str = CPU,
     precision: str = "fp32",
     stands_for: Optional[Path] = None,
+    plan: str = "",
 ) -> Path:
     """Save the graph as ONNX Runtime optimises it, with a manifest beside it.
 
@@ -166,6 +167,7 @@ def engine_from_graph(
         precision: what the graph's types are, for the manifest. The types themselves come from the graph; ONNX Runtime
             may fuse Q/DQ and what lies between into its 8-bit operators.
         stands_for: the deployment's graph that a typed one was made from, for the manifest; None: ``graph`` itself.
+        plan: name of the precision plan that the graph follows, for the manifest.
 
     Returns:
         The path of the engine; its manifest lies beside it.
@@ -223,7 +225,9 @@ def engine_from_graph(
         weights_bytes=None,
         build_seconds=round(time.perf_counter() - started, 3),
         tools={"srdeploy": __version__, "python": platform.python_version(), "onnxruntime": ort.__version__},
-        settings={"provider": provider, "graph_optimization_level": "extended"},
+        settings={
+            "provider": provider, "graph_optimization_level": "extended", **({"plan": plan} if plan else {}),
+        },  # fmt: skip
         warnings=(),
         contract=contract,
         scale=scale,

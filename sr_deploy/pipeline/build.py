@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
@@ -23,6 +24,9 @@ from sr_deploy.pipeline.planned import (
     ready_plan,
 )
 from sr_deploy.pipeline.runner import check_backend
+
+if TYPE_CHECKING:
+    from sr_deploy.engine.tensorrt import BuiltEngine
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
     """
     deployment = open_deployment(options.deployment)
     backend, why = choose_backend(options)
+    check_dla(backend, options)
     say(f"{backend}: {why}")
     if options.precision is None:
         plans = _plans(deployment, backend, options)
@@ -117,6 +122,7 @@ def plan_build(options: BuildOptions) -> List[str]:
     """What ``build_engines`` would do, one line each; nothing is built."""
     deployment = open_deployment(options.deployment)
     backend, why = choose_backend(options)
+    check_dla(backend, options)
     lines = [f"{backend}: {why}"]
     plans, precision = _plans(deployment, backend, options), "fp32"
     if options.precision is not None:
@@ -189,6 +195,18 @@ def check_request(backend: str, options: BuildOptions) -> None:
         raise UsageError("--implicit is for TensorRT 8", "--backend tensorrt on a machine that has it")
 
 
+def check_dla(backend: str, options: BuildOptions) -> None:
+    """Raises UsageError for what does not go together with a DLA, before anything long is begun."""
+    if options.dla_core is None:
+        return
+    if backend != "tensorrt" or options.memory_budget is not None:
+        raise UsageError("--dla is for TensorRT on a Jetson", "--backend tensorrt, and no --memory-budget")
+    if options.precision is None:
+        raise UsageError("a DLA does not compute in FP32", "--precision fp16 or int8 with --dla")
+    if options.profile is not None:
+        raise UsageError("a DLA takes one size", "--size with --dla")
+
+
 def _planned(deployment: Deployment, backend: str, options: BuildOptions, planned: Planned) -> Tuple[BuildPlan, ...]:
     """Engines of a plan's graph: of the sizes asked for, or of the sizes of the deployment's fixed graphs."""
     graph = graph_of(deployment, planned)
@@ -235,8 +253,6 @@ def _build(
         raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
     if options.memory_budget is not None:
         _check_budget(plan)
-    if options.dla_core is not None and (plan.backend != "tensorrt" or options.memory_budget is not None):
-        raise UsageError("--dla is for TensorRT on a Jetson", "--backend tensorrt, and no --memory-budget")
     say(f"building for {shown}")
     if plan.backend == "onnxruntime":
         from sr_deploy.engine.onnxruntime import engine_from_graph as onnxruntime_engine
@@ -245,8 +261,9 @@ def _build(
         typed = plan.planned.typed if plan.planned else graph
         return open_engine(
             onnxruntime_engine(
-                typed, folder, manifest.contract, manifest.scale, size, precision=plan.precision, stands_for=graph
-            )
+                typed, folder, manifest.contract, manifest.scale, size, precision=plan.precision, stands_for=graph,
+                plan=plan.planned.folder.name if plan.planned else "",
+            )  # fmt: skip
         )
     from sr_deploy.engine.preflight import check_room, manifests_in, need_of, with_less_on_failure, workspace_for
     from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
@@ -259,7 +276,7 @@ def _build(
             options.compute_capabilities, options.workspace_bytes, say,
             plan.planned.folder if plan.planned else None,
         )  # fmt: skip
-        return write_engine(within, folder, graph, manifest.contract, manifest.scale)
+        return write_engine(_with_plan(within, plan), folder, graph, manifest.contract, manifest.scale)
     machine = this_machine()
     workspace = options.workspace_bytes
     if plan.profile is not None and not options.compute_capabilities:
@@ -270,7 +287,7 @@ def _build(
         )  # fmt: skip
         check_room(need, size, machine)
         workspace = workspace_for(need, workspace, machine)
-    source = _source(plan, graph, options.implicit)
+    source = _source(plan, graph, options)
     built = with_less_on_failure(
         lambda limit: engine_from_graph(
             plan.backend,
@@ -288,7 +305,14 @@ def _build(
         workspace,
         say,
     )
-    return write_engine(built, folder, graph, manifest.contract, manifest.scale)
+    return write_engine(_with_plan(built, plan), folder, graph, manifest.contract, manifest.scale)
+
+
+def _with_plan(built: BuiltEngine, plan: BuildPlan) -> BuiltEngine:
+    """The engine with the name of its precision plan among its settings."""
+    if plan.planned is None:
+        return built
+    return dataclasses.replace(built, settings={**built.settings, "plan": plan.planned.folder.name})
 
 
 @dataclass(frozen=True)
@@ -300,16 +324,21 @@ class _Source:
     cache: Optional[Path] = None
 
 
-def _source(plan: BuildPlan, graph: Path, implicit: bool) -> _Source:
+def _source(plan: BuildPlan, graph: Path, options: BuildOptions) -> _Source:
     """The form of a plan for the TensorRT at hand."""
     from sr_deploy.engine.tensorrt import is_strongly_typed
 
+    implicit = options.implicit
     if plan.planned is None:
         return _Source(graph)
     if is_strongly_typed(plan.backend):
         if implicit:
             raise UsageError(f"--implicit is for TensorRT 8, and this {plan.backend} is newer", "no --implicit")
         return _Source(plan.planned.typed)
+    if options.dla_core is not None and plan.planned.plan.nodes_of("int8") and not implicit:
+        raise UsageError(
+            "a DLA takes INT8 scales from a calibration cache, not from Q/DQ", "--implicit with --dla in INT8"
+        )
     types = plan.planned.legacy(implicit)
     if not implicit:
         return _Source(plan.planned.folder / LEGACY_NAME, types)

@@ -41,7 +41,8 @@ class GoldenRow:
     """One engine at one size: what ran, its precision, the difference and its bound in 8-bit steps.
 
     ``measure`` says of what: the largest difference for float32, the root-mean-square for a lower precision, where
-    rounding moves single pixels far.
+    rounding moves single pixels far. A lower precision is compared with what its plan's graph gives, where the bundle
+    has that (``pack --precision``), else with float32.
     """
 
     what: str
@@ -148,6 +149,13 @@ def _takes(engine: Path, golden: Golden) -> bool:
     return open_engine(engine).takes(golden.size)
 
 
+def _plan_of(engine: Optional[Path]) -> str:
+    """Name of the precision plan that an engine was built from; "" where none is known."""
+    from sr_deploy.engine.manifest import open_engine
+
+    return "" if engine is None else open_engine(engine).settings.get("plan", "")
+
+
 def _row(deployment: Deployment, options: GoldenOptions, engine: Optional[Path], golden: Golden) -> GoldenRow:
     precision = precision_of(engine, None)
     lossy = LOSSY.get(precision)
@@ -159,7 +167,10 @@ def _row(deployment: Deployment, options: GoldenOptions, engine: Optional[Path],
     finally:
         chosen.runner.close()
     white = deployment.manifest.contract.value_range
-    difference = difference_of(result, golden.sr, white) if lossy is None else rms_difference(result, golden.sr, white)
+    if lossy is None:
+        difference = difference_of(result, golden.sr, white)
+    else:
+        difference = rms_difference(result, golden.planned.get(_plan_of(engine), golden.sr), white)
     what = engine.name if engine is not None else f"onnxruntime on {chosen.runner.device}"
     tolerance = bound if options.tolerance is None else options.tolerance
     measure = "largest difference" if lossy is None else "root-mean-square difference"

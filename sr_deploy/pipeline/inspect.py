@@ -47,6 +47,7 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
 
 def _deployment_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
     from sr_deploy.engine.manifest import open_engine
+    from sr_deploy.pipeline.plans import plan_facts
     from sr_deploy.pipeline.runner import engine_files
     from sr_deploy.report.numbers import streaming_text
 
@@ -58,6 +59,7 @@ def _deployment_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
     for engine in engines:
         with contextlib.suppress(BadInput):  # an engine whose manifest cannot be read is named all the same
             facts["streaming"][engine.name] = streaming_text(open_engine(engine).to_dict())
+    facts["plans"] = {one["name"]: {k: v for k, v in one.items() if k != "name"} for one in plan_facts(deployment)}
     facts["streaming"] = {name: text for name, text in facts["streaming"].items() if text}
     if size is not None:
         graph = deployment.graph_for(size)

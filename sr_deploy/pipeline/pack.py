@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def pack_deployment(options: PackOptions, say: Callable[[str], None] = lambda _:
     deployment, target, files, sizes = _planned(options)
     for size in sizes:
         say(f"golden picture at {format_size(size)}")
-        files.update(golden_files(make_golden(deployment, size)))
+        files.update(golden_files(make_golden(deployment, size, options.recipe.plan)))
     index = write_bundle(options.out, files, target, options.force)
     return Packed(
         path=options.out,
@@ -102,12 +103,16 @@ def plan_pack(options: PackOptions) -> List[str]:
     return [*lines, "board:   srdeploy " + shlex.join(build_arguments(options.recipe, "DIR"))]
 
 
-def make_golden(deployment: Deployment, size: Size) -> Golden:
+def make_golden(deployment: Deployment, size: Size, plan: Optional[str] = None) -> Golden:
     """The sample picture of a size and what ONNX Runtime makes of it, on one thread of the CPU.
+
+    With a plan, also what its typed graph makes of it, computed as it is written: 8 bits cut off what lies outside the
+    calibrated ranges, so on a picture that is no photograph it may be far from float32 and an engine of it still right.
 
     Args:
         deployment: the opened folder.
         size: height and width in pixels.
+        plan: name of a precision plan of the deployment.
 
     Raises:
         EnvironmentFault: not enough memory, or no ONNX Runtime.
@@ -122,9 +127,16 @@ def make_golden(deployment: Deployment, size: Size) -> Golden:
     lr = sample_for(manifest.contract, size)
     runner = runner_from_graph(deployment.path_of(graph), manifest.contract, manifest.scale, 1, CPU)
     try:
-        return Golden(size, lr, upscale(runner, lr))
+        golden = Golden(size, lr, upscale(runner, lr))
     finally:
         runner.close()
+    planned = None if plan is None else find_planned(deployment, plan)
+    if planned is None:
+        return golden
+    from sr_deploy.graph.specialise import load_graph
+    from sr_deploy.precision.evaluate import computing
+
+    return dataclasses.replace(golden, planned={planned.folder.name: computing(load_graph(planned.typed), 1)(lr)})
 
 
 def _planned(options: PackOptions) -> Tuple[Deployment, str, Dict[str, Content], List[Size]]:

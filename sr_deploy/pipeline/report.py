@@ -15,6 +15,7 @@ from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, UsageError
 from sr_deploy.core.image import Picture, read_picture
 from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
+from sr_deploy.pipeline.plans import plan_facts
 from sr_deploy.pipeline.runner import check_backend, engine_files, fitting_engine, runners
 from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
@@ -194,6 +195,7 @@ def _deployed(
         results=results,
         qualities=tuple(qualities),
         no_quality="" if qualities else str(pairs),
+        plans=tuple(plan_facts(deployment)),
         problems=(*problems, *unread, *unread_results),
     )
 

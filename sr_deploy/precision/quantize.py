@@ -91,7 +91,8 @@ def check_plan(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndar
     if plan.rest == "float16":
         # Scales that float16 cannot hold would become 0 or infinite in the typed graph.
         scales = [*plan.activation_scales.items(), *((n, s) for n, some in plan.weight_scales.items() for s in some)]
-        bad = [(name, scale) for name, scale in scales if not LEAST_HALF_SCALE <= scale <= float(np.finfo(np.float16).max)]
+        most = float(np.finfo(np.float16).max)
+        bad = [(name, scale) for name, scale in scales if not LEAST_HALF_SCALE <= scale <= most]
         problems += [f"float16 cannot hold the scale {scale:g} of {name!r}" for name, scale in bad]
     problems += [
         f"weights {name!r}: {value.shape} for {shapes.get(name)}"

@@ -40,6 +40,7 @@ class Deployed:
         qualities: each way to run it that was judged.
         no_quality: why there is none; empty where there is.
         problems: files that could not be read, engines that could not be judged, and why.
+        plans: its precision plans, see pipeline/plans.py.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Deployed:
     qualities: Tuple[Quality, ...] = ()
     no_quality: str = ""
     problems: Tuple[str, ...] = ()
+    plans: Tuple[Dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from sr_deploy.report.numbers import (
     rate_cells,
     streaming_text,
 )
+from sr_deploy.report.page_precision import precision_section
 from sr_deploy.report.plots import latency_plot
 from sr_deploy.report.plots_bench import distribution_plot, throughput_plot
 
@@ -45,6 +46,7 @@ def deployment_section(deployed: Deployed, anchor: str, several: bool) -> str:
         html.items(deployed.problems, "warn"),
         html.section("Latency", _latency(deployed), f"{anchor}-latency", 3),
         html.section("Engines and memory", _engines(deployed), f"{anchor}-memory", 3),
+        html.section("Precision", precision_section(deployed.plans), f"{anchor}-precision", 3),
         html.section("Proofs", _proofs(manifest) + _folds(manifest.fold), f"{anchor}-proofs", 3),
         html.section("Versions", _versions(deployed), f"{anchor}-versions", 3),
     )

@@ -77,10 +77,11 @@ def sensitivity_table(facts: Dict[str, Any]) -> Table:
     """One row a layer, most noise first.
 
     Args:
-        facts: ``layers``, dicts with ``name``, ``default``, ``loss_db``, ``noise``, ``macs_share`` and ``why_wide``; and
-            ``pictures``.
+        facts: ``pictures``; and ``layers``, dicts with ``name``, ``default``, ``loss_db``, ``noise``, ``macs_share``,
+            ``why_wide``.
     """
-    table = _table("Each layer alone in INT8", f"on {len(facts['pictures'])} pictures; noises add up, losses do not", "layer")
+    caption = f"on {len(facts['pictures'])} pictures; noises add up, losses do not"
+    table = _table("Each layer alone in INT8", caption, "layer")
     for heading in ("default", "dB lost", "noise", "MACs"):
         table.add_column(heading, justify="right")
     table.add_column("why wider")

@@ -250,6 +250,7 @@ RECIPES = (
     Recipe("tensorrt", ((144, 144), (360, 640)), None, 512, 600_000_000),
     Recipe("tensorrt-rtx", (), ((64, 64), (360, 640), (1080, 1920))),
     Recipe("tensorrt", ((144, 144),), dla_core=0),
+    Recipe("tensorrt", ((144, 144),), plan="int8"),
 )
 
 
@@ -266,6 +267,7 @@ def test_a_recipe_is_a_build_command():
     ]  # fmt: skip
     sizes = ["--min-size", "64x64", "--opt-size", "360x640", "--max-size", "1080x1920"]
     assert build_arguments(RECIPES[3], "net")[-4:] == ["--size", "144x144", "--dla", "0"]
+    assert build_arguments(RECIPES[4], "net")[-2:] == ["--plan", "net/precision/int8"]
     assert build_arguments(RECIPES[2], "net") == ["build", "net", "--backend", "tensorrt-rtx", *sizes]
 
 
@@ -284,6 +286,11 @@ def test_a_recipe_is_a_build_command():
         "schema = 1\nsizes = []\nprofile = ['7', '8', '9']",
         "schema = 1\nworkspace_mib = -1",
         "schema = 1\ndla_core = -1",
+        "schema = 1\nplan = 3",
+        "schema = 1\nplan = ''",
+        "schema = 1\nplan = '../int8'",
+        "schema = 1\nplan = '/etc'",
+        "schema = 1\nplan = '.hidden'",
         "schema = 1\nmemory_budget = true",
         "schema = 1\nschema = 1",
     ],

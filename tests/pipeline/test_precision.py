@@ -6,60 +6,20 @@ import errno
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
 from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.image import Picture, read_picture, write_picture
 from sr_deploy.core.plan import open_plan
 from sr_deploy.engine.manifest import open_engine
-from sr_deploy.pipeline.build import planned_for
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.planned import PrecisionOptions
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
 RTX = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--size", "24x32")
+RANGE = ("--min-size", "8", "--opt-size", "8", "--max-size", "9")
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="no TensorRT-RTX")
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory):
-    """Four corners of the demo's photograph, 72x72."""
-    folder = tmp_path_factory.mktemp("photographs")
-    pixels = read_picture(DEMO / "demo.png").pixels
-    for index, corner in enumerate((pixels[:72, :72], pixels[:72, -72:], pixels[-72:, :72], pixels[-72:, -72:])):
-        write_picture(Picture(np.ascontiguousarray(corner)), folder / f"{index}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("deployment") / "net"
-    export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", folder))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prepared(exported, photographs, tmp_path_factory):
-    """The demo's network with an INT8 plan, without fitted weights."""
-    folder = shutil.copytree(exported, tmp_path_factory.mktemp("planned") / "net")
-    planned_for(open_deployment(folder), PrecisionOptions("int8", images=photographs, improve=False), lambda _: None)
-    return folder
-
-
-@pytest.fixture
-def plain(exported, tmp_path):
-    return shutil.copytree(exported, tmp_path / "plain")
-
-
-@pytest.fixture
-def net(prepared, tmp_path):
-    return shutil.copytree(prepared, tmp_path / "net")
 
 
 def edited(path: Path, change) -> None:
@@ -147,7 +107,7 @@ def test_a_plan_edited_by_hand_is_taken_back(net, srdeploy):
 def test_a_plan_from_elsewhere_keeps_its_name(net, tmp_path, srdeploy):
     mine = tmp_path / "mine.json"
     shutil.copy(net / "precision" / "int8" / "plan.json", mine)
-    edited(mine, lambda plan: plan["nodes"].update({plan_name: "float32" for plan_name in list(plan["nodes"])[-1:]}))
+    edited(mine, lambda plan: plan["nodes"].update(dict.fromkeys(list(plan["nodes"])[-1:], "float32")))
     done = srdeploy("build", net, "--plan", mine)
     assert done.code == 0, done.err
     assert open_plan(net / "precision" / "mine")[0].nodes_of("float32")
@@ -265,92 +225,3 @@ def test_damaged_plans_say_what_to_do(net, srdeploy):
     (folder / "model.onnx").unlink()
     refused = srdeploy("build", net, "--precision", "int8", "--force")
     assert refused.code == 4 and "model.onnx is missing" in refused.err
-
-
-#: Runs the command line where what a board does not have cannot be imported.
-BOARD = """
-import sys
-
-class Blocked:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("onnx", "torch", "scipy"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocked())
-from sr_deploy.cli import main
-main(sys.argv[1:])
-"""
-
-
-def on_a_board(*arguments):
-    words = [str(word) for word in arguments]
-    return subprocess.run([sys.executable, "-c", BOARD, *words], capture_output=True, text=True, timeout=120)
-
-
-def test_a_board_builds_a_stored_plan_without_onnx_and_says_when_there_is_none(net, plain, srdeploy):
-    done = on_a_board("build", net, "--precision", "int8", "--backend", "onnxruntime")
-    assert done.returncode == 0, done.stderr
-    assert (net / "engines" / "onnxruntime_dynamic_int8.onnx").is_file()
-    refused = on_a_board("build", plain, "--precision", "int8", "--backend", "onnxruntime")
-    assert refused.returncode == 3 and "srdeploy pack" in refused.stderr and "Traceback" not in refused.stderr
-    assert not (plain / "precision").exists()
-
-
-def test_a_bundle_carries_the_plan_and_its_recipe_builds_it(net, tmp_path, srdeploy):
-    (net / "precision" / "int8" / "training.png").write_bytes(b"\x89PNG")
-    (net / "precision" / "qat-unfinished").mkdir()
-    (net / "precision" / "qat-unfinished" / "state.pt").write_bytes(b"half")
-    bundle, out = tmp_path / "net.srd", tmp_path / "out"
-    packed = srdeploy("pack", net, "-o", bundle, "--backend", "onnxruntime", "--precision", "int8", "--json")
-    assert packed.code == 0, packed.err
-    files = set(json.loads(packed.out)["files"])
-    assert {"precision/int8/plan.json", "precision/int8/model.onnx", "precision/int8/legacy.onnx"} < files
-    assert not any("unfinished" in name or name.endswith(".png") for name in files)
-    unpacked = srdeploy("unpack", bundle, "-o", out, "--build", "--json")
-    assert unpacked.code == 0, unpacked.err
-    answer = json.loads(unpacked.out)
-    assert answer["engines"] == ["onnxruntime_dynamic_int8.onnx"]
-    assert answer["build"][-2:] == ["--plan", str(out / "precision" / "int8")]
-    assert {row["precision"] for row in answer["check"]["golden"]} == {"int8"}
-    refused = srdeploy("pack", net, "-o", tmp_path / "x.srd", "--precision", "fp16")
-    assert refused.code == 4 and "precision/fp16" in refused.err and not (tmp_path / "x.srd").exists()
-
-
-def test_an_int8_engine_runs_only_when_it_is_asked_for(net, photographs, tmp_path, srdeploy):
-    assert srdeploy("build", net, "--precision", "int8").code == 0
-    pictures = ("-i", photographs / "0.png")
-    plain = srdeploy("run", net, *pictures, "-o", tmp_path / "plain")
-    assert plain.code == 0 and "runs model.onnx" in plain.err
-    lower = srdeploy("run", net, *pictures, "-o", tmp_path / "lower", "--precision", "int8")
-    assert lower.code == 0 and "onnxruntime_dynamic_int8.onnx" in lower.err
-    named = srdeploy("run", net, *pictures, "-o", tmp_path / "n", "--engine", net / "engines/onnxruntime_dynamic_int8.onnx")
-    assert named.code == 0
-    a, b, c = (read_picture(tmp_path / name / "0.png").pixels for name in ("plain", "lower", "n"))
-    assert not np.array_equal(a, b) and np.array_equal(b, c)
-    assert np.sqrt(np.mean((a.astype(float) - b) ** 2)) < 3
-    refused = srdeploy("run", net, *pictures, "-o", tmp_path / "x", "--precision", "fp16")
-    assert refused.code == 4 and "it has one of int8" in refused.err and "--precision int8" in refused.err
-    assert srdeploy("run", net, *pictures, "-o", tmp_path / "x", "--precision", "half").code == 2
-    contradiction = (
-        "--engine", net / "engines/onnxruntime_dynamic_int8.onnx", "--precision", "fp16", "-o", tmp_path / "x",
-    )  # fmt: skip
-    assert srdeploy("run", net, *pictures, *contradiction).code == 2
-
-
-def test_verify_holds_each_precision_to_its_own_bound(net, tmp_path, srdeploy):
-    pixels = read_picture(DEMO / "demo.png").pixels[:96, :80]
-    for folder, array in (("hr", pixels), ("lr", pixels.reshape(48, 2, 40, 2, 3).mean((1, 3)).round().astype(np.uint8))):
-        (tmp_path / folder).mkdir()
-        write_picture(Picture(np.ascontiguousarray(array)), tmp_path / folder / "baby.png")
-    pairs = ("--lr", tmp_path / "lr", "--hr", tmp_path / "hr", "--json")
-    assert srdeploy("build", net, "--precision", "int8").code == 0
-    full = json.loads(srdeploy("verify", net, *pairs).out)
-    assert full["precision"] == "fp32" and full["largest_difference"] <= full["tolerance"] == 0.05
-    done = srdeploy("verify", net, *pairs, "--precision", "int8")
-    lower = json.loads(done.out)
-    assert done.code == 0 and lower["precision"] == "int8" and lower["tolerance"] is None
-    assert lower["largest_difference"] > 0.05 and lower["loss_db"] <= lower["tolerance_db"] == 0.6
-    engine = net / "engines" / "onnxruntime_dynamic_int8.onnx"
-    assert json.loads(srdeploy("verify", net, *pairs, "--engine", engine).out)["precision"] == "int8"
-    edited(engine.with_suffix(".json"), lambda manifest: manifest.update(precision="fp16"))
-    assert json.loads(srdeploy("verify", net, *pairs, "--precision", "fp16", "--no-torch").out)["loss_db"] is None

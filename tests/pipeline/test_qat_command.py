@@ -62,9 +62,8 @@ def test_it_writes_a_plan_that_fits_its_report_and_its_plot(net, photographs, sr
     done = srdeploy("qat", net, "--images", photographs, *QUICK, "--json")
     assert done.code == 0, done.err
     folder = net / "precision" / "qat"
-    assert {"plan.json", "weights.npz", "training.json", "training.png", "model.onnx"} == {
-        path.name for path in folder.iterdir()
-    }
+    written = {path.name for path in folder.iterdir()}
+    assert {"plan.json", "weights.npz", "training.json", "training.png", "model.onnx", "report.json"} <= written
     assert (folder / "training.png").read_bytes().startswith(b"\x89PNG")
     plan, weights = open_plan(folder)
     before, _ = open_plan(net / "precision" / "int8")
@@ -74,6 +73,9 @@ def test_it_writes_a_plan_that_fits_its_report_and_its_plot(net, photographs, sr
     assert [point["step"] for point in report["points"]] == [0, 12] and report["options"]["steps"] == 12
     assert not (net / "precision" / STATE_FOLDER).exists()
     open_deployment(net)
+    built = srdeploy("build", net, "--plan", folder, "--backend", "onnxruntime")
+    assert built.code == 0 and "made before" in built.err, built.err
+    assert (net / "engines" / "onnxruntime_dynamic_int8.onnx").is_file()
 
     refused = srdeploy("qat", net, "--images", photographs, *QUICK)
     assert refused.code == 2 and "--force begins again" in refused.err

@@ -71,8 +71,8 @@ def test_the_plot_needs_layers_and_shortens_names(tmp_path):
     from sr_deploy.report.plots_precision import sensitivity_plot, shortened
 
     layers = [
-        {"name": f"/body/{'x' * 60}/{index}/Conv", "loss_db": 1.0 / (1 + index), "default": ("int8", "float16")[index % 2]}
-        for index in range(70)
+        {"name": f"/body/{'x' * 60}/{n}/Conv", "loss_db": 1.0 / (1 + n), "default": ("int8", "float16")[n % 2]}
+        for n in range(70)
     ]
     sensitivity_plot(layers, tmp_path / "plot.svg", "title")
     text = (tmp_path / "plot.svg").read_text()

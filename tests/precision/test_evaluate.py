@@ -10,11 +10,11 @@ from sr_deploy.core.errors import BadImage
 from sr_deploy.core.image import Picture, write_picture
 from sr_deploy.core.quality import luma, psnr_y
 from sr_deploy.precision.apply import half_graph, typed_graph
-from sr_deploy.precision.evaluate import LEAST_SIDE, computing, judge, scenes_from_photographs, scenes_of
-from sr_deploy.precision.sensitivity import sensitivities
-from sr_deploy.precision.islands import kinds_of
 from sr_deploy.precision.collect import ranges_of
+from sr_deploy.precision.evaluate import LEAST_SIDE, computing, judge, scenes_from_photographs, scenes_of
+from sr_deploy.precision.islands import kinds_of
 from sr_deploy.precision.ranges import scale_of
+from sr_deploy.precision.sensitivity import sensitivities
 from tests.precision import small_plans
 
 CONTRACT = IOContract(1.0)
@@ -64,7 +64,7 @@ def test_noise_and_shift_are_in_8_bit_steps(scenes):
         return out
 
     found = judge(scenes, shifted, 2, CONTRACT)
-    assert found.mean_shift == pytest.approx(3, abs=0.01)
+    assert found.mean_shift == pytest.approx(3, abs=0.01) == found.worst_shift
     green = np.zeros((1, 1, 3), np.uint8)
     green[..., 1] = 3
     step = float((luma(green) - luma(np.zeros_like(green))).mean())
@@ -73,6 +73,12 @@ def test_noise_and_shift_are_in_8_bit_steps(scenes):
         np.mean([psnr_y(np.clip(s.reference.astype(int) + green, 0, 255).astype(np.uint8), s.hr, 2) for s in scenes])
     )
     assert found.loss == pytest.approx(found.reference_psnr - found.psnr)
+
+
+def test_shifts_of_opposite_sign_cancel_over_the_set_but_not_in_a_picture(scenes):
+    signs = iter((1, -1))
+    found = judge(scenes, lambda lr: nearest(lr) + next(signs) * np.float32(2 / 255), 2, CONTRACT)
+    assert found.worst_shift == pytest.approx(2, abs=0.02) and found.mean_shift < 0.02
 
 
 def test_one_nan_is_minus_infinity(scenes):

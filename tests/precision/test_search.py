@@ -1,4 +1,4 @@
-"""The search gives back as few layers as the budget needs; with a judge whose loss falls with each, it is the fewest."""
+"""The search gives back as few layers as the budget needs, the fewest where the loss falls with each of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sr_deploy.precision.sensitivity import LayerCost
 
 
 def judged(loss: float, sick: int = 0) -> Judged:
-    return Judged(30.0 - loss, 30.0, loss, 0.0, sick, 4)
+    return Judged(30.0 - loss, 30.0, loss, 0.0, 0.0, sick, 4)
 
 
 def costs(noises):
