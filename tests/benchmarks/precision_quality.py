@@ -115,7 +115,8 @@ def table(results: Dict[str, Dict[str, Any]]) -> str:
             shift, worst = (max(row[s][key] for s in SETS) for key in ("shift", "worst"))
             share = row["report"]["int8_share_outside_pinned"]
             accepted = "yes" if row["rtx"] is True else row["rtx"]
-            cells = [name, precision, *losses, f"{shift:.2f} ({worst:.2f})", f"{share:.1%}", f"{row['seconds']:.0f}", accepted]
+            cells = [name, precision, *losses, f"{shift:.2f} ({worst:.2f})", f"{share:.1%}", f"{row['seconds']:.0f}"]
+            cells.append(accepted)
             lines.append("| " + " | ".join([*cells, "yes" if row["legacy"] else "no"]) + " |")
     return "\n".join(lines)
 
