@@ -75,6 +75,13 @@ def auto_plan(
     material = gather(deployment, bench, options, say)
     kinds, aim, mode = bench.kinds, options.budget / SAFETY, XAVIER_NX.modes[0]
     everything, fitted, strict = _everywhere(bench, material, options, say)
+    judged = bench.judged(everything, fitted)
+    if judged.sick == 0 and judged.loss <= aim:
+        count = len(everything.nodes_of("int8"))
+        note = f"all {count} layers in INT8 for a budget of {options.budget:g} dB: {judged.loss:+.4f} dB lost here"
+        say(note)
+        plan = dataclasses.replace(everything, notes=(*everything.notes, note))
+        return plan, fitted, {"gave_up": {}, "sets_tried": 1}
     names = [name for name in everything.nodes_of("int8") if name in kinds.candidates]
     layers = layer_costs(bench, material, names, fitted, say)
     made: Dict[Tuple[str, ...], Weighted] = {}
