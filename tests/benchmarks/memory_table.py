@@ -39,7 +39,7 @@ CHECKPOINTS = (
 
 def ask(path: Path) -> int:
     """Bytes of activations of an engine for SM86."""
-    return int(engine_from_graph("tensorrt-rtx", path, None, ("8.6",)).activation_bytes or 0)
+    return int(engine_from_graph("tensorrt-rtx", path, None, ("8.6",), precision="mixed").activation_bytes or 0)
 
 
 def measured(graph: Path, side: int, kind: str, counts: List[int]) -> Dict[int, int]:

@@ -46,7 +46,13 @@ class Board:
 
     def start(self, *words) -> subprocess.Popen:
         return subprocess.Popen(
-            [str(SCRIPT), *words], env=self.environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [str(SCRIPT), *words],
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # Under nohup the signal is ignored, and a shell cannot trap what was ignored when it began.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
 
     @property
