@@ -51,8 +51,9 @@ class Board:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # Under nohup the signal is ignored, and a shell cannot trap what was ignored when it began.
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+            # Under nohup, and in the background of a script, these are ignored, and a shell cannot trap what was
+            # ignored when it began.
+            preexec_fn=lambda: [signal.signal(one, signal.SIG_DFL) for one in (signal.SIGHUP, signal.SIGINT)],
         )
 
     @property
