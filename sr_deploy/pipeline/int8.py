@@ -21,7 +21,7 @@ from sr_deploy.precision.search import saved_microseconds, search
 from sr_deploy.precision.sensitivity import LayerCost, sensitivities
 
 #: ``auto`` aims this much below the budget, because shrunk photographs lose less than Set5 and Set14 do.
-SAFETY = 2.0
+SAFETY = 3.0
 #: Sensitivity is judged on this many pictures: it only orders the layers.
 FEW = 2
 #: Squares that biases are corrected on after the fit.
