@@ -16,6 +16,7 @@ from sr_deploy.pipeline.calibrate import CalibrateOptions, Calibration, calibrat
 from sr_deploy.pipeline.planned import PrecisionOptions
 from sr_deploy.pipeline.workbench import Workbench, photographs, scan
 from sr_deploy.precision.collect import patches
+from sr_deploy.precision.evaluate import Judged
 from sr_deploy.precision.make import half_plan, int8_plan
 from sr_deploy.precision.search import saved_microseconds, search
 from sr_deploy.precision.sensitivity import LayerCost, sensitivities
@@ -101,7 +102,11 @@ def auto_plan(
         return dataclasses.replace(plan, reasons={**plan.reasons, **raised}), weights
 
     say(f"searching for the layers that keep {options.budget:g} dB (aiming at {aim:g} here)")
-    found = search(layers, saved, lambda narrow: bench.judged(*plan_of(narrow, {})), aim, say)
+
+    def judge_set(narrow: Tuple[str, ...]) -> Judged:
+        return judged if len(narrow) == len(names) else bench.judged(*plan_of(narrow, {}))
+
+    found = search(layers, saved, judge_set, aim, 1.0 if judged.sick else judged.felt, say)
     plan, weights = plan_of(found.narrow, found.raised)
     gone = sum(saved[name] for name in found.raised) / max(sum(saved[one.name] for one in layers), 1e-9)
     note = (

@@ -11,6 +11,7 @@ from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed
 from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
+from sr_deploy.core.tolerance import HALF
 from sr_deploy.pipeline.calibrate import open_calibration
 from sr_deploy.pipeline.int8 import auto_plan, calibrated_plan
 from sr_deploy.pipeline.lowering import write_lowered
@@ -30,9 +31,6 @@ from sr_deploy.precision.make import half_plan, int8_share
 
 if TYPE_CHECKING:
     from sr_deploy.precision.ranges import Ranges
-
-#: dB that FP16 may lose; it loses less on every network tried, so more means that something is wrong.
-HALF_BUDGET = 0.01
 
 
 def plan_for(
@@ -164,7 +162,7 @@ def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan) -> Non
             "finite values",
             "leave out --allow-fp16-spectral, or give pictures that show the whole range with --images",
         )
-    budget = options.budget if options.budget is not None or options.precision != "fp16" else HALF_BUDGET
+    budget = options.budget if options.budget is not None or options.precision != "fp16" else HALF.decibels
     if budget is not None and judged.loss > budget:
         raise CheckFailed(
             f"the {plan.precision} graph loses {judged.loss:.4f} dB on {judged.pictures} pictures",

@@ -17,6 +17,7 @@ from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.core.plan import Plan
 from sr_deploy.graph.rewrite.editor import is_pinned
 from sr_deploy.precision.quantize import quantized_graph
+from sr_deploy.precision.tensors import element_types, following_picture
 
 FLOAT16_MAX = 65504.0
 #: Inputs that ONNX defines as float32 whatever the node computes in.
@@ -74,7 +75,7 @@ class _Typing:
                     f"the node {node.name!r} ({node.op_type}) holds a graph of its own", "a graph without branches"
                 )
         self.model, self.rest, self.wide = model, rest, wide
-        self.types = _element_types(model)
+        self.types = element_types(model)
         self.constants = {t.name: t for t in model.graph.initializer}
         self.now: Dict[str, int] = {}  # activation → its element type in the new graph, where that differs from before
         self.cast_names: Dict[Tuple[str, int], str] = {}
@@ -83,7 +84,7 @@ class _Typing:
 
     def result(self) -> onnx.ModelProto:
         """The typed graph."""
-        depends = _picture_dependent(self.model)
+        depends = following_picture(self.model)
         outputs = {value.name for value in self.model.graph.output}
         for node in self.model.graph.node:
             copy = onnx.NodeProto()
@@ -185,21 +186,3 @@ def _raise_opset(model: onnx.ModelProto, version: int) -> None:
         if opset.domain in ("", "ai.onnx"):
             opset.version = max(opset.version, version)
     model.ir_version = max(model.ir_version, 9)
-
-
-def _element_types(model: onnx.ModelProto) -> Dict[str, int]:
-    """Element type of every tensor."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    types = {t.name: t.data_type for t in model.graph.initializer}
-    for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]:
-        types[value.name] = value.type.tensor_type.elem_type
-    return types
-
-
-def _picture_dependent(model: onnx.ModelProto) -> Set[str]:
-    """Tensors whose values, not only their shapes, follow from the graph's inputs."""
-    found = {value.name for value in model.graph.input}
-    for node in model.graph.node:
-        if node.op_type not in ("Shape", "Size") and any(name in found for name in node.input):
-            found.update(node.output)
-    return found

@@ -22,8 +22,8 @@ from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.calibration_cache import CalibrationCache, Version, cache_text
 from sr_deploy.core.errors import BadInput
 from sr_deploy.core.plan import Plan
-from sr_deploy.precision.islands import floating_nodes
 from sr_deploy.precision.ranges import Ranges, scale_of
+from sr_deploy.precision.tensors import floating_nodes
 
 #: What trtexec and the DLA take; the name says how TensorRT would have chosen the scales, not how these were chosen.
 DEFAULT_ALGORITHM = "EntropyCalibration2"
@@ -87,7 +87,7 @@ def int8_tensors(model: onnx.ModelProto, plan: Plan) -> List[str]:
     Returns:
         Tensor names, the graph's input first, in the graph's order.
     """
-    floating = floating_nodes(model)
+    floating = set(floating_nodes(model))
     inputs = [value.name for value in model.graph.input]
     made = set(inputs) | {name for node in model.graph.node if node.name in floating for name in node.output}
     wanted = set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import onnx
@@ -21,6 +21,7 @@ from sr_deploy.core.contract import Size, picture_size
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.precision.ranges import BINS, Ranges, TensorStats
+from sr_deploy.precision.tensors import floating_activations
 
 #: Side of the squares that are cut out of pictures, in pixels, and how many of each picture.
 PATCH, PATCHES = 96, 1
@@ -29,7 +30,6 @@ SAMPLED = 2**17
 #: Bytes of tensors that are held at once, roughly. More run in turns.
 HELD_BYTES = 2**30
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 _NOTHING: Callable[[str], None] = lambda _: None  # noqa: E731
 
 
@@ -116,22 +116,6 @@ def patches(
             rows, columns = (slice(a, a + b) for a, b in zip(start, cut))
             square = array[:, rows, columns] if array.dtype == np.uint8 else array[:, :, rows, columns]
             yield np.ascontiguousarray(square)
-
-
-def floating_activations(model: onnx.ModelProto) -> Tuple[str, ...]:
-    """Names of the float tensors whose values follow from the picture, in the graph's order, its input first."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
-    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
-    constants = {tensor.name for tensor in model.graph.initializer}
-    found: Dict[str, None] = {value.name: None for value in model.graph.input if value.name not in constants}
-    follows: Set[str] = set(found)
-    for node in model.graph.node:
-        # A size follows from the picture's shape alone.
-        if node.op_type not in ("Shape", "Size") and any(name in follows for name in node.input):
-            follows.update(name for name in node.output if name)
-            found.update((name, None) for name in node.output if name)
-    return tuple(name for name in found if kinds.get(name) in _FLOATS)
 
 
 class Exposed:

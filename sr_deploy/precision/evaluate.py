@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, List, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -33,6 +33,8 @@ class Judged:
         psnr: mean PSNR-Y in dB against the originals.
         reference_psnr: the same of the float32 graph.
         noise: mean squared difference of the two graphs' 8-bit lumas, (8-bit steps)².
+        independent: dB that noise of this strength costs where it has nothing to do with the float32 graph's own error:
+            10 log₁₀(1 + noise / float32's error), the mean over the pictures.
         mean_shift: mean difference of a colour channel over all pictures, the largest of three, in 8-bit steps.
         worst_shift: the same over one picture, the largest of all.
         sick: output values that are NaN or infinite.
@@ -42,6 +44,7 @@ class Judged:
     psnr: float
     reference_psnr: float
     noise: float
+    independent: float
     mean_shift: float
     worst_shift: float
     sick: int
@@ -51,6 +54,12 @@ class Judged:
     def loss(self) -> float:
         """dB lost against float32; negative where the graph is better."""
         return self.reference_psnr - self.psnr
+
+    @property
+    def felt(self) -> float:
+        """How much of ``independent`` is lost here: 1 where the noise has nothing to do with float32's error, 0 or less
+        where it takes away what float32 had too much. A network's own, and much the same on other pictures."""
+        return self.loss / self.independent if 0.0 < self.independent < float("inf") else 0.0
 
 
 @dataclass(frozen=True)
@@ -84,18 +93,15 @@ def computing(model: onnx.ModelProto, threads: int = 0) -> Compute:
     return lambda lr: session.run(None, {name: lr})[0]
 
 
-def scenes_of(
-    lr: Path, hr: Path, scale: int, contract: IOContract, reference: Compute, count: Optional[int] = None
-) -> Tuple[Scene, ...]:
+def scenes_of(lr: Path, hr: Path, scale: int, contract: IOContract, reference: Compute) -> Tuple[Scene, ...]:
     """Pairs of pictures with the float32 graph's answer to each.
 
     Raises:
         BadImage: pictures without partner, of wrong sizes, or unreadable.
     """
-    pairs = pair_images(Path(lr), Path(hr), scale)[:count]
     return tuple(
         scene_of(name, read_picture(low), read_picture(high).pixels, scale, contract, reference, str(high))
-        for name, low, high in pairs
+        for name, low, high in pair_images(Path(lr), Path(hr), scale)
     )
 
 
@@ -154,6 +160,7 @@ def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOCon
     """
     psnrs: List[float] = []
     noises: List[float] = []
+    alone: List[float] = []
     shifts: List[np.ndarray] = []
     sick = 0
     for scene in scenes:
@@ -163,10 +170,13 @@ def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOCon
             sick += bad
             psnrs.append(float("-inf"))
             noises.append(float("inf"))
+            alone.append(float("inf"))
             continue
         pixels = from_network(output, contract, like=scene.lr).pixels
         psnrs.append(psnr_y(pixels, scene.hr, scale))
         noises.append(float(np.mean((luma(pixels) - luma(scene.reference)) ** 2)))
+        error = 255.0**2 / 10.0 ** (scene.reference_psnr / 10.0)
+        alone.append(10.0 * float(np.log10(1.0 + noises[-1] / max(error, 1e-12))))
         moved = pixels.mean(axis=(0, 1), dtype=np.float64) - scene.reference.mean(axis=(0, 1), dtype=np.float64)
         # A grey picture has one channel that stands for all three.
         shifts.append(np.broadcast_to(moved, (3,)))
@@ -174,6 +184,7 @@ def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOCon
         psnr=float(np.mean(psnrs)),
         reference_psnr=float(np.mean([scene.reference_psnr for scene in scenes])),
         noise=float(np.mean(noises)),
+        independent=float(np.mean(alone)),
         mean_shift=float(np.abs(np.mean(shifts, axis=0)).max()) if shifts else 0.0,
         worst_shift=float(np.abs(shifts).max()) if shifts else 0.0,
         sick=sick,

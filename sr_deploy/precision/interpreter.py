@@ -20,6 +20,7 @@ from sr_deploy.core.plan import Plan
 from sr_deploy.precision.fake_quant import quantised_activation, quantised_weight
 from sr_deploy.precision.operators import FUNCTIONS
 from sr_deploy.precision.quantize import CHANNEL_AXIS, check_plan
+from sr_deploy.precision.tensors import following_picture
 
 #: Inputs of an operator that training may change. Other constants (means, limits, Fourier matrices) stay.
 _TRAINED_INPUTS: Mapping[str, Tuple[int, ...]] = {
@@ -251,12 +252,10 @@ def _steps(model: onnx.ModelProto, plan: Optional[Plan]) -> Tuple[_Step, ...]:
             "the operators that srdeploy export writes for its own architectures",
             "use srdeploy build --precision int8 without training for this network",
         )
-    follows = {model.graph.input[0].name}
+    follows = set(following_picture(model))
     last: Dict[str, int] = {}
     for index, node in enumerate(model.graph.node):
         last.update(dict.fromkeys(node.input, index))
-        if node.op_type not in ("Shape", "Size") and follows.intersection(node.input):
-            follows.update(node.output)
     steps: List[_Step] = []
     for index, node in enumerate(model.graph.node):
         attributes = {a.name: _plain(helper.get_attribute_value(a)) for a in node.attribute}

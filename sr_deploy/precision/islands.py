@@ -18,6 +18,7 @@ import onnx
 from sr_deploy.graph.rewrite.editor import is_pinned
 from sr_deploy.precision.quantize import CHANNEL_AXIS
 from sr_deploy.precision.recipes import float32_recipes, global_skips
+from sr_deploy.precision.tensors import floating_nodes
 
 #: The last convolution stays wide while it holds at most this share of the multiply-accumulates.
 TAIL_SHARE = 0.10
@@ -27,6 +28,8 @@ SMALL_SHARE = 0.03
 FEW_CHANNELS = 4
 #: What fuses behind a convolution or an Add.
 _ACTIVATIONS = ("Relu", "PRelu", "LeakyRelu", "Clip")
+
+
 @dataclass(frozen=True)
 class Kinds:
     """The nodes of a graph sorted by what INT8 means for them.
@@ -56,11 +59,11 @@ def kinds_of(model: onnx.ModelProto, macs: Mapping[str, int]) -> Kinds:
         model: with the exporter's pins in the doc_strings.
         macs: node → multiply-accumulates at some input size, from ``graph/census.work_by_node``.
     """
-    types = floating_nodes(model)
-    nodes = [node for node in model.graph.node if node.name in types]
+    computing = set(floating_nodes(model))
+    nodes = [node for node in model.graph.node if node.name in computing]
     constants = {t.name: tuple(t.dims) for t in model.graph.initializer}
     pinned = {node.name: _pin_reason(node) for node in nodes if is_pinned(node)}
-    pinned = {**{name: why for name, why in float32_recipes(model).items() if name in types}, **pinned}
+    pinned = {**{name: why for name, why in float32_recipes(model).items() if name in computing}, **pinned}
     total = sum(count for name, count in macs.items() if name not in pinned)
     candidates = {
         node.name: macs.get(node.name, 0)
@@ -143,22 +146,4 @@ def _fusing_adds(
             if made is not None and made.name in candidates and readers[mine] == 1 and other in maker:
                 found[node.name] = other
                 break
-    return found
-
-
-def floating_nodes(model: onnx.ModelProto) -> Dict[str, str]:
-    """Node → operator, of the nodes that make floating tensors from the values of the graph's input, in graph order."""
-    inferred = onnx.shape_inference.infer_shapes(model)
-    floating = {
-        value.name
-        for value in [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    }
-    depends = {value.name for value in model.graph.input}
-    found: Dict[str, str] = {}
-    for node in model.graph.node:
-        if node.op_type not in ("Shape", "Size") and depends.intersection(node.input):
-            depends.update(node.output)
-            if floating.intersection(node.output):
-                found[node.name] = node.op_type
     return found

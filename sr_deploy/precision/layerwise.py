@@ -7,6 +7,7 @@ too: they can make up for what INT8 did before them.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
@@ -40,6 +41,7 @@ class Layer:
         weight, bias: names of its constants; no bias is "".
         axis: of the output channels in the weight.
         int8: whether it runs in INT8.
+        shared: whether other convolutions use the same weight, on other inputs.
     """
 
     node: onnx.NodeProto
@@ -50,6 +52,7 @@ class Layer:
     bias: str
     axis: int
     int8: bool
+    shared: bool
 
     def computed(self, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         """What it gives with these weights."""
@@ -101,6 +104,7 @@ def through_layers(
     steps = {step.node.name: step for step in student.steps if step.node.op_type in CHANNEL_AXIS}
     squares = squares_from(images, count, side)
     off: Dict[str, Tensor] = {}
+    users = Counter(step.node.input[1] for step in steps.values())
     done = set()
     with torch.no_grad():
         squares = squares[: _as_many(teacher, squares[:1], count)]
@@ -117,7 +121,8 @@ def through_layers(
                 wanted = expected + off.pop(skips[name]) if name in skips and skips[name] in off else expected
                 int8, bias = 1 in step.quantised, node.input[2] if len(node.input) > 2 else ""
                 axis = CHANNEL_AXIS[node.op_type]
-                layer = Layer(node, step.attributes, inputs[0], wanted, node.input[1], bias, axis, int8)
+                shared = users[node.input[1]] > 1
+                layer = Layer(node, step.attributes, inputs[0], wanted, node.input[1], bias, axis, int8, shared)
                 if int8 or not torch.equal(result, wanted):
                     done.add(layer.weight)
                     change(student, layer)

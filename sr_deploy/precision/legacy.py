@@ -17,6 +17,7 @@ from sr_deploy.core.errors import CheckFailed
 from sr_deploy.core.plan import Plan
 from sr_deploy.precision.legacy_check import NEWEST_IR, check_legacy
 from sr_deploy.precision.quantize import quantized_graph
+from sr_deploy.precision.tensors import element_types
 
 #: Operators that multiply and add: where a narrower type saves time.
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -102,8 +103,7 @@ def layer_types(model: onnx.ModelProto, plan: Plan, implicit: bool = False) -> D
     """
     if not implicit and "float16" not in plan.nodes.values() and plan.rest == "float32":
         return {}
-    inferred = onnx.shape_inference.infer_shapes(model)
-    floats = {v.name for v in inferred.graph.value_info if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats = {name for name, kind in element_types(model).items() if kind == TensorProto.FLOAT}
     held: Dict[str, str] = {}
     for node in model.graph.node:
         kind = plan.nodes.get(node.name)

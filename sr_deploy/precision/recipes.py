@@ -11,6 +11,8 @@ from typing import Dict, List, Optional, Set
 
 import onnx
 
+from sr_deploy.precision.tensors import following_picture
+
 NORMALISATION = "LayerNorm: it squares differences and sums them"
 SOFTMAX = "softmax: it exponentiates"
 ATTENTION = "attention: products of activations with activations, beside a softmax"
@@ -82,10 +84,7 @@ class _Wiring:
         for node in model.graph.node:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
-        self.follows: Set[str] = {value.name for value in model.graph.input}
-        for node in model.graph.node:
-            if node.op_type not in ("Shape", "Size") and any(name in self.follows for name in node.input):
-                self.follows.update(node.output)
+        self.follows = following_picture(model)
 
     def made_by(self, tensor: str, *operators: str) -> Optional[onnx.NodeProto]:
         """The node that makes ``tensor`` from the picture, if it is one of these operators."""

@@ -10,10 +10,12 @@ the same; where they fuse nodes they round less often.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, List
+from typing import Any, Iterable, List
 
 import onnx
 from onnx import TensorProto, helper
+
+from sr_deploy.precision.tensors import element_types
 
 
 def rounded_graph(model: onnx.ModelProto, exposed: Iterable[str] = ()) -> onnx.ModelProto:
@@ -25,7 +27,7 @@ def rounded_graph(model: onnx.ModelProto, exposed: Iterable[str] = ()) -> onnx.M
         model: typed, from ``half_graph`` or ``typed_graph``; not modified. Without subgraphs.
         exposed: tensors that become outputs too.
     """
-    kinds = _element_types(model)
+    kinds = element_types(model)
     result = onnx.ModelProto()
     result.CopyFrom(model)
     nodes: List[onnx.NodeProto] = []
@@ -62,9 +64,3 @@ def rounding_session(model: onnx.ModelProto, threads: int = 0) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def _element_types(model: onnx.ModelProto) -> Dict[str, int]:
-    inferred = onnx.shape_inference.infer_shapes(model)
-    values = [*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output]
-    return {value.name: value.type.tensor_type.elem_type for value in values}

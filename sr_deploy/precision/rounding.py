@@ -72,7 +72,7 @@ def learned_rounding(
         weight = module.constants[layer.weight]
         bias = module.constants[layer.bias] if layer.bias else None
         if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1 and (fit or layer.int8):
-            hessian, fitted = _moved(layer, weight.detach(), bias, fit, ridge)
+            hessian, fitted = _moved(layer, weight.detach(), bias, fit and not layer.shared, ridge)
             changed.add(layer.weight)
             if layer.int8:
                 scales = _scales(fitted, hessian, plan.rest)

@@ -16,10 +16,11 @@ from sr_deploy.core.contract import picture_size
 from sr_deploy.core.errors import BadInput, CheckFailed
 from sr_deploy.graph.rewrite.editor import PIN_MARK, is_pinned
 from sr_deploy.precision.apply import FLOAT16_MAX, half_graph
-from sr_deploy.precision.collect import Exposed, floating_activations
+from sr_deploy.precision.collect import Exposed
 from sr_deploy.precision.ranges import Ranges
 from sr_deploy.precision.recipes import float32_recipes
 from sr_deploy.precision.rounded import rounded_graph, rounding_session
+from sr_deploy.precision.tensors import floating_activations
 
 #: How much larger than on the pictures seen a value may become on others before float16 overflows.
 MARGIN = 8.0

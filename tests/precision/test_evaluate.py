@@ -7,7 +7,7 @@ import pytest
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import Picture, write_picture
+from sr_deploy.core.image import Picture, to_network, write_picture
 from sr_deploy.core.quality import luma, psnr_y
 from sr_deploy.precision.apply import half_graph, typed_graph
 from sr_deploy.precision.collect import ranges_of
@@ -55,6 +55,23 @@ def test_the_centre_is_taken_in_multiples_and_small_ones_are_left_out():
 def test_the_reference_itself_loses_nothing(scenes):
     found = judge(scenes, nearest, 2, CONTRACT)
     assert found.loss == 0 and found.noise == 0 and found.mean_shift == 0 and found.sick == 0 and found.pictures == 2
+
+
+def test_noise_that_has_nothing_to_do_with_the_error_costs_what_it_is_said_to(scenes):
+    def noisy(lr):
+        out = nearest(lr)
+        return out + np.random.default_rng(lr.size).normal(0, 4 / 255, out[:, :1].shape)
+
+    found = judge(scenes, noisy, 2, CONTRACT)
+    assert found.independent > 0.05 and found.felt == pytest.approx(1.0, abs=0.15)
+
+    def nearer(lr):
+        scene = next(scene for scene in scenes if np.array_equal(to_network(scene.lr, CONTRACT), lr))
+        original = to_network(Picture(scene.hr), CONTRACT)
+        return 0.8 * nearest(lr) + 0.2 * original
+
+    assert judge(scenes, nearer, 2, CONTRACT).felt < 0, "a change towards the original is a gain"
+    assert judge(scenes, nearest, 2, CONTRACT).felt == 0
 
 
 def test_noise_and_shift_are_in_8_bit_steps(scenes):

@@ -12,8 +12,8 @@ from sr_deploy.precision.search import saved_microseconds, search
 from sr_deploy.precision.sensitivity import LayerCost
 
 
-def judged(loss: float, sick: int = 0) -> Judged:
-    return Judged(30.0 - loss, 30.0, loss, 0.0, 0.0, sick, 4)
+def judged(loss: float, sick: int = 0, noise: float = 0.0) -> Judged:
+    return Judged(30.0 - loss, 30.0, noise, noise, 0.0, 0.0, sick, 4)
 
 
 def costs(noises):
@@ -49,6 +49,18 @@ def test_the_noisiest_for_what_they_save_are_given_back_first():
     assert all("5 (8-bit" in why or "4 (8-bit" in why for why in found.raised.values())
     saved = {**EQUAL, "layer1": 100.0}
     assert "layer1" in search(costs(noises), saved, summed(noises), 8.5).narrow, "what saves much is kept longest"
+
+
+def test_a_loss_that_pictures_hide_is_judged_by_its_noise():
+    noises = [4.0, 3.0, 2.0, 1.0]
+
+    def lucky(narrow):  # two layers lose nothing on these pictures, whatever noise they make
+        loss = sum(noises[int(name[5:])] for name in narrow)
+        return judged(loss if len(narrow) > 2 else 0.0, noise=loss)
+
+    assert set(search(costs(noises), EQUAL, lucky, 2.0).narrow) == {"layer2", "layer3"}
+    assert set(search(costs(noises), EQUAL, lucky, 2.0, felt=1.0).narrow) == {"layer3"}
+    assert set(search(costs(noises), EQUAL, lucky, 2.0, felt=0.5).narrow) == {"layer2", "layer3"}
 
 
 def test_nothing_keeps_the_budget():
