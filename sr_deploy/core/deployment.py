@@ -126,6 +126,11 @@ class Deployment:
             f"export it again with --dynamic or --size {format_size(size)}",
         )
 
+    @property
+    def dynamic_graph(self) -> Optional[GraphFile]:
+        """The graph that takes any size, if there is one."""
+        return next((graph for graph in self.manifest.graphs if graph.size is None), None)
+
     def path_of(self, graph: GraphFile) -> Path:
         """The path of one of its ONNX files."""
         return self.folder / graph.file

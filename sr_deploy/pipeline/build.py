@@ -233,7 +233,7 @@ def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -
     profile = check_profile([size for size in options.profile if size is not None])
     for size in profile:
         deployment.manifest.sizes.check(size)
-    graph = next((graph for graph in deployment.manifest.graphs if graph.size is None), None)
+    graph = deployment.dynamic_graph
     if graph is None:
         raise UsageError(
             f"{deployment.folder} holds graphs of fixed sizes only", "a graph for any size", "export it with --dynamic"

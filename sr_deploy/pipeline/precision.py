@@ -85,9 +85,8 @@ def plannable(deployment: Deployment) -> GraphFile:
     Raises:
         BadDeployment: all graphs are of fixed sizes.
     """
-    for graph in deployment.manifest.graphs:
-        if graph.size is None:
-            return graph
+    if deployment.dynamic_graph is not None:
+        return deployment.dynamic_graph
     raise BadDeployment(
         f"{deployment.folder} holds graphs of fixed sizes only, and precision is judged on pictures of many",
         "a graph for any size; engines of fixed sizes are built from it",

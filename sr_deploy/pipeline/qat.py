@@ -19,7 +19,7 @@ from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
 from sr_deploy.core.quality import crop_like, pair_images
 from sr_deploy.pipeline.lowering import write_lowered
 from sr_deploy.pipeline.planned import REPORT_NAME
-from sr_deploy.pipeline.precision import known_ranges, report_of
+from sr_deploy.pipeline.precision import known_ranges, plannable, report_of
 from sr_deploy.pipeline.workbench import PrecisionOptions, Workbench, workbench
 from sr_deploy.precision.evaluate import Judged
 
@@ -84,7 +84,13 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
 
     _check(request)
     deployment = open_deployment(request.deployment)
-    graph = _trainable_graph(deployment)
+    graph = plannable(deployment)
+    if deployment.manifest.contract.dtype != "float32":
+        raise BadDeployment(
+            f"{deployment.folder} takes 8-bit pictures, and the rounding inside its graph has no gradient",
+            "a deployment that takes floats",
+            "export the network without --io uint8",
+        )
     plan, weights = _start(deployment, graph)
     state = deployment.folder / "precision" / STATE_FOLDER
     folder = deployment.folder / "precision" / NAME
@@ -137,22 +143,6 @@ def _check(request: QatRequest) -> None:
         raise UsageError(f"--rate {request.rate:g} is not a learning rate", "a number between 0 and 1, such as 1e-4")
     if request.resume and request.force:
         raise UsageError("--resume and --force contradict each other", "one of them")
-
-
-def _trainable_graph(deployment: Deployment) -> GraphFile:
-    graph = deployment.manifest.graphs[0]
-    if deployment.manifest.contract.dtype != "float32":
-        raise BadDeployment(
-            f"{deployment.folder} takes 8-bit pictures, and the rounding inside its graph has no gradient",
-            "a deployment that takes floats",
-            "export the network without --io uint8",
-        )
-    if graph.size is not None:
-        raise BadDeployment(
-            f"{graph.file} takes one size only, and training cuts small squares", "a dynamic graph",
-            "export the network with --dynamic",
-        )  # fmt: skip
-    return graph
 
 
 def _start(deployment: Deployment, graph: GraphFile) -> Tuple[Plan, Dict[str, np.ndarray]]:

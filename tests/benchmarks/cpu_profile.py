@@ -146,9 +146,7 @@ def main() -> None:
         for node in nodes.values():
             by_operator[str(node["operator"])] += float(node["ms"])
         total = sum(by_operator.values())
-        print(
-            f"\n{weights}: {wall:.1f} ms; {macs / 1e9:.3f} G multiply-accumulates, padded {padded / macs:.2f} times that"
-        )
+        print(f"\n{weights}: {wall:.1f} ms; {macs / 1e9:.3f} G multiply-accumulates, padded {padded / macs:.2f} times")
         for operator, spent in sorted(by_operator.items(), key=lambda item: -item[1]):
             print(f"  {operator:<24}{spent:>9.2f} ms  {spent / total:>6.1%}")
         convolving = sum(spent for operator, spent in by_operator.items() if "Conv" in operator)
