@@ -106,6 +106,10 @@ def build(
     allow_fp16_spectral: bool = typer.Option(
         False, "--allow-fp16-spectral", help="Fourier units in float16 too, if the check of the pictures passes."
     ),
+    fp16_times: Optional[Path] = typer.Option(
+        None, "--fp16-times", help="auto: trtexec --exportProfile of the FP16 engine; what layers save is measured …"
+    ),
+    int8_times: Optional[Path] = typer.Option(None, "--int8-times", help="… with that of the INT8 engine beside it."),
     plan: Optional[Path] = typer.Option(None, "--plan", help="This plan.json, edited or fine-tuned (srdeploy qat)."),
     remake_plan: bool = typer.Option(False, "--remake-plan", help="Make the plan again though there is one."),
     implicit: bool = typer.Option(False, "--implicit", help="TensorRT 8: scales from the calibration cache, no Q/DQ."),
@@ -129,7 +133,7 @@ def build(
         memory_budget=parse_bytes(memory_budget) if memory_budget else None,
         precision=precision_options(
             precision, plan, budget=psnr_budget, images=images, lr=lr, hr=hr, method=method, improve=fit,
-            spectral_half=allow_fp16_spectral, remake=remake_plan,
+            spectral_half=allow_fp16_spectral, remake=remake_plan, half_times=fp16_times, int8_times=int8_times,
         ),
         implicit=implicit,
         dla_core=dla,

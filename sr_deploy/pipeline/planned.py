@@ -44,6 +44,8 @@ class PrecisionOptions:
         spectral_half: let Fourier units compute in float16 too.
         plan: a plan to use instead of making one.
         remake: make the plan again though there is one.
+        half_times, int8_times: for "auto", trtexec's profiles of the float16 and of the INT8 engine; see
+            pipeline/savings.py.
     """
 
     precision: str
@@ -56,6 +58,8 @@ class PrecisionOptions:
     spectral_half: bool = False
     plan: Optional[Path] = None
     remake: bool = False
+    half_times: Optional[Path] = None
+    int8_times: Optional[Path] = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,9 @@ def check_options(options: PrecisionOptions) -> None:
         raise UsageError("--precision auto needs to know what may be lost", "--psnr-budget in dB, such as 0.1")
     if (options.lr is None) != (options.hr is None):
         raise UsageError("--lr and --hr belong together", "both folders, or neither")
+    times = (options.half_times, options.int8_times)
+    if any(times) and (options.precision != "auto" or not all(times)):
+        raise UsageError("--fp16-times and --int8-times belong together, and to --precision auto", "both files with it")
 
 
 def folder_name(options: PrecisionOptions) -> str:
@@ -237,6 +244,8 @@ def precision_options(
     improve: bool = True,
     spectral_half: bool = False,
     remake: bool = False,
+    half_times: Optional[Path] = None,
+    int8_times: Optional[Path] = None,
 ) -> Optional[PrecisionOptions]:
     """What the options of ``build`` ask for; None is float32.
 
@@ -250,14 +259,14 @@ def precision_options(
             raise UsageError(f"{plan} is a plan for {own}, and --precision is {precision}", "the same, or one of them")
         precision = own
     if precision in (None, "fp32"):
-        if budget is not None or images is not None or lr is not None or hr is not None or spectral_half:
+        if spectral_half or any(given is not None for given in (budget, images, lr, hr, half_times, int8_times)):
             raise UsageError(
-                "--psnr-budget, --images, --lr, --hr and --allow-fp16-spectral are for a lower precision",
+                "--psnr-budget, --images, --lr, --hr, --allow-fp16-spectral and the times are for a lower precision",
                 "--precision fp16, int8 or auto with them",
             )
         return None
     options = PrecisionOptions(
-        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake
+        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times
     )
     check_options(options)
     return options
