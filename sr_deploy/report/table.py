@@ -113,11 +113,12 @@ def doctor_table(findings: Sequence[Finding]) -> Group:
 
 def engine_table(engines: Sequence[Dict[str, Any]]) -> Table:
     """One row an engine, from the dict form of its manifest."""
-    table = _table("Engines", "memory in MiB, as the builder reports it", "engine")
+    table = _table("Engines", "memory of activations, and weights, in MiB, as the builder reports them", "engine")
     for heading in ("precision", "GPU"):
         table.add_column(heading)
     streamed = any(strips_of(engine) for engine in engines)
-    for heading in ("activations", "weights", "build s", *(["strips"] if streamed else [])):
+    # Short headings: with the longest file name the table is 80 columns wide.
+    for heading in ("memory", "weights", "build s", *(["strips"] if streamed else [])):
         table.add_column(heading, justify="right")
     for engine in engines:
         table.add_row(
@@ -157,6 +158,7 @@ def _table(title: str, caption: str, first_heading: str) -> Table:
         title_justify="left",
         caption_justify="left",
         title_style="bold",
+        padding=(0, 1, 0, 0),
     )
     table.add_column(first_heading, no_wrap=True)
     return table
