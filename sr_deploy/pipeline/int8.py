@@ -15,8 +15,9 @@ from sr_deploy.pipeline.calibrate import CalibrateOptions, Calibration, calibrat
 from sr_deploy.pipeline.planned import PrecisionOptions
 from sr_deploy.pipeline.savings import savings_of
 from sr_deploy.pipeline.workbench import Workbench, photographs, scan
+from sr_deploy.precision.apply import typed_graph
 from sr_deploy.precision.collect import patches
-from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.evaluate import Judged, computing, judge, part_of
 from sr_deploy.precision.make import half_plan, int8_plan
 from sr_deploy.precision.search import search
 from sr_deploy.precision.sensitivity import LayerCost, sensitivities
@@ -28,6 +29,10 @@ SAFETY, SAFETY_ON_PAIRS = 2.0, 1.5
 FEW = 2
 #: Squares that biases are corrected on after the fit.
 CORRECTED = 32
+#: A layer that alone makes this share of all layers' noise stays float16; all such hold at most this share of the work.
+LOUD_NOISE, LOUD_MACS = 0.2, 0.03
+#: Low-resolution side of the picture in which that is looked at.
+LOUD_SIDE = 64
 
 Weighted = Tuple[Plan, Dict[str, np.ndarray]]
 
@@ -52,14 +57,57 @@ class Material:
 def calibrated_plan(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
 ) -> Weighted:
-    """INT8 wherever the islands allow it.
+    """INT8 wherever the islands allow it, less the few small layers that spoil it for the others.
 
     Raises:
         BadInput: there are no calibration pictures.
     """
     material = gather(deployment, bench, options, say)
-    plan, weights, _ = _everywhere(bench, material, options, say)
+    plan, weights, strict = _everywhere(bench, material, options, say)
+    loud = _loud_layers(bench, material, plan, weights, say) if options.improve else {}
+    if loud:
+        narrow = tuple(n for n in plan.nodes_of("int8") if n in bench.kinds.candidates and n not in loud)
+        again = _int8(bench, material, narrow, loud, strict)
+        plan, weights = improved(bench, again, material, options.improve, say)
     return dataclasses.replace(plan, precision="int8"), weights
+
+
+def _loud_layers(
+    bench: Workbench,
+    material: Material,
+    plan: Plan,
+    weights: Mapping[str, np.ndarray],
+    say: Callable[[str], None],
+) -> Dict[str, str]:
+    """Layer → why it should stay float16: it makes much of the noise and does little of the work."""
+    scene = part_of(bench.scenes[0], LOUD_SIDE, bench.scale, bench.contract, computing(bench.model))
+
+    def noise(judged: Plan) -> float:
+        compute = computing(typed_graph(bench.model, judged, weights))
+        return judge((scene,), compute, bench.scale, bench.contract).noise
+
+    narrow = [name for name in plan.nodes_of("int8") if name in bench.kinds.candidates]
+    small = [name for name in narrow if bench.kinds.candidates[name] <= LOUD_MACS * bench.kinds.macs]
+    whole = noise(plan)
+    rest = _int8(bench, material, tuple(name for name in narrow if name not in small), {}, False, weights)
+    # Mostly the small layers do not even make so much noise together, and none needs to be looked at.
+    if not small or whole - noise(rest) < LOUD_NOISE * whole:
+        return {}
+    alone = sensitivities(
+        bench.model, bench.kinds, material.scales, weights, (scene,), bench.scale, bench.contract, small
+    )
+    loud: Dict[str, str] = {}
+    share = 0.0
+    for one in alone:
+        share += one.macs_share
+        if one.noise < LOUD_NOISE * whole or share > LOUD_MACS:
+            break
+        loud[one.name] = (
+            f"loud: alone it makes {one.noise / whole:.0%} of the noise of all layers together, with "
+            f"{one.macs_share:.1%} of the multiply-accumulates"
+        )
+        say(f"stays float16: {one.name}, {loud[one.name]}")
+    return loud
 
 
 def auto_plan(

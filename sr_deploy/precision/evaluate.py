@@ -120,6 +120,13 @@ def scene_of(
     return Scene(name, picture, hr, pixels, psnr_y(pixels, hr, scale))
 
 
+def part_of(scene: Scene, side: int, scale: int, contract: IOContract, reference: Compute) -> Scene:
+    """The corner of a scene, at most ``side`` low-resolution pixels each way, with the float32 graph's answer to it."""
+    low = Picture(np.ascontiguousarray(scene.lr.pixels[:side, :side]))
+    original = scene.hr[: scale * side, : scale * side]
+    return scene_of(scene.name, low, original, scale, contract, reference)
+
+
 def scenes_from_photographs(
     pictures: Sequence[Tuple[str, Picture]],
     scale: int,

@@ -2,9 +2,9 @@
 
 Fourier units stay float32 (the exporter marks them), and so do LayerNorm and attention. Global skips are never stored
 in 8 bits. Of the convolutions that could run in INT8, these do not by default: the first one, which reads the picture;
-the last one, which writes the pixels, as long as it holds few of the multiply-accumulates; depthwise ones, for which
-TensorRT's INT8 kernels bring nothing (NVIDIA/TensorRT#1409, #4529); and ones too small to pay for the reformats around
-them.
+the last one, which writes the pixels, as long as it holds few of the multiply-accumulates and enough others run in
+INT8; depthwise ones, for which TensorRT's INT8 kernels bring nothing (NVIDIA/TensorRT#1409, #4529); and ones too small
+to pay for the reformats around them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from sr_deploy.precision.tensors import floating_nodes
 
 #: The last convolution stays wide while it holds at most this share of the multiply-accumulates.
 TAIL_SHARE = 0.10
+#: … and only while all that stays wide holds at most this share: beyond it INT8 would not be worth its name.
+WIDE_SHARE = 0.15
 #: Small convolutions stay wide, smallest first, as long as they hold at most this share together.
 SMALL_SHARE = 0.03
 #: INT8 kernels take channels in packs of 4 at least; fewer are padded.
@@ -118,6 +120,8 @@ def _wide(
         if spent > SMALL_SHARE * total:
             break
         found[name] = f"small: {candidates[name] / total:.2%} of the multiply-accumulates do not pay for the reformats"
+    if convolutions and sum(candidates[name] for name in found) > WIDE_SHARE * total:
+        found = {name: why for name, why in found.items() if not why.startswith("tail")}
     return found
 
 
