@@ -27,8 +27,6 @@ from sr_deploy.precision.sensitivity import LayerCost, sensitivities
 SAFETY, SAFETY_ON_PAIRS = 2.0, 1.5
 #: Sensitivity is judged on this many pictures: it only orders the layers.
 FEW = 2
-#: Squares that biases are corrected on after the fit.
-CORRECTED = 32
 #: A layer that alone makes this share of all layers' noise stays float16; all such hold at most this share of the work.
 LOUD_NOISE, LOUD_MACS = 0.2, 0.03
 #: Low-resolution side of the picture in which that is looked at.
@@ -260,12 +258,9 @@ def improved(
     """The plan with weights fitted to it, where that is wanted."""
     if not improve:
         return plan, {}
-    from sr_deploy.precision.bias import corrected_bias
     from sr_deploy.precision.rounding import learned_rounding
 
     say("fitting weights and biases to 8 bits, layer by layer")
     plan, weights = learned_rounding(bench.model, plan, {}, material.images)
-    # Convolutions that share a weight were fitted for the first of them; the means are put right for the last.
-    weights = corrected_bias(bench.model, plan, weights, material.images, count=CORRECTED)
-    note = "weights fitted to their 8-bit grid layer by layer, biases corrected (precision/rounding.py)"
+    note = "weights and biases fitted to 8 bits layer by layer (precision/rounding.py)"
     return dataclasses.replace(plan, notes=(*plan.notes, note)), weights

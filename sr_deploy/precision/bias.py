@@ -33,7 +33,8 @@ def corrected_bias(
         count: squares of 64x64 to take the means over.
 
     Returns:
-        ``weights`` with the biases added. A convolution without bias is left as it is.
+        ``weights`` with the biases added. A convolution without bias, or with a weight that others use too, is left as
+        it is.
 
     Raises:
         UsageError: an operator that the interpreter does not know.
@@ -42,7 +43,7 @@ def corrected_bias(
     biases: Dict[str, np.ndarray] = {}
 
     def correct(module: GraphModule, layer: Layer) -> None:
-        if not layer.bias:
+        if not layer.bias or layer.shared:
             return
         bias = module.constants[layer.bias]
         bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from sr_deploy.precision.recipes import global_skips
 from tests import synthetic_checkpoints as synthetic
 from tests.models import test_swinir
 from tests.models.test_edsr import head_body_tail_tensors
+from tests.precision.small_graphs import graph, node
 
 
 def exported(folder, tensors, size=(32, 32), **options):
@@ -143,3 +145,25 @@ def test_swinir_keeps_layernorm_and_attention_in_float32(tmp_path, torchvision_o
     assert half.nodes_of("float16") and set(half.nodes_of("float32")) == set(kinds.pinned)
     typed_graph(model, half, {})
     typed_graph(model, plan_of(model, kinds, manifest, (16, 16)), {})
+
+
+@pytest.mark.parametrize("depthwise, tail", [(20, "float16"), (130, "int8")])
+def test_the_tail_stays_wide_only_where_enough_runs_in_8_bits(depthwise, tail):
+    rng = np.random.default_rng(0)
+    constants = {
+        "head_w": rng.normal(0, 0.3, (8, 4, 3, 3)), "deep_w": rng.normal(0, 0.3, (8, 1, 3, 3)),
+        "body_w": rng.normal(0, 0.3, (8, 8, 3, 3)), "sr_w": rng.normal(0, 0.3, (3, 8, 3, 3)),
+    }  # fmt: skip
+    model = graph(
+        [
+            node("Conv", "lr head_w", "head", pads=[1] * 4),
+            node("Conv", "head deep_w", "deep", pads=[1] * 4, group=8),
+            node("Conv", "deep body_w", "body", pads=[1] * 4),
+            node("Conv", "body sr_w", "sr", pads=[1] * 4),
+        ],
+        constants,
+    )
+    macs = {"head_node": 10, "deep_node": depthwise, "body_node": 920 - depthwise, "sr_node": 70}
+    kinds = kinds_of(model, macs)
+    assert {"head_node", "deep_node"} <= set(kinds.wide) and "body_node" not in kinds.wide
+    assert ("sr_node" in kinds.wide) == (tail == "float16")

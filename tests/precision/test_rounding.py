@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
@@ -88,3 +89,25 @@ def test_the_head_reads_the_picture_itself_and_is_left_alone(model, coarse):
     original = {t.name: numpy_helper.to_array(t) for t in small_plans.network().graph.initializer}
     now = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     assert all(np.array_equal(original[name], now[name]) for name in original), "the model was modified"
+
+
+def test_a_weight_of_several_convolutions_is_rounded_but_not_moved_to_suit_one_of_them(model):
+    shared = onnx.ModelProto()
+    shared.CopyFrom(model)
+    for node in shared.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = name.replace("two.a.weight", "one.a.weight").replace("two.a.bias", "one.a.bias")
+    plan = small_plans.plan_of(shared)
+    plan = dataclasses.replace(plan, activation_scales={k: 0.7 * v for k, v in plan.activation_scales.items()})
+    name = "one.a.weight"
+    moved, rounded = (
+        learned_rounding(graph, plan if graph is shared else small_plans.plan_of(graph), {}, small_plans.pictures())[1]
+        for graph in (model, shared)
+    )
+    original = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == name)
+    fixed = learned_rounding(shared, plan, {}, small_plans.pictures(), fit=False)[1]
+    assert np.array_equal(rounded[name], fixed[name]) and not np.array_equal(moved[name], original)
+    assert np.abs(rounded[name] - original).max() < 0.25 * np.abs(original).max()
+    corrected = corrected_bias(shared, plan, rounded, small_plans.pictures())
+    old = next(numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "one.a.bias")
+    assert np.array_equal(corrected.get("one.a.bias", old), old) and "two.b.bias" in corrected

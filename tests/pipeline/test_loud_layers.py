@@ -1,0 +1,48 @@
+"""A small layer whose noise drowns that of all others stays float16, and only such a one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.plan import open_plan
+from sr_deploy.pipeline import int8
+from sr_deploy.pipeline.calibrate import open_calibration
+from sr_deploy.pipeline.planned import PrecisionOptions
+from sr_deploy.pipeline.precision import plannable
+from sr_deploy.pipeline.workbench import workbench
+from sr_deploy.precision.make import rounded_scale
+
+
+@pytest.fixture
+def bench(net, photographs):
+    deployment = open_deployment(net)
+    graph = plannable(deployment)
+    options = PrecisionOptions("int8", images=photographs)
+    scales = open_calibration(deployment, "mse", (photographs,), graph).scales
+    return workbench(deployment, graph, options, lambda _: None), int8.Material([], scales, {}, {})
+
+
+def test_the_loud_one_is_found_and_named(net, bench, monkeypatch):
+    bench, material = bench
+    plan, _ = open_plan(net / "precision" / "int8")
+    assert int8._loud_layers(bench, material, plan, {}, lambda _: None) == {}
+
+    layers = [name for name in plan.nodes_of("int8") if name in bench.kinds.candidates]
+    loud = layers[len(layers) // 2]
+    tensor = next(node.input[0] for node in bench.model.graph.node if node.name == loud)
+    coarse = material.scales[tensor] * 20
+    spoilt = dataclasses.replace(material, scales={**material.scales, tensor: coarse})
+    plan = dataclasses.replace(
+        plan, activation_scales={**plan.activation_scales, tensor: rounded_scale(coarse, "float16")}
+    )
+    told = []
+    monkeypatch.setattr(int8, "LOUD_MACS", 1.0)
+    found = int8._loud_layers(bench, spoilt, plan, {}, told.append)
+    readers = {node.name for node in bench.model.graph.node if tensor in node.input}
+    assert set(found) <= readers and loud in found and all("of the noise" in why for why in found.values())
+    assert len(told) == len(found)
+    monkeypatch.setattr(int8, "LOUD_MACS", 0.001)
+    assert int8._loud_layers(bench, spoilt, plan, {}, told.append) == {}, "it holds too much of the work"
