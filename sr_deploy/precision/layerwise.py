@@ -26,6 +26,11 @@ HELD_BYTES = 3 * 10**9
 #: So many of the largest tensor are held at once, about.
 _ALIVE = 8
 SIDE = 64
+#: Operators that mix distant pixels. Without them small squares show a layer all that it ever sees, so four times as many
+#: of half the side are taken: more places, more colours.
+_FAR = frozenset(
+    ("MatMul", "Gemm", "Softmax", "Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+) | frozenset(("ReduceMean", "ReduceMax", "ReduceSum", "LayerNormalization", "InstanceNormalization"))
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def through_layers(
     Args:
         model, plan, weights: as for GraphModule.
         images: float32 (1, 3, H, W) in the units of the graph.
-        count: squares to use, at most.
+        count: squares to use, at most; see also _FAR.
         change: given the quantised module and the layer; it may change the module's constants and scales in place. A
             weight that several convolutions share comes only once. What the exporter pinned never comes.
         side: of the squares.
@@ -102,6 +107,8 @@ def through_layers(
     student, teacher = GraphModule(model, plan, weights), GraphModule(model)
     skips = _skips(model) if follow_skips else {}
     steps = {step.node.name: step for step in student.steps if step.node.op_type in CHANNEL_AXIS}
+    if not any(node.op_type in _FAR for node in model.graph.node):
+        count, side = 4 * count, side // 2
     squares = squares_from(images, count, side)
     off: Dict[str, Tensor] = {}
     users = Counter(step.node.input[1] for step in steps.values())
