@@ -30,7 +30,7 @@ def corrected_bias(
         plan: its types and scales.
         weights: constants that replace the graph's own.
         images: float32 (1, 3, H, W), in the units of the graph.
-        count: squares of 64x64 to take the means over.
+        count: squares to take the means over, see ``through_layers``.
 
     Returns:
         ``weights`` with the biases added. A convolution without bias, or with a weight that others use too, is left as

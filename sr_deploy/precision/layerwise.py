@@ -26,8 +26,8 @@ HELD_BYTES = 3 * 10**9
 #: So many of the largest tensor are held at once, about.
 _ALIVE = 8
 SIDE = 64
-#: Operators that mix distant pixels. Without them small squares show a layer all that it ever sees, so four times as many
-#: of half the side are taken: more places, more colours.
+#: Operators that mix distant pixels. Without them small squares show a layer all that it ever sees, so four times as
+#: many of half the side are taken: more places, more colours.
 _FAR = frozenset(
     ("MatMul", "Gemm", "Softmax", "Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
 ) | frozenset(("ReduceMean", "ReduceMax", "ReduceSum", "LayerNormalization", "InstanceNormalization"))

@@ -54,7 +54,7 @@ def learned_rounding(
         plan: its types and scales. The activations' scales stay.
         weights: constants that replace the graph's own.
         images: float32 (1, 3, H, W), in the units of the graph.
-        count: squares of 64x64 to fit on.
+        count: squares to fit on, see ``through_layers``.
         fit: move the weights before rounding (step 1).
         ridge: see RIDGE.
         follow_skips: see ``through_layers``.
