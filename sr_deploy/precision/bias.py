@@ -33,8 +33,7 @@ def corrected_bias(
         count: squares to take the means over, see ``through_layers``.
 
     Returns:
-        ``weights`` with the biases added. A convolution without bias, or with a weight that others use too, is left as
-        it is.
+        ``weights`` with the biases added. A convolution without bias is left as it is.
 
     Raises:
         UsageError: an operator that the interpreter does not know.
@@ -43,7 +42,7 @@ def corrected_bias(
     biases: Dict[str, np.ndarray] = {}
 
     def correct(module: GraphModule, layer: Layer) -> None:
-        if not layer.bias or layer.shared:
+        if not layer.bias:
             return
         bias = module.constants[layer.bias]
         bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)

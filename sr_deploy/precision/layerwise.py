@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence
 
 import numpy as np
 import onnx
@@ -111,7 +111,7 @@ def through_layers(
         count, side = 4 * count, side // 2
     squares = squares_from(images, count, side)
     off: Dict[str, Tensor] = {}
-    users = Counter(step.node.input[1] for step in steps.values())
+    shared = shared_weights(model)
     done = set()
     with torch.no_grad():
         squares = squares[: _as_many(teacher, squares[:1], count)]
@@ -128,8 +128,8 @@ def through_layers(
                 wanted = expected + off.pop(skips[name]) if name in skips and skips[name] in off else expected
                 int8, bias = 1 in step.quantised, node.input[2] if len(node.input) > 2 else ""
                 axis = CHANNEL_AXIS[node.op_type]
-                shared = users[node.input[1]] > 1
-                layer = Layer(node, step.attributes, inputs[0], wanted, node.input[1], bias, axis, int8, shared)
+                several = node.input[1] in shared
+                layer = Layer(node, step.attributes, inputs[0], wanted, node.input[1], bias, axis, int8, several)
                 if int8 or not torch.equal(result, wanted):
                     done.add(layer.weight)
                     change(student, layer)
@@ -137,6 +137,12 @@ def through_layers(
             if name in skips.values():
                 off[name] = expected - result
     return student
+
+
+def shared_weights(model: onnx.ModelProto) -> FrozenSet[str]:
+    """Names of the weights that several convolutions use."""
+    users = Counter(node.input[1] for node in model.graph.node if node.op_type in CHANNEL_AXIS)
+    return frozenset(name for name, count in users.items() if count > 1)
 
 
 def given(module: GraphModule, layer: Layer) -> Tensor:

@@ -11,7 +11,7 @@ One layer after the other, on what the layers before it really give in INT8:
 3. The bias takes what is left of the mean.
 
 Convolutions that stay wider are fitted too (steps 1 and 3): they make up for what INT8 did before them. A weight that
-several convolutions use is rounded only (step 2): what suits the inputs of one shifts the colours of another.
+several convolutions use is not moved (step 1): what suits the inputs of one shifts the colours of another.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def learned_rounding(
             weight.data = fitted.float().reshape(weight.shape)
         if layer.int8:
             changed.add(layer.weight)
-        if bias is not None and not layer.shared:
+        if bias is not None:
             bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)
             changed.add(layer.bias)
 

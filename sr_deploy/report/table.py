@@ -78,7 +78,7 @@ def sensitivity_table(facts: Dict[str, Any]) -> Table:
 
     Args:
         facts: ``pictures``; and ``layers``, dicts with ``name``, ``default``, ``loss_db``, ``noise``, ``macs_share``,
-            ``why_wide``.
+            ``why_wide``, of which the word before the colon is shown.
     """
     caption = f"on {len(facts['pictures'])} pictures; noises add up, losses do not"
     table = _table("Each layer alone in INT8", caption, "layer")
@@ -88,7 +88,7 @@ def sensitivity_table(facts: Dict[str, Any]) -> Table:
     for layer in facts["layers"]:
         table.add_row(
             _plain(layer["name"]), layer["default"], f"{layer['loss_db']:+.4f}", f"{layer['noise']:.4f}",
-            f"{layer['macs_share']:.1%}", _plain(layer["why_wide"]),
+            f"{layer['macs_share']:.1%}", _plain(layer["why_wide"].partition(":")[0]),
         )  # fmt: skip
     return table
 
