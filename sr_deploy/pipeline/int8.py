@@ -32,7 +32,7 @@ LOUD_NOISE, LOUD_MACS = 0.2, 0.03
 #: Low-resolution side of the picture in which that is looked at.
 LOUD_SIDE = 64
 
-#: Squares that biases are corrected on after the fit where convolutions share weights.
+#: Squares that biases are corrected on after the fit.
 CORRECTED = 32
 
 Weighted = Tuple[Plan, Dict[str, np.ndarray]]
@@ -262,13 +262,12 @@ def improved(
     if not improve:
         return plan, {}
     from sr_deploy.precision.bias import corrected_bias
-    from sr_deploy.precision.layerwise import shared_weights
     from sr_deploy.precision.rounding import learned_rounding
 
     say("fitting weights and biases to 8 bits, layer by layer")
     plan, weights = learned_rounding(bench.model, plan, {}, material.images)
-    if shared_weights(bench.model):
-        # They were changed at the first of their uses; now all that comes before each bias is as it will be.
-        weights = corrected_bias(bench.model, plan, weights, material.images, count=CORRECTED)
+    # A weight that several convolutions use was changed at the first of them: now all that comes before each bias is as
+    # it will be. Elsewhere this changes next to nothing.
+    weights = corrected_bias(bench.model, plan, weights, material.images, count=CORRECTED)
     note = "weights and biases fitted to 8 bits layer by layer (precision/rounding.py)"
     return dataclasses.replace(plan, notes=(*plan.notes, note)), weights
