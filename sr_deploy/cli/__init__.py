@@ -16,6 +16,8 @@ from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError
 from sr_deploy.core.l4t import check_container
 
+#: The exit code after Ctrl-C, as shells count it.
+INTERRUPTED = 130
 #: Every command, in the order of ``--help``.
 COMMANDS = (
     deploy.export,
@@ -100,6 +102,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
         for line in lines[1:]:
             typer.echo(f"  {line}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what was complete is kept", err=True)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # typer turns Ctrl-C into it without a word
+            typer.echo("interrupted; what was complete is kept", err=True)
+        raise

@@ -12,7 +12,10 @@ from sr_deploy.core.contract import Size, parse_size
 DEPLOYMENT = typer.Argument(..., help="A deployment folder made by srdeploy export.", show_default=False)
 JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead of a table.")
 PRECISION = typer.Option(
-    None, "--precision", help="Take the engine of this precision: fp16, int8, or mixed. Default: fp32."
+    None,
+    "--precision",
+    help="Take the engine of this precision: fp16, int8, or mixed, as auto makes it. Default: fp32.",
+    callback=lambda given: "mixed" if given == "auto" else given,
 )
 BACKENDS = "onnxruntime, tensorrt or tensorrt-rtx"
 

@@ -56,6 +56,13 @@ class Picture:
         return int(self.pixels.shape[0]), int(self.pixels.shape[1])
 
 
+def in_8_bits(picture: Picture) -> Picture:
+    """The picture with 8 bits a channel, rounded, without its alpha; PSNR is defined on those."""
+    if picture.pixels.dtype == np.uint8:
+        return picture
+    return Picture(np.rint(picture.pixels / 257.0).astype(np.uint8))
+
+
 def find_images(paths: Iterable[Path]) -> Tuple[Path, ...]:
     """The picture files that ``paths`` name: files as they are, of folders the PNG and JPEG files directly inside.
 

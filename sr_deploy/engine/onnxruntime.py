@@ -12,7 +12,7 @@ import re
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Any, Mapping, Optional, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import explained_write_errors, sha256_of
@@ -153,7 +153,7 @@ def engine_from_graph(
     provider: str = CPU,
     precision: str = "fp32",
     stands_for: Optional[Path] = None,
-    plan: str = "",
+    plan: Optional[Mapping[str, str]] = None,
 ) -> Path:
     """Save the graph as ONNX Runtime optimises it, with a manifest beside it.
 
@@ -167,7 +167,7 @@ def engine_from_graph(
         precision: what the graph's types are, for the manifest. The types themselves come from the graph; ONNX Runtime
             may fuse Q/DQ and what lies between into its 8-bit operators.
         stands_for: the deployment's graph that a typed one was made from, for the manifest; None: ``graph`` itself.
-        plan: name of the precision plan that the graph follows, for the manifest.
+        plan: of the precision plan that the graph follows, for the manifest's settings: name and hash.
 
     Returns:
         The path of the engine; its manifest lies beside it.
@@ -226,7 +226,7 @@ def engine_from_graph(
         build_seconds=round(time.perf_counter() - started, 3),
         tools={"srdeploy": __version__, "python": platform.python_version(), "onnxruntime": ort.__version__},
         settings={
-            "provider": provider, "graph_optimization_level": "extended", **({"plan": plan} if plan else {}),
+            "provider": provider, "graph_optimization_level": "extended", **(plan or {}),
         },  # fmt: skip
         warnings=(),
         contract=contract,

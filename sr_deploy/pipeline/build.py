@@ -93,6 +93,9 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
         plans = _plans(deployment, backend, options)
     else:
         check_request(backend, options)
+        called = _called(options.precision.precision)
+        for plan in _plans(deployment, backend, options):
+            _check_free(_target(deployment, plan, options, called), options)
         plans = _planned(deployment, backend, options, planned_for(deployment, options.precision, say))
     return tuple(_build(deployment, plan, options, say) for plan in plans)
 
@@ -130,8 +133,7 @@ def plan_build(options: BuildOptions) -> List[str]:
         found = ready_plan(deployment, options.precision)
         name = folder_name(options.precision)
         lines.append(f"plan: {deployment.folder / 'precision' / name}" + ("" if found else ", to be made"))
-        asked = options.precision.precision
-        precision = found.precision if found else {"auto": "mixed"}.get(asked, asked)
+        precision = found.precision if found else _called(options.precision.precision)
     for plan in plans:
         name = engine_name(backend, plan.profile, _capabilities(backend, options), precision)
         lines.append(f"{plan.graph.file} → engines/{name}")
@@ -241,6 +243,23 @@ def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -
     return BuildPlan(backend, graph, profile)
 
 
+def _called(precision: str) -> str:
+    """What an engine of a plan for this precision is called."""
+    return "mixed" if precision == "auto" else precision
+
+
+def _target(deployment: Deployment, plan: BuildPlan, options: BuildOptions, precision: str) -> Path:
+    """Where the engine will lie."""
+    name = engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options), precision)
+    return deployment.engines_folder / name
+
+
+def _check_free(target: Path, options: BuildOptions) -> None:
+    """Refuse to replace an engine; asked before a plan is made too, which would replace the engine's own."""
+    if target.exists() and not options.force:
+        raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
+
+
 def _build(
     deployment: Deployment, plan: BuildPlan, options: BuildOptions, say: Callable[[str], None]
 ) -> EngineManifest:
@@ -248,9 +267,7 @@ def _build(
     manifest, folder = deployment.manifest, deployment.engines_folder
     graph = deployment.path_of(plan.graph)
     shown = "any size" if plan.profile is None else " … ".join(dict.fromkeys(map(format_size, plan.profile)))
-    target = folder / engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options), plan.precision)
-    if target.exists() and not options.force:
-        raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
+    _check_free(_target(deployment, plan, options, plan.precision), options)
     if options.memory_budget is not None:
         _check_budget(plan)
     say(f"building for {shown}")
@@ -262,7 +279,7 @@ def _build(
         return open_engine(
             onnxruntime_engine(
                 typed, folder, manifest.contract, manifest.scale, size, precision=plan.precision, stands_for=graph,
-                plan=plan.planned.folder.name if plan.planned else "",
+                plan=plan.planned.identity if plan.planned else None,
             )  # fmt: skip
         )
     from sr_deploy.engine.preflight import check_room, manifests_in, need_of, with_less_on_failure, workspace_for
@@ -309,10 +326,10 @@ def _build(
 
 
 def _with_plan(built: BuiltEngine, plan: BuildPlan) -> BuiltEngine:
-    """The engine with the name of its precision plan among its settings."""
+    """The engine with the name and hash of its precision plan among its settings."""
     if plan.planned is None:
         return built
-    return dataclasses.replace(built, settings={**built.settings, "plan": plan.planned.folder.name})
+    return dataclasses.replace(built, settings={**built.settings, **plan.planned.identity})
 
 
 @dataclass(frozen=True)

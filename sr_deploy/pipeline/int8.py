@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from types import MappingProxyType
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from sr_deploy.core.deployment import Deployment
-from sr_deploy.core.errors import BadInput
+from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.image import read_picture, to_network
 from sr_deploy.core.plan import Plan
-from sr_deploy.pipeline.calibrate import CalibrateOptions, Calibration, calibrate_deployment, open_calibration
+from sr_deploy.pipeline.calibrate import (
+    CalibrateOptions,
+    Calibration,
+    calibrate_deployment,
+    calibration_path,
+    open_calibration,
+)
 from sr_deploy.pipeline.planned import PrecisionOptions
 from sr_deploy.pipeline.savings import savings_of
 from sr_deploy.pipeline.workbench import Workbench, photographs, scan
@@ -127,14 +134,21 @@ def auto_plan(
     aim = options.budget / (SAFETY if options.lr is None else SAFETY_ON_PAIRS)
     kinds = bench.kinds
     savings = savings_of(bench.work, kinds.candidates, options.half_times, options.int8_times)
-    everything, fitted, strict = _everywhere(bench, material, options, say)
+    slower = savings.slower()
+    if slower:
+        say(f"{len(slower)} of {len(kinds.candidates)} convolutions stay float16: INT8 is no faster {savings.source}")
+    if not set(kinds.candidates) - set(kinds.wide) - set(slower):
+        half = half_plan(kinds, bench.graph.sha256, material.wide)
+        reasons = {**kinds.wide, **slower, **half.reasons}
+        return dataclasses.replace(half, precision="auto", reasons=reasons), {}, {"gave_up": slower, "sets_tried": 0}
+    everything, fitted, strict = _everywhere(bench, material, options, say, slower)
     judged = bench.judged(everything, fitted)
     if judged.sick == 0 and judged.loss <= aim:
         count = len(everything.nodes_of("int8"))
         note = f"all {count} layers in INT8 for a budget of {options.budget:g} dB: {judged.loss:+.4f} dB lost here"
         say(note)
         plan = dataclasses.replace(everything, notes=(*everything.notes, note))
-        return plan, fitted, {"gave_up": {}, "sets_tried": 1}
+        return plan, fitted, {"gave_up": slower, "sets_tried": 1}
     names = [name for name in everything.nodes_of("int8") if name in kinds.candidates]
     layers = layer_costs(bench, material, names, fitted, say)
     made: Dict[Tuple[str, ...], Weighted] = {}
@@ -143,12 +157,13 @@ def auto_plan(
     def plan_of(narrow: Tuple[str, ...], raised: Mapping[str, str]) -> Weighted:
         if not narrow:
             plan = half_plan(kinds, bench.graph.sha256, material.wide)
-            return dataclasses.replace(plan, precision="auto", reasons={**kinds.wide, **raised, **plan.reasons}), {}
+            reasons = {**kinds.wide, **slower, **raised, **plan.reasons}
+            return dataclasses.replace(plan, precision="auto", reasons=reasons), {}
         if len(narrow) == len(names):
             return everything, fitted
         if narrow not in made:
             made[narrow] = improved(
-                bench, _int8(bench, material, narrow, {}, strict), material, options.improve, lambda _: None
+                bench, _int8(bench, material, narrow, slower, strict), material, options.improve, lambda _: None
             )
         plan, weights = made[narrow]
         return dataclasses.replace(plan, reasons={**plan.reasons, **raised}), weights
@@ -166,16 +181,23 @@ def auto_plan(
         f"{gone:.0%} of what INT8 would save {savings.source}"
     )
     say(note)
-    facts = {"gave_up": found.raised, "sets_tried": found.tried}
+    facts = {"gave_up": {**slower, **found.raised}, "sets_tried": found.tried}
     return dataclasses.replace(plan, notes=(*plan.notes, note)), weights, facts
 
 
 def _everywhere(
-    bench: Workbench, material: Material, options: PrecisionOptions, say: Callable[[str], None]
+    bench: Workbench,
+    material: Material,
+    options: PrecisionOptions,
+    say: Callable[[str], None],
+    without: Mapping[str, str] = MappingProxyType({}),
 ) -> Tuple[Plan, Dict[str, np.ndarray], bool]:
-    """All layers in INT8 that the islands leave, weights that suit, and whether the float16 pins had to be kept."""
+    """All layers in INT8 that the islands and ``without`` (layer → why not) leave, weights that suit, and whether the
+    float16 pins had to be kept."""
+    kinds = bench.kinds
+    narrow = tuple(name for name in kinds.candidates if name not in kinds.wide and name not in without)
     for strict in (False, True):
-        plan, weights = improved(bench, _int8(bench, material, None, {}, strict), material, options.improve, say)
+        plan, weights = improved(bench, _int8(bench, material, narrow, without, strict), material, options.improve, say)
         if strict or not material.wide or not bench.judged(plan, weights).sick:
             break
         say("NaN or infinite values on extreme pictures: layers that float16 cannot hold stay float32")
@@ -244,9 +266,11 @@ def _calibration(
     images = () if options.images is None else (options.images,)
     try:
         found = open_calibration(deployment, options.method, images, bench.graph)
-    except BadInput:
+    except (BadInput, UsageError) as error:
         if not images:
             raise
+        if calibration_path(deployment, options.method, bench.graph).is_file():
+            say(f"the calibration that is there is replaced: {error.found}")
         say(f"calibrating with {options.images}, {options.method}")
         return calibrate_deployment(
             CalibrateOptions(deployment.folder, images, options.method, force=True, graph=bench.graph.file), say

@@ -91,6 +91,11 @@ class Planned:
         """What engines of it are called: "fp16", "int8" or "mixed"."""
         return "mixed" if self.plan.precision == "auto" else self.plan.precision
 
+    @property
+    def identity(self) -> Dict[str, str]:
+        """Its name and hash, for the settings in an engine's manifest."""
+        return {"plan": self.folder.name, "plan_sha256": sha256_of(self.folder / PLAN_NAME)}
+
     def legacy(self, implicit: bool) -> Dict[str, str]:
         """Node → type that TensorRT 8 must obey.
 

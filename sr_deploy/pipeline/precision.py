@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
-from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
+from sr_deploy.core.artifact import atomic_folder, read_json, sha256_of, write_json
 from sr_deploy.core.deployment import Deployment, GraphFile
-from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
 from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
 from sr_deploy.core.tolerance import HALF
 from sr_deploy.pipeline.calibrate import open_calibration
@@ -24,7 +24,7 @@ from sr_deploy.pipeline.planned import (
     folder_name,
     request_of,
 )
-from sr_deploy.pipeline.workbench import Workbench, scan, workbench
+from sr_deploy.pipeline.workbench import Workbench, counted, scan, workbench
 from sr_deploy.precision.evaluate import Judged
 from sr_deploy.precision.islands import Kinds
 from sr_deploy.precision.make import half_plan, int8_share
@@ -53,7 +53,10 @@ def plan_for(
     if options.plan is not None:
         plan, weights = open_plan(options.plan)
         _check_graph(plan, graph, options.plan)
+        _check_place(deployment.folder / "precision" / name, plan, options)
         plan = _explained(plan, bench.kinds)
+        if weights and _edited(options.plan):
+            say("the plan was edited, and its weights were fitted to what it was: --precision auto fits them anew")
     elif options.precision == "fp16":
         plan, weights = half_plan(bench.kinds, graph.sha256, scan(bench, say)), {}
     elif options.precision == "int8":
@@ -103,6 +106,36 @@ def _check_graph(plan: Plan, graph: GraphFile, path: Path) -> None:
         )
 
 
+def _edited(path: Path) -> bool:
+    """Whether a plan is not the one that the report beside it is of."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / REPORT_NAME).is_file() or not (folder / PLAN_NAME).is_file():
+        return False
+    report = read_json(folder / REPORT_NAME, "precision report")
+    return isinstance(report, dict) and report.get("plan_sha256") not in (None, sha256_of(folder / PLAN_NAME))
+
+
+def _check_place(folder: Path, plan: Plan, options: PrecisionOptions) -> None:
+    """Refuse to replace a plan by one from elsewhere that differs, and a plan that is not what it says."""
+    assert options.plan is not None
+    if plan.precision == "int8" and not plan.nodes_of("int8"):
+        raise BadInput(
+            f"{options.plan} is a plan for int8 in which nothing runs in INT8",
+            "INT8 nodes",
+            'make it a plan for fp16: "precision": "fp16"',
+        )
+    given = options.plan if options.plan.is_file() else options.plan / PLAN_NAME
+    if options.remake or not (folder / PLAN_NAME).is_file() or given.resolve() == (folder / PLAN_NAME).resolve():
+        return
+    there = open_plan(folder)[0]
+    if any(getattr(there, key) != getattr(plan, key) for key in ("nodes", "activation_scales", "weight_scales")):
+        raise UsageError(
+            f"{folder} holds another plan than {options.plan}",
+            "a name that is free",
+            "rename the file or its folder, or replace the plan that is there with --remake-plan",
+        )
+
+
 def _explained(plan: Plan, kinds: Kinds) -> Plan:
     """A plan given, with a reason for each wider node that has none: someone set it so."""
     wider: List[str] = []
@@ -125,10 +158,10 @@ def known_ranges(deployment: Deployment, graph: GraphFile, plan: Plan) -> Option
 def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
     """What is written beside a plan, JSON-able."""
     total = sum(bench.macs.values())
-    shares = {
-        dtype: round(sum(bench.macs.get(name, 0) for name in plan.nodes_of(dtype)) / max(total, 1), 4)
-        for dtype in ("int8", "float16", "float32")
-    }
+    work = dict.fromkeys(("int8", "float16", "float32"), 0)
+    for name, macs in bench.macs.items():
+        work[plan.nodes.get(name, plan.rest)] += macs
+    shares = {dtype: round(macs / max(total, 1), 4) for dtype, macs in work.items()}
     return {
         "macs_share": shares,
         "int8_share_outside_pinned": round(int8_share(plan, bench.macs, bench.kinds), 4),
@@ -147,8 +180,8 @@ def describe(report: Mapping[str, Any]) -> List[str]:
     shares = ", ".join(f"{share:.1%} {dtype}" for dtype, share in report["macs_share"].items() if share)
     return [
         f"multiply-accumulates: {shares}",
-        f"PSNR-Y {report['psnr_y']:.3f} dB on {report['pictures']} pictures, {report['loss_db']:+.4f} dB lost against "
-        f"float32; colours shift by {report['mean_shift']:.3f} of 255, in one picture by up to "
+        f"PSNR-Y {report['psnr_y']:.3f} dB on {counted(report['pictures'])}, {report['loss_db']:+.4f} dB lost "
+        f"against float32; colours shift by {report['mean_shift']:.3f} of 255, in one picture by up to "
         f"{report['worst_shift']:.3f}",
     ]
 
@@ -164,7 +197,7 @@ def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan) -> Non
     budget = options.budget if options.budget is not None or options.precision != "fp16" else HALF.decibels
     if budget is not None and judged.loss > budget:
         raise CheckFailed(
-            f"the {plan.precision} graph loses {judged.loss:.4f} dB on {judged.pictures} pictures",
+            f"the {plan.precision} graph loses {judged.loss:.4f} dB on {counted(judged.pictures)}",
             f"at most {budget:g} dB",
             f"srdeploy build DIR --precision auto --psnr-budget {budget:g} finds the layers to keep wider; "
             "srdeploy qat DIR fine-tunes",

@@ -105,7 +105,9 @@ def _no_engine(deployment: Deployment, size: Size, backend: Optional[str], preci
     """The error for an engine that was asked for and is not there, naming what is there instead."""
     others = [name for name in PRECISIONS if name != precision and fitting_engine(deployment, size, backend, name)]
     asked = {"mixed": "auto --psnr-budget 0.1"}.get(precision, precision)
-    build = f"srdeploy build {deployment.folder} --backend {backend or 'tensorrt'} --size {format_size(size)}"
+    build = f"srdeploy build {deployment.folder}"
+    if backend is not None:
+        build += f" --backend {backend} --size {format_size(size)}"
     return BadDeployment(
         f"{deployment.folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that "
         "fits this machine" + (f"; it has one of {', '.join(others)}" if others else ""),

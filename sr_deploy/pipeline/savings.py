@@ -29,10 +29,22 @@ class Savings:
     Attributes:
         microseconds: candidate → time saved; negative where INT8 is slower.
         source: where the figures come from, to go behind "what INT8 would save".
+        measured: whether they are times, not an estimate.
     """
 
     microseconds: Dict[str, float]
     source: str
+    measured: bool = False
+
+    def slower(self) -> Dict[str, str]:
+        """Candidate → why it should not run in INT8: it was measured to be no faster."""
+        if not self.measured:
+            return {}
+        return {
+            name: f"no faster in INT8: {-saved:+.1f} µs {self.source}"
+            for name, saved in self.microseconds.items()
+            if saved <= 0.0
+        }
 
 
 def savings_of(
@@ -66,7 +78,7 @@ def savings_of(
     expected = sum(estimate[name] for name in told)
     factor = sum(measured.values()) / expected if expected else 0.0
     rest = {name: max(factor, 0.0) * estimate[name] for name in candidates if name not in measured}
-    return Savings({**rest, **measured}, f"by the times in {half.name} and {narrow.name}")
+    return Savings({**rest, **measured}, f"by the times in {half.name} and {narrow.name}", True)
 
 
 def _node_microseconds(path: Path, candidates: Mapping[str, int]) -> Dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 from sr_deploy.core.contract import IOContract, Size
 from sr_deploy.core.deployment import Deployment, GraphFile
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import find_images, read_picture, to_network
+from sr_deploy.core.image import find_images, in_8_bits, read_picture, to_network
 from sr_deploy.core.plan import Plan
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
@@ -80,7 +80,7 @@ def workbench(
     else:
         files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
         step = max(1, len(files) // JUDGED)
-        pictures = [(file.name, read_picture(file)) for file in files[::step][:JUDGED]]
+        pictures = [(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]]
         scenes = scenes_from_photographs(
             pictures, manifest.scale, manifest.contract, reference, JUDGED_SIDE, manifest.sizes.multiple
         )
@@ -90,13 +90,18 @@ def workbench(
             f"pictures of at least {manifest.scale * 16} pixels each way",
             "give others with --images, or pairs with --lr and --hr",
         )
-    say(f"judging on {len(scenes)} pictures")
+    say(f"judging on {counted(len(scenes))}")
     kinds = kinds_of(model, {name: one.macs for name, one in work.items()})
     if options.spectral_half:
         kinds = dataclasses.replace(
             kinds, pinned={n: why for n, why in kinds.pinned.items() if not why.startswith("Fourier")}
         )
     return Workbench(model, graph, manifest.contract, manifest.scale, work, kinds, scenes)
+
+
+def counted(pictures: int) -> str:
+    """How many pictures, in words."""
+    return "1 picture" if pictures == 1 else f"{pictures} pictures"
 
 
 def photographs(images: Optional[Path]) -> Tuple[Path, ...]:

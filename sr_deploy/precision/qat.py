@@ -5,15 +5,19 @@ The scales learn as in Esser et al., "Learned Step Size Quantization", ICLR 2020
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import math
+import pickle
+import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -136,6 +140,10 @@ def fine_tune(
     return _Training(model, plan, weights, images, options, value_range, teacher, originals, folder, say).run(resume)
 
 
+#: What reading a damaged state ends in.
+_DAMAGED = (RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, pickle.PickleError)
+
+
 class _Training:
     """The networks, the optimiser and what was seen so far."""
 
@@ -182,17 +190,21 @@ class _Training:
         losses: List[float] = []
         if not self.points:
             self._judge(0, 0.0, losses)
-        while step < self.options.steps and not self._is_over(time.monotonic() - began):
-            self._rates(step, time.monotonic() - began)
-            losses.append(self._train(step))
-            step += 1
-            seconds = time.monotonic() - began
-            last = step == self.options.steps or self._is_over(seconds)
-            if step % self.options.judge_every == 0 or last:
-                self._judge(step, seconds, losses)
-            if self.state_file is not None and (step % self.options.keep_every == 0 or last):
-                self.spent = time.monotonic() - began
-                self._keep(step)
+        with _held_back() as interrupts:
+            while step < self.options.steps and not self._is_over(time.monotonic() - began):
+                self._rates(step, time.monotonic() - began)
+                losses.append(self._train(step))
+                step += 1
+                seconds = time.monotonic() - began
+                last = step == self.options.steps or self._is_over(seconds)
+                if step % self.options.judge_every == 0 or last:
+                    self._judge(step, seconds, losses)
+                if self.state_file is not None and (interrupts or step % self.options.keep_every == 0 or last):
+                    self.spent = time.monotonic() - began
+                    self._keep(step)
+                if interrupts:
+                    self.say(f"interrupted after step {step}" + (", --resume goes on there" if self.state_file else ""))
+                    raise KeyboardInterrupt
         self.spent = time.monotonic() - began
         return self._result(step)
 
@@ -257,7 +269,8 @@ class _Training:
         if not self.points or psnr > max(known.psnr for known in self.points):
             self.best = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
         self.points.append(point)
-        self.say(f"step {step}/{self.options.steps}  {seconds:.0f} s  loss {point.loss:.3f}  {psnr:.2f} dB to float32")
+        loss = "" if math.isnan(point.loss) else f"  loss {point.loss:.3f}"
+        self.say(f"step {step}/{self.options.steps}  {seconds:.0f} s{loss}  {psnr:.2f} dB to float32")
 
     def _keep(self, step: int) -> None:
         assert self.state_file is not None
@@ -265,6 +278,7 @@ class _Training:
         torch.save(
             {
                 "key": self.key,
+                "options": dataclasses.asdict(self.options),
                 "step": step,
                 "spent": self.spent,
                 "student": self.student.state_dict(),
@@ -283,19 +297,32 @@ class _Training:
         try:
             state = torch.load(self.state_file, map_location=self.options.device, weights_only=True)
             if state["key"] != self.key:
-                raise UsageError(
-                    f"{self.state_file} is of another run: another plan, other pictures or other options",
-                    "what that run was started with",
-                    "start without --resume",
-                )
+                raise self._of_another_run(state.get("options", {}))
             self.student.load_state_dict(state["student"])
             self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, KeyError, EOFError, ValueError, OSError) as error:
-            raise BadInput(f"{self.state_file} cannot be read: {error}", "", "start without --resume") from error
+        except (*_DAMAGED, OSError):
+            raise BadInput(
+                f"{self.state_file} is damaged", "the state that srdeploy qat keeps", "begin again with --force"
+            ) from None
         self.best, self.spent = state["best"], float(state["spent"])
         self.points = [Point(*values) for values in state["points"]]
         self.say(f"going on after step {state['step']}")
         return int(state["step"])
+
+    def _of_another_run(self, kept: Mapping[str, Any]) -> UsageError:
+        """The error for a state that these options do not go on from, naming what differs."""
+        mine = dataclasses.asdict(self.options)
+        ignored = ("minutes", "device")
+        differing = [
+            f"{name} {kept[name]!r}, now {mine[name]!r}"
+            for name in mine
+            if name in kept and name not in ignored and kept[name] != mine[name]
+        ]
+        return UsageError(
+            f"{self.state_file} is of another run: " + ("; ".join(differing) or "another plan or other pictures"),
+            "what that run was started with",
+            "give the same again, or begin anew with --force",
+        )
 
     def _result(self, step: int) -> Tuned:
         best = max(self.points, key=lambda point: point.psnr)
@@ -312,6 +339,29 @@ class _Training:
             )
         plan = dataclasses.replace(plan, notes=(*self.plan.notes, note))
         return Tuned(plan, weights, tuple(self.points), best, self.spent)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[List[int]]:
+    """A list that fills when Ctrl-C is pressed: a step is finished, and can be kept, before training ends.
+
+    A second Ctrl-C ends at once. Signals reach the main thread alone, so elsewhere nothing is changed.
+    """
+    came: List[int] = []
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield came
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def hold(number: int, _: Any) -> None:
+        came.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _placed(module: GraphModule, device: str) -> GraphModule:

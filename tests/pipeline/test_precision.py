@@ -11,10 +11,13 @@ from pathlib import Path
 import onnx
 import pytest
 
+from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.image import Picture, read_picture, write_picture
 from sr_deploy.core.plan import open_plan
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
+from sr_deploy.pipeline.precision import _edited
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
 RTX = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--size", "24x32")
@@ -225,3 +228,33 @@ def test_damaged_plans_say_what_to_do(net, srdeploy):
     (folder / "model.onnx").unlink()
     refused = srdeploy("build", net, "--precision", "int8", "--force")
     assert refused.code == 4 and "model.onnx is missing" in refused.err
+
+
+def test_a_plan_from_elsewhere_takes_no_name_that_is_taken(net, tmp_path, srdeploy):
+    folder = net / "precision" / "int8"
+    before = (folder / "plan.json").read_text()
+    other = shutil.copytree(folder, tmp_path / "int8")
+    name = next(iter(open_plan(folder)[0].nodes_of("int8")))
+    edited(other / "plan.json", lambda plan: plan["nodes"].update({name: "float16"}))
+    refused = srdeploy("build", net, "--plan", other)
+    assert refused.code == 2 and "holds another plan" in refused.err and "--remake-plan" in refused.err
+    assert (folder / "plan.json").read_text() == before
+    renamed = other.rename(tmp_path / "mine")
+    assert _edited(renamed) and not _edited(folder)
+    done = srdeploy("build", net, "--plan", renamed, "--json")
+    assert done.code == 0, done.err
+    settings = json.loads(done.out)[0]["settings"]
+    assert settings["plan"] == "mine" and settings["plan_sha256"] == sha256_of(net / "precision" / "mine" / "plan.json")
+
+    edited(renamed / "plan.json", lambda plan: plan["nodes"].update(dict.fromkeys(plan["nodes"], "float16")))
+    refused = srdeploy("build", net, "--plan", renamed, "--force", "--remake-plan")
+    assert refused.code == 4 and "nothing runs in INT8" in refused.err
+
+
+def test_photographs_of_16_bits_are_judged_in_8(plain, photographs, tmp_path, srdeploy):
+    for path in sorted(photographs.iterdir()):
+        deep = Picture(read_picture(path).pixels.astype("uint16") * 257)
+        (tmp_path / "deep").mkdir(exist_ok=True)
+        write_picture(deep, tmp_path / "deep" / path.name)
+    done = srdeploy("build", plain, "--precision", "int8", "--no-fit", "--images", tmp_path / "deep")
+    assert done.code == 0, done.err

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -124,17 +126,38 @@ def test_a_state_of_another_run_is_refused(model, plan, tmp_path):
     pictures = small_plans.pictures()
     short = dataclasses.replace(OPTIONS, steps=1)
     fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path)
-    for options, images in (
-        (dataclasses.replace(short, seed=1), pictures),
-        (short, [picture[:, :, ::-1] for picture in pictures]),
+    for options, images, differing in (
+        (dataclasses.replace(short, seed=1), pictures, "seed 0, now 1"),
+        (short, [picture[:, :, ::-1] for picture in pictures], "other pictures"),
     ):
-        with pytest.raises(UsageError, match="another run"):
+        with pytest.raises(UsageError, match=f"another run: .*{differing}"):
             fine_tune(model, plan, {}, images, options, 1.0, folder=tmp_path, resume=True)
-    (tmp_path / STATE_NAME).write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(BadInput, match="cannot be read"):
-        fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path, resume=True)
+    for damage in (b"PK\x03\x04 cut off", b"garbage", b""):
+        (tmp_path / STATE_NAME).write_bytes(damage)
+        with pytest.raises(BadInput, match="is damaged"):
+            fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path, resume=True)
     with pytest.raises(UsageError, match="no state"):
         fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path / "empty", resume=True)
+
+
+@pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="Ctrl-C is ignored here")
+def test_after_ctrl_c_it_goes_on_where_it_stopped(model, plan, tmp_path):
+    pictures, told = small_plans.pictures(), []
+    options = dataclasses.replace(OPTIONS, steps=4, judge_every=1)
+
+    def stop_after_two(line):
+        told.append(line)
+        if line.startswith("step 2/"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(model, plan, {}, pictures, options, 1.0, folder=tmp_path, say=stop_after_two)
+    assert "interrupted after step" in told[-1] and "--resume" in told[-1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = fine_tune(model, plan, {}, pictures, options, 1.0, folder=tmp_path, resume=True, say=told.append)
+    whole = fine_tune(model, plan, {}, pictures, options, 1.0)
+    assert any(line.startswith("going on after step") for line in told)
+    assert [point.psnr for point in resumed.points] == [point.psnr for point in whole.points]
 
 
 def test_a_time_limit_ends_it_with_the_best_so_far(model, plan):
