@@ -44,7 +44,7 @@ def sensitivity_plot(layers: Sequence[Mapping[str, Any]], path: Path, title: str
     axes.set_yticks(range(len(drawn)), [shortened(layer["name"]) for layer in drawn], fontsize=SMALL)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel("dB of PSNR-Y lost when this layer alone runs in INT8", fontsize=11)
+    axes.set_xlabel("dB of PSNR-Y lost when this layer alone runs in INT8 (most noise on top)", fontsize=11)
     more = f" (the {len(drawn)} costliest of {len(layers)} layers)" if len(layers) > len(drawn) else ""
     axes.set_title(title + more, fontsize=12, loc="left", wrap=True)
     axes.grid(True, axis="x", alpha=0.3)

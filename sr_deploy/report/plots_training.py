@@ -39,11 +39,9 @@ def training_plot(points: Sequence[Judgement], path: Path, title: str) -> None:
     steps, psnrs = [step for step, _, _ in points], [psnr for _, _, psnr in points]
     below.plot(steps, psnrs, DASHES[0], marker=MARKERS[1], color=COLOURS[1], markersize=4)
     best = max(range(len(points)), key=lambda index: psnrs[index])
-    below.axvline(steps[best], color=COLOURS[4], linewidth=0.8, linestyle=":")
-    below.annotate(
-        f"best: {psnrs[best]:.2f} dB, step {steps[best]}", (steps[best], psnrs[best]), xytext=(-6, -14),
-        textcoords="offset points", ha="right" if best else "left", fontsize=SMALL,
-    )  # fmt: skip
+    label = f"best: {psnrs[best]:.2f} dB, step {steps[best]}"
+    below.axvline(steps[best], color=COLOURS[4], linewidth=0.8, linestyle=":", label=label)
+    below.legend(fontsize=SMALL)
     below.set_ylabel("PSNR against float32, dB\n(pictures not trained on)", fontsize=11)
     below.set_xlabel("step", fontsize=11)
     for axes in (above, below):
