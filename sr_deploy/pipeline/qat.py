@@ -20,7 +20,7 @@ from sr_deploy.core.quality import crop_like, pair_images
 from sr_deploy.pipeline.lowering import write_lowered
 from sr_deploy.pipeline.planned import REPORT_NAME
 from sr_deploy.pipeline.precision import known_ranges, plannable, report_of
-from sr_deploy.pipeline.workbench import PrecisionOptions, Workbench, workbench
+from sr_deploy.pipeline.workbench import PrecisionOptions, Workbench, counted, workbench
 from sr_deploy.precision.evaluate import Judged
 
 NAME = "qat"
@@ -99,7 +99,7 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     teacher = None if request.teacher is None else _teacher(request.teacher, deployment, say)
     bench = workbench(deployment, graph, PrecisionOptions("int8", images=request.images), say)
     before = bench.judged(plan, weights)
-    say(f"before: {before.loss:+.4f} dB lost against float32 on {before.pictures} pictures")
+    say(f"before: {before.loss:+.4f} dB lost against float32 on {counted(before.pictures)}")
     options = _options(request, deployment)
     tuned = fine_tune(
         bench.model, plan, weights, images, options, deployment.manifest.contract.value_range,
@@ -267,7 +267,7 @@ def _written(
     if after.loss > before.loss:
         note = (
             f"fine-tuning made it worse on the pictures it was judged on: {before.loss:.4f} dB lost before, "
-            f"{after.loss:.4f} dB after"
+            f"{after.loss:.4f} dB after; --precision int8 builds the plan that it started from"
         )
         say(note)
         plan = dataclasses.replace(plan, notes=(*plan.notes, note))
