@@ -16,6 +16,7 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import MANIFEST_NAME, Deployment, open_deployment
 from sr_deploy.core.errors import BadDeployment, UsageError
+from sr_deploy.core.plan import PLAN_NAME, open_plan
 from sr_deploy.core.sample import sample_for
 from sr_deploy.engine.manifest import check_profile
 from sr_deploy.pipeline.memory import check_memory
@@ -157,6 +158,8 @@ def _planned(options: PackOptions) -> Tuple[Deployment, str, Dict[str, Content],
         RECIPE_NAME: recipe_text(recipe).encode("utf-8"),
     }
     for path in _carried(deployment):
+        if path.parent.parent == deployment.folder / PRECISION_FOLDER and path.name == PLAN_NAME:
+            open_plan(path)  # a damaged plan is found here, not on the board
         name = path.relative_to(deployment.folder).as_posix()
         if not is_allowed(name):
             raise BadDeployment(f"{path} cannot be in a bundle", "a file that a board needs", "move it elsewhere")
