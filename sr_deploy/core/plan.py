@@ -95,6 +95,11 @@ def save_plan(folder: Path, plan: Plan, weights: Optional[Mapping[str, np.ndarra
     return plan
 
 
+def plan_file(path: Path) -> Path:
+    """The plan's file, of a path that names it or its folder."""
+    return Path(path) / PLAN_NAME if Path(path).is_dir() else Path(path)
+
+
 def open_plan(path: Path) -> Tuple[Plan, Dict[str, np.ndarray]]:
     """Read a plan and the weights beside it.
 
@@ -107,7 +112,7 @@ def open_plan(path: Path) -> Tuple[Plan, Dict[str, np.ndarray]]:
     Raises:
         BadDeployment: missing, not JSON, another schema, wrong types or scales, or altered weights.
     """
-    path = Path(path) / PLAN_NAME if Path(path).is_dir() else Path(path)
+    path = plan_file(path)
     if not path.is_file():
         raise BadDeployment(f"there is no plan {path}", "a plan.json", "srdeploy build DIR --precision int8 writes one")
     try:

@@ -19,6 +19,7 @@ from sr_deploy.pipeline.planned import (
     Planned,
     PrecisionOptions,
     check_options,
+    engine_precision,
     folder_name,
     graph_of,
     ready_plan,
@@ -93,9 +94,9 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
         plans = _plans(deployment, backend, options)
     else:
         check_request(backend, options)
-        called = _called(options.precision.precision)
+        precision = engine_precision(options.precision.precision)
         for plan in _plans(deployment, backend, options):
-            _check_free(_target(deployment, plan, options, called), options)
+            _check_free(_target(deployment, plan, options, precision), options)
         plans = _planned(deployment, backend, options, planned_for(deployment, options.precision, say))
     return tuple(_build(deployment, plan, options, say) for plan in plans)
 
@@ -133,10 +134,9 @@ def plan_build(options: BuildOptions) -> List[str]:
         found = ready_plan(deployment, options.precision)
         name = folder_name(options.precision)
         lines.append(f"plan: {deployment.folder / 'precision' / name}" + ("" if found else ", to be made"))
-        precision = found.precision if found else _called(options.precision.precision)
+        precision = found.precision if found else engine_precision(options.precision.precision)
     for plan in plans:
-        name = engine_name(backend, plan.profile, _capabilities(backend, options), precision)
-        lines.append(f"{plan.graph.file} → engines/{name}")
+        lines.append(f"{plan.graph.file} → engines/{_target(deployment, plan, options, precision).name}")
     return lines
 
 
@@ -241,11 +241,6 @@ def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -
             f"{deployment.folder} holds graphs of fixed sizes only", "a graph for any size", "export it with --dynamic"
         )
     return BuildPlan(backend, graph, profile)
-
-
-def _called(precision: str) -> str:
-    """What an engine of a plan for this precision is called."""
-    return "mixed" if precision == "auto" else precision
 
 
 def _target(deployment: Deployment, plan: BuildPlan, options: BuildOptions, precision: str) -> Path:

@@ -71,12 +71,10 @@ def calibrated_plan(
         BadInput: there are no calibration pictures.
     """
     material = gather(deployment, bench, options, say)
-    plan, weights, strict = _everywhere(bench, material, options, say)
+    plan, weights, _ = _everywhere(bench, material, options, say)
     loud = _loud_layers(bench, material, plan, weights, say) if options.improve else {}
     if loud:
-        narrow = tuple(n for n in plan.nodes_of("int8") if n in bench.kinds.candidates and n not in loud)
-        again = _int8(bench, material, narrow, loud, strict)
-        plan, weights = improved(bench, again, material, options.improve, say)
+        plan, weights, _ = _everywhere(bench, material, options, say, loud)
     return dataclasses.replace(plan, precision="int8"), weights
 
 
@@ -130,17 +128,16 @@ def auto_plan(
         BadInput: there are no calibration pictures.
     """
     assert options.budget is not None
-    material = gather(deployment, bench, options, say)
     aim = options.budget / (SAFETY if options.lr is None else SAFETY_ON_PAIRS)
     kinds = bench.kinds
     savings = savings_of(bench.work, kinds.candidates, options.half_times, options.int8_times)
-    slower = savings.slower()
+    slower = {name: why for name, why in savings.slower().items() if name not in kinds.wide}
     if slower:
-        say(f"{len(slower)} of {len(kinds.candidates)} convolutions stay float16: INT8 is no faster {savings.source}")
-    if not set(kinds.candidates) - set(kinds.wide) - set(slower):
-        half = half_plan(kinds, bench.graph.sha256, material.wide)
-        reasons = {**kinds.wide, **slower, **half.reasons}
-        return dataclasses.replace(half, precision="auto", reasons=reasons), {}, {"gave_up": slower, "sets_tried": 0}
+        say(f"{len(slower)} more convolutions stay float16: INT8 is no faster {savings.source}")
+    material = gather(deployment, bench, options, say)
+    if len(slower) == len(set(kinds.candidates) - set(kinds.wide)):
+        plan, weights = _all_half(bench, material, slower)
+        return plan, weights, {"gave_up": slower, "sets_tried": 0}
     everything, fitted, strict = _everywhere(bench, material, options, say, slower)
     judged = bench.judged(everything, fitted)
     if judged.sick == 0 and judged.loss <= aim:
@@ -156,9 +153,7 @@ def auto_plan(
 
     def plan_of(narrow: Tuple[str, ...], raised: Mapping[str, str]) -> Weighted:
         if not narrow:
-            plan = half_plan(kinds, bench.graph.sha256, material.wide)
-            reasons = {**kinds.wide, **slower, **raised, **plan.reasons}
-            return dataclasses.replace(plan, precision="auto", reasons=reasons), {}
+            return _all_half(bench, material, {**slower, **raised})
         if len(narrow) == len(names):
             return everything, fitted
         if narrow not in made:
@@ -185,6 +180,13 @@ def auto_plan(
     return dataclasses.replace(plan, notes=(*plan.notes, note)), weights, facts
 
 
+def _all_half(bench: Workbench, material: Material, raised: Mapping[str, str]) -> Weighted:
+    """A plan of ``auto`` with nothing in INT8; ``raised`` says why not, where the islands give no reason."""
+    plan = half_plan(bench.kinds, bench.graph.sha256, material.wide)
+    reasons = {**bench.kinds.wide, **raised, **plan.reasons}
+    return dataclasses.replace(plan, precision="auto", reasons=reasons), {}
+
+
 def _everywhere(
     bench: Workbench,
     material: Material,
@@ -207,12 +209,12 @@ def _everywhere(
 def _int8(
     bench: Workbench,
     material: Material,
-    narrow: Optional[Tuple[str, ...]],
+    narrow: Tuple[str, ...],
     raised: Mapping[str, str],
     strict: bool,
     weights: Optional[Mapping[str, np.ndarray]] = None,
 ) -> Plan:
-    """A plan of ``auto`` with these layers in INT8; None: all that the islands leave."""
+    """A plan of ``auto`` with these layers in INT8."""
     return int8_plan(
         bench.model, bench.kinds, bench.graph.sha256, material.scales, material.wide, narrow=narrow, raised=raised,
         calibration=material.calibration, precision="auto", weights=weights, strict=strict,

@@ -19,7 +19,7 @@ from typing import Any, Dict, Mapping, Optional
 from sr_deploy.core.artifact import read_json, sha256_of
 from sr_deploy.core.deployment import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, UsageError
-from sr_deploy.core.plan import PLAN_NAME, PRECISIONS, Plan, open_plan
+from sr_deploy.core.plan import PLAN_NAME, PRECISIONS, Plan, open_plan, plan_file
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
 CACHE_NAME, REPORT_NAME = "calibration.cache", "report.json"
@@ -89,7 +89,7 @@ class Planned:
     @property
     def precision(self) -> str:
         """What engines of it are called: "fp16", "int8" or "mixed"."""
-        return "mixed" if self.plan.precision == "auto" else self.plan.precision
+        return engine_precision(self.plan.precision)
 
     @property
     def identity(self) -> Dict[str, str]:
@@ -113,6 +113,11 @@ class Planned:
                 "export the network with --target xavier-nx and make the plan again",
             )
         return dict(read_json(path, "list of layer types")["implicit" if implicit else "explicit"])
+
+
+def engine_precision(asked: str) -> str:
+    """What engines of a plan for "fp16", "int8" or "auto" are called."""
+    return "mixed" if asked == "auto" else asked
 
 
 def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
@@ -186,8 +191,7 @@ def ready_plan(deployment: Deployment, options: PrecisionOptions) -> Optional[Pl
 
 def _lies_in(given: Path, folder: Path) -> bool:
     """Whether the plan given is the one in ``folder``, with its graphs; a fine-tuned one has none at first."""
-    given = given / PLAN_NAME if given.is_dir() else given
-    return given.resolve() == (folder / PLAN_NAME).resolve() and (folder / REPORT_NAME).is_file()
+    return plan_file(given).resolve() == (folder / PLAN_NAME).resolve() and (folder / REPORT_NAME).is_file()
 
 
 def check_options(options: PrecisionOptions) -> None:

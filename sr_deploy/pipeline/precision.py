@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 from sr_deploy.core.artifact import atomic_folder, read_json, sha256_of, write_json
 from sr_deploy.core.deployment import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
-from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
+from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
 from sr_deploy.core.tolerance import HALF
 from sr_deploy.pipeline.calibrate import open_calibration
 from sr_deploy.pipeline.int8 import auto_plan, calibrated_plan
@@ -48,12 +48,14 @@ def plan_for(
     check_options(options)
     graph = plannable(deployment)
     name = folder_name(options)
-    bench = workbench(deployment, graph, options, say)
-    facts: Dict[str, Any] = {}
+    folder = deployment.folder / "precision" / name
     if options.plan is not None:
         plan, weights = open_plan(options.plan)
         _check_graph(plan, graph, options.plan)
-        _check_place(deployment.folder / "precision" / name, plan, options)
+        _check_given(options.plan, plan, folder, options.remake)
+    bench = workbench(deployment, graph, options, say)
+    facts: Dict[str, Any] = {}
+    if options.plan is not None:
         plan = _explained(plan, bench.kinds)
         if weights and _edited(options.plan):
             say("the plan was edited, and its weights were fitted to what it was: --precision auto fits them anew")
@@ -68,7 +70,6 @@ def plan_for(
     for line in describe(report):
         say(line)
     _check_quality(judged, options, plan)
-    folder = deployment.folder / "precision" / name
     with atomic_folder(folder, force=True) as temporary:
         if options.plan is not None and folder.is_dir():
             # A fine-tuned plan has its plots and records beside it.
@@ -108,29 +109,28 @@ def _check_graph(plan: Plan, graph: GraphFile, path: Path) -> None:
 
 def _edited(path: Path) -> bool:
     """Whether a plan is not the one that the report beside it is of."""
-    folder = path if path.is_dir() else path.parent
-    if not (folder / REPORT_NAME).is_file() or not (folder / PLAN_NAME).is_file():
+    path = plan_file(path)
+    if not (path.parent / REPORT_NAME).is_file() or path.name != PLAN_NAME:
         return False
-    report = read_json(folder / REPORT_NAME, "precision report")
-    return isinstance(report, dict) and report.get("plan_sha256") not in (None, sha256_of(folder / PLAN_NAME))
+    report = read_json(path.parent / REPORT_NAME, "precision report")
+    return isinstance(report, dict) and report.get("plan_sha256") not in (None, sha256_of(path))
 
 
-def _check_place(folder: Path, plan: Plan, options: PrecisionOptions) -> None:
-    """Refuse to replace a plan by one from elsewhere that differs, and a plan that is not what it says."""
-    assert options.plan is not None
+def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:
+    """Refuse a plan that is not what it says, and one from elsewhere that would replace another in ``folder``."""
     if plan.precision == "int8" and not plan.nodes_of("int8"):
         raise BadInput(
-            f"{options.plan} is a plan for int8 in which nothing runs in INT8",
+            f"{path} is a plan for int8 in which nothing runs in INT8",
             "INT8 nodes",
             'make it a plan for fp16: "precision": "fp16"',
         )
-    given = options.plan if options.plan.is_file() else options.plan / PLAN_NAME
-    if options.remake or not (folder / PLAN_NAME).is_file() or given.resolve() == (folder / PLAN_NAME).resolve():
+    own = folder / PLAN_NAME
+    if replace or not own.is_file() or plan_file(path).resolve() == own.resolve():
         return
     there = open_plan(folder)[0]
     if any(getattr(there, key) != getattr(plan, key) for key in ("nodes", "activation_scales", "weight_scales")):
         raise UsageError(
-            f"{folder} holds another plan than {options.plan}",
+            f"{folder} holds another plan than {path}",
             "a name that is free",
             "rename the file or its folder, or replace the plan that is there with --remake-plan",
         )

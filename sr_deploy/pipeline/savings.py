@@ -14,7 +14,7 @@ from sr_deploy.graph.census import Work
 from sr_deploy.graph.roofline import XAVIER_NX
 from sr_deploy.precision.search import saved_microseconds
 
-#: The roofline that stands in for measured times: the board that asks most for INT8, in its fastest mode.
+#: The roofline that stands in for measured times: of the one board whose rates are known here, in its fastest mode.
 BOARD, MODE = XAVIER_NX, XAVIER_NX.modes[0]
 #: Of the candidates' multiply-accumulates, the share that both profiles must name.
 TOLD = 0.5

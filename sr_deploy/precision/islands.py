@@ -109,10 +109,12 @@ def _wide(
             found[node.name] = (
                 "head: it reads the picture" if read == 3 else f"reads {read} channels, which INT8 kernels pad"
             )
+    tail = ""
     if convolutions:
         last = convolutions[-1].name
         share = candidates[last] / max(total, 1)
         if share <= TAIL_SHARE:
+            tail = last
             found[last] = f"tail: it writes the pixels, with {share:.1%} of the multiply-accumulates"
     spent = 0
     for name in sorted((n for n in candidates if n not in found), key=lambda n: candidates[n]):
@@ -120,8 +122,8 @@ def _wide(
         if spent > SMALL_SHARE * total:
             break
         found[name] = f"small: {candidates[name] / total:.2%} of the multiply-accumulates do not pay for the reformats"
-    if convolutions and sum(candidates[name] for name in found) > WIDE_SHARE * total:
-        found = {name: why for name, why in found.items() if not why.startswith("tail")}
+    if tail and sum(candidates[name] for name in found) > WIDE_SHARE * total:
+        del found[tail]
     return found
 
 

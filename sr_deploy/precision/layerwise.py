@@ -28,9 +28,10 @@ _ALIVE = 8
 SIDE = 64
 #: Operators that mix distant pixels. Without them small squares show a layer all that it ever sees, so four times as
 #: many of half the side are taken: more places, more colours.
-_FAR = frozenset(
-    ("MatMul", "Gemm", "Softmax", "Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
-) | frozenset(("ReduceMean", "ReduceMax", "ReduceSum", "LayerNormalization", "InstanceNormalization"))
+_FAR = (
+    *("MatMul", "Gemm", "Softmax", "Resize", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool"),
+    *("ReduceMean", "ReduceMax", "ReduceSum", "LayerNormalization", "InstanceNormalization"),
+)
 
 
 @dataclass(frozen=True)
