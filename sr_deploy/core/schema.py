@@ -1,0 +1,186 @@
+"""Reading what another program wrote: a frozen dataclass describes the format, and reading checks every field.
+
+Each format of a file, and each message from a board, is one dataclass marked ``described``. Its annotations are the
+grammar: types are strict (no ``true`` for 1, no text for a number), unknown and missing keys are errors, numbers are
+finite, ``Annotated[int, Field(ge=1)]`` and the words below narrow them, ``__post_init__`` raises ValueError for what
+several fields must fulfil together. pydantic does the checking; ``json_schema`` publishes the same description.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any, Dict, List, Tuple, Type, TypeVar
+
+from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import Annotated
+
+from sr_deploy.core.errors import BadInput
+from sr_deploy.core.text import plain
+from sr_deploy.core.toml import toml_reader
+
+Described = TypeVar("Described")
+
+#: Bytes of a described file that are read at most: a plan of a network with 10,000 nodes has some 3 MB.
+MOST_BYTES = 64 << 20
+#: Problems that one error message names.
+_MOST_NAMED = 5
+
+#: Words that descriptions are written in.
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0, le=2**62)]
+Positive = Annotated[int, Field(ge=1, le=2**62)]
+Edge = Annotated[int, Field(ge=1, le=10**6)]
+Seconds = Annotated[float, Field(ge=0.0)]
+ShortText = Annotated[str, Field(max_length=1000)]
+
+
+def described(cls: Type[Described]) -> Type[Described]:
+    """Mark a dataclass as the description of a format; see the module.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @described
+        ... @dataclass(frozen=True)
+        ... class Edge2:
+        ...     height: Edge
+        ...     width: Edge
+    """
+    cls.__pydantic_config__ = {"strict": True, "extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
+    return cls
+
+
+@functools.lru_cache(maxsize=None)
+def _adapter(kind: Any) -> TypeAdapter:
+    return TypeAdapter(kind)
+
+
+def json_schema(kind: Any) -> Dict[str, Any]:
+    """The JSON schema of a description."""
+    return _adapter(kind).json_schema()
+
+
+def value_from(kind: Type[Described], text: str, origin: str, todo: str = "", error: Type[BadInput] = BadInput,
+               said_as: str = "value") -> Described:  # fmt: skip
+    """A described value from its JSON text.
+
+    Args:
+        kind: the description.
+        text: JSON.
+        origin: what an error calls the text: a path, or who sent it.
+        todo: what the user can do when it is wrong.
+        error: the class of the error.
+        said_as: what the text should be, for the error, such as "deployment manifest".
+
+    Raises:
+        BadInput (``error``): not JSON, a key twice, NaN, or not as described; the message names keys and values.
+    """
+    try:
+        json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        return _adapter(kind).validate_json(text)
+    except ValidationError as wrong:
+        raise error(f"{plain(origin)} is no {said_as}: {_problems(wrong)}", *_wanted(wrong, said_as), todo) from wrong
+    except (ValueError, RecursionError) as wrong:
+        raise error(f"{plain(origin)} is not a {said_as}: {plain(str(wrong))}", "valid JSON", todo) from wrong
+
+
+def read_described(kind: Type[Described], path: Path, said_as: str, todo: str = "",
+                   error: Type[BadInput] = BadInput) -> Described:  # fmt: skip
+    """A described value from a JSON file.
+
+    Raises:
+        BadInput (``error``): missing, larger than MOST_BYTES, or see ``value_from``.
+    """
+    return value_from(kind, bounded_text(path, said_as, todo, error), str(path), todo, error, said_as)
+
+
+def read_described_toml(kind: Type[Described], path: Path, said_as: str, todo: str = "",
+                        error: Type[BadInput] = BadInput) -> Described:  # fmt: skip
+    """A described value from a TOML file; dates are no values here.
+
+    Raises:
+        BadInput (``error``): missing, larger than MOST_BYTES, not TOML, or see ``value_from``.
+    """
+    text = bounded_text(path, said_as, todo, error)
+    try:
+        as_json = json.dumps(toml_reader().loads(text))
+    except (ValueError, TypeError, RecursionError) as wrong:
+        raise error(f"{plain(str(path))} is not a {said_as}: {plain(str(wrong))}", "valid TOML", todo) from wrong
+    return value_from(kind, as_json, str(path), todo, error, said_as)
+
+
+def bounded_text(path: Path, said_as: str, todo: str = "", error: Type[BadInput] = BadInput) -> str:
+    """The UTF-8 text of a file of at most MOST_BYTES.
+
+    Raises:
+        BadInput (``error``): it cannot be read, is larger, or is not UTF-8.
+    """
+    shown = plain(str(path))
+    try:
+        with open(path, "rb") as stream:
+            raw = stream.read(MOST_BYTES + 1)
+        if len(raw) > MOST_BYTES:
+            raise error(f"{shown} is larger than {MOST_BYTES >> 20} MiB", f"a {said_as}", todo)
+        return raw.decode("utf-8")
+    except (OSError, ValueError) as wrong:
+        reason = wrong.strerror if isinstance(wrong, OSError) else str(wrong)
+        raise error(f"cannot read the {said_as} {shown}: {plain(str(reason))}", f"a {said_as}", todo) from wrong
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _problems(wrong: ValidationError) -> str:
+    """The first problems, each with its key and the value found."""
+    problems = wrong.errors(include_url=False)
+    lines = [_problem(problem) for problem in problems[:_MOST_NAMED]]
+    more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+    return "; ".join(lines) + more
+
+
+def _problem(problem: Any) -> str:
+    key = _key(problem["loc"])
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing"
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"the key {key} is unknown"
+    return f"{key} is {plain(repr(problem['input']), 60)} ({_message(problem)})"
+
+
+def _message(problem: Any) -> str:
+    text = str(problem["msg"])
+    text = text[len("Value error, ") :] if text.startswith("Value error, ") else text
+    return plain(text[:1].lower() + text[1:], 300)
+
+
+def _wanted(wrong: ValidationError, said_as: str) -> Tuple[str]:
+    return (f"the keys and values of a {said_as}",)
+
+
+def _key(location: Tuple[Any, ...]) -> str:
+    """A place in the document, such as graphs[0].file; words of pydantic's own unions are left out."""
+    out = ""
+    for part in location:
+        if isinstance(part, int):
+            out += f"[{part}]"
+        elif not (isinstance(part, str) and ("[" in part or part in ("tuple", "str", "int", "float", "none"))):
+            out += ("." if out else "") + str(part)
+    return plain(out, 120) or "the whole"

@@ -1,0 +1,63 @@
+"""Text that came from outside, made fit for where it goes: a terminal, a CI log, XML, Markdown, HTML.
+
+Device names, layer names, keys of files, log lines of a board: whoever made them may have put control characters,
+newlines or markup in. ``plain`` takes away their power and stays readable; the others build on it.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+#: Unicode categories that are escaped: controls, formats (bidirectional overrides, zero width), surrogates, private
+#: use, unassigned, line and paragraph separators.
+_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
+#: What a CI log takes for a command: GitHub's ``::name`` at the start of a line and ``##[name]`` anywhere in it.
+_CI_COMMAND = re.compile(r"^(\s*):(?=:)|##(?=\[)")
+
+
+def plain(text: str, most: int = 0) -> str:
+    """One line of printable text: what is not printable is written as an escape, such as ``\\x1b`` or ``\\n``.
+
+    Args:
+        text: from outside; may hold surrogates of a file name that is not UTF-8.
+        most: characters at most, an ellipsis included; 0 for all.
+
+    Example:
+        >>> plain("GPU\\n::error")
+        'GPU\\\\n::error'
+    """
+    if most and len(text) > most:
+        text = text[: most - 1] + "…"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(letter) if unicodedata.category(letter) in _ESCAPED else letter for letter in text)
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def log_line(text: str) -> str:
+    """``plain``, and no CI log takes the line for a command of its own."""
+    return _CI_COMMAND.sub(lambda found: f"{found.group(1) or ''}\\x3a" if found.group(1) is not None else "#\\x23",
+                           plain(text))  # fmt: skip
+
+
+def markup(text: str) -> str:
+    """``plain`` for rich's console markup and tables: brackets are shown, not obeyed."""
+    from rich.markup import escape
+
+    return escape(log_line(text))
+
+
+def markdown(text: str) -> str:
+    """``plain`` for a cell or a paragraph of Markdown that may hold HTML: shown as written."""
+    return _MARKDOWN.sub(r"\\\1", html.escape(log_line(text), quote=False))
+
+
+def xml(text: str) -> str:
+    """``plain`` for an XML attribute or text, escaped; XML 1.0 allows no control characters at all."""
+    return html.escape(plain(text), quote=True)
