@@ -23,6 +23,7 @@ ORDER = (
     "remote",
     "pipeline",
     "demo",
+    "api",
     "cli",
 )
 #: What runs on a board: these folders import only each other and core, and no heavy library at the top of a file.

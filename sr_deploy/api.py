@@ -1,0 +1,271 @@
+"""The door for Python: what the command line does, as functions over the same frozen requests.
+
+    import sr_deploy
+    sr_deploy.export("net.pth", "net")
+    sr_deploy.build("net", size="360x640")
+    with sr_deploy.open("net") as net:
+        sr = net.upscale(lr)                       # uint8 or uint16 (H, W, 3) RGB, in and out
+        net.bench("144,360")
+        net.verify("Set5/LRbicx4", "Set5/HR").to_dict()
+
+Names, values and errors are those of the commands (sr_deploy.core.errors); importing this loads neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple, Union
+
+from sr_deploy.core.contract import Size, parse_size
+from sr_deploy.core.errors import BadImage, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sr_deploy.bench.result import Result
+    from sr_deploy.engine.manifest import EngineManifest
+    from sr_deploy.pipeline.verify import QualityReport
+    from sr_deploy.run.base import Runner
+
+Place = Union[str, Path]
+#: "360x640", "144" for a square, several by commas, (height, width), or a list of these.
+Sizes = Union[None, str, Size, Sequence[Union[str, Size]]]
+Say = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Take a line of progress and show it to nobody."""
+
+
+def sizes_of(asked: Sizes) -> Tuple[Size, ...]:
+    """Inputs (height, width) in pixels.
+
+    Raises:
+        UsageError: a text that is no size.
+    """
+    if asked is None:
+        return ()
+    if isinstance(asked, str):
+        return tuple(parse_size(part) for part in asked.split(","))
+    if len(asked) == 2 and all(isinstance(edge, int) for edge in asked):
+        return ((int(asked[0]), int(asked[1])),)  # type: ignore[arg-type]
+    return tuple(size for part in asked for size in sizes_of(part))  # type: ignore[arg-type]
+
+
+def export(checkpoint: Place, out: Place, *, say: Say = silent, **options: Any) -> Deployed:
+    """A checkpoint as a proved deployment: ``srdeploy export``.
+
+    Args:
+        checkpoint: .pth, .pt, .pth.tar, .ckpt or .safetensors; no code in it is run.
+        out: the folder to make.
+        say: told each step.
+        options: fields of ``ExportOptions`` and ``LoadOptions`` by name (sizes, target, spectral, fold, force, rewrite,
+            io; arch, factory, scale, value_range, lora_alpha, res_scale, key), as the command's options.
+
+    Returns:
+        The deployment, open.
+
+    Raises:
+        UsageError: an option that does not exist.
+        CheckFailed, BadCheckpoint, EnvironmentFault: see ``pipeline.export.export_deployment``.
+    """
+    from sr_deploy.pipeline.export import ExportOptions, export_deployment
+    from sr_deploy.pipeline.load import LoadOptions
+
+    loading = {field.name for field in dataclasses.fields(LoadOptions)}
+    exporting = {field.name for field in dataclasses.fields(ExportOptions)} - {"checkpoint", "out", "load"}
+    _check_names("export", options, loading | exporting)
+    load = LoadOptions(**{name: value for name, value in options.items() if name in loading})
+    rest = {name: value for name, value in options.items() if name in exporting}
+    if "sizes" in rest:
+        rest["sizes"] = sizes_of(rest["sizes"])
+    made = export_deployment(ExportOptions(Path(checkpoint), Path(out), load=load, **rest), say)
+    return Deployed(made.folder)
+
+
+def build(deployment: Place, size: Sizes = None, *, precision: Optional[str] = None, plan: Optional[Place] = None,
+          say: Say = silent, **options: Any) -> Tuple[EngineManifest, ...]:  # fmt: skip
+    """Engines of a deployment: ``srdeploy build``.
+
+    Args:
+        deployment: the folder.
+        size: fixed inputs; None: any size, where the runtime can.
+        precision: None for fp32, "fp16", "int8" or "auto".
+        plan: a plan.json to build instead.
+        say: told each step.
+        options: fields of ``BuildOptions`` (backend, profile, compute_capabilities, workspace_bytes, force,
+            memory_budget, dla_core, implicit) and arguments of ``precision_options`` (budget, images, lr, hr, method,
+            improve, spectral_half, remake, half_times, int8_times) by name.
+
+    Returns:
+        The record of each engine that was built.
+
+    Raises:
+        UsageError: an option that does not exist, or see ``pipeline.build.build_engines``.
+    """
+    import inspect
+
+    from sr_deploy.pipeline.build import BuildOptions, build_engines
+    from sr_deploy.pipeline.planned import precision_options
+
+    planning = set(inspect.signature(precision_options).parameters) - {"precision", "plan"}
+    building = {field.name for field in dataclasses.fields(BuildOptions)} - {"deployment", "sizes", "precision"}
+    _check_names("build", options, planning | building)
+    asked = {name: value for name, value in options.items() if name in planning}
+    for name in ("images", "lr", "hr", "half_times", "int8_times"):
+        if asked.get(name) is not None:
+            asked[name] = Path(asked[name])
+    typed = precision_options(precision, None if plan is None else Path(plan), **asked)
+    rest = {name: value for name, value in options.items() if name in building}
+    return build_engines(BuildOptions(Path(deployment), sizes=sizes_of(size), precision=typed, **rest), say)
+
+
+def open(deployment: Place, *, backend: Optional[str] = None, engine: Optional[Place] = None,
+         precision: Optional[str] = None, say: Say = silent) -> Deployed:  # fmt: skip
+    """A deployment to upscale with; files are checked against the manifest's hashes.
+
+    Args:
+        deployment: the folder.
+        backend, engine, precision: which runtime, as ``srdeploy run`` takes them; see ``pipeline.runner.runner_for``.
+        say: told what runs, whenever that changes.
+
+    Raises:
+        BadDeployment: no deployment, or an altered one.
+    """
+    return Deployed(Path(deployment), backend, None if engine is None else Path(engine), precision, say)
+
+
+class Deployed:
+    """An open deployment. Its runner stays open between pictures of one size; ``close`` or ``with`` ends it."""
+
+    def __init__(self, folder: Path, backend: Optional[str] = None, engine: Optional[Path] = None,
+                 precision: Optional[str] = None, say: Say = silent) -> None:  # fmt: skip
+        import contextlib
+
+        from sr_deploy.core.deployment import open_deployment
+
+        self.deployment = open_deployment(folder)
+        self._asked = (backend, engine)
+        self._precision, self._say = precision, say
+        self._exit = contextlib.ExitStack()
+        self._runner_at: Optional[Callable[[Size], Runner]] = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self.deployment.folder
+
+    @property
+    def scale(self) -> int:
+        """Output size over input size."""
+        return self.deployment.manifest.scale
+
+    @property
+    def engines(self) -> Tuple[EngineManifest, ...]:
+        """The records of the engines in it, whether or not they run on this machine.
+
+        Raises:
+            BadDeployment: one is damaged.
+        """
+        from sr_deploy.engine.manifest import open_engine
+        from sr_deploy.pipeline.runner import engine_files
+
+        return tuple(open_engine(path) for path in engine_files(self.deployment))
+
+    def upscale(self, picture: Union[Place, np.ndarray]) -> np.ndarray:
+        """One picture, ``scale`` times as large.
+
+        Args:
+            picture: uint8 or uint16 (H, W, 3) RGB, or a file (whose alpha is left out; grey becomes RGB).
+
+        Returns:
+            (scale·H, scale·W, 3) RGB of the same type.
+
+        Raises:
+            BadImage: a file that cannot be read, another shape or type, or a size that the network does not take.
+        """
+        from sr_deploy.pipeline.runner import runners
+        from sr_deploy.pipeline.upscale import upscale_picture
+
+        found = _picture_of(picture)
+        if self._runner_at is None:
+            opened = runners(self.deployment, *self._asked, self._say, self._precision)
+            self._runner_at = self._exit.enter_context(opened)
+        return upscale_picture(self.deployment, self._runner_at(found.size), found).pixels
+
+    def bench(self, sizes: Sizes, **options: Any) -> Result:
+        """Latency over input sizes: ``srdeploy bench``; the result lies in the deployment's results folder too.
+
+        Args:
+            sizes: inputs to measure.
+            options: other fields of ``pipeline.bench.BenchRequest`` by name.
+
+        Raises:
+            UsageError: an option that does not exist, or see ``pipeline.bench.bench_deployment``.
+        """
+        from sr_deploy.pipeline.bench import BenchRequest, bench_deployment
+
+        known = {field.name for field in dataclasses.fields(BenchRequest)}
+        known -= {"deployment", "sizes", "backend", "precision"}
+        _check_names("bench", options, known)
+        request = BenchRequest(
+            self.folder, sizes_of(sizes), backend=self._asked[0], precision=self._precision, **options
+        )
+        return bench_deployment(request, self._say)[0]
+
+    def verify(self, lr: Place, hr: Place, *, against_torch: bool = True) -> QualityReport:
+        """Quality against originals, and the difference from the PyTorch network: ``srdeploy verify``.
+
+        Args:
+            lr, hr: folders of pictures (babyx4.png or baby.png belongs to baby.png).
+            against_torch: compare with the checkpoint's own network too.
+
+        Returns:
+            The report; ``raise_on_failure`` raises where a tolerance is not kept.
+
+        Raises:
+            BadImage: pictures without a partner, or that do not fit.
+        """
+        from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
+
+        options = VerifyOptions(
+            self.folder, Path(lr), Path(hr), *self._asked, against_torch=against_torch, precision=self._precision
+        )
+        return verify_quality(options, self._say)
+
+    def close(self) -> None:
+        """Free the runner; another ``upscale`` opens it again."""
+        self._runner_at = None
+        self._exit.close()
+
+    def __enter__(self) -> Deployed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _picture_of(picture: Any) -> Any:
+    """A ``Picture`` in RGB without alpha, of a file or an array."""
+    import numpy as np
+
+    from sr_deploy.core.image import Picture, read_picture
+
+    if isinstance(picture, (str, Path)):
+        pixels = read_picture(Path(picture)).pixels
+        return Picture(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels)
+    array = np.asarray(picture)
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype not in (np.uint8, np.uint16) or 0 in array.shape:
+        raise BadImage(
+            f"an array of {array.dtype} {tuple(array.shape)} was given",
+            "uint8 or uint16 (H, W, 3), RGB",
+            "np.clip(x, 0, 255).round().astype('uint8') makes one of floats in 0…255; BGR of OpenCV: x[:, :, ::-1]",
+        )
+    return Picture(np.ascontiguousarray(array))
+
+
+def _check_names(function: str, given: Any, known: Any) -> None:
+    unknown: List[str] = sorted(set(given) - set(known))
+    if unknown:
+        raise UsageError(f"{function} has no option {', '.join(unknown)}", "one of " + ", ".join(sorted(known)))
