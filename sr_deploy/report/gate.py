@@ -183,7 +183,7 @@ def differences(baseline: Result, candidate: Result) -> List[str]:
 
 def point_differences(before: Point, after: Point) -> List[str]:
     """As ``differences``, for the runners of two points."""
-    same = ("scope", "runtime", "device", "timer", "settings")
+    same = ("scope", "runtime", "device", "timer", "in_flight", "settings")
     old, new = ({key: getattr(point, key) for key in same} for point in (before, after))
     for facts, point in ((old, before), (new, after)):
         facts["runner"] = {k: v for k, v in point.description.items() if k not in FREE_DESCRIPTION}
