@@ -110,6 +110,12 @@ def position(ratio: Ratio, limit: float) -> str:
     return WITHIN if ratio.high <= limit else STRADDLING
 
 
+def launches_compared(before: Point, after: Point) -> str:
+    """For a finding's reason: that a side's times are the host's launches; "" where they are the device's work."""
+    bound = [name for name, point in (("baseline", before), ("candidate", after)) if point.launch_bound]
+    return f"; launch-bound ({' and '.join(bound)}): it compares launches, not kernels" if bound else ""
+
+
 def judge_sessions(size: Size, baseline_s: float, candidate_s: float, ratios: Sequence[Ratio], limit: float) -> Finding:
     """One size that ran in turn.
 
@@ -280,7 +286,7 @@ def _judged_points(before: Point, after: Optional[Point], old: Result, new: Resu
     where = position(ratio, limit)
     verdict = {BEYOND: REGRESSION, WITHIN: PASS, STRADDLING: INCONCLUSIVE}[where]
     why = _comparison(ratio, limit) + (f"; {advice}" if advice and where == STRADDLING else "")
-    why += f" [{ratio.method}]"
+    why += f" [{ratio.method}]" + launches_compared(before, after)
     return _finding(before.size, verdict, why, before.median_s or 0.0, after.median_s or 0.0, ratio)
 
 

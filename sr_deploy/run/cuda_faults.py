@@ -25,6 +25,6 @@ def cuda_fault(function: str, error: str) -> EnvironmentFault:
         return EnvironmentFault("not enough GPU memory", "more free GPU memory", "choose a smaller size")
     if "StreamCapture" in error:
         return EnvironmentFault(
-            f"a run cannot be captured as a CUDA graph: {error}", "a run that CUDA can capture", "leave --cuda-graph out"
+            f"a run cannot be captured as a CUDA graph: {error}", "a run that can be", "leave --cuda-graph out"
         )
     return EnvironmentFault(f"CUDA failed in {function}: {error}", "a working GPU", "see srdeploy doctor and dmesg")

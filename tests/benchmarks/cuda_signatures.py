@@ -19,15 +19,28 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-FUNCTIONS = """
-cudaGetDeviceCount cudaGetDeviceProperties cudaDeviceGetAttribute cudaDeviceGetPCIBusId cudaStreamCreate
-cudaStreamDestroy cudaStreamSynchronize cudaMalloc cudaFree cudaHostAlloc cudaFreeHost cudaMemcpyAsync
-cudaEventCreateWithFlags cudaEventRecord cudaEventSynchronize cudaEventElapsedTime cudaEventDestroy
-cudaStreamBeginCapture cudaStreamEndCapture cudaGraphInstantiate cudaGraphInstantiateWithFlags cudaGraphDestroy
-cudaGraphLaunch cudaGraphExecDestroy
-""".split()
+FUNCTIONS = (
+    "cudaGetDeviceCount", "cudaGetDeviceProperties", "cudaDeviceGetAttribute", "cudaDeviceGetPCIBusId",
+    "cudaStreamCreate", "cudaStreamDestroy", "cudaStreamSynchronize", "cudaMalloc", "cudaFree", "cudaHostAlloc",
+    "cudaFreeHost", "cudaMemcpyAsync", "cudaEventCreateWithFlags", "cudaEventRecord", "cudaEventSynchronize",
+    "cudaEventElapsedTime", "cudaEventDestroy", "cudaStreamBeginCapture", "cudaStreamEndCapture",
+    "cudaGraphInstantiate", "cudaGraphInstantiateWithFlags", "cudaGraphDestroy", "cudaGraphLaunch",
+    "cudaGraphExecDestroy",
+)  # fmt: skip
 HANDLES = ("cudaStream_t", "cudaEvent_t", "cudaGraph_t", "cudaGraphExec_t")
-ENUMS = ("cudaError_t", "cudaMemcpyKind", "cudaStreamCaptureMode", "cudaDeviceAttr")
+#: Enumeration → the members that the product names, and the errors that the stand-in gives.
+ENUMS = {
+    "cudaError_t": (
+        "cudaSuccess", "cudaErrorInvalidValue", "cudaErrorMemoryAllocation", "cudaErrorInsufficientDriver",
+        "cudaErrorNoDevice", "cudaErrorInvalidResourceHandle", "cudaErrorIllegalState", "cudaErrorNotReady",
+        "cudaErrorStreamCaptureUnsupported", "cudaErrorStreamCaptureInvalidated",
+    ),
+    "cudaMemcpyKind": ("cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"),
+    "cudaStreamCaptureMode": ("cudaStreamCaptureModeThreadLocal",),
+    "cudaDeviceAttr": (
+        "cudaDevAttrComputeCapabilityMajor", "cudaDevAttrComputeCapabilityMinor", "cudaDevAttrIntegrated",
+    ),
+}  # fmt: skip
 
 
 def signature(function: object) -> str:
@@ -46,14 +59,16 @@ def signature(function: object) -> str:
 
 
 def kinds(runtime: object) -> list:
-    """What the arguments may be: whether handles of one value are equal, and of which base the enumerations are."""
+    """What the arguments may be: whether handles of one value are equal; the base and members of the enumerations."""
     lines = []
     for name in HANDLES:
         made = getattr(runtime, name)
         words = ["equal" if made(5) == made(5) else "distinct", *(["int"] if int(made(5)) == 5 else [])]
         lines.append(f"{name}: {' '.join(words)}")
-    for name in ENUMS:
-        lines.append(f"{name}: {getattr(runtime, name).__mro__[1].__name__}")
+    for name, members in ENUMS.items():
+        kind = getattr(runtime, name)
+        values = " ".join(f"{member}={int(getattr(kind, member))}" for member in members)
+        lines.append(f"{name}: {kind.__mro__[1].__name__} {values}")
     return lines
 
 

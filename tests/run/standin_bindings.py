@@ -43,16 +43,10 @@ def cuda_python(driver: Driver, generation: str) -> types.ModuleType:
     """The module of one generation: "11", "12" or "13"."""
     functions, classes = signatures(generation)
     runtime = types.ModuleType(MODULES[generation])
-    runtime.cudaError_t = enum.IntEnum("cudaError_t", {
-        "cudaSuccess": 0, "cudaErrorInvalidValue": 1, "cudaErrorMemoryAllocation": 2, "cudaErrorInsufficientDriver": 35,
-        "cudaErrorNoDevice": 100, "cudaErrorInvalidResourceHandle": 400, "cudaErrorIllegalState": 401,
-        "cudaErrorNotReady": 600, "cudaErrorStreamCaptureUnsupported": 900, "cudaErrorStreamCaptureInvalidated": 901,
-    })  # fmt: skip
-    runtime.cudaMemcpyKind = enum.IntEnum("cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
-    runtime.cudaStreamCaptureMode = enum.IntEnum("cudaStreamCaptureMode", {"cudaStreamCaptureModeThreadLocal": 1})
-    runtime.cudaDeviceAttr = enum.IntEnum("cudaDeviceAttr", {
-        "cudaDevAttrIntegrated": 18, "cudaDevAttrComputeCapabilityMajor": 75, "cudaDevAttrComputeCapabilityMinor": 76,
-    })  # fmt: skip
+    for name, words in classes.items():
+        members = [word.split("=") for word in words.split() if "=" in word]
+        if members:
+            setattr(runtime, name, enum.IntEnum(name, {member: int(value) for member, value in members}))
     runtime.cudaEventDefault, runtime.cudaEventBlockingSync = 0, 1
     handles = {name: handle_class(name, words) for name, words in classes.items() if "int" in words.split()}
     for name, handle in handles.items():
@@ -90,15 +84,13 @@ def _function(
 
     def call(*arguments: Any) -> Tuple[Any, ...]:
         if len(arguments) != len(parameters):
-            raise TypeError(
-                f"{name}() takes exactly {len(parameters)} positional arguments ({len(arguments)} given)"
-            )
+            raise TypeError(f"{name}() takes exactly {len(parameters)} positional arguments ({len(arguments)} given)")
         for parameter, value in zip(parameters, arguments):
             kind = parameter.partition(": ")[2]
             if kind and not isinstance(value, getattr(runtime, kind)) and eleven:
                 raise AttributeError(f"'{type(value).__name__}' object has no attribute 'value'")
-            if not kind:
-                int(value) if not isinstance(value, bytes) else value
+            if not kind and not isinstance(value, bytes):
+                int(value)
         if not driver.present:
             if eleven:
                 raise RuntimeError("Failed to dlopen libcuda.so.1")
@@ -119,9 +111,13 @@ def bodies_of(driver: Driver, runtime: Any, handles: Dict[str, type]) -> Dict[st
     """What each function does."""
     facts = driver.facts
 
-    def attribute(kind: int, device: int) -> int:
+    def attribute(kind: Any, device: int) -> int:
         major, minor = facts["capability"]
-        return {75: major, 76: minor, 18: facts["integrated"]}[int(kind)]
+        kinds = runtime.cudaDeviceAttr
+        return {
+            kinds.cudaDevAttrComputeCapabilityMajor: major, kinds.cudaDevAttrComputeCapabilityMinor: minor,
+            kinds.cudaDevAttrIntegrated: facts["integrated"],
+        }[kind]  # fmt: skip
 
     def copy(to: int, source: int, count: int, kind: Any, stream: Any) -> None:
         ends = ((driver.device, int(to)), (driver.host, int(source)))

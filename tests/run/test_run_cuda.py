@@ -18,7 +18,7 @@ from sr_deploy.run.base import upscale
 from sr_deploy.run.cuda import open_cuda
 from sr_deploy.run.settings import DeviceSettings
 from sr_deploy.run.tensorrt import runner_from_engine
-from tests.run.standin_bindings import BINDINGS, cuda_python, install, signatures
+from tests.run.standin_bindings import BINDINGS, SIGNATURES, cuda_python, install, signatures
 from tests.run.standin_driver import COPY_SECONDS, KERNEL_SECONDS, Driver, Refused
 from tests.run.standin_tensorrt import engine_file, running_tensorrt
 
@@ -270,9 +270,8 @@ def test_the_signatures_are_those_of_the_binding_here():
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed")
     from tests.benchmarks.cuda_signatures import FUNCTIONS, signature
 
-    listed = {name: None for name in FUNCTIONS}
-    source = (signatures.__globals__["SIGNATURES"] / "cuda_signatures_13.txt").read_text("utf-8").splitlines()
-    assert [signature(getattr(runtime, name)) for name in listed] == [line for line in source if "->" in line]
+    source = (SIGNATURES / "cuda_signatures_13.txt").read_text("utf-8").splitlines()
+    assert [signature(getattr(runtime, name)) for name in FUNCTIONS] == [line for line in source if "->" in line]
 
 
 def broken(name):
