@@ -263,7 +263,9 @@ def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...]
     here = gpu.compute_capability
     if here is None:
         raise EnvironmentFault(
-            f"the driver does not tell the compute capability of {gpu.name}", "one such as 8.6", "see srdeploy doctor"
+            f"neither CUDA nor the driver tells the compute capability of {gpu.name}",
+            "a CUDA binding for Python, which asks the GPU itself",
+            "pip install cuda-python (on a Jetson: pip install pycuda), and see srdeploy doctor",
         )
     if asked and tuple(asked) != (here,):
         raise UsageError(
@@ -290,7 +292,12 @@ def _first_gpu(flavour: str, choosable: bool) -> Gpu:
         raise EnvironmentFault(
             what, "a GPU, or the compute capability of the one to build for", "give --compute-capability, such as 8.6"
         )
-    raise EnvironmentFault(what, "a GPU", "build on the board, or use --backend tensorrt-rtx --compute-capability 8.6")
+    raise EnvironmentFault(
+        what,
+        "a GPU",
+        "build on the board (in a container: with a CUDA binding for Python), "
+        "or use --backend tensorrt-rtx --compute-capability 8.6",
+    )
 
 
 def is_strongly_typed(flavour: str) -> bool:

@@ -3,7 +3,7 @@
     python -m pip download --no-deps cuda-python==11.8.3 cuda-bindings==12.9.10 cuda-bindings==13.5.0
     python tests/benchmarks/cuda_signatures.py WHEEL -o tests/engine/bindings/cuda_signatures_11.txt
 
-tests/run/standin_bindings.py gives its functions these parameters and numbers of results. The extension module is
+tests/run/standin_cuda_python.py gives its functions these parameters and numbers of results. The extension module is
 imported, which needs the Python of the wheel's tag and no driver: Cython writes each signature and result into the
 docstring. A line is "name(parameters) -> results", the error first.
 """

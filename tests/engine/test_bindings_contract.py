@@ -13,7 +13,7 @@ import pytest
 import sr_deploy
 from sr_deploy.core import cuda_device
 from tests.engine.bindings_contract import LISTS, PARAMETERS, RTX, TENSORRT, Findings, Walker, is_name, read_bindings
-from tests.run.standin_bindings import signatures
+from tests.run.standin_cuda_python import signatures
 
 PRODUCT = Path(sr_deploy.__file__).parent
 GENERATIONS = [read_bindings(name) for name in TENSORRT]

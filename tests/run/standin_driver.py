@@ -1,4 +1,4 @@
-"""A CUDA device of host memory: what the stand-ins of the bindings (standin_bindings.py) stand on.
+"""A CUDA device of host memory, on which the stand-ins of the bindings stand (standin_cuda_python, standin_pycuda).
 
 Device and pinned memory are real memory, so that a wrong size or address is found rather than copied. What is queued on
 a stream runs in order when somebody waits for it, never before: a caller that reuses a buffer too early gets the wrong

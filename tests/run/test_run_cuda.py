@@ -18,7 +18,8 @@ from sr_deploy.run.base import upscale
 from sr_deploy.run.cuda import open_cuda
 from sr_deploy.run.settings import DeviceSettings
 from sr_deploy.run.tensorrt import runner_from_engine
-from tests.run.standin_bindings import BINDINGS, SIGNATURES, cuda_python, install, signatures
+from tests.run.standin_bindings import BINDINGS, install
+from tests.run.standin_cuda_python import SIGNATURES, cuda_python, signatures
 from tests.run.standin_driver import COPY_SECONDS, KERNEL_SECONDS, Driver, Refused
 from tests.run.standin_tensorrt import engine_file, running_tensorrt
 
@@ -225,6 +226,18 @@ def test_a_graph_gives_the_picture_and_a_failing_one_leaves_nothing(board, name)
         upscale(runner, lr)
     runner.configure(DeviceSettings())
     assert np.array_equal(upscale(runner, lr), plain)
+    runner.close()
+    assert driver.leaks() == {}
+
+
+@pytest.mark.parametrize("name", CUDA_PYTHON)
+def test_a_graph_that_was_captured_empty_is_found_and_given_back(board, name):
+    driver, _, runner = board(name)
+    runner.configure(GRAPH)
+    capture = runner._cuda.capture
+    runner._cuda.capture = lambda queue: capture(lambda: None)
+    with pytest.raises(CheckFailed, match="another picture"):
+        upscale(runner, sample_input((8, 10), 1.0))
     runner.close()
     assert driver.leaks() == {}
 
