@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Callable, ContextManager, List, Sequence, Tuple
 
 from sr_deploy.bench.interval import effective_sample_size, median_interval
-from sr_deploy.bench.measure import BenchOptions, example_for, measure, sampler, summary
+from sr_deploy.bench.measure import BenchOptions, example_for, is_launch_bound, measure, sampler, summary
 from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.result import Point
 from sr_deploy.core.contract import Size
@@ -150,6 +150,7 @@ def _record(point: Point, samples: Sequence[float], bench: BenchOptions, watched
         median_high_s=interval[1] if interval else None,
         effective_samples=round(effective, 1),
         precise=None,
+        launch_bound=is_launch_bound(point.enqueue_s, summary(rounded)["median_s"]),
         sensors=watched.sensors,
         peak_memory=watched.peak_memory,
         invalid=watched.invalid,

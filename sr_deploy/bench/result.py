@@ -45,6 +45,12 @@ class Point:
             point keeps its samples as evidence, is never averaged, and is measured again when a sweep is resumed.
         began, ended: of the preparation and of the last sample, ISO 8601 in UTC; "" where it is not known.
         input_bytes, output_bytes: what crosses the bus for one picture; None where it is not known.
+        enqueue_s: median time that the host takes to queue one run; None for other scopes than "compute" and for
+            runtimes that compute before they return.
+        launch_bound: whether queueing takes so long that the samples are the host's launches rather than the device's
+            work, see ``is_launch_bound`` of measure.py; None where ``enqueue_s`` is.
+        in_flight: with the timer "events", how many runs are on the device when a timed one is queued, itself
+            included; None with the host's clock, for which each run is waited for, and where it is not known.
     """
 
     size: Size
@@ -78,6 +84,9 @@ class Point:
     ended: str = ""
     input_bytes: Optional[int] = None
     output_bytes: Optional[int] = None
+    enqueue_s: Optional[float] = None
+    launch_bound: Optional[bool] = None
+    in_flight: Optional[int] = None
 
     @property
     def usable(self) -> bool:

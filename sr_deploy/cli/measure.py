@@ -38,10 +38,10 @@ def bench(
     processes: int = typer.Option(1, "--processes", help="Measure in so many fresh processes: the variances.", min=1),
     builds: int = typer.Option(1, "--builds", help="… and for so many engines, each built anew.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
-    timer: str = typer.Option("auto", "--timer", help="host, events (the device's), or auto: events if it has any."),
+    timer: str = typer.Option("auto", "--timer", help="host, events (the device's, kept busy), or auto."),
     cuda_graph: bool = typer.Option(False, "--cuda-graph", help="TensorRT: launch one captured CUDA graph."),
     wait: str = typer.Option("auto", "--wait", help="TensorRT: spin or block while it works; auto leaves it to CUDA."),
-    streams: int = typer.Option(1, "--streams", help="Runs in flight at once; no runtime here has more than 1.", min=1),
+    streams: int = typer.Option(1, "--streams", help="Streams at once; no runtime here has more than 1.", min=1),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
     times: Optional[Path] = typer.Option(

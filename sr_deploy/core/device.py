@@ -164,7 +164,7 @@ def _gpu(machine: Machine) -> Finding:
         return Finding(
             MISSING,
             "NVIDIA GPU",
-            "none (no answer from nvidia-smi or NVML)",
+            "none (no answer from CUDA, nvidia-smi or NVML)",
             "everything but running TensorRT engines works without one; in a container, start it with --gpus all",
         )
     return Finding(OK, "NVIDIA GPU", "; ".join(map(_gpu_text, machine.gpus)))

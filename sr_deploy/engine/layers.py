@@ -214,12 +214,12 @@ def check_network(network: Any, precision: str, planned: Mapping[str, str], grap
     return {} if precision == "fp32" else {"products": types_text(layers)}
 
 
-def read_back(trt: Any, logger: Any, plan: bytes, planned: Mapping[str, str], graph: str) -> Dict[str, str]:
+def read_back(trt: Any, runtime: Any, plan: bytes, planned: Mapping[str, str], graph: str) -> Dict[str, str]:
     """Ask a built engine for the types of its layers and hold them against the plan.
 
     Args:
         trt: the module of the flavour that built it.
-        logger: the flavour's.
+        runtime: from ``runtime_for``, so that an engine for a DLA opens on its core.
         plan: the engine's bytes.
         planned: ONNX node name → type; empty compares nothing.
         graph: the file, for messages.
@@ -233,7 +233,7 @@ def read_back(trt: Any, logger: Any, plan: bytes, planned: Mapping[str, str], gr
         BadInput: the inspector tells no types.
         CheckFailed: layers run in other types than planned.
     """
-    engine = trt.Runtime(logger).deserialize_cuda_engine(plan)
+    engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         return {}
     inspector = engine.create_engine_inspector()

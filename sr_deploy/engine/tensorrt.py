@@ -28,7 +28,7 @@ from sr_deploy.core.artifact import atomic_file, sha256_of
 from sr_deploy.core.contract import IOContract, Size, format_size, shape_in
 from sr_deploy.core.errors import BadDeployment, BadInput, EnvironmentFault, UsageError
 from sr_deploy.core.machine import Gpu, this_machine
-from sr_deploy.engine.dla import use_dla
+from sr_deploy.engine.dla import runtime_for, use_dla
 from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
 from sr_deploy.engine.layers import check_network, read_back
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, save_engine
@@ -161,7 +161,8 @@ def engine_from_graph(
         if check_calibration is not None:
             check_calibration()
         if precision != "fp32" and device is not None:
-            settings.update(read_back(trt, logger_of(flavour), data, planned or {}, str(graph)))
+            runtime = runtime_for(trt, logger_of(flavour), settings)
+            settings.update(read_back(trt, runtime, data, planned or {}, str(graph)))
         if timing_cache is not None and cache is not None:
             with atomic_file(timing_cache) as temporary:
                 temporary.write_bytes(bytes(cache.serialize()))
@@ -262,7 +263,9 @@ def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...]
     here = gpu.compute_capability
     if here is None:
         raise EnvironmentFault(
-            f"the driver does not tell the compute capability of {gpu.name}", "one such as 8.6", "see srdeploy doctor"
+            f"neither CUDA nor the driver tells the compute capability of {gpu.name}",
+            "a CUDA binding for Python, which asks the GPU itself",
+            "pip install cuda-python (on a Jetson: pip install pycuda), and see srdeploy doctor",
         )
     if asked and tuple(asked) != (here,):
         raise UsageError(
@@ -289,7 +292,12 @@ def _first_gpu(flavour: str, choosable: bool) -> Gpu:
         raise EnvironmentFault(
             what, "a GPU, or the compute capability of the one to build for", "give --compute-capability, such as 8.6"
         )
-    raise EnvironmentFault(what, "a GPU", "build on the board, or use --backend tensorrt-rtx --compute-capability 8.6")
+    raise EnvironmentFault(
+        what,
+        "a GPU",
+        "build on the board (in a container: with a CUDA binding for Python), "
+        "or use --backend tensorrt-rtx --compute-capability 8.6",
+    )
 
 
 def is_strongly_typed(flavour: str) -> bool:

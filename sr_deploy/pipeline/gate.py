@@ -31,6 +31,7 @@ from sr_deploy.report.gate import (
     compare_results,
     differences,
     judge_sessions,
+    launches_compared,
     limit_ratio,
     look_confidence,
     overall,
@@ -253,7 +254,8 @@ def _size_in_turn(
         say(f"{format_size(size)}: {ratio.count} rounds, {100 * (ratio.estimate - 1):+.2f} %: {where} the limit")
         if where == WITHIN or ratio.low == 0:
             break
-    return judge_sessions(size, before.median_s or 0.0, after.median_s or 0.0, ratios, limit), after
+    finding = judge_sessions(size, before.median_s or 0.0, after.median_s or 0.0, ratios, limit)
+    return dataclasses.replace(finding, why=finding.why + launches_compared(before, after)), after
 
 
 def _session(

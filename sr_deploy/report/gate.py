@@ -110,6 +110,12 @@ def position(ratio: Ratio, limit: float) -> str:
     return WITHIN if ratio.high <= limit else STRADDLING
 
 
+def launches_compared(before: Point, after: Point) -> str:
+    """For a finding's reason: that a side's times are the host's launches; "" where they are the device's work."""
+    bound = [name for name, point in (("baseline", before), ("candidate", after)) if point.launch_bound]
+    return f"; launch-bound ({' and '.join(bound)}): it compares launches, not kernels" if bound else ""
+
+
 def judge_sessions(size: Size, baseline_s: float, candidate_s: float, ratios: Sequence[Ratio], limit: float) -> Finding:
     """One size that ran in turn.
 
@@ -183,7 +189,7 @@ def differences(baseline: Result, candidate: Result) -> List[str]:
 
 def point_differences(before: Point, after: Point) -> List[str]:
     """As ``differences``, for the runners of two points."""
-    same = ("scope", "runtime", "device", "timer", "settings")
+    same = ("scope", "runtime", "device", "timer", "in_flight", "settings")
     old, new = ({key: getattr(point, key) for key in same} for point in (before, after))
     for facts, point in ((old, before), (new, after)):
         facts["runner"] = {k: v for k, v in point.description.items() if k not in FREE_DESCRIPTION}
@@ -280,7 +286,7 @@ def _judged_points(before: Point, after: Optional[Point], old: Result, new: Resu
     where = position(ratio, limit)
     verdict = {BEYOND: REGRESSION, WITHIN: PASS, STRADDLING: INCONCLUSIVE}[where]
     why = _comparison(ratio, limit) + (f"; {advice}" if advice and where == STRADDLING else "")
-    why += f" [{ratio.method}]"
+    why += f" [{ratio.method}]" + launches_compared(before, after)
     return _finding(before.size, verdict, why, before.median_s or 0.0, after.median_s or 0.0, ratio)
 
 

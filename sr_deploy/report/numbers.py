@@ -49,7 +49,15 @@ def doubts(point: Point) -> str:
         return f"failed: {point.failure}"
     notes = [f"invalid, not to be used: {point.invalid}"] if point.invalid else []
     notes += [] if point.warmup_stable else ["warm-up did not settle"]
-    return "; ".join(notes + (["cut short by its time limit"] if point.cut_short else []))
+    notes += ["cut short by its time limit"] if point.cut_short else []
+    return "; ".join(notes + ([launches_text(point)] if point.launch_bound else []))
+
+
+def launches_text(point: Point) -> str:
+    """Why a launch-bound point's time is the host's, and what to do where something can be done."""
+    text = f"launch-bound: the host takes {milliseconds(point.enqueue_s)} ms to queue a run, so this times launches"
+    graph = point.settings.get("cuda_graph")
+    return text if graph is not False else text + "; time it with --cuda-graph for the kernels alone"
 
 
 def rate_cells(point: Point) -> Sequence[str]:

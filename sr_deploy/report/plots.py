@@ -26,6 +26,8 @@ DASHES = ("-", "--", "-.", ":", "-", "--")
 FRAME_COLOUR = "#FF2D00"
 #: Smallest type, in points.
 SMALL = 9
+#: How the legend names hollow markers.
+LAUNCH_BOUND = "hollow: launch-bound, it times the host's launches"
 
 #: Part of a picture: top, left, height, width, in pixels of the largest panel.
 Crop = Tuple[int, int, int, int]
@@ -169,6 +171,19 @@ def _line(axes: Axes, result: Result, label: str, index: int) -> None:
     high = [1e3 * (point.p90_s or 0.0) for point in points]
     axes.plot(x, low, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=label, markersize=6)
     axes.fill_between(x, low, high, color=COLOURS[style], alpha=0.25, linewidth=0)
+    mark_launch_bound(axes, points, low, style)
+
+
+def mark_launch_bound(axes: Axes, points: Sequence[Point], y: Sequence[float], style: int) -> None:
+    """Hollow markers for points that time launches rather than kernels, named once in the legend."""
+    bound = [(point.input_pixels, value) for point, value in zip(points, y) if point.launch_bound]
+    if not bound:
+        return
+    named = any(line.get_label() == LAUNCH_BOUND for line in axes.lines)
+    axes.plot(
+        *zip(*bound), MARKERS[style], color=COLOURS[style], markerfacecolor="white", markersize=6, zorder=3,
+        label=None if named else LAUNCH_BOUND,
+    )  # fmt: skip
 
 
 def size_axis(axes: Axes, results: Sequence[Result]) -> None:

@@ -13,7 +13,17 @@ from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import UsageError
 from sr_deploy.report.numbers import figures
-from sr_deploy.report.plots import COLOURS, DASHES, MARKERS, SMALL, check_suffix, labels_of, save_figure, size_axis
+from sr_deploy.report.plots import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    SMALL,
+    check_suffix,
+    labels_of,
+    mark_launch_bound,
+    save_figure,
+    size_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +68,7 @@ def throughput_plot(results: Sequence[Result], path: Path) -> None:
         y = [point.output_pixels / 1e6 / (point.median_s or 1.0) for point in points]
         style = index % len(COLOURS)
         axes.plot(x, y, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=label, markersize=6)
+        mark_launch_bound(axes, points, y, style)
     size_axis(axes, results)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("input (height × width)", fontsize=11)

@@ -9,6 +9,7 @@ the bindings of TensorRT-RTX 1.7.1 (tests/run/test_run_tensorrt.py), and a plan 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
@@ -16,8 +17,10 @@ import numpy as np
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault
+from sr_deploy.engine.dla import runtime_for
 from sr_deploy.engine.flavour import collected, import_flavour, logger_of
 from sr_deploy.engine.manifest import EngineManifest, open_engine
+from sr_deploy.run.base import DeviceTime
 from sr_deploy.run.cuda import Cuda, open_cuda
 from sr_deploy.run.inputs import checked_input, io_facts, nothing_uploaded
 from sr_deploy.run.names import gpu_name
@@ -33,14 +36,15 @@ def runner_from_engine(path: Path) -> TensorRTRunner:
     Raises:
         BadDeployment: engine or manifest missing or altered, or tensors other than the contract's.
         MissingPackage: TensorRT or a CUDA binding is not installed.
-        EnvironmentFault: no GPU, or TensorRT cannot load the plan on it; the message holds TensorRT's own.
+        EnvironmentFault: no GPU, no DLA core that the engine was built for, or TensorRT cannot load the plan; the
+            message holds TensorRT's own.
     """
     manifest = open_engine(path)
     trt = import_flavour(manifest.backend)
     cuda = open_cuda()
     try:
         with collected(manifest.backend) as messages:
-            runtime = trt.Runtime(logger_of(manifest.backend))
+            runtime = runtime_for(trt, logger_of(manifest.backend), manifest.settings)
             engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
             context = None if engine is None else _context_of(trt, engine)
         if context is None:
@@ -135,14 +139,17 @@ class TensorRTRunner:
             self._enqueue()
         self._computed = True
 
-    def timed_compute(self) -> float:
+    def timed_compute(self) -> DeviceTime:
         """See ``run/base.py``."""
         start, end = self._events
+        before = time.perf_counter()
+        self.compute()
+        enqueued = time.perf_counter() - before
         self._cuda.record(start)
         self.compute()
         self._cuda.record(end)
         self._cuda.wait_for(end)
-        return self._cuda.seconds_between(start, end)
+        return DeviceTime(self._cuda.seconds_between(start, end), enqueued)
 
     def synchronize(self) -> None:
         """Wait for the stream, in the way that was configured."""
@@ -193,7 +200,13 @@ class TensorRTRunner:
     def _enqueue(self) -> None:
         """Queue the kernels one after the other."""
         if not self._context.execute_async_v3(self._cuda.stream()):
-            raise CheckFailed(f"TensorRT failed to run {self._manifest.file} at {format_size(self._size)}")
+            raise CheckFailed(
+                f"TensorRT failed to run {self._manifest.file} at {format_size(self._size)}", "a run", self._remedy()
+            )
+
+    def _remedy(self) -> str:
+        """What helps when a run fails; a run that works alone may not be one that CUDA can capture."""
+        return "leave --cuda-graph out" if self._settings.cuda_graph else "see srdeploy doctor and dmesg"
 
     def _captured(self) -> Any:
         """A CUDA graph of one run, proved: a graph can be captured empty and leave the output as it was.
@@ -208,6 +221,16 @@ class TensorRTRunner:
         self._cuda.synchronize()
         expected = self._host[name].copy()
         graph = self._cuda.capture(self._enqueue)
+        try:
+            self._prove(graph, expected)
+        except BaseException:
+            self._cuda.free_graph(graph)
+            raise
+        return graph
+
+    def _prove(self, graph: Any, expected: np.ndarray) -> None:
+        """Refuse a graph that does not give the expected output."""
+        name = self._manifest.contract.output_name
         # What no run of this picture gives: NaN, or the complement of the bytes that are expected.
         np.copyto(self._host[name], np.nan if expected.dtype != np.uint8 else 255 - expected)
         self._cuda.to_device(self._device_memory[name], self._host[name])
@@ -215,13 +238,11 @@ class TensorRTRunner:
         self._cuda.to_host(self._host[name], self._device_memory[name])
         self._cuda.synchronize()
         if not np.array_equal(self._host[name], expected):
-            self._cuda.free_graph(graph)
             raise CheckFailed(
                 f"the CUDA graph of {self._manifest.file} at {format_size(self._size)} gives another picture",
                 "what its kernels give one after the other",
                 "leave --cuda-graph out",
             )
-        return graph
 
     def _release(self) -> None:
         """Give all tensor memory, the events and the graph back."""

@@ -301,11 +301,13 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
 
     class Runtime(Listed):
         listed = "Runtime"
+        num_DLA_cores = dla_cores  # noqa: N815 - TensorRT's name
 
         def __init__(self, logger: Any) -> None:
-            pass
+            self.DLA_core = 0
 
         def deserialize_cuda_engine(self, plan: bytes) -> Any:
+            calls.append(("deserialize", self.DLA_core))
             return Engine() if plan.startswith(b"plan of") else None
 
     def calibrator(algorithm: str) -> type:

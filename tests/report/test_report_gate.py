@@ -57,6 +57,19 @@ def verdict_of(baseline, candidate, budget=DEFAULT):
     return finding.verdict
 
 
+def test_a_verdict_on_launches_says_so():
+    (finding,), _ = compare_results(result(point(0.002)), result(point(0.002, launch_bound=True)), DEFAULT)
+    assert "launch-bound (candidate): it compares launches, not kernels" in finding.why
+    (finding,), _ = compare_results(result(point(0.002)), result(point(0.002)), DEFAULT)
+    assert "launch-bound" not in finding.why
+
+
+def test_times_of_a_busy_and_of_an_idle_device_are_not_compared():
+    events = {"timer": "events", "settings": {}}
+    with pytest.raises(BadInput, match="in_flight: None and 2"):
+        refuse_unlike(differences(result(point(0.002, **events)), result(point(0.002, in_flight=2, **events))))
+
+
 @pytest.mark.parametrize(
     "sessions, wanted",
     [
