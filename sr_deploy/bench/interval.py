@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -62,7 +62,7 @@ def relative_half_width(interval: Optional[Tuple[float, float]], median: float) 
     return (interval[1] - interval[0]) / (2 * median)
 
 
-def effective_sample_size(samples: Sequence[float]) -> float:
+def effective_sample_size(samples: Union[Sequence[float], np.ndarray]) -> float:
     """How many independent samples these are worth for their centre, cautiously, in 1…n.
 
     n / τ, where τ = 1 + 2·Σρ(k) is the integrated autocorrelation time. ρ is that of two robust scores of the samples,
