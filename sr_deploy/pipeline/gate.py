@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from sr_deploy.bench.compare import Ratio, paired_ratio
-from sr_deploy.bench.interleave import InterleaveOptions, Session, interleave
+from sr_deploy.bench.interleave import InterleaveOptions, Session, interleave, opened_first
 from sr_deploy.bench.measure import BenchOptions
 from sr_deploy.bench.monitor import no_watch, watch_machine
 from sr_deploy.bench.result import Point, Result, load_result, save_result
@@ -91,7 +91,7 @@ def run_gate(request: GateRequest, say: Say = lambda _: None) -> GateReport:
     quality = None if request.quality is None else _quality_report(request.quality)
     if request.in_turn:
         findings, points, method = _in_turn(request, budget, say)
-        notes: Tuple[str, ...] = ()
+        notes: Tuple[str, ...] = (_opening_note(request),)
     else:
         baseline, candidate = (result_of(path, request) for path in (request.baseline, request.candidate))
         refuse_unlike(differences(baseline, candidate))
@@ -116,6 +116,7 @@ def run_gate(request: GateRequest, say: Say = lambda _: None) -> GateReport:
         floor_us=budget.floor_us,
         findings=tuple(judged),
         notes=notes,
+        seed=request.rounds.seed if request.in_turn else None,
     )
 
 
@@ -240,7 +241,8 @@ def _size_in_turn(
 
     ratios: List[Ratio] = []
     for attempt in range(2):
-        rounds = dataclasses.replace(request.rounds, seed=request.rounds.seed + attempt)
+        first = opened_first(request.rounds.seed, size, attempt)
+        rounds = dataclasses.replace(request.rounds, seed=request.rounds.seed + attempt, first=first)
         session = _session(pair, size, request, bench, rounds, decided)
         refuse_unlike(point_differences(*session.points))
         before, after = session.points
@@ -266,10 +268,22 @@ def _session(
     rounds: InterleaveOptions,
     decided: Callable[[Any, Any], bool],
 ) -> Session:
-    """Open both, alternate, close both: the memory of each session is its own."""
-    with _opened(pair[0], size, request) as baseline, _opened(pair[1], size, request) as candidate:
+    """Open both, ``rounds.first`` first, alternate, close both: the memory of each session is its own."""
+    earlier, later = pair[rounds.first], pair[1 - rounds.first]
+    with _opened(earlier, size, request) as one, _opened(later, size, request) as other:
+        baseline, candidate = (other, one) if rounds.first else (one, other)
         watch = watch_machine if request.watch else no_watch
         return interleave(baseline, candidate, size, bench, rounds, decided, watch=watch)
+
+
+def _opening_note(request: GateRequest) -> str:
+    """Which side was opened first at each size, as memory that was taken first may be faster or slower throughout."""
+    names = ("baseline", "candidate")
+    firsts = (f"{names[opened_first(request.rounds.seed, s, 0)]} at {format_size(s)}" for s in request.sizes)
+    return (
+        f"seed {request.rounds.seed}: opened first was the {', the '.join(firsts)}, in a confirmation the other; an "
+        "interval speaks of the runners as they were opened, and opening them anew moves a ratio by tenths of a percent"
+    )
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy.bench.compare import Ratio, process_ratio, single_run_ratio
-from sr_deploy.bench.interval import effective_sample_size, median_interval
+from sr_deploy.bench.interval import binomial_tail, effective_sample_size, median_interval
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.device import environment_identity
@@ -21,7 +21,7 @@ ORDER = (PASS, INCONCLUSIVE, REGRESSION)
 #: Where an interval lies against the limit.
 BEYOND, WITHIN, STRADDLING = "beyond", "within", "straddling"
 
-#: Of one comparison: the chance that its interval misses the true ratio is at most one in a hundred.
+#: Of one comparison: of a hundred, one may give an interval that misses the true ratio.
 CONFIDENCE = 0.99
 
 #: What two sweeps must share of their options: it changes what a sample is. How long they measured may differ.
@@ -67,6 +67,7 @@ class GateReport:
         threshold_percent, floor_us: both must be exceeded for a regression.
         findings: in the order judged.
         notes: what a reader should know and what does not count.
+        seed: of what was drawn in running in turn: the order of the rounds and who was opened first; None for files.
         schema: version of this layout.
     """
 
@@ -80,6 +81,7 @@ class GateReport:
     floor_us: float
     findings: Tuple[Finding, ...]
     notes: Tuple[str, ...] = ()
+    seed: Optional[int] = None
     schema: int = 1
 
     def to_dict(self) -> Dict[str, Any]:
@@ -136,7 +138,7 @@ def judge_sessions(size: Size, baseline_s: float, candidate_s: float, ratios: Se
         verdict = REGRESSION
     else:
         verdict = INCONCLUSIVE
-    why = _comparison(last, limit)
+    why = f"{_comparison(last, limit)}; {last.count} rounds, worth {last.effective:.0f} independent ones"
     if confirmed:
         why += f"; confirmation of {_percent(ratios[0].estimate)} ({_range(ratios[0])}) with newly opened runners"
     if verdict == INCONCLUSIVE and where == BEYOND:
@@ -308,16 +310,16 @@ def _judge_median(point: Point, bound_ms: float) -> Tuple[str, str]:
     interval = median_interval(point.samples_s, CONFIDENCE)
     low, high = interval or (0.0, float("inf"))
     verdict = REGRESSION if low * 1e3 > bound_ms else PASS if high * 1e3 <= bound_ms else INCONCLUSIVE
-    text = f"{low * 1e3:.3f} … {high * 1e3:.3f} ms" if interval else "unknown: too few samples"
+    text = f"{low * 1e3:.3f} … {high * 1e3:.3f} ms" if interval else "unknown: too few independent samples"
     return verdict, f"median {1e3 * (point.median_s or 0):.3f} ms ({text}), at most {bound_ms:g} ms wanted"
 
 
 def _judge_p99(point: Point, bound_ms: float) -> Tuple[str, str]:
-    above = sum(sample * 1e3 > bound_ms for sample in point.samples_s)
-    count = len(point.samples_s)
-    worth = effective_sample_size(point.samples_s)
-    # The share above must exceed one in a hundred by more than chance: z for 0.99, one-sided, of a normal share.
-    certain = count >= 100 and above / count > 0.01 + 2.326 * (0.01 * 0.99 / worth) ** 0.5
+    beyond = [float(sample * 1e3 > bound_ms) for sample in point.samples_s]
+    above, count = int(sum(beyond)), len(beyond)
+    worth = min(effective_sample_size(point.samples_s), effective_sample_size(beyond))
+    # The share above must exceed one in a hundred by more than chance, as in so many independent samples.
+    certain = binomial_tail(int(worth), int(above * worth / count), 0.01) < 1 - CONFIDENCE
     within = (point.p99_s or 0.0) * 1e3 <= bound_ms
     verdict = PASS if within else REGRESSION if certain else INCONCLUSIVE
     why = f"p99 {1e3 * (point.p99_s or 0):.3f} ms, at most {bound_ms:g} ms wanted; {above} of {count} samples above"
@@ -337,7 +339,7 @@ def _comparison(ratio: Ratio, limit: float) -> str:
 
 def _range(ratio: Ratio) -> str:
     if not 0 < ratio.low <= ratio.high < float("inf"):
-        return "no interval: too few rounds or processes"
+        return "no interval: too few independent rounds or processes"
     return f"{_percent(ratio.low)} … {_percent(ratio.high)}"
 
 

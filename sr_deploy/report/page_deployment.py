@@ -31,6 +31,11 @@ SCOPES = {
     "enqueue": "until the call returns",
     "end-to-end": "upload, compute and download",
 }
+#: What the half-width beside a median says, and what it does not.
+INTERVAL = (
+    "± is half the interval of the median, by how many independent samples the samples are worth; – where that is too "
+    "few. It speaks of the time that was measured: what the machine does at other times is not in it."
+)
 #: Peak memory of a point: key and heading.
 MEMORY = {"rss_bytes": "process MiB", "gpu_used_bytes": "GPU MiB"}
 #: So many layers of a profile are listed.
@@ -121,8 +126,9 @@ def _sweep(file: str, result: Result) -> str:
         alt = "Distribution of the samples around their median, and the samples in the order taken"
         caption = "Left: which part of the samples is at most so slow; a step is a second mode. Right: any drift."
         plots.append(drawing(lambda path: distribution_plot(result, path), alt, caption, ".png"))
+    meaning = html.paragraph(INTERVAL, "note") if with_interval else ""
     conditions = html.details("How it was measured", _conditions(result) + _layers(worked))
-    return table + html.items(notes, "warn") + "".join(plots) + conditions
+    return table + meaning + html.items(notes, "warn") + "".join(plots) + conditions
 
 
 def _row(point: Point, with_interval: bool, memory: Sequence[str]) -> List[html.Cell]:

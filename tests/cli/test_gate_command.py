@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from sr_deploy.bench.interleave import opened_first
 from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point, Result, load_result, save_result
 
@@ -116,5 +117,12 @@ def test_two_deployments_run_in_turn(tmp_path, srdeploy, assets):
     assert (outcome.code, report["verdict"]) == (0, "PASS"), outcome.err
     assert report["findings"][0]["size"] == "16x16"
     assert report["method"].startswith("in turn")
+    # What was drawn is in the report, and drawn anew by every run that is not given a seed.
+    size, side = (16, 16), ("baseline", "candidate")
+    assert f"opened first was the {side[opened_first(report['seed'], size, 0)]} at 16x16" in report["notes"][0]
+    again = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--threshold", "1000")
+    assert json.loads(again.out)["seed"] != report["seed"]
+    given = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--threshold", "1000", "--seed", "7")
+    assert json.loads(given.out)["seed"] == 7
     outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--sizes", "24")
     assert outcome.code == 4 and "no graph for 24x24" in outcome.err

@@ -49,7 +49,7 @@ def result(*points, processes=None, **environment):
 
 
 def ratio(low, estimate, high):
-    return Ratio(estimate, low, high, 0.99, "test", 20)
+    return Ratio(estimate, low, high, 0.99, "test", 20, 15.0)
 
 
 def verdict_of(baseline, candidate, budget=DEFAULT):
@@ -88,6 +88,7 @@ def test_a_regression_takes_two_sessions(sessions, wanted):
     finding = judge_sessions((8, 8), 0.01, 0.01, sessions, 1.03)
     assert finding.verdict == wanted
     assert "limit +3.00 %" in finding.why
+    assert "20 rounds, worth 15 independent ones" in finding.why
 
 
 def test_threshold_and_floor_must_both_be_exceeded():
@@ -146,6 +147,20 @@ def test_builds_are_the_independent_ones_where_there_are_several():
     table = {"size": [8, 8], "process_medians_s": [1.0, 3.0, 5.0, 7.0], "processes": 2, "builds": 2}
     assert process_medians(dataclasses.replace(result(point(1)), variance=(table,)), (8, 8)) == (2.0, 6.0)
     assert process_medians(result(point(1)), (8, 8)) == ()
+
+
+def test_slow_samples_in_one_burst_do_not_prove_a_p99():
+    steady = 0.01 * (1 + 0.001 * np.random.default_rng(5).standard_normal(1000))
+    burst, spread = steady.copy(), steady.copy()
+    burst[500:530] = 0.02
+    spread[::33] = 0.02
+    device = DeviceBudget("a device", (SizeBudget((8, 8), max_p99_ms=15.0),))
+    verdicts = []
+    for samples in (burst, spread):
+        slow = dataclasses.replace(point(0.01), samples_s=tuple(samples), **summary(samples.tolist()))
+        verdicts += [finding.verdict for finding in check_budget([slow], device)]
+    # Thirty of a thousand above the bound, each time: one event, and thirty.
+    assert verdicts == [INCONCLUSIVE, REGRESSION]
 
 
 @pytest.mark.parametrize(
