@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: Instructions of a file's pickles, elements copied and arguments looked at. A tensor takes 36 of them, so this is
-#: enough for 27,000, optimiser states included; about 1.5 s.
-STEPS = 1_000_000
+#: Instructions of a file's pickles, elements copied and arguments looked at. A tensor takes 46 of them, so this is
+#: enough for 16,000, optimiser states included; about a second.
+STEPS = 750_000
 #: Entries and modules looked at while the state dict is sought, each time one is looked at.
 SEARCH_STEPS = 500_000
 #: Bytes of all pickles of a file. Text among them may become four times as large in memory.

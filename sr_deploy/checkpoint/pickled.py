@@ -52,6 +52,10 @@ class Described:
     storages: Dict[str, StorageRef]
 
 
+#: What a name and a call are counted as, besides their instruction: they take about as long.
+_NAME_STEPS, _CALL_STEPS = 3, 3
+
+
 class Pickles(io.BytesIO):
     """Pickles in memory, one after the other; gives no line that is longer than any honest one."""
 
@@ -173,8 +177,10 @@ class _Machine:
     def step_with_names(self, name: str, argument: Any) -> None:
         """Instructions that name, call or configure something: the ones that could run code."""
         if name == "GLOBAL":
+            self.budget.spend(_NAME_STEPS)
             self.push(_global(*argument.split(" ", 1)))
         elif name == "STACK_GLOBAL":
+            self.budget.spend(_NAME_STEPS)
             attribute, module = self.pop(), self.pop()
             self.push(_global(module, attribute))
         elif name in ("EXT1", "EXT2", "EXT4"):
@@ -226,7 +232,7 @@ class _Machine:
             callee = result_of(callee)
         if not isinstance(callee, Global):
             raise Malformed(f"the pickle calls a {type(callee).__name__}")
-        self.budget.spend(len(arguments))
+        self.budget.spend(_CALL_STEPS + len(arguments))
         for name in (callee, *arguments):
             # As an argument too: map, partial and their like would call it.
             if isinstance(name, Global) and name.dangerous:
