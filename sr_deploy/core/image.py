@@ -6,6 +6,7 @@ reading, as viewers do, because the files written here carry no EXIF. Colour pro
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -110,11 +111,14 @@ def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
     path = Path(path)
     try:
         with open(path, "rb") as stream:
-            data = stream.read(MOST_FILE_BYTES + 1)
+            size = os.fstat(stream.fileno()).st_size
+            # Not more than that of what has no size, such as a device.
+            data = stream.read(MOST_FILE_BYTES) if size <= MOST_FILE_BYTES else b""
     except OSError as error:
         raise BadImage(f"cannot read {path}: {error.strerror}", "a PNG or JPEG file", "check the path") from error
-    if len(data) > MOST_FILE_BYTES:
-        raise BadImage(f"{path} has more than {MOST_FILE_BYTES / 1e9:.1f} GB", "a smaller file", "cut it into tiles")
+    if size > MOST_FILE_BYTES:
+        most = f"at most {MOST_FILE_BYTES / 1e9:.1f} GB"
+        raise BadImage(f"{path} has {size / 1e9:.1f} GB", most, "cut it into tiles")
     facts = facts_of_file(data, path)
     check_room(facts, path, beside)
     try:
@@ -284,7 +288,10 @@ def write_picture(picture: Picture, path: Path) -> None:
 
 def _encoded(suffix: str, pixels: np.ndarray, options: List[int]) -> bytes:
     """OpenCV's encoder: BGR(A) or grey (H, W, C) to the bytes of a file."""
-    done, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), options)
+    try:
+        done, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), options)
+    except cv2.error:  # a JPEG of more than 65,500 pixels a side
+        done = False
     if not done:
         raise UsageError(f"cannot encode {pixels.shape[1]}x{pixels.shape[0]} pixels as {suffix}", "", "use .png")
     return data.tobytes()
