@@ -141,12 +141,33 @@ def test_what_the_format_or_an_engine_does_not_take_is_skipped_too(srdeploy, tmp
     assert "other.png" in outcome.err and "20x20" in outcome.err
 
 
+def test_what_the_network_itself_needs_is_asked_before_it_runs(srdeploy, tmp_path, deployment, monkeypatch):
+    import sr_deploy.pipeline.memory as memory
+
+    folder = tmp_path / "in"
+    picture(folder / "large.png", (200, 200, 3))
+    picture(folder / "small.png")
+    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 2 << 20)
+    outcome = srdeploy("run", deployment, "-i", folder, "-o", tmp_path / "out")
+    assert outcome.code == 1 and names_in(tmp_path / "out") == ["small.png"]
+    assert "200x200 needs at least" in outcome.err
+    assert srdeploy("run", deployment, "-i", folder / "large.png", "-o", tmp_path / "alone").code == 3
+
+
 def test_a_deployment_at_fault_stops_at_once(srdeploy, tmp_path, deployment, mixed):
     net = shutil.copytree(deployment, tmp_path / "net")
     (net / "model.onnx").write_bytes(b"no graph")
     outcome = srdeploy("run", net, "-i", mixed, "-o", tmp_path / "out")
     assert outcome.code == 4 and "skipped" not in outcome.err
     assert srdeploy("run", deployment, "-i", mixed, "-o", tmp_path / "out", "--backend", "openvino").code == 2
+
+
+def test_resume_has_no_meaning_on_a_board(srdeploy, tmp_path, deployment):
+    source = picture(tmp_path / "in" / "a.png")
+    outcome = srdeploy("remote", "user@192.0.2.1", "run", deployment, "-i", source, "--resume", "-o", tmp_path / "out")
+    assert outcome.code == 2 and "--resume has no meaning on a board" in outcome.err
+    outcome = srdeploy("remote", "user@192.0.2.1", "build", deployment, "--dry-run")
+    assert outcome.code == 2 and "--dry-run has no meaning on a board" in outcome.err
 
 
 def test_the_cases_that_stopped_a_folder(srdeploy, tmp_path, deployment, assets):
@@ -170,7 +191,7 @@ def test_a_run_that_is_killed_leaves_no_half_picture_and_is_resumed(tmp_path, de
     words = ["run", str(deployment), "-i", str(tmp_path / "in"), "-o", str(tmp_path / "out")]
     command = [sys.executable, "-m", "sr_deploy.cli", *words]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(tmp_path.glob("out/*.png")):
+    while process.poll() is None and not list(tmp_path.glob("out/[0-9]*.png")):
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

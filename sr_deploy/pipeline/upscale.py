@@ -8,7 +8,15 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment import Deployment, open_deployment
-from sr_deploy.core.errors import BadDeployment, BadImage, BadInput, CheckFailed, SrDeployError, UsageError
+from sr_deploy.core.errors import (
+    BadDeployment,
+    BadImage,
+    BadInput,
+    CheckFailed,
+    EnvironmentFault,
+    SrDeployError,
+    UsageError,
+)
 from sr_deploy.core.image import (
     Picture,
     check_writable,
@@ -19,6 +27,8 @@ from sr_deploy.core.image import (
     write_picture,
 )
 from sr_deploy.core.room import bytes_to_upscale
+from sr_deploy.engine.onnxruntime import CPU
+from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale
 
@@ -79,7 +89,7 @@ class Upscaled:
         if self.skipped:
             every = len(self.written) + len(self.kept) + len(self.skipped)
             lines.append(f"{len(self.skipped)} of {every} pictures were skipped:")
-            lines += [f"  {path}: {error.found}" for path, error in self.skipped]
+            lines += [f"  {_named(path, error)}" for path, error in self.skipped]
             lines.append("mend or remove them; the same command with --resume does only what is missing")
         return tuple(lines)
 
@@ -87,11 +97,11 @@ class Upscaled:
 def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _: None) -> Upscaled:
     """Upscale every picture; each result is written whole or not at all.
 
-    A picture that cannot be read, does not fit the network or has no finite result is skipped, and the rest is done.
-    A picture that comes alone has no rest: its error is raised.
+    A picture that cannot be read, does not fit the network or the memory, or has no finite result is skipped, and the
+    rest is done. A picture that comes alone has no rest: its error is raised.
 
     Raises:
-        BadImage, CheckFailed: a single picture, for the reasons above.
+        BadImage, CheckFailed, EnvironmentFault: a single picture, for the reasons above.
         BadDeployment, ForeignEngine, EnvironmentFault: nothing here can run, or no more can be written.
         UsageError: a result exists, and neither ``force`` nor ``resume`` is set, or both; or two inputs would have one
             result.
@@ -113,9 +123,14 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
             except _BadPicture as bad:
                 if len(inputs) == 1:
                     raise bad.error from bad
-                say(f"skipped {source}: {bad.error.found}")
+                say(f"skipped {_named(source, bad.error)}")
                 skipped.append((source, bad.error))
     return Upscaled(tuple(written), tuple(kept), tuple(skipped))
+
+
+def _named(path: Path, error: SrDeployError) -> str:
+    """What is wrong with a picture, with its name once."""
+    return error.found if str(path) in error.found else f"{path}: {error.found}"
 
 
 class _BadPicture(Exception):
@@ -137,6 +152,10 @@ def _upscale_file(deployment: Deployment, runner_at: Callable[[Size], Runner], s
         raise _BadPicture(error) from error
     runner = runner_at(picture.size)
     try:
+        _check_activations(deployment, runner, picture.size)
+    except EnvironmentFault as error:
+        raise _BadPicture(error) from error
+    try:
         result = upscale_picture(deployment, runner, picture)
     except BadDeployment:
         raise
@@ -146,6 +165,15 @@ def _upscale_file(deployment: Deployment, runner_at: Callable[[Size], Runner], s
         write_picture(result, target)
     except UsageError as error:
         raise _BadPicture(error) from error
+
+
+def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> None:
+    """Raise EnvironmentFault for what the network itself needs, where it is known: the graph on the processor."""
+    about = runner.describe()
+    if about.get("provider") == CPU:
+        graph = deployment.graph_for(size, "onnxruntime")
+        if about["file"] == graph.file:
+            check_memory(graph, size)
 
 
 def upscale_picture(deployment: Deployment, runner: Runner, picture: Picture) -> Picture:
