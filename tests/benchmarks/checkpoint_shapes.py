@@ -272,12 +272,17 @@ def counts() -> Iterator[Case]:
             f"{size >> 20} MiB of zeros as numbers",
             zipped(state({"w": tensor((size // 4,), count=size // 4)}), storages={"0": bytes(size)}),
         )
-        lie = bytearray(zipped(good, storages={"0": bytes(size)}))
-        for at in _places(bytes(lie), struct.pack("<I", size)):
-            lie[at : at + 4] = struct.pack("<I", 36)
-        yield f"{size >> 20} MiB that say that they are 36 bytes", bytes(lie)
+        yield f"{size >> 20} MiB that say that they are 36 bytes", lying(size)
         yield f"{size >> 20} MiB of float8", zipped(_float8(size), storages={"0": bytes(size)})
         yield f"{size >> 20} MiB of text", zipped(b"}" + text("\U0001f600" + "a" * (size - 4)) + tensor() + b"s")
+
+
+def lying(size: int) -> bytes:
+    """An archive one of whose entries unpacks to ``size`` zeros and says that it has 36 bytes."""
+    lie = bytearray(zipped(state({"w": tensor()}), storages={"0": bytes(size)}))
+    for at in _places(bytes(lie), struct.pack("<I", size)):
+        lie[at : at + 4] = struct.pack("<I", 36)
+    return bytes(lie)
 
 
 def _float8(size: int) -> bytes:

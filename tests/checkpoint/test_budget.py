@@ -19,7 +19,7 @@ from sr_deploy.models.registry import model_from_tensors
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from checkpoint_attacks import attack, mutated_cases  # noqa: E402
-from checkpoint_shapes import built_cases, module, put, state, tensor, text, zipped  # noqa: E402
+from checkpoint_shapes import built_cases, lying, module, put, state, tensor, text, zipped  # noqa: E402
 
 
 def refused(path, *words):
@@ -107,8 +107,7 @@ def test_what_was_quadratic_is_read(tmp_path):
 def test_an_entry_that_unpacks_to_more_than_it_says_is_cut_there(tmp_path):
     import resource
 
-    lie = [data for family, name, data in built_cases() if name == "200 MiB that say that they are 36 bytes"]
-    (tmp_path / "a.pth").write_bytes(lie[0])
+    (tmp_path / "a.pth").write_bytes(lying(200 << 20))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     refused(tmp_path / "a.pth", "damaged")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
