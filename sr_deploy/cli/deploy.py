@@ -9,7 +9,7 @@ import typer
 
 from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
 from sr_deploy.core.contract import parse_bytes, parse_size
-from sr_deploy.core.errors import EnvironmentFault, UsageError
+from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
 
 
 def export(
@@ -160,14 +160,26 @@ def run(
     precision: Optional[str] = PRECISION,
     suffix: Optional[str] = typer.Option(None, "--format", help="png or jpg. Default: the input's own."),
     force: bool = typer.Option(False, "--force", help="Overwrite pictures that exist."),
+    keep: bool = typer.Option(False, "--resume", help="Keep pictures that exist, unread, and make the others."),
+    as_json: bool = JSON_FLAG,
 ) -> None:
-    """Upscale pictures; alpha, grey and 16 bits are kept."""
+    """Upscale pictures; alpha, grey and 16 bits are kept.
+
+    Of several pictures, one that cannot be read or does not fit is skipped and named at the end, with exit code 1.
+    """
     from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 
-    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision)
-    written = upscale_files(options, say)
-    for path in written:
-        typer.echo(str(path))
+    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision, keep)
+    done = upscale_files(options, say)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        for path in done.written:
+            typer.echo(str(path))
+    for line in done.summary():
+        say(line)
+    if done.skipped:
+        raise typer.Exit(CheckFailed.exit_code)
 
 
 def verify(

@@ -22,6 +22,7 @@ REFUSED = {
     "times": "import trtexec's times here: srdeploy import",
     "device": "it belongs to --import",
     "checkpoint": "PyTorch has no place on a board; compare with it here: srdeploy verify",
+    "keep": "every job there begins with an empty folder; pictures that are home are yours to sort out",
     "dry_run": "nothing would come home; srdeploy build --dry-run says it here",
 }
 #: What the board's command is given besides.
@@ -127,9 +128,9 @@ def board_command(
         for name, value in context.params.items()
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
-    for name in given:
-        if name in REFUSED:
-            raise UsageError(f"--{name.replace('_', '-')} has no meaning on a board", REFUSED[name])
+    for parameter in context.command.params:
+        if parameter.name in REFUSED and parameter.name in given:
+            raise UsageError(f"{parameter.opts[-1]} has no meaning on a board", REFUSED[parameter.name])
     arguments: List[str] = []
     pictures = []
     for parameter in context.command.params:

@@ -15,6 +15,7 @@ from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
 from sr_deploy.core.image import from_network, read_picture, to_network
 from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
+from sr_deploy.core.room import bytes_to_upscale
 from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY
 from sr_deploy.pipeline.runner import precision_of, runners
 from sr_deploy.run.base import Runner, upscale
@@ -160,7 +161,7 @@ def _one(
 ) -> ImageQuality:
     """Quality of one picture."""
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
-    picture = read_picture(lr_path)
+    picture = read_picture(lr_path, bytes_to_upscale(contract, scale))
     lr = to_network(picture, contract)
     sr = upscale(runner_at(picture.size), lr)
     pixels = from_network(sr, contract, picture).pixels
