@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
+from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import MissingPackage, UsageError
@@ -251,8 +252,7 @@ def _target(deployment: Deployment, plan: BuildPlan, options: BuildOptions, prec
 
 def _check_free(target: Path, options: BuildOptions) -> None:
     """Refuse to replace an engine; asked before a plan is made too, which would replace the engine's own."""
-    if target.exists() and not options.force:
-        raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
+    check_free(target, options.force, "a new engine", "replace it with --force")
 
 
 def _build(

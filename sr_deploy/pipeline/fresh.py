@@ -14,13 +14,14 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import sr_deploy
 from sr_deploy.bench.result import Result, load_result
 from sr_deploy.core import errors
+from sr_deploy.core.signals import ended_by_signals
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.pipeline.bench import BenchRequest, bench_deployment
 
 #: prctl(2): the signal that this process gets when its parent ends.
@@ -40,8 +41,8 @@ def bench_in_fresh_process(request: BenchRequest, say: Callable[[str], None] = l
         EnvironmentFault: it was killed; the points before that are in the result file.
     """
     assert request.result_file is not None, "a fresh process hands its result over in a file"
-    with tempfile.TemporaryDirectory(prefix="srdeploy-") as folder:
-        asked, failed = Path(folder) / "request.json", Path(folder) / "error.json"
+    with temporary_folder() as folder:
+        asked, failed = folder / "request.json", folder / "error.json"
         asked.write_text(json.dumps(request_to_dict(request)), encoding="utf-8")
         package = str(Path(sr_deploy.__file__).resolve().parents[1])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -88,9 +89,9 @@ def main(arguments: List[str]) -> int:
     _end_with_parent()
     asked = Path(arguments[0])
     try:
-        bench_deployment(
-            request_from_dict(json.loads(asked.read_text(encoding="utf-8"))), lambda text: print(text, file=sys.stderr)
-        )
+        with ended_by_signals():
+            raw = json.loads(asked.read_text(encoding="utf-8"))
+            bench_deployment(request_from_dict(raw), lambda text: print(text, file=sys.stderr))
     except errors.SrDeployError as error:
         said = {"class": type(error).__name__, "found": error.found, "wanted": error.wanted, "todo": error.todo}
         asked.with_name("error.json").write_text(json.dumps(said), encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -17,6 +16,7 @@ from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.image import find_images, read_picture, to_network
 from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
 from sr_deploy.core.quality import crop_like, pair_images
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.pipeline.lowering import write_lowered
 from sr_deploy.pipeline.planned import REPORT_NAME
 from sr_deploy.pipeline.precision import known_ranges, plannable, report_of
@@ -208,12 +208,12 @@ def _teacher(path: Path, deployment: Deployment, say: Callable[[str], None]) -> 
         raise UsageError(f"the teacher {path} does not exist", "a checkpoint, a deployment or an ONNX file")
     if Path(path).suffix == ".onnx":
         return load_graph(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         say(f"teacher: {path}")
         taught = (
             open_deployment(path)
             if Path(path).is_dir()
-            else export_deployment(ExportOptions(Path(path), Path(folder) / "teacher"))
+            else export_deployment(ExportOptions(Path(path), folder / "teacher"))
         )
         for name, mine, other in (
             ("scale", deployment.manifest.scale, taught.manifest.scale),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment, save_manifest
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.sample import sample_for
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.run.base import Runner
 from sr_deploy.run.parity import check_parity, compare
@@ -115,8 +115,8 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
     if options.variants is None:
         options = dataclasses.replace(options, variants=variants_for(backend))
     contract = deployment.manifest.contract
-    with tempfile.TemporaryDirectory() as folder:
-        graphs, notes, reports = _variants(deployment.path_of(source), options, Path(folder), contract.value_range)
+    with temporary_folder() as folder:
+        graphs, notes, reports = _variants(deployment.path_of(source), options, folder, contract.value_range)
         runners: Dict[str, Runner] = {}
         try:
             for name, path in graphs.items():
