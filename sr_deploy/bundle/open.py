@@ -23,7 +23,7 @@ from sr_deploy.bundle.layout import (
     size_in_header,
 )
 from sr_deploy.bundle.recipe import read_recipe
-from sr_deploy.core.artifact import atomic_folder
+from sr_deploy.core.artifact import atomic_folder, sha256_of
 from sr_deploy.core.deployment import open_deployment
 from sr_deploy.core.errors import BadInput
 
@@ -88,6 +88,29 @@ def unpack(bundle: Path, folder: Path, force: bool = False, sha256: Optional[str
             _end(stream, bundle)
             _check_content(temporary, index, bundle)
     return index
+
+
+def unpacked_before(bundle: Path, folder: Path, sha256: Optional[str] = None) -> Optional[Index]:
+    """The index of a bundle whose files all lie in ``folder`` as it tells of them, beside what was made there since.
+
+    Args:
+        bundle, folder, sha256: as for ``unpack``.
+
+    Returns:
+        None where one is missing or another.
+
+    Raises:
+        BadInput: as for ``unpack``, but that the bundle's files are not read without ``sha256``.
+    """
+    with _opened(bundle) as stream:
+        if sha256 is not None:
+            _compare_whole(stream, bundle, sha256.lower())
+        index = _index(stream, bundle)
+    own = Path(folder) / INDEX_NAME
+    if not own.is_file() or own.read_bytes() != index_bytes(index):
+        return None
+    places = [(Path(folder).joinpath(*member.name.split("/")), member.sha256) for member in index.members]
+    return index if all(path.is_file() and sha256_of(path) == wanted for path, wanted in places) else None
 
 
 def _compare_whole(stream: BinaryIO, bundle: Path, wanted: str) -> None:

@@ -57,8 +57,7 @@ def write_bundle(path: Path, files: Mapping[str, Content], target: str, force: b
         DiskFull, EnvironmentFault: it cannot be written.
     """
     path = Path(path)
-    replaces = force and (path.is_file() or not path.exists())
-    check_free(path, replaces, "a new file", "choose another -o, or replace it with --force")
+    check_free(path, force and path.is_file(), "a new file", "choose another -o, or replace it with --force")
     index = index_of(files, target)
     with atomic_file(path) as temporary:
         with open(temporary, "wb") as stream:

@@ -16,7 +16,7 @@ from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.image import find_images, read_picture, to_network
 from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
 from sr_deploy.core.quality import crop_like, pair_images
-from sr_deploy.core.temporary import temporary_folder
+from sr_deploy.core.temporary import sweep, temporary_folder
 from sr_deploy.pipeline.lowering import write_lowered
 from sr_deploy.pipeline.planned import REPORT_NAME
 from sr_deploy.pipeline.precision import known_ranges, plannable, report_of
@@ -167,6 +167,7 @@ def _make_room(request: QatRequest, folder: Path, state: Path) -> None:
     """Nothing that took long to make is lost without being asked."""
     from sr_deploy.precision.qat import STATE_NAME
 
+    sweep(folder.parent)
     unfinished = (state / STATE_NAME).is_file()
     if request.resume and not unfinished:
         raise UsageError(
@@ -179,7 +180,8 @@ def _make_room(request: QatRequest, folder: Path, state: Path) -> None:
             "its place to be free",
             ("--resume goes on with it, " if unfinished else "") + "--force begins again",
         )
-    if not request.resume:
+    if not unfinished:
+        # Left by a process that was killed. With --force an unfinished one stays until the first state of the new one.
         shutil.rmtree(state, ignore_errors=True)
 
 

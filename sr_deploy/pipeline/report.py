@@ -105,8 +105,8 @@ def _check(options: ReportOptions) -> None:
     folders = [folder.resolve() for folder in options.deployments]
     if len(set(folders)) < len(folders):
         raise UsageError("a deployment is given twice", "different folders")
-    force = options.force and not options.out.is_dir()
-    check_free(options.out, force, "a new file", "choose another -o, or replace it with --force")
+    replaces = options.force and not options.out.is_dir()
+    check_free(options.out, replaces, "a new file", "choose another -o, or replace it with --force")
 
 
 def _names(folders: Sequence[Path]) -> List[str]:

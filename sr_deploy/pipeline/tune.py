@@ -225,15 +225,25 @@ def _interleaved(
 def _keep(
     deployment: Deployment, source: GraphFile, graph: Path, size: Size, record: Dict[str, Any], difference: float
 ) -> str:
-    """Put the graph into the deployment, in place of one tuned for this size before."""
+    """Put the graph into the deployment, in place of one tuned for this size before.
+
+    One file cannot be replaced together with the manifest that holds its hash: another graph gets another name, and
+    the one before goes when no manifest names it any more.
+    """
     from sr_deploy.graph.census import census_of
     from sr_deploy.graph.rewrite.report import pinned_nodes
 
     manifest = deployment.manifest
     backend = record["tuned"]["backend"]
     file = f"model_{format_size(size)}{'' if backend == 'onnxruntime' else '_' + backend}.onnx"
-    if any(one.file == file and "tuned" not in manifest.rewrite.get(file, {}) for one in manifest.graphs):
-        file = file.replace(".onnx", "_tuned.onnx")
+    before = [
+        one
+        for one in manifest.graphs
+        if one.size == size and one.tuned_for == backend and "tuned" in manifest.rewrite.get(one.file, {})
+    ]
+    taken = {one.file for one in manifest.graphs if one.sha256 != sha256_of(graph) or one not in before}
+    names = [file, *(file.replace(".onnx", f"_{word}.onnx") for word in ("tuned", "tuned2"))]
+    file = next(name for name in names if name not in taken)
     with atomic_file(deployment.folder / file) as temporary:
         temporary.write_bytes(graph.read_bytes())
     census = census_of(graph, size)
@@ -248,7 +258,13 @@ def _keep(
         macs_size=size,
         tuned_for=backend,
     )
-    others = tuple(one for one in manifest.graphs if one.file != file)
+    gone = {one.file for one in before} - {file}
+    others = tuple(one for one in manifest.graphs if one not in before)
+    manifest = dataclasses.replace(
+        manifest,
+        rewrite={name: kept for name, kept in manifest.rewrite.items() if name not in gone},
+        proofs={name: kept for name, kept in manifest.proofs.items() if name.split(" at ")[0] not in gone},
+    )
     save_manifest(
         deployment.folder,
         dataclasses.replace(
@@ -259,4 +275,6 @@ def _keep(
             pinned_fp32={**manifest.pinned_fp32, **pinned_nodes(graph)},
         ),
     )
+    for name in gone:
+        (deployment.folder / name).unlink()
     return file

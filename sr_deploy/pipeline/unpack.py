@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from sr_deploy.bundle.layout import INDEX_NAME, PRECISION_FOLDER, RECIPE_NAME, Index
-from sr_deploy.bundle.open import unpack
+from sr_deploy.bundle.open import unpack, unpacked_before
 from sr_deploy.bundle.recipe import Recipe, build_arguments, read_recipe
 from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.build import BuildOptions, build_engines
@@ -64,7 +64,7 @@ class Unpacked:
 
 
 def unpack_bundle(options: UnpackOptions, say: Callable[[str], None] = lambda _: None) -> Unpacked:
-    """Unpack; with ``build``, also build and check.
+    """Unpack; with ``build``, also build and check. What an interrupted one had unpacked and built is taken as it is.
 
     Raises:
         BadInput, UsageError, EnvironmentFault: see bundle/open.py, pipeline/build.py and pipeline/golden.py. The
@@ -72,9 +72,14 @@ def unpack_bundle(options: UnpackOptions, say: Callable[[str], None] = lambda _:
     """
     if options.sha256 is not None and len(options.sha256) != 64:
         raise UsageError(f"{options.sha256!r} is not a sha256", "64 hexadecimal digits, as srdeploy pack prints them")
-    index = unpack(options.bundle, options.out, options.force, options.sha256)
+    index = None
+    if options.build and not options.force:
+        index = unpacked_before(options.bundle, options.out, options.sha256)
+    how = "unpacked" if index is None else "unpacked before:"
+    if index is None:
+        index = unpack(options.bundle, options.out, options.force, options.sha256)
     recipe = read_recipe(options.out / RECIPE_NAME)
-    say(f"unpacked {len(index.members)} files for {index.target}, packed by srdeploy {index.srdeploy}")
+    say(f"{how} {len(index.members)} files for {index.target}, packed by srdeploy {index.srdeploy}")
     if not options.build:
         return Unpacked(options.out, index, recipe, [], None)
     engines = build_engines(build_options(recipe, options.out), say)
@@ -93,4 +98,5 @@ def build_options(recipe: Recipe, folder: Path) -> BuildOptions:
         memory_budget=recipe.memory_budget,
         dla_core=recipe.dla_core,
         precision=None if recipe.plan is None else precision_options(None, folder / PRECISION_FOLDER / recipe.plan),
+        keep=True,
     )

@@ -20,7 +20,7 @@ from sr_deploy.precision.training_patches import pool_of, squares_of
 from tests.precision import small_plans
 
 OPTIONS = QatOptions(
-    steps=40, batch=2, patch=16, warm_up=5, judge_every=10, keep_every=10, judged_patch=32,
+    steps=40, batch=2, patch=16, warm_up=5, judge_every=10, keep_seconds=0.0, judged_patch=32,
     weight_rate=1e-3, scale_rate=2e-3,
 )  # fmt: skip
 
@@ -73,7 +73,7 @@ def test_resuming_gives_the_same_weights(model, plan, tuned, tmp_path):
         fine_tune(model, plan, {}, pictures, OPTIONS, 1.0, folder=tmp_path, say=stop)
     said = []
     again = fine_tune(model, plan, {}, pictures, OPTIONS, 1.0, folder=tmp_path, resume=True, say=said.append)
-    assert said[0] == "going on after step 20"
+    assert said[0] == "going on after step 29"
     assert [dataclasses.replace(p, seconds=0) for p in again.points[1:]] == [
         dataclasses.replace(p, seconds=0) for p in tuned.points[1:]
     ]
