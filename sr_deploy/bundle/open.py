@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
-from typing import BinaryIO, Optional
+from typing import BinaryIO, Iterator, Optional, Tuple
 
 from sr_deploy.bundle.golden import read_goldens
 from sr_deploy.bundle.layout import (
@@ -54,8 +55,11 @@ def check_bundle(bundle: Path) -> Index:
     return index
 
 
-def unpack(bundle: Path, folder: Path, force: bool = False, sha256: Optional[str] = None) -> Index:
-    """Make a deployment folder from a bundle; it appears whole or not at all.
+@contextlib.contextmanager
+def unpacking(
+    bundle: Path, folder: Path, force: bool = False, sha256: Optional[str] = None
+) -> Iterator[Tuple[Index, Path]]:
+    """A bundle's index and a temporary folder with its files, which becomes ``folder`` when the block ends well.
 
     The hashes in a bundle tell damage and careless changes. Against someone who makes a whole new bundle, compare
     ``sha256`` with what ``srdeploy pack`` printed.
@@ -87,7 +91,13 @@ def unpack(bundle: Path, folder: Path, force: bool = False, sha256: Optional[str
                     _copy(stream, member, bundle, out)
             _end(stream, bundle)
             _check_content(temporary, index, bundle)
-    return index
+            yield index, temporary
+
+
+def unpack(bundle: Path, folder: Path, force: bool = False, sha256: Optional[str] = None) -> Index:
+    """Make a deployment folder from a bundle; it appears whole or not at all. Arguments and errors: ``unpacking``."""
+    with unpacking(bundle, folder, force, sha256) as (index, _):
+        return index
 
 
 def unpacked_before(bundle: Path, folder: Path, sha256: Optional[str] = None) -> Optional[Index]:

@@ -14,7 +14,7 @@ from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.image import find_images, read_picture, to_network
-from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
+from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
 from sr_deploy.core.quality import crop_like, pair_images
 from sr_deploy.core.temporary import sweep, temporary_folder
 from sr_deploy.pipeline.lowering import write_lowered
@@ -147,7 +147,7 @@ def _check(request: QatRequest) -> None:
 
 def _start(deployment: Deployment, graph: GraphFile) -> Tuple[Plan, Dict[str, np.ndarray]]:
     folder = deployment.folder / "precision" / "int8"
-    if not (folder / PLAN_NAME).is_file():
+    if not plan_file(folder).is_file():
         raise BadDeployment(
             f"{deployment.folder} has no INT8 plan to start from",
             f"{folder / PLAN_NAME}",
