@@ -1,6 +1,6 @@
 """A measurement in a process of its own: fresh memory, fresh caches, and nothing lost when it dies.
 
-    python -m sr_deploy.pipeline.fresh REQUEST.json
+    python -m sr_deploy.pipeline.fresh REQUEST.json PARENT
 
 is what ``bench_in_fresh_process`` starts; nobody else needs it.
 """
@@ -47,7 +47,7 @@ def bench_in_fresh_process(request: BenchRequest, say: Callable[[str], None] = l
         package = str(Path(sr_deploy.__file__).resolve().parents[1])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         process = subprocess.Popen(
-            [sys.executable, "-m", "sr_deploy.pipeline.fresh", str(asked)],
+            [sys.executable, "-m", "sr_deploy.pipeline.fresh", str(asked), str(os.getpid())],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
         )
@@ -86,7 +86,7 @@ def request_from_dict(raw: Dict[str, Any]) -> BenchRequest:
 
 def main(arguments: List[str]) -> int:
     """The new process: measure; the exit code."""
-    _end_with_parent()
+    _end_with_parent(int(arguments[1]))
     asked = Path(arguments[0])
     try:
         with ended_by_signals():
@@ -99,9 +99,12 @@ def main(arguments: List[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
-    """Not to measure on, unseen, when the parent was killed: the next sweep would be disturbed by it."""
-    parent = os.getppid()
+def _end_with_parent(parent: int) -> None:
+    """Not to measure on, unseen, when the parent was killed: the next sweep would be disturbed by it.
+
+    Args:
+        parent: its process id, as it told it; it may be dead before this process had looked.
+    """
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     except (OSError, AttributeError):
