@@ -164,6 +164,12 @@ def test_what_a_killed_plan_left_is_neither_packed_nor_listed(srdeploy, prepared
     assert left.is_dir(), "reading clears nothing"
 
 
+def test_a_measuring_process_whose_parent_died_meanwhile_measures_nothing(tmp_path):
+    words = [sys.executable, "-m", "sr_deploy.pipeline.fresh", str(tmp_path / "gone.json"), str(os.getppid())]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_commands_that_are_killed_anywhere(tmp_path):
     """A few of the deaths of tests/benchmarks/kill_anywhere.py, which has them all."""
     command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "kill_anywhere.py"), "--seed", "1"]
