@@ -1,11 +1,11 @@
-"""SIGTERM and SIGHUP end a program as Ctrl-C does: what it was writing is removed on the way out."""
+"""SIGTERM and SIGHUP end a program as Ctrl-C does: what it was writing is removed, or kept, on the way out."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, List
 
 #: What ``kill``, ``docker stop``, a batch system and a closed terminal send.
 ENDING = ("SIGTERM", "SIGHUP")
@@ -35,6 +35,38 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for number in watched:
             signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[List[int]]:
+    """A list that fills when Ctrl-C is pressed or the process is told to end: what is begun can be finished first.
+
+    The signal then does what it does otherwise, when the block has ended. A second one ends at once. Signals reach the
+    main thread alone, so elsewhere nothing is changed; one that is ignored (``nohup``) stays so.
+    """
+    came: List[int] = []
+    before: Dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ("SIGINT", *ENDING) if hasattr(signal, name)]
+        before = {number: signal.getsignal(number) for number in numbers}
+        before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
+
+    def hold(number: int, _: Any) -> None:
+        came.append(number)
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, hold)
+    try:
+        yield came
+    finally:
+        restore()
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def name_of(code: Any) -> str:

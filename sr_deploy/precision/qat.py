@@ -5,19 +5,16 @@ The scales learn as in Esser et al., "Learned Step Size Quantization", ICLR 2020
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import math
 import pickle
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -27,7 +24,7 @@ from torch import Tensor
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.core.plan import Plan
-from sr_deploy.core.signals import ENDING
+from sr_deploy.core.signals import held_back
 from sr_deploy.precision.interpreter import GraphModule, takes_batches
 from sr_deploy.precision.snap import snapped
 from sr_deploy.precision.training_patches import Pool, pool_of, squares_of
@@ -193,7 +190,7 @@ class _Training:
         began, kept = time.monotonic() - self.spent, -math.inf
         if not self.points:
             self._judge(0, 0.0)
-        with _held_back() as interrupts:
+        with held_back() as interrupts:
             while step < self.options.steps and not self._is_over(time.monotonic() - began):
                 self._rates(step, time.monotonic() - began)
                 self.losses.append(self._train(step))
@@ -347,38 +344,6 @@ class _Training:
             )
         plan = dataclasses.replace(plan, notes=(*self.plan.notes, note))
         return Tuned(plan, weights, tuple(self.points), best, self.spent)
-
-
-@contextlib.contextmanager
-def _held_back() -> Iterator[List[int]]:
-    """A list that fills when Ctrl-C is pressed or the process is told to end: a step is finished first, and kept.
-
-    The signal then does what it does otherwise, when the block has ended. A second one ends at once. Signals reach the
-    main thread alone, so elsewhere nothing is changed; one that is ignored (``nohup``) stays so.
-    """
-    came: List[int] = []
-    before: Dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        numbers = [getattr(signal, name) for name in ("SIGINT", *ENDING) if hasattr(signal, name)]
-        before = {number: signal.getsignal(number) for number in numbers}
-        before = {number: handler for number, handler in before.items() if handler not in (None, signal.SIG_IGN)}
-
-    def hold(number: int, _: Any) -> None:
-        came.append(number)
-        restore()
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    for number in before:
-        signal.signal(number, hold)
-    try:
-        yield came
-    finally:
-        restore()
-    for number in came[:1]:
-        signal.raise_signal(number)
 
 
 def _placed(module: GraphModule, device: str) -> GraphModule:
