@@ -407,8 +407,9 @@ def main() -> int:
         for trial in trials:
             for place in faults_of(trial, options.faults, dice):
                 doings.append((trial, lambda trial=trial, place=place: at_call(stage, trial, *place)))
-        for trial, act in doings:
+        for number, (trial, act) in enumerate(doings, 1):
             where, found = act()
+            print(f"\r{number} of {len(doings)} ", end="", file=sys.stderr, flush=True)
             row = rows.setdefault((trial.case.name, trial.label), Counter())
             row.update(["deaths", *(text.split(" ")[0] for text in found)])
             for text in found:
