@@ -12,6 +12,7 @@ from sr_deploy.bundle.layout import INDEX_NAME, PRECISION_FOLDER, RECIPE_NAME, I
 from sr_deploy.bundle.open import unpack, unpacked_before, unpacking
 from sr_deploy.bundle.recipe import Recipe, build_arguments, read_recipe
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.temporary import sweep
 from sr_deploy.pipeline.build import BuildOptions, build_engines
 from sr_deploy.pipeline.golden import GoldenOptions, GoldenReport, check_goldens
 from sr_deploy.pipeline.planned import precision_options
@@ -83,6 +84,7 @@ def unpack_bundle(options: UnpackOptions, say: Callable[[str], None] = lambda _:
             _tell(index, "unpacked", say)
             made = _built(index, temporary, lambda text: say(text.replace(str(temporary), str(out))))
         return dataclasses.replace(made, folder=out)
+    sweep(out.parent)
     before = unpacked_before(bundle, out, options.sha256)
     index = before or unpack(bundle, out, sha256=options.sha256)
     _tell(index, "unpacked before:" if before else "unpacked", say)

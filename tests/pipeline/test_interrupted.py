@@ -72,7 +72,10 @@ def test_unpack_and_build_goes_on(srdeploy, bundle, tmp_path):
     out = tmp_path / "out"
     assert srdeploy("unpack", bundle, "-o", out).code == 0
     assert srdeploy("build", out, *ONNX, "--size", "16").code == 0
+    (tmp_path / ".out.srdeploy-00000000").mkdir()
+    temporary._swept.clear()
     again = srdeploy("unpack", bundle, "-o", out, "--build")
+    assert sorted(os.listdir(tmp_path)) == ["net.srd", "out", "plain"]
     assert again.code == 0 and "unpacked before" in again.err and "16x16.onnx was built before" in again.err, again.err
     assert open_engine(out / "engines" / "onnxruntime_24x24.onnx")
     assert srdeploy("unpack", bundle, "-o", out, "--build").code == 0
