@@ -9,7 +9,6 @@ import typer
 
 from sr_deploy.cli.shared import BACKENDS, render, say
 from sr_deploy.core.contract import parse_size
-from sr_deploy.core.errors import UsageError
 
 
 def report(
@@ -45,12 +44,12 @@ def import_(
     """Times of NVIDIA's trtexec as a result that the report and the gate take."""
     from sr_deploy.bench.result import save_result
     from sr_deploy.bench.trtexec import TrtexecRun, result_from_trtexec
+    from sr_deploy.core.artifact import check_free
     from sr_deploy.report.table import latency_table
 
     run = TrtexecRun(parse_size(size), device, scope, version, scale, precision, name or times.stem)
     result = result_from_trtexec(times, run, profile)
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists already", "a new file", "choose another -o, or replace it with --force")
+    check_free(out, force, "a new file", "choose another -o, or replace it with --force")
     save_result(out, result)
     render(latency_table(result))
     if version is None:

@@ -10,6 +10,7 @@ from typing import Any, Dict, Optional, Tuple
 from sr_deploy.core.artifact import read_json, sha256_of, write_json
 from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
 from sr_deploy.core.errors import BadDeployment, BadInput
+from sr_deploy.core.temporary import put_back
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
@@ -158,6 +159,7 @@ def open_deployment(folder: Path) -> Deployment:
         BadDeployment: no manifest, another schema, a missing or altered graph.
     """
     folder = Path(folder)
+    put_back(folder)
     if not (folder / MANIFEST_NAME).is_file():
         raise BadDeployment(
             f"{folder} is not a deployment: it has no {MANIFEST_NAME}",

@@ -18,6 +18,7 @@ import numpy as np
 
 from sr_deploy.core.artifact import atomic_file, read_json, sha256_of, write_json
 from sr_deploy.core.errors import BadDeployment, BadInput
+from sr_deploy.core.temporary import put_back
 
 PLAN_NAME = "plan.json"
 WEIGHTS_NAME = "weights.npz"
@@ -96,7 +97,8 @@ def save_plan(folder: Path, plan: Plan, weights: Optional[Mapping[str, np.ndarra
 
 
 def plan_file(path: Path) -> Path:
-    """The plan's file, of a path that names it or its folder."""
+    """The plan's file, of a path that names it or its folder; see ``put_back`` for one that is missing."""
+    put_back(Path(path).parent if Path(path).name == PLAN_NAME else Path(path))
     return Path(path) / PLAN_NAME if Path(path).is_dir() else Path(path)
 
 

@@ -7,12 +7,11 @@ not portable"). The manifest lets a foreign one be refused with the difference n
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from sr_deploy.core.artifact import atomic_file, read_json, sha256_of
+from sr_deploy.core.artifact import atomic_file, read_json, sha256_of, write_json
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadDeployment, BadInput, ForeignEngine, UsageError
 
@@ -170,17 +169,34 @@ def manifest_path(engine: Path) -> Path:
     return Path(engine).with_suffix(".json")
 
 
+#: In a manifest: the manifest of the engine that is being replaced, for as long as that may still be the one there.
+_REPLACES = "replaces"
+
+
 def save_engine(path: Path, data: Union[bytes, memoryview], manifest: EngineManifest) -> None:
-    """Write an engine and its manifest. Both are complete on disk before either gets its name.
+    """Write an engine and its manifest; there is a pair that opens at every moment, if there was one before.
+
+    Two files cannot be replaced in one step. So the manifest goes first, with the one that it replaces inside it, then
+    the engine, and then the manifest alone. ``open_engine`` takes the one whose hash is the engine's.
 
     Raises:
-        DiskFull, EnvironmentFault: they cannot be written; what was there before is unchanged.
+        DiskFull, EnvironmentFault: they cannot be written; what was there before still opens.
     """
-    with atomic_file(manifest_path(path)) as temporary_manifest:
-        text = json.dumps(manifest.to_dict(), indent=2, allow_nan=False) + "\n"
-        temporary_manifest.write_text(text, encoding="utf-8")
-        with atomic_file(path) as temporary_engine:
-            temporary_engine.write_bytes(data)
+    raw = manifest.to_dict()
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+        replaced = _opened_as(path)
+        write_json(manifest_path(path), raw if replaced is None else {**raw, _REPLACES: replaced})
+    if replaced is not None:
+        write_json(manifest_path(path), raw)
+
+
+def _opened_as(path: Path) -> Optional[Dict[str, Any]]:
+    """The manifest of an engine that opens, as plain values; None where none does."""
+    try:
+        return open_engine(path).to_dict()
+    except BadInput:
+        return None
 
 
 def open_engine(path: Path) -> EngineManifest:
@@ -197,7 +213,10 @@ def open_engine(path: Path) -> EngineManifest:
     if not sidecar.is_file():
         raise BadDeployment(f"the engine {path} has no manifest", f"{sidecar.name} beside it", rebuild)
     try:
-        raw = read_json(sidecar, "engine manifest")
+        raw, have = read_json(sidecar, "engine manifest"), sha256_of(path)
+        replaced = raw.pop(_REPLACES, None)
+        if replaced is not None and replaced.get("sha256") == have:
+            raw = replaced
         if raw.get("schema") != SCHEMA:
             raise BadDeployment(f"{sidecar} has schema {raw.get('schema')!r}", f"schema {SCHEMA}", rebuild)
         raw["contract"] = IOContract(**raw["contract"])
@@ -214,7 +233,6 @@ def open_engine(path: Path) -> EngineManifest:
         raise
     except BadInput as error:
         raise BadDeployment(error.found, error.wanted, rebuild) from error
-    have = sha256_of(path)
     if have != manifest.sha256:
         raise BadDeployment(
             f"{path} is not the file that was built: its sha256 is {have[:12]}…",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Mapping, Optional, Tuple
@@ -18,6 +17,7 @@ from sr_deploy import __version__
 from sr_deploy.core.artifact import explained_write_errors, sha256_of
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.engine.manifest import EngineManifest, Profile, engine_name, save_engine
 
 CPU = "CPUExecutionProvider"
@@ -190,8 +190,8 @@ def engine_from_graph(
     if size is not None:
         options.add_free_dimension_override_by_name("height", size[0])
         options.add_free_dimension_override_by_name("width", size[1])
-    with tempfile.TemporaryDirectory(prefix="srdeploy-") as temporary:
-        saved = Path(temporary) / "optimised.onnx"
+    with temporary_folder() as temporary:
+        saved = temporary / "optimised.onnx"
         options.optimized_model_filepath = str(saved)
         try:
             open_session(graph, options, provider)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
+from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import MissingPackage, UsageError
 from sr_deploy.core.machine import this_machine
 from sr_deploy.engine.flavour import flavours
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, open_engine
+from sr_deploy.pipeline.kept import finished_engine
 from sr_deploy.pipeline.planned import (
     CACHE_NAME,
     LEGACY_NAME,
@@ -46,6 +48,8 @@ class BuildOptions:
         dla_core: a Jetson's DLA core that the engine shall run on; None: the GPU.
         precision: how the plan is made or which is taken, see pipeline/planned.py; None builds float32.
         implicit: let TensorRT 8 take its INT8 scales from the calibration cache instead of Q/DQ.
+        keep: take engines that are there and are what is asked for. Without it that is done only where others of those
+            asked for are missing, as after an interruption.
     """
 
     deployment: Path
@@ -59,6 +63,7 @@ class BuildOptions:
     dla_core: Optional[int] = None
     precision: Optional[PrecisionOptions] = None
     implicit: bool = False
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,8 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
     """Build every engine that is asked for; each appears whole, with its manifest, or not at all.
 
     Raises:
-        UsageError: sizes that contradict each other, an engine exists and ``force`` is False.
+        UsageError: sizes that contradict each other; an engine exists, and neither ``force`` nor an interruption
+            explains it.
         BadDeployment, EnvironmentFault, CheckFailed: see engine/tensorrt.py and engine/onnxruntime.py.
     """
     deployment = open_deployment(options.deployment)
@@ -95,10 +101,31 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
     else:
         check_request(backend, options)
         precision = engine_precision(options.precision.precision)
-        for plan in _plans(deployment, backend, options):
-            _check_free(_target(deployment, plan, options, precision), options)
+        if ready_plan(deployment, options.precision) is None:
+            for plan in _plans(deployment, backend, options):
+                _check_free(_target(deployment, plan, options, precision), options)
         plans = _planned(deployment, backend, options, planned_for(deployment, options.precision, say))
-    return tuple(_build(deployment, plan, options, say) for plan in plans)
+    finished = _finished(deployment, plans, options)
+    for number, plan in enumerate(plans):
+        if number not in finished:
+            _check_free(_target(deployment, plan, options, plan.precision), options)
+    for engine in finished.values():
+        say(f"{engine.file} was built before (--force builds it again)")
+    return tuple(finished.get(n) or _build(deployment, plan, options, say) for n, plan in enumerate(plans))
+
+
+def _finished(
+    deployment: Deployment, plans: Tuple[BuildPlan, ...], options: BuildOptions
+) -> Dict[int, EngineManifest]:
+    """Number of a plan → its engine, of those that an interrupted build had finished.
+
+    Where nothing is missing there was no interruption: that is somebody else's engine, unless ``options.keep``.
+    """
+    targets = [_target(deployment, plan, options, plan.precision) for plan in plans]
+    if not options.keep and all(target.exists() for target in targets):
+        return {}
+    found = ((n, finished_engine(deployment, target, plans[n], options)) for n, target in enumerate(targets))
+    return {number: engine for number, engine in found if engine is not None}
 
 
 def planned_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Planned:
@@ -251,8 +278,7 @@ def _target(deployment: Deployment, plan: BuildPlan, options: BuildOptions, prec
 
 def _check_free(target: Path, options: BuildOptions) -> None:
     """Refuse to replace an engine; asked before a plan is made too, which would replace the engine's own."""
-    if target.exists() and not options.force:
-        raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
+    check_free(target, options.force, "a new engine", "replace it with --force")
 
 
 def _build(
@@ -262,7 +288,6 @@ def _build(
     manifest, folder = deployment.manifest, deployment.engines_folder
     graph = deployment.path_of(plan.graph)
     shown = "any size" if plan.profile is None else " … ".join(dict.fromkeys(map(format_size, plan.profile)))
-    _check_free(_target(deployment, plan, options, plan.precision), options)
     if options.memory_budget is not None:
         _check_budget(plan)
     say(f"building for {shown}")

@@ -28,6 +28,7 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tupl
 from sr_deploy.bench.lock import locked_device, locked_file
 from sr_deploy.core.contract import parse_size
 from sr_deploy.core.errors import BadInput, CheckFailed, SrDeployError, UsageError
+from sr_deploy.core.temporary import sweep as clear_temporaries
 from sr_deploy.core.toml import toml_reader
 from sr_deploy.pipeline.bench import BenchRequest, options_of
 from sr_deploy.pipeline.fresh import bench_in_fresh_process, request_from_dict, request_to_dict
@@ -150,6 +151,7 @@ def run_matrix(
     """
     if run is None and any(cell.device for cell in cells):
         raise UsageError("the matrix names devices, and this machine is only one", "--dask ADDRESS", "see README.md")
+    clear_temporaries(Path(out))
     present = [cell.request.result_file for cell in cells if cell.request.result_file.exists()]
     if present and not resume:
         raise UsageError(f"{present[0]} is there already", "an empty folder", "go on with --resume, or another -o")

@@ -18,6 +18,7 @@ from sr_deploy.core.deployment import MANIFEST_NAME, Deployment, open_deployment
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.plan import PLAN_NAME, open_plan
 from sr_deploy.core.sample import sample_for
+from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.manifest import check_profile
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.planned import UNFINISHED, find_planned
@@ -173,10 +174,15 @@ def _carried(deployment: Deployment) -> List[Path]:
     paths = [deployment.path_of(graph) for graph in deployment.manifest.graphs]
     paths += [path for pattern in PRECISION_FILES for path in folder.glob(pattern)]
     # Plots are for people, and a fine-tuning that was interrupted goes on where it began.
-    unfinished = folder / PRECISION_FOLDER / UNFINISHED
-    found = (path for path in (folder / PRECISION_FOLDER).rglob("*") if path.is_file() and path.suffix != ".png")
-    paths += [path for path in found if unfinished not in path.parents]
+    own = folder / PRECISION_FOLDER
+    found = (path for path in own.rglob("*") if path.is_file() and path.suffix != ".png")
+    paths += [path for path in found if not any(map(_stays, path.relative_to(own).parts))]
     return list(dict.fromkeys(paths))
+
+
+def _stays(name: str) -> bool:
+    """Whether a file or folder of that name under ``DIR/precision`` is for this machine only."""
+    return name == UNFINISHED or is_temporary(name)
 
 
 def check_target(deployment: Deployment, name: str) -> None:

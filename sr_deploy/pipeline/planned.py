@@ -127,7 +127,7 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
         BadDeployment: it is damaged, or of a graph that the deployment does not have.
     """
     folder = deployment.folder / "precision" / name
-    if not (folder / PLAN_NAME).is_file():
+    if not plan_file(folder).is_file():
         return None
     report = read_json(folder / REPORT_NAME, "precision report")
     if not isinstance(report, dict):

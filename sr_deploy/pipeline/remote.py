@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment import open_deployment
 from sr_deploy.core.errors import BadDeployment, SrDeployError, UsageError
 from sr_deploy.core.image import find_images
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.remote.call import ask
 from sr_deploy.remote.connect import connected
 from sr_deploy.remote.inventory import Board
@@ -124,8 +124,8 @@ def opened_bundle(path: Path) -> Iterator[Path]:
         raise BadDeployment(f"{path} does not exist", "a deployment folder, or one packed by srdeploy pack")
     from sr_deploy.bundle.open import unpack
 
-    with tempfile.TemporaryDirectory(prefix="srdeploy-") as temporary:
-        folder = Path(temporary) / "deployment"
+    with temporary_folder() as temporary:
+        folder = temporary / "deployment"
         unpack(path, folder)
         yield folder
 

@@ -105,6 +105,12 @@ def open_set(path: Path) -> CalibrationSet:
 
 def save_set(path: Path, chosen: CalibrationSet) -> None:
     """Write a set's manifest, whole or not at all."""
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_text(set_text(chosen), encoding="utf-8")
+
+
+def set_text(chosen: CalibrationSet) -> str:
+    """A set's manifest as TOML."""
     lines = [f"schema = {SCHEMA}"]
     lines += [f"{key} = {_quoted(getattr(chosen, key))}" for key in _TEXTS]
     lines += ["", "# The value of white in the files; a network's own range follows from its contract."]
@@ -113,8 +119,7 @@ def save_set(path: Path, chosen: CalibrationSet) -> None:
     lines += ["[crop]", f"side = {crop.side}", f"each = {crop.each}", f"seed = {crop.seed}", ""]
     lines += ["# File name and sha256 of the file, in the order of use.", "[images]"]
     lines += [f"{_quoted(name)} = {_quoted(digest)}" for name, digest in chosen.images.items()]
-    with atomic_file(Path(path)) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def files_of(chosen: CalibrationSet, available: Sequence[Path], manifest: Path) -> Tuple[Path, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.deployment import Manifest
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.report import html
 from sr_deploy.report.content import Deployed
@@ -61,8 +61,8 @@ def deployment_section(deployed: Deployed, anchor: str, several: bool) -> str:
 
 def drawing(draw: Callable[[Path], None], alt: str, caption: str, suffix: str) -> str:
     """A figure of a plot; ``suffix`` chooses SVG for lines and PNG for thousands of dots."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"plot{suffix}"
+    with temporary_folder() as folder:
+        path = folder / f"plot{suffix}"
         draw(path)
         media = {".svg": "image/svg+xml", ".png": "image/png"}[suffix]
         return html.figure(html.image(media, path.read_bytes(), alt), caption, "plot")
