@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from sr_deploy.core.artifact import atomic_file, sha256_of
 from sr_deploy.core.contract import IOContract, Size, format_size, shape_in
 from sr_deploy.core.errors import BadDeployment, BadInput, EnvironmentFault, UsageError
 from sr_deploy.core.machine import Gpu, this_machine
+from sr_deploy.core.rtx import capabilities_of
 from sr_deploy.engine.dla import use_dla
 from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
 from sr_deploy.engine.layers import check_network, read_back
@@ -147,7 +147,7 @@ def engine_from_graph(
         if hasattr(config, "set_compute_capability"):
             config.num_compute_capabilities = len(capabilities)
             for index, capability in enumerate(capabilities):
-                config.set_compute_capability(_supported(trt)[capability], index)
+                config.set_compute_capability(capabilities_of(trt)[capability], index)
         cache = _attach_timing_cache(config, timing_cache, flavour)
         monitor = monitor_of(trt, progress)
         if monitor is not None and hasattr(config, "progress_monitor"):
@@ -225,12 +225,6 @@ def write_engine(built: BuiltEngine, folder: Path, graph: Path, contract: IOCont
     return manifest
 
 
-def _supported(trt: Any) -> Dict[str, Any]:
-    """Compute capability, such as "8.6", → the flavour's enum value."""
-    named = ((re.match(r"SM(\d+)(\d)$", name), value) for name, value in trt.ComputeCapability.__members__.items())
-    return {f"{found.group(1)}.{found.group(2)}": value for found, value in named if found}
-
-
 def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...], Optional[str]]:
     """Which GPUs a build is for.
 
@@ -248,7 +242,7 @@ def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...]
     """
     trt = import_flavour(flavour)
     choosable = hasattr(trt, "ComputeCapability") and hasattr(trt.IBuilderConfig, "set_compute_capability")
-    supported = tuple(_supported(trt)) if choosable else ()
+    supported = tuple(capabilities_of(trt)) if choosable else ()
     if asked and choosable:
         wrong = [capability for capability in asked if capability not in supported]
         if wrong:
