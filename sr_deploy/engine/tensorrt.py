@@ -30,6 +30,7 @@ from sr_deploy.core.machine import Gpu, this_machine
 from sr_deploy.core.rtx import capabilities_of
 from sr_deploy.engine.dla import use_dla
 from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
+from sr_deploy.engine.graph_nodes import node_names
 from sr_deploy.engine.layers import check_network, read_back
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, save_engine
 from sr_deploy.engine.tensorrt_faults import build_failure, parse_failure
@@ -136,8 +137,9 @@ def engine_from_graph(
             settings.update(check_network(network, precision, planned or {}, str(graph)))
         else:
             told, check_calibration = set_precision(
-                trt, builder, network, config, precision, rest, layer_types or {}, calibration_cache
-            )
+                trt, builder, network, config, precision, rest, layer_types or {}, calibration_cache,
+                node_names(graph) if layer_types else frozenset(),
+            )  # fmt: skip
             settings.update(told)
         if dla_core is not None:
             settings.update(use_dla(trt, flavour, builder, network, config, dla_core, precision, used))

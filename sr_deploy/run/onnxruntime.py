@@ -112,7 +112,8 @@ class OnnxRuntimeRunner:
             raise BadInput(
                 f"{self._graph.name} does not take an input of {format_size(size)}",
                 f"an input of {have}",
-                f"pad or crop the picture, or build an engine with --size {format_size(size)}",
+                f"srdeploy build DEPLOYMENT --backend onnxruntime --size {format_size(size)}; where its graphs are of "
+                f"fixed sizes, srdeploy export … --size {format_size(size)} or --dynamic first",
             )
         self._uploaded = self._computed = False
         if self._size == tuple(size):

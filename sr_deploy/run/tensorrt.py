@@ -91,7 +91,7 @@ class TensorRTRunner:
             raise BadInput(
                 f"the engine {manifest.file} does not take an input of {format_size(size)}",
                 f"an input of {manifest.allowed_sizes()}",
-                f"pad or tile the picture, or srdeploy build --size {format_size(size)}",
+                manifest.command_for(size),
             )
         self._uploaded = self._computed = False
         if self._size == tuple(size):
