@@ -62,7 +62,7 @@ def no_start(provider: str, text: str, preloaded: str) -> EnvironmentFault:
     return EnvironmentFault(
         f"{provider} does not start on this machine; {text}" + (f" ({preloaded})" if preloaded else ""),
         "an NVIDIA driver, and the CUDA and cuDNN that this onnxruntime-gpu (1.18 or newer) was built for",
-        "pip install 'srdeploy[onnxruntime-gpu]' brings them (see srdeploy doctor); CUDA_VISIBLE_DEVICES= takes the CPU",
+        "pip install 'srdeploy[onnxruntime-gpu]' brings them (see srdeploy doctor); CUDA_VISIBLE_DEVICES= for the CPU",
     )
 
 
