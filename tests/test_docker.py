@@ -77,7 +77,8 @@ def test_tensorrt_of_a_board_comes_from_a_repository_that_is_there(path):
     (run,) = [rest for name, rest in instructions(path) if name == "RUN" and "python3-libnvinfer" in rest]
     release = {"jetpack5": "r35.4", "jetpack6": "r36.4"}[path.stem]
     key = "/usr/share/keyrings/jetson-ota-public.asc"
-    assert re.search(rf'"deb \[signed-by={key}\]"\s+"https://repo.download.nvidia.com/jetson/common {release} main"', run)
+    here = "https://repo.download.nvidia.com/jetson/common"
+    assert re.search(rf'"deb \[signed-by={key}\]"\s+"{here} {release} main"', run)
     assert run.index("ca-certificates") < run.index("jetson/common") < run.index("python3-libnvinfer")
     assert run[run.index("jetson/common") :].count("apt-get update") == 1
     assert ("ADD", f"https://repo.download.nvidia.com/jetson/jetson-ota-public.asc {key}") in instructions(path)
