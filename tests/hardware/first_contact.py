@@ -83,7 +83,7 @@ def prepare(folder: Path, quick: bool) -> None:
     if quick:
         material.prepare(folder, [("demo", material.DEMO)], ("fp16",), ((24, 32),))
     else:
-        images = material.ASSETS / "images" / "calibration"
+        images = material.ASSETS / "images/calibration/DIV2K_test_LRx4"
         precisions = ("fp16", "int8") if images.is_dir() else ("fp16",)
         material.prepare(folder, material.checkpoints(), precisions, images=images)
 
