@@ -14,9 +14,6 @@ from typing import Any, Optional, Tuple
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.errors import DiskFull, EnvironmentFault
 
-#: How a line about a cache among a build's warnings begins.
-PROBLEM = "timing cache "
-
 
 def cache_path(folder: Path, kind: str, flavour: str, version: str, device: str) -> Path:
     """Where the cache of one GPU and one version lies.
@@ -47,15 +44,15 @@ def attach_timing_cache(config: Any, path: Path) -> Tuple[Optional[Any], Tuple[s
     try:
         stored = path.read_bytes() if path.exists() else b""
     except OSError as error:
-        return None, (f"{PROBLEM}{path} cannot be read ({error.strerror}); everything is timed, nothing is kept",)
+        return None, (f"the timing cache {path} cannot be read ({error.strerror}); all is timed, nothing is kept",)
     cache = _taken(config, stored)
     if cache is not None:
         return cache, ()
     aside = path.with_name(path.name + ".refused")
     with contextlib.suppress(OSError):
         path.replace(aside)
-    told = f"{PROBLEM}{path} is damaged, or of another TensorRT or GPU; it is {aside.name} now, and a new one is begun"
-    return _taken(config, b""), (told,)
+    told = f"the timing cache {path} is damaged, or of another TensorRT or GPU"
+    return _taken(config, b""), (f"{told}; it is {aside.name} now, and a new one is begun",)
 
 
 def _taken(config: Any, stored: bytes) -> Optional[Any]:
@@ -80,5 +77,5 @@ def save_timing_cache(cache: Any, path: Path) -> Tuple[str, ...]:
         with atomic_file(path) as temporary:
             temporary.write_bytes(bytes(cache.serialize()))
     except (DiskFull, EnvironmentFault) as error:
-        return (f"{PROBLEM}was not kept: {error.found}",)
+        return (f"the timing cache was not kept: {error.found}",)
     return ()

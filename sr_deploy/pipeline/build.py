@@ -25,7 +25,7 @@ from sr_deploy.pipeline.planned import (
     ready_plan,
 )
 from sr_deploy.pipeline.runner import check_backend
-from sr_deploy.pipeline.timings import check_timings, say_problems, timings_file
+from sr_deploy.pipeline.timings import check_timings, timings_file
 
 if TYPE_CHECKING:
     from sr_deploy.engine.tensorrt import BuiltEngine
@@ -295,7 +295,8 @@ def _build(
             options.compute_capabilities, options.workspace_bytes, say,
             plan.planned.folder if plan.planned else None, timings,
         )  # fmt: skip
-        say_problems(within.warnings, say)
+        for warning in within.warnings:
+            say(f"warning: {warning.strip()}")
         return write_engine(_with_plan(within, plan), folder, graph, manifest.contract, manifest.scale)
     machine = this_machine()
     workspace = options.workspace_bytes
@@ -326,7 +327,8 @@ def _build(
         workspace,
         say,
     )
-    say_problems(built.warnings, say)
+    for warning in built.warnings:
+        say(f"warning: {warning.strip()}")
     return write_engine(_with_plan(built, plan), folder, graph, manifest.contract, manifest.scale)
 
 

@@ -1,9 +1,9 @@
-"""The timing cache of a deployment's builds: which file, and what is said of it."""
+"""The timing cache of a deployment's builds: which file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Optional
 
 from sr_deploy.core.deployment import Deployment
 from sr_deploy.core.errors import UsageError
@@ -37,12 +37,3 @@ def timings_file(deployment: Deployment, backend: str, asked: Optional[Path] = N
         return None if backend != "tensorrt" or asked == NONE else asked
     device, version = targets_of(backend)[1], import_flavour(backend).__version__
     return cache_path(deployment.engines_folder, "timing", backend, version, device or "gpu")
-
-
-def say_problems(warnings: Sequence[str], say: Callable[[str], None]) -> None:
-    """Say what was wrong with a timing cache; the builder's own warnings are in the manifest."""
-    from sr_deploy.engine.timing_cache import PROBLEM
-
-    for line in warnings:
-        if line.startswith(PROBLEM):
-            say(f"warning: {line}")
