@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
-from sr_deploy.core.finding import Finding
+from sr_deploy.core.device import Finding
 from sr_deploy.report.numbers import doubts, fixed, mebibytes, milliseconds, rate_cells, strips_of
 
 if TYPE_CHECKING:

@@ -104,7 +104,7 @@ def copied(deployment: Path, work: Path) -> Path:
 def judge(rows: Rows, case: Case, work: Path) -> Optional[Dict[str, Any]]:
     """Build, keep the inspector's account, compare the picture, take times. Gives the times."""
     manifest = rows.look(f"{case.name}: build", lambda: build(case), lambda made: f"{made.build_seconds:.1f} s")
-    kept = sorted((case.deployment / "engines").glob("*.engine"))
+    kept = [path for path in sorted((case.deployment / "engines").glob("*.engine*")) if path.suffix != ".json"]
     for path in kept if manifest is None else [case.deployment / "engines" / manifest.file]:
         # Of a refused engine too, where the product has kept it.
         rows.look(f"{case.name}: inspector", lambda path=path: inspected(case.flavour, path, work / "layers"))
