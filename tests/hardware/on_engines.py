@@ -26,8 +26,9 @@ from tests.hardware.material import largest_step
 from tests.hardware.on_cuda import nothing
 from tests.hardware.rows import Rows, StillOpen
 
-#: 8-bit steps that an engine may differ from float32 on the CPU. Wide: this asks whether it is right at all.
-ALLOWED = {"fp32": 0.25, "fp16": 4.0, "int8": 40.0}
+#: 8-bit steps that one value may differ from float32 on the CPU. Wide: this asks whether an engine is right at all. On
+#: this picture, noise and edges, SPAN's typed graphs in ONNX Runtime differ by 0.4 in fp16 and by 39.5 in int8.
+ALLOWED = {"fp32": 0.25, "fp16": 4.0, "int8": 64.0}
 TIMED = 50
 
 
