@@ -113,6 +113,9 @@ def build(
     plan: Optional[Path] = typer.Option(None, "--plan", help="This plan.json, edited or fine-tuned (srdeploy qat)."),
     remake_plan: bool = typer.Option(False, "--remake-plan", help="Make the plan again though there is one."),
     implicit: bool = typer.Option(False, "--implicit", help="TensorRT 8: scales from the calibration cache, no Q/DQ."),
+    timing_cache: Optional[Path] = typer.Option(
+        None, "--timing-cache", help="tensorrt: file of layer timings, or none. Default: one a GPU, beside the engines."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say which engines would be built, build nothing."),
     as_json: bool = JSON_FLAG,
@@ -137,6 +140,7 @@ def build(
         ),
         implicit=implicit,
         dla_core=dla,
+        timing_cache=timing_cache,
     )
     if dry_run:
         for line in plan_build(options):

@@ -82,6 +82,20 @@ class EngineManifest:
         low, _, high = self.profile
         return format_size(low) if low == high else f"{format_size(low)} up to {format_size(high)}"
 
+    def command_for(self, size: Size) -> str:
+        """The commands that make an engine of this kind for an input of ``size`` (height, width)."""
+        kind = f"srdeploy build DEPLOYMENT --backend {self.backend}"
+        if self.precision != "fp32":
+            kind += " --precision " + {"mixed": "auto"}.get(self.precision, self.precision)
+        low, high = (self.profile[0], self.profile[2]) if self.profile else (size, size)
+        smallest = format_size((min(low[0], size[0]), min(low[1], size[1])))
+        largest = format_size((max(high[0], size[0]), max(high[1], size[1])))
+        shown = format_size(size)
+        return (
+            f"{kind} --size {shown}; or one for many sizes, where the deployment holds a graph for any: "
+            f"{kind} --min-size {smallest} --opt-size {shown} --max-size {largest}"
+        )
+
     def to_dict(self) -> Dict[str, Any]:
         """The manifest as plain values for JSON."""
         return dataclasses.asdict(self)

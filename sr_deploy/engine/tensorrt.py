@@ -17,23 +17,25 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy import __version__
-from sr_deploy.core.artifact import atomic_file, sha256_of
+from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract, Size, format_size, shape_in
-from sr_deploy.core.errors import BadDeployment, BadInput, EnvironmentFault, UsageError
+from sr_deploy.core.errors import BadDeployment, EnvironmentFault, UsageError
 from sr_deploy.core.machine import Gpu, this_machine
+from sr_deploy.core.rtx import capabilities_of
 from sr_deploy.engine.dla import runtime_for, use_dla
 from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
+from sr_deploy.engine.graph_nodes import node_names
 from sr_deploy.engine.layers import check_network, read_back
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, save_engine
 from sr_deploy.engine.tensorrt_faults import build_failure, parse_failure
 from sr_deploy.engine.tensorrt_legacy import set_precision
+from sr_deploy.engine.timing_cache import attach_timing_cache, save_timing_cache
 
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 
@@ -84,6 +86,7 @@ def engine_from_graph(
             says which it must find there; TensorRT 8 is told by flags.
         workspace_bytes: limit of scratch memory that a layer may use; None leaves it to TensorRT.
         timing_cache: a file with the timings of earlier builds, read if it exists and written after; "tensorrt" only.
+            What is wrong with it is among the warnings.
         progress: called during the build where the flavour can tell; raising there stops the build.
         layer_types: ONNX node name → "float16" or "float32" that TensorRT 8 must obey (precision/legacy.py); of no
             meaning to a strongly typed flavour, so it is refused there.
@@ -111,6 +114,8 @@ def engine_from_graph(
             f"{flavour} {trt.__version__} takes its types from the graph, not from layer types or a calibration cache",
             "a typed graph alone",
         )
+    if timing_cache is not None and flavour == "tensorrt-rtx":
+        raise UsageError("TensorRT-RTX takes no timings, so it has no timing cache", "no timing cache")
     if not Path(graph).is_file():
         raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
     wanted = None if profile is None else check_profile(profile)
@@ -136,8 +141,9 @@ def engine_from_graph(
             settings.update(check_network(network, precision, planned or {}, str(graph)))
         else:
             told, check_calibration = set_precision(
-                trt, builder, network, config, precision, rest, layer_types or {}, calibration_cache
-            )
+                trt, builder, network, config, precision, rest, layer_types or {}, calibration_cache,
+                node_names(graph) if layer_types else frozenset(),
+            )  # fmt: skip
             settings.update(told)
         if dla_core is not None:
             settings.update(use_dla(trt, flavour, builder, network, config, dla_core, precision, used))
@@ -147,12 +153,16 @@ def engine_from_graph(
         if hasattr(config, "set_compute_capability"):
             config.num_compute_capabilities = len(capabilities)
             for index, capability in enumerate(capabilities):
-                config.set_compute_capability(_supported(trt)[capability], index)
-        cache = _attach_timing_cache(config, timing_cache, flavour)
+                config.set_compute_capability(capabilities_of(trt)[capability], index)
+        cache, problems = (None, ()) if timing_cache is None else attach_timing_cache(config, timing_cache)
         monitor = monitor_of(trt, progress)
         if monitor is not None and hasattr(config, "progress_monitor"):
             config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
+        if timing_cache is not None and cache is not None:
+            # Also after a failure: a second try, with less workspace, need not time again what was timed.
+            problems = (*problems, *save_timing_cache(cache, timing_cache))
+            settings["timing_cache"] = timing_cache.name
         if monitor is not None and monitor.failure is not None:
             raise monitor.failure
         if plan is None:
@@ -163,9 +173,6 @@ def engine_from_graph(
         if precision != "fp32" and device is not None:
             runtime = runtime_for(trt, logger_of(flavour), settings)
             settings.update(read_back(trt, runtime, data, planned or {}, str(graph)))
-        if timing_cache is not None and cache is not None:
-            with atomic_file(timing_cache) as temporary:
-                temporary.write_bytes(bytes(cache.serialize()))
         activation = messages.memory.get("Activation")
         if activation is None:
             activation = _memory_of_plan(trt, flavour, data)
@@ -181,7 +188,7 @@ def engine_from_graph(
             weights_bytes=messages.memory.get("Weights"),
             seconds=time.perf_counter() - started,
             settings=settings,
-            warnings=messages.warnings(),
+            warnings=(*problems, *messages.warnings()),
         )
 
 
@@ -226,12 +233,6 @@ def write_engine(built: BuiltEngine, folder: Path, graph: Path, contract: IOCont
     return manifest
 
 
-def _supported(trt: Any) -> Dict[str, Any]:
-    """Compute capability, such as "8.6", → the flavour's enum value."""
-    named = ((re.match(r"SM(\d+)(\d)$", name), value) for name, value in trt.ComputeCapability.__members__.items())
-    return {f"{found.group(1)}.{found.group(2)}": value for found, value in named if found}
-
-
 def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...], Optional[str]]:
     """Which GPUs a build is for.
 
@@ -249,7 +250,7 @@ def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...]
     """
     trt = import_flavour(flavour)
     choosable = hasattr(trt, "ComputeCapability") and hasattr(trt.IBuilderConfig, "set_compute_capability")
-    supported = tuple(_supported(trt)) if choosable else ()
+    supported = tuple(capabilities_of(trt)) if choosable else ()
     if asked and choosable:
         wrong = [capability for capability in asked if capability not in supported]
         if wrong:
@@ -372,23 +373,6 @@ def _optimization_profile(
     shapes = builder.create_optimization_profile()
     shapes.set_shape(tensor.name, *(shape_in(layout, size) for size in wanted))
     return wanted, shapes
-
-
-def _attach_timing_cache(config: Any, path: Optional[Path], flavour: str) -> Optional[Any]:
-    """The cache in use during the build, or None when none was asked for."""
-    if path is None:
-        return None
-    if flavour == "tensorrt-rtx":
-        raise UsageError("TensorRT-RTX takes no timings, so it has no timing cache", "no timing cache")
-    stored = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(stored)
-    if cache is None or not config.set_timing_cache(cache, False):
-        raise BadInput(
-            f"the timing cache {path} was made by another TensorRT or for another GPU",
-            "a timing cache of this machine, or a new file",
-            f"remove {path}",
-        )
-    return cache
 
 
 def _memory_of_plan(trt: Any, flavour: str, plan: bytes) -> Optional[int]:

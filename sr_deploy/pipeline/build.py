@@ -27,6 +27,7 @@ from sr_deploy.pipeline.planned import (
     ready_plan,
 )
 from sr_deploy.pipeline.runner import check_backend
+from sr_deploy.pipeline.timings import check_timings, timings_file
 
 if TYPE_CHECKING:
     from sr_deploy.engine.tensorrt import BuiltEngine
@@ -47,6 +48,8 @@ class BuildOptions:
         memory_budget: bytes of activations that each engine of a fixed size shall stay within; None: no limit.
         dla_core: a Jetson's DLA core that the engine shall run on; None: the GPU.
         precision: how the plan is made or which is taken, see pipeline/planned.py; None builds float32.
+        timing_cache: TensorRT's file of layer timings, see pipeline/timings.py; None: one for each GPU and version,
+            beside the engines.
         implicit: let TensorRT 8 take its INT8 scales from the calibration cache instead of Q/DQ.
         keep: take engines that are there and are what is asked for. Without it that is done only where others of those
             asked for are missing, as after an interruption.
@@ -64,6 +67,7 @@ class BuildOptions:
     precision: Optional[PrecisionOptions] = None
     implicit: bool = False
     keep: bool = False
+    timing_cache: Optional[Path] = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
     deployment = open_deployment(options.deployment)
     backend, why = choose_backend(options)
     check_dla(backend, options)
+    check_timings(backend, options.timing_cache)
     say(f"{backend}: {why}")
     if options.precision is None:
         plans = _plans(deployment, backend, options)
@@ -154,6 +159,7 @@ def plan_build(options: BuildOptions) -> List[str]:
     deployment = open_deployment(options.deployment)
     backend, why = choose_backend(options)
     check_dla(backend, options)
+    check_timings(backend, options.timing_cache)
     lines = [f"{backend}: {why}"]
     plans, precision = _plans(deployment, backend, options), "fp32"
     if options.precision is not None:
@@ -305,14 +311,17 @@ def _build(
     from sr_deploy.engine.preflight import check_room, manifests_in, need_of, with_less_on_failure, workspace_for
     from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
 
+    timings = timings_file(deployment, plan.backend, options.timing_cache)
     if options.memory_budget is not None and plan.profile is not None:
         from sr_deploy.pipeline.stream import engine_within_budget
 
         within = engine_within_budget(
             plan.backend, graph, plan.profile[0], options.memory_budget, manifest.contract, manifest.sizes,
             options.compute_capabilities, options.workspace_bytes, say,
-            plan.planned.folder if plan.planned else None,
+            plan.planned.folder if plan.planned else None, timings,
         )  # fmt: skip
+        for warning in within.warnings:
+            say(f"warning: {warning.strip()}")
         return write_engine(_with_plan(within, plan), folder, graph, manifest.contract, manifest.scale)
     machine = this_machine()
     workspace = options.workspace_bytes
@@ -333,6 +342,7 @@ def _build(
             options.compute_capabilities,
             precision=plan.precision,
             workspace_bytes=limit,
+            timing_cache=timings,
             layer_types=source.layer_types,
             calibration_cache=source.cache,
             rest=plan.planned.plan.rest if plan.planned else "float32",
@@ -342,6 +352,8 @@ def _build(
         workspace,
         say,
     )
+    for warning in built.warnings:
+        say(f"warning: {warning.strip()}")
     return write_engine(_with_plan(built, plan), folder, graph, manifest.contract, manifest.scale)
 
 

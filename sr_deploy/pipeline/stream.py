@@ -33,6 +33,7 @@ def engine_within_budget(
     workspace_bytes: Optional[int] = None,
     say: Callable[[str], None] = lambda _: None,
     plan_folder: Optional[Path] = None,
+    timing_cache: Optional[Path] = None,
 ) -> BuiltEngine:
     """An engine for ``size`` whose activations stay within ``budget`` bytes, by the builder's own figure.
 
@@ -42,7 +43,7 @@ def engine_within_budget(
         size: (height, width).
         budget: bytes.
         contract, rules: of the graph.
-        compute_capabilities, workspace_bytes: see ``engine_from_graph``.
+        compute_capabilities, workspace_bytes, timing_cache: see ``engine_from_graph``.
         say: told each answer.
         plan_folder: of an "fp16" plan for the graph; None: float32. The graph is streamed in float32 and made float16
             then, with the plan's float32 nodes marked first, so that each of their strips stays float32 too.
@@ -81,8 +82,9 @@ def engine_within_budget(
                 typed = folder / "half.onnx"
                 onnx.save(half_graph(onnx.load(str(path))), str(typed))
             built = engine_from_graph(
-                backend, typed, None, compute_capabilities, precision=precision, workspace_bytes=workspace_bytes
-            )
+                backend, typed, None, compute_capabilities, precision=precision, workspace_bytes=workspace_bytes,
+                timing_cache=timing_cache,
+            )  # fmt: skip
         engines[sha256_of(path)] = built
         return int(built.activation_bytes or 0)
 

@@ -184,11 +184,13 @@ def _runner(deployment: Deployment, backend: str, graph: Path, options: TuneOpti
 
         return runner_from_graph(graph, contract, scale, threads=options.threads)
     from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+    from sr_deploy.pipeline.timings import timings_file
     from sr_deploy.run.tensorrt import runner_from_engine
 
     folder = graph.with_suffix("")
     folder.mkdir()
-    engine = write_engine(engine_from_graph(backend, graph, (options.size,) * 3), folder, graph, contract, scale)
+    built = engine_from_graph(backend, graph, (options.size,) * 3, timing_cache=timings_file(deployment, backend))
+    engine = write_engine(built, folder, graph, contract, scale)
     return runner_from_engine(folder / engine.file)
 
 
@@ -203,9 +205,7 @@ def _plain(deployment: Deployment, source: GraphFile) -> ContextManager[Runner]:
     )
 
 
-def _interleaved(
-    runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndarray
-) -> Dict[str, Tuple[float, ...]]:
+def _interleaved(runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndarray) -> Dict[str, Tuple[float, ...]]:
     """Seconds of every variant, one a round; in every round each runs once, so that a slow moment falls on all."""
     for runner in runners.values():
         runner.prepare(options.size)

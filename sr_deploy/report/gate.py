@@ -27,7 +27,7 @@ CONFIDENCE = 0.99
 #: What two sweeps must share of their options: it changes what a sample is. How long they measured may differ.
 SAME_OPTIONS = ("scope", "value_range", "seed", "timer", "cuda_graph", "wait", "streams")
 #: What a runner's description may differ in: names, and the reason for a choice.
-FREE_DESCRIPTION = ("file", "provider_reason")
+FREE_DESCRIPTION = ("file", "provider_reason", "runtime_cache")
 
 
 @dataclass(frozen=True)

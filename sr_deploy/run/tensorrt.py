@@ -20,10 +20,12 @@ from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, Environm
 from sr_deploy.engine.dla import runtime_for
 from sr_deploy.engine.flavour import collected, import_flavour, logger_of
 from sr_deploy.engine.manifest import EngineManifest, open_engine
+from sr_deploy.engine.timing_cache import cache_path
 from sr_deploy.run.base import DeviceTime
 from sr_deploy.run.cuda import Cuda, open_cuda
 from sr_deploy.run.inputs import checked_input, io_facts, nothing_uploaded
 from sr_deploy.run.names import gpu_name
+from sr_deploy.run.runtime_cache import RuntimeCache
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
 
@@ -46,7 +48,8 @@ def runner_from_engine(path: Path) -> TensorRTRunner:
         with collected(manifest.backend) as messages:
             runtime = runtime_for(trt, logger_of(manifest.backend), manifest.settings)
             engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
-            context = None if engine is None else _context_of(trt, engine)
+            kernels = RuntimeCache(cache_path(path.parent, "runtime", manifest.backend, trt.__version__, gpu_name()))
+            context = None if engine is None else _context_of(trt, engine, kernels)
         if context is None:
             raise EnvironmentFault(
                 f"{manifest.backend} {trt.__version__} cannot load {path}: {messages.explain()}",
@@ -57,7 +60,7 @@ def runner_from_engine(path: Path) -> TensorRTRunner:
     except BaseException:
         cuda.close()
         raise
-    return TensorRTRunner(trt, (runtime, engine), context, cuda, manifest)
+    return TensorRTRunner(trt, (runtime, engine), context, cuda, manifest, kernels)
 
 
 class TensorRTRunner:
@@ -66,7 +69,15 @@ class TensorRTRunner:
     asynchronous = True
     device_events = True
 
-    def __init__(self, trt: Any, owners: Any, context: Any, cuda: Cuda, manifest: EngineManifest) -> None:
+    def __init__(
+        self,
+        trt: Any,
+        owners: Any,
+        context: Any,
+        cuda: Cuda,
+        manifest: EngineManifest,
+        kernels: Optional[RuntimeCache] = None,
+    ) -> None:
         self.runtime = manifest.backend
         self.io_dtype = manifest.contract.dtype
         self.device = gpu_name()
@@ -74,6 +85,7 @@ class TensorRTRunner:
         self._trt, self._owners, self._context = trt, owners, context
         self._cuda: Optional[Cuda] = cuda
         self._manifest = manifest
+        self._kernels = kernels
         self._size: Optional[Size] = None
         self._device_memory: Dict[str, int] = {}
         self._host: Dict[str, np.ndarray] = {}
@@ -95,7 +107,7 @@ class TensorRTRunner:
             raise BadInput(
                 f"the engine {manifest.file} does not take an input of {format_size(size)}",
                 f"an input of {manifest.allowed_sizes()}",
-                f"pad or tile the picture, or srdeploy build --size {format_size(size)}",
+                manifest.command_for(size),
             )
         self._uploaded = self._computed = False
         if self._size == tuple(size):
@@ -185,6 +197,7 @@ class TensorRTRunner:
             "wait": self._settings.wait,
             "streams": self._settings.streams,
             "pinned_memory": True,
+            "runtime_cache": self._kernels.state if self._kernels else "none",
         }
 
     def close(self) -> None:
@@ -193,6 +206,8 @@ class TensorRTRunner:
             return
         self._cuda.synchronize()
         self._release()
+        if self._kernels is not None:
+            self._kernels.save()
         self._context = self._owners = None
         self._cuda.close()
         self._cuda = None
@@ -260,17 +275,22 @@ class TensorRTRunner:
         self._events, self._graph = (), None
 
 
-def _context_of(trt: Any, engine: Any) -> Any:
+def _context_of(trt: Any, engine: Any, kernels: RuntimeCache) -> Any:
     """An execution context.
 
     TensorRT-RTX by default runs a general kernel first and swaps in one for the shape when that has been compiled in
-    the background; a latency would then depend on when it is measured. EAGER compiles before the first run.
+    the background; a latency would then depend on when it is measured. EAGER compiles before the first run, and what
+    it compiled is kept in ``kernels``.
     """
     if not hasattr(engine, "create_runtime_config") or not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
         return engine.create_execution_context()
     config = engine.create_runtime_config()
     strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
     config.dynamic_shapes_kernel_specialization_strategy = strategy
+    if hasattr(config, "create_runtime_cache"):
+        compiled = config.create_runtime_cache()
+        kernels.load(compiled)
+        config.set_runtime_cache(compiled)
     return engine.create_execution_context(config)
 
 

@@ -188,8 +188,11 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
     class TimingCache(Listed):
         listed = "ITimingCache"
 
+        def __init__(self, stored: bytes) -> None:
+            self._kept = stored if stored == b"timings of 8.5" else b"empty"
+
         def serialize(self) -> bytes:
-            return b"timings of 8.5"
+            return self._kept
 
     class Config(Listed):
         listed = "IBuilderConfig"
@@ -197,7 +200,7 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
         def __init__(self) -> None:
             self._flags, self._pools, self._profiles = {flags.TF32}, {}, []
             self.default_device_type, self.DLA_core = enums["DeviceType"].GPU, -1
-            self.int8_calibrator = None
+            self.int8_calibrator, self._timings = None, None
             self.profiling_verbosity = enums["ProfilingVerbosity"].LAYER_NAMES_ONLY
 
         def set_flag(self, flag: Any) -> None:
@@ -221,9 +224,11 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
             return len(self._profiles) - 1
 
         def create_timing_cache(self, data: bytes) -> Any:
-            return TimingCache()
+            return TimingCache(data)
 
         def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+            calls.append(("timings", b"" if cache._kept == b"empty" else cache._kept))
+            self._timings = cache
             return True
 
         def can_run_on_DLA(self, layer: Any) -> bool:  # noqa: N802 - TensorRT's name
@@ -255,6 +260,8 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
 
         def build_serialized_network(self, network: Any, config: Any) -> Any:
             problem = self._problem(network, config)
+            if config._timings is not None:
+                config._timings._kept = b"timings of 8.5"
             if problem:
                 self._logger.log(ILogger.ERROR, problem)
                 return None

@@ -6,13 +6,16 @@ import json
 import sys
 import types
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import sr_deploy.engine.tensorrt as engine_tensorrt
 from sr_deploy.core.calibration_cache import CalibrationCache, cache_text
-from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
 from sr_deploy.core.machine import Gpu
 from sr_deploy.engine.flavour import logger_of
+from sr_deploy.engine.graph_nodes import node_names
 from sr_deploy.engine.tensorrt import engine_from_graph, is_strongly_typed
 from sr_deploy.engine.tensorrt_legacy import node_to_hold
 from tests.engine.bindings_contract import read_bindings
@@ -112,9 +115,47 @@ def test_layers_are_held_and_obeyed(board, graphs):
 
 
 def test_names_of_second_layers():
-    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32"}) == "/a/Pad"
-    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32", "/a/Pad_3": "float16"}) == "/a/Pad_3"
-    assert node_to_hold("/a/Padding", {"/a/Pad": "float32"}) is None
+    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32"}, {"/a/Pad"}) == "/a/Pad"
+    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32", "/a/Pad_3": "float16"}, set()) == "/a/Pad_3"
+    assert node_to_hold("/a/Padding", {"/a/Pad": "float32"}, set()) is None
+
+
+def test_a_node_with_a_number_is_no_second_layer_of_another():
+    """An exporter numbers nodes as the importer numbers layers: Mul, Mul_1, Mul_2 are three nodes."""
+    nodes = {"/b/Mul", "/b/Mul_1", "/b/Mul_2"}
+    assert node_to_hold("/b/Mul_1", {"/b/Mul": "float32"}, nodes) is None
+    assert node_to_hold("/b/Mul_7", {"/b/Mul": "float32"}, nodes) == "/b/Mul"
+    assert node_to_hold("/b/Mul_1_9", {"/b/Mul_1": "float32"}, nodes) == "/b/Mul_1"
+
+
+def test_held_layers_of_a_graph_with_numbered_nodes(board, tmp_path):
+    names = ["Mul", "Mul_1", "Mul_2"]
+    graph = numbered_nodes(tmp_path, names)
+    assert node_names(graph) == set(names)
+    layers = [Layer(name, "ELEMENTWISE", [Tensor(name, DataType.FLOAT)]) for name in (*names, "Mul_3")]
+    board(layers)
+    built = engine_from_graph("tensorrt", graph, None, precision="fp16", layer_types={"Mul": "float32"})
+    assert built.settings["held_layers"] == "2"
+    assert [layer.name for layer in layers if layer.precision is not None] == ["Mul", "Mul_3"]
+
+
+def numbered_nodes(folder, names):
+    """lr + lr, times itself, … with these node names."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("lr", "sr")]
+    tensors = ["lr", *(f"t{index}" for index in range(len(names) - 1)), "sr"]
+    nodes = [helper.make_node("Mul", [a, a], [b], name=name) for a, b, name in zip(tensors, tensors[1:], names)]
+    path = folder / "numbered.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:])), str(path))
+    return path
+
+
+def test_node_names_are_those_that_onnx_reads(graphs, tmp_path):
+    for path in (graphs.fixed, graphs.dynamic):
+        assert node_names(path) == {node.name for node in onnx.load(str(path)).graph.node if node.name}
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(graphs.fixed.read_bytes()[:-20])
+    with pytest.raises(BadDeployment, match="cut.onnx is no ONNX graph"):
+        node_names(cut)
 
 
 def test_holding_nothing_is_an_error(board, graphs):

@@ -228,8 +228,11 @@ def test_bookkeeping_of_sizes_and_memory(engine):
     for _ in range(2):
         assert np.array_equal(upscale(runner, lr), lr.repeat(2, axis=2).repeat(2, axis=3))
     assert len(cuda.memory) == len(cuda.pinned_arrays) == 2
-    with pytest.raises(BadInput, match="(?s)does not take an input of 9x11.*an input of 8x10"):
+    with pytest.raises(BadInput, match="(?s)does not take an input of 9x11.*an input of 8x10") as refused:
         runner.prepare((9, 11))
+    told = str(refused.value)
+    assert "srdeploy build DEPLOYMENT --backend tensorrt-rtx --size 9x11" in told
+    assert "--min-size 8x10 --opt-size 9x11 --max-size 9x11" in told and "pad" not in told
     runner.close()
     runner.close()
     assert cuda.closed == 1
