@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import BadInput
 from sr_deploy.engine.listing import Layer, Listing, Tensor
@@ -96,7 +96,7 @@ def _layer_of_line(line: str) -> Optional[Layer]:
     head = _HEAD.match(line)
     if head is None:
         return None
-    tensors = {"Inputs": (), "Constants": (), "Outputs": ()}
+    tensors: Dict[str, Tuple[Tensor, ...]] = {"Inputs": (), "Constants": (), "Outputs": ()}
     at = head.end()
     section = _SECTION.match(line, at)
     while section is not None:
@@ -173,6 +173,7 @@ def _tensors(value: Any) -> Iterable[Tensor]:
         if isinstance(tensor, dict):
             told = next((tensor[key] for key in ("DataType", "Datatype", "Format/Datatype") if key in tensor), "")
             shape = tensor.get("Dimensions")
-            whole = isinstance(shape, list) and all(type(extent) is int for extent in shape)
             # Without a shape nothing is known of its size, which -1 says.
-            yield Tensor(str(tensor.get("Name", "")), tuple(shape) if whole else (-1,), type_in(str(told)))
+            if not isinstance(shape, list) or not all(type(extent) is int for extent in shape):
+                shape = [-1]
+            yield Tensor(str(tensor.get("Name", "")), tuple(shape), type_in(str(told)))

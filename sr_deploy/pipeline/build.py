@@ -27,7 +27,7 @@ from sr_deploy.pipeline.planned import (
 from sr_deploy.pipeline.runner import check_backend
 
 if TYPE_CHECKING:
-    from sr_deploy.engine.tensorrt import BuiltEngine
+    from sr_deploy.engine.built import BuiltEngine
 
 
 @dataclass(frozen=True)
@@ -277,8 +277,9 @@ def _build(
                 plan=plan.planned.identity if plan.planned else None,
             )  # fmt: skip
         )
+    from sr_deploy.engine.built import write_engine
     from sr_deploy.engine.preflight import check_room, manifests_in, need_of, with_less_on_failure, workspace_for
-    from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+    from sr_deploy.engine.tensorrt import engine_from_graph
 
     if options.memory_budget is not None and plan.profile is not None:
         from sr_deploy.pipeline.stream import engine_within_budget
