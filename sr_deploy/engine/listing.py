@@ -168,13 +168,16 @@ def summary(listing: Listing) -> Dict[str, Any]:
 
 
 def layer_facts(listing: Listing) -> List[Dict[str, Any]]:
-    """One dict for each layer that runs on the GPU, what moves most first: ``name``, ``kind``, ``nodes``, ``types``
-    ("float16 → float16"), ``shape`` of the first output, ``bytes_read``, ``bytes_written``."""
+    """One dict for each layer that runs on the GPU, what moves most first: ``name``, ``kind``, ``products`` (those that
+    it computes), ``nodes``, ``types`` ("float16 → float16"), ``shape`` of the first output, ``bytes_read``,
+    ``bytes_written``."""
     kernels = [layer for layer in listing.layers if layer.is_kernel]
+    found = listing.product_layers()
     return [
         {
             "name": layer.name,
             "kind": layer.kind,
+            "products": [node for node in layer.nodes if found.get(node) is layer],
             "nodes": list(layer.nodes),
             "types": f"{_type(layer.inputs)} → {_type(layer.outputs)}",
             "shape": list(layer.outputs[0].shape) if layer.outputs else [],

@@ -70,9 +70,9 @@ def weighed(
         say: told the figures and what was chosen.
 
     Returns:
-        The engine to keep and its plan: the given one, or for "auto" the float16 one where INT8 does not pay and float16
-        keeps the budget. ``int8_against_float16`` in its settings holds the figures; where they speak against INT8 and
-        it is kept all the same, or where nothing could be compared, a warning says so.
+        The engine to keep and its plan: the given one, or for "auto" the float16 one where INT8 does not pay and
+        float16 keeps the budget. ``int8_against_float16`` in its settings holds the figures; where they speak against
+        INT8 and it is kept all the same, or where nothing could be compared, a warning says so.
     """
     options = options or PrecisionOptions(planned.plan.precision)
     try:
