@@ -30,14 +30,13 @@ _TYPES = {
     "int4": "int4", "int32": "int32", "int64": "int64", "uint8": "uint8", "bool": "bool",
 }  # fmt: skip
 _WORD = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
-_HEAD = re.compile(r"Name: (.*?), LayerType: (\w+)", re.DOTALL)
+_HEAD = re.compile(r"Name: (.*?), LayerType: (\w+)")
 _SECTION = re.compile(r", (Inputs|Constants|Outputs): \[")
 _TENSOR = re.compile(
     r" \{ Name: (.*?), Dimensions: \[([-\d,]*)\](?:, \w+: \[[-\d,]*\])*, Datatype: (\w+)(?:, Format: .*?)? \}"
-    r"(?=, \{ Name: |\])",
-    re.DOTALL,
+    r"(?=, \{ Name: |\])"
 )
-_METADATA = re.compile(r", Metadata: (.*)$", re.DOTALL)
+_METADATA = re.compile(r", Metadata: (.*)$")
 _NODE = re.compile(r"\[ONNX Layer: (.*)\]", re.DOTALL)
 #: Between the nodes of one layer's metadata; without a separator they stand bracket to bracket.
 _BETWEEN = re.compile("[\x1e\x1f]|(?<=\\])(?=\\[ONNX Layer: )")
@@ -81,13 +80,12 @@ def listing_from_log(messages: Sequence[str], products: Sequence[str]) -> Option
     body = _AFTER.split(messages[-1].partition("\n")[2])[0]
     layers: List[Layer] = []
     unread: List[str] = []
-    for line in re.split(r"\n(?=Name: )", body):
-        if line.strip():
-            layer = _layer_of_line(line.rstrip("\n"))
-            if layer is None:
-                unread.append(line)
-            else:
-                layers.append(layer)
+    for line in filter(str.strip, body.split("\n")):
+        layer = _layer_of_line(line)
+        if layer is None:
+            unread.append(line)
+        else:
+            layers.append(layer)
     return Listing("builder's log", tuple(layers), tuple(products), tuple(unread))
 
 
