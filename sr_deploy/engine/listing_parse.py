@@ -9,9 +9,9 @@ A build at DETAILED verbosity logs, in one verbose message, a line for each laye
 
     I/O Tensors:
 
-Names are the user's: they may hold commas, braces and brackets, so nothing is split at those. In the inspector's JSON a
-tensor's type stands in "Format/Datatype" up to TensorRT 10, in "DataType" in 11 (migration guide of 11.0), and Myelin
-writes "Datatype".
+TensorRT 10 logs the same with "Format/Datatype: Half" and its constants among the inputs. Names are the user's: they
+may hold commas, braces and brackets, so nothing is split at those. In the inspector's JSON a tensor's type stands in
+"Format/Datatype" up to TensorRT 10, in "DataType" in 11 (migration guide of 11.0), and Myelin writes "Datatype".
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ _WORD = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 _HEAD = re.compile(r"Name: (.*?), LayerType: (\w+)")
 _SECTION = re.compile(r", (Inputs|Constants|Outputs): \[")
 _TENSOR = re.compile(
-    r" \{ Name: (.*?), Dimensions: \[([-\d,]*)\](?:, \w+: \[[-\d,]*\])*, Datatype: (\w+)(?:, Format: .*?)? \}"
-    r"(?=, \{ Name: |\])"
+    r" \{ Name: (.*?), (?:Location: \w+, )?Dimensions: \[([-\d,]*)\](?:, \w+: \[[-\d,]*\])*"
+    r", (?:Format/)?Data[tT]ype: ([^{}\[\],]+?)(?:, Format: .*?)? \}(?=, \{ Name: |\])"
 )
+#: TensorRT 10 lists what Myelin has folded into constants among the inputs.
+_FOLDED = re.compile(r"__mye\d+_*d?const")
 _METADATA = re.compile(r", Metadata: (.*)$")
 _NODE = re.compile(r"\[ONNX Layer: (.*)\]", re.DOTALL)
 #: Between the nodes of one layer's metadata; without a separator they stand bracket to bracket.
@@ -104,11 +106,23 @@ def _layer_of_line(line: str) -> Optional[Layer]:
         tensors[section.group(1)], at = read
         section = _SECTION.match(line, at)
     # An input or output that does not parse leaves its section unread: only what may follow is known to be harmless.
-    if not line.startswith((", TacticName: ", ", StreamId: ", ", Metadata: "), at) and at != len(line):
+    known = (", ParameterType: ", ", TacticName: ", ", StreamId: ", ", Metadata: ")
+    if not line.startswith(known, at) and at != len(line):
         return None
     metadata = _METADATA.search(line, at)
     nodes = nodes_of_layer(head.group(1), metadata.group(1) if metadata else None)
-    return Layer(head.group(1), head.group(2), nodes, tensors["Inputs"], tensors["Constants"], tensors["Outputs"])
+    return _layer(head.group(1), head.group(2), nodes, tensors["Inputs"], tensors["Constants"], tensors["Outputs"])
+
+
+def _layer(
+    name: str, kind: str, nodes: Tuple[str, ...], inputs: Iterable[Tensor], constants: Iterable[Tensor],
+    outputs: Iterable[Tensor],
+) -> Layer:  # fmt: skip
+    """The layer, with its constants in one place."""
+    read = tuple(inputs)
+    folded = tuple(tensor for tensor in read if _FOLDED.match(tensor.name))
+    given = tuple(tensor for tensor in read if tensor not in folded)
+    return Layer(name, kind, nodes, given, (*constants, *folded), tuple(outputs))
 
 
 def _tensors_of_line(line: str, at: int) -> Optional[Tuple[Tuple[Tensor, ...], int]]:
@@ -152,18 +166,13 @@ def _inspected(entry: Mapping[str, Any]) -> Layer:
     """One layer of the inspector's JSON; a classic convolution's weights are told as a type and a count."""
     name, kind = str(entry.get("Name", "")), str(entry.get("LayerType", ""))
     constants = list(_tensors(entry.get("Constants")))
-    weights = entry.get("Weights")
+    # "ConvWeights" where 8.x has fused a pooling too (ConvActPool).
+    weights = entry.get("Weights", entry.get("ConvWeights"))
     if isinstance(weights, dict) and isinstance(weights.get("Count", 1), int) and weights.get("Count", 1) > 0:
         constants.insert(0, Tensor("weights", (weights.get("Count", 1),), type_in(str(weights.get("Type", "")))))
     metadata = entry.get("Metadata")
-    return Layer(
-        name,
-        kind,
-        nodes_of_layer(name, metadata if isinstance(metadata, str) else None),
-        tuple(_tensors(entry.get("Inputs"))),
-        tuple(constants),
-        tuple(_tensors(entry.get("Outputs"))),
-    )
+    nodes = nodes_of_layer(name, metadata if isinstance(metadata, str) else None)
+    return _layer(name, kind, nodes, _tensors(entry.get("Inputs")), constants, _tensors(entry.get("Outputs")))
 
 
 def _tensors(value: Any) -> Iterable[Tensor]:

@@ -45,24 +45,24 @@ def products_of(layers: Sequence[NetworkLayer]) -> Dict[str, NetworkLayer]:
 
 
 def listing_of(
-    trt: Any, logger: Any, plan: bytes, logged: Sequence[str], layers: Sequence[NetworkLayer], dla_core: Optional[int]
+    trt: Any, logger: Any, plan: bytes, logged: Sequence[str], products: Sequence[str], dla_core: Optional[int]
 ) -> Optional[Listing]:
-    """The layers of an engine that was just built: from the builder's log, else from the inspector.
+    """The layers of an engine that was just built.
 
     Args:
         trt, logger: of the flavour that built it.
         plan: the engine's bytes.
-        logged: the builder's messages that tell of layers.
-        layers: of the parsed network, from ``network_layers``.
+        logged: the builder's messages that tell of layers; where there are any, they are taken. Of TensorRT-RTX they
+            are known well and cost nothing; of others the inspector is, and the caller gives none.
+        products: the graph's, from ``products_of``.
         dla_core: the core that the engine runs on; None: the GPU.
 
     Returns:
-        None where the builder logged nothing and this machine cannot open the engine.
+        None where nothing was logged and this machine cannot open the engine.
 
     Raises:
         BadInput: the inspector tells no types.
     """
-    products = tuple(products_of(layers))
     listing = listing_from_log(logged, products)
     if listing is not None:
         return listing
@@ -73,9 +73,8 @@ def listing_of(
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         return None
-    return listing_from_inspector(
-        engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON), products
-    )
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    return listing_from_inspector(text, products)
 
 
 def read_back(

@@ -29,7 +29,7 @@ from sr_deploy.engine.dla import use_dla
 from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
 from sr_deploy.engine.layers import check_network, network_layers
 from sr_deploy.engine.manifest import Profile, check_profile
-from sr_deploy.engine.read_back import ReadBack, listing_of, read_back
+from sr_deploy.engine.read_back import ReadBack, listing_of, products_of, read_back
 from sr_deploy.engine.tensorrt_faults import build_failure, parse_failure
 from sr_deploy.engine.tensorrt_legacy import set_precision
 
@@ -147,7 +147,9 @@ def engine_from_graph(
             if check_calibration is not None:
                 check_calibration()
             if detailed:
-                listing = listing_of(trt, logger_of(flavour), data, messages.listings, layers, dla_core)
+                logged = messages.listings if flavour == "tensorrt-rtx" else []
+                products = tuple(products_of(layers))
+                listing = listing_of(trt, logger_of(flavour), data, logged, products, dla_core)
         except (BadInput, CheckFailed) as error:
             read = ReadBack({}, refusal=error)
         if listing is not None:

@@ -124,6 +124,26 @@ def test_no_text_crashes_the_parser(text, cut):
     assert listing.layers or listing.unread or not broken.strip()
 
 
+def test_the_log_of_tensorrt_10():
+    """As Torch-TensorRT's documentation shows it: another word for the type, constants among the inputs."""
+    text = (
+        "Name: __myl_MulSum_myl0_0, LayerType: kgen, Inputs: [ { Name: __mye116_dconst, Dimensions: [10,10], "
+        "Format/Datatype: Float }, { Name: x, Dimensions: [10,1], Format/Datatype: Half }], Outputs: [ { Name: "
+        "__myln_k_arg__bb1_2, Dimensions: [1,10], Format/Datatype: Float }], TacticName: __myl_MulSum_0xfa6c, "
+        "StreamId: 0, Metadata: "
+    )
+    listing = listing_from_log([message(text)], [])
+    (layer,) = listing.layers
+    assert layer.constants == (Tensor("__mye116_dconst", (10, 10), "float32"),) and listing.unread == ()
+    assert layer.inputs == (Tensor("x", (10, 1), "float16"),) and layer.outputs[0].shape == (1, 10)
+    classic = (
+        "Name: a + b, LayerType: CaskConvolution, Inputs: [ { Name: x, Location: Device, Dimensions: [1,8,4,4], "
+        "Format/Datatype: Channel major FP16 format where channel % 8 == 0 }], Outputs: [], ParameterType: Convolution"
+    )
+    (layer,) = listing_from_log([message(classic)], []).layers
+    assert layer.nodes == ("a", "b") and layer.inputs == (Tensor("x", (1, 8, 4, 4), "float16"),)
+
+
 def test_what_is_a_listing():
     assert is_listing(message(line(conv())))
     for text in ("Layer: x Host Persistent: 80 bytes", "Layers:\n", "the LayerType: kgen"):
@@ -165,6 +185,9 @@ def test_the_inspector_up_to_tensorrt_10():
     assert only.nodes == ("a", "b") and only.constants == (Tensor("weights", (576,), "int8"),)
     assert only.inputs == only.outputs == (Tensor("i", (1, 8, 8, 8), "int8"),)
     assert listing.product_layers() == {"a": only} and listing.bytes_moved == 2 * 512
+    layer = {**layer, "LayerType": "ConvActPool", "ConvWeights": layer.pop("Weights")}
+    pooled = listing_from_inspector(json.dumps({"Layers": [layer]}), ["a"]).layers[0]
+    assert pooled.constants == only.constants
 
 
 @pytest.mark.parametrize("key", ["DataType", "Datatype"])
