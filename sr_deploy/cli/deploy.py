@@ -122,6 +122,7 @@ def build(
 ) -> None:
     """Graph to engine, with a manifest beside it: backend, GPU, versions, memory."""
     from sr_deploy.pipeline.build import BuildOptions, build_engines, plan_build
+    from sr_deploy.pipeline.inspect import listings_of
     from sr_deploy.pipeline.planned import precision_options
 
     profile = tuple(parse_size(text) if text else None for text in (min_size, opt_size, max_size))
@@ -147,12 +148,15 @@ def build(
             typer.echo(line)
         return
     engines = build_engines(options, say)
+    listings = listings_of(deployment, engines)
     if as_json:
-        print_json([engine.to_dict() for engine in engines])
+        print_json([{**engine.to_dict(), "listing": listings.get(engine.file)} for engine in engines])
     else:
-        from sr_deploy.report.table import engine_table
+        from sr_deploy.report.table import built_table, engine_table
 
         render(engine_table([engine.to_dict() for engine in engines]))
+        if listings:
+            render(built_table(list(listings.items())))
 
 
 def run(
@@ -269,9 +273,13 @@ def inspect(
     if as_json:
         print_json(facts)
     else:
-        from sr_deploy.report.table import facts_table
+        from sr_deploy.report.numbers import listing_text
+        from sr_deploy.report.table import facts_table, layers_table
 
+        layers = facts.pop("layers", None)
         render(facts_table(facts))
+        if layers is not None:
+            render(layers_table(listing_text(facts["listing"]), layers))
 
 
 def doctor(

@@ -1,11 +1,14 @@
 """What an engine is and where it may run: a JSON file beside it (``x.engine`` + ``x.json``), never bytes inside it.
 
+Where its layers are known, they are in a second one (``x.layers.json``, engine/listing.py).
+
 A TensorRT plan fits one TensorRT version and one GPU generation only (TensorRT support matrix, "serialized engines are
 not portable"). The manifest lets a foreign one be refused with the difference named, before anything is loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from sr_deploy.core.artifact import atomic_file, read_json, sha256_of, write_json
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadDeployment, BadInput, ForeignEngine, UsageError
+from sr_deploy.engine.listing import Listing, listing_path, listing_text
 
 SCHEMA = 1
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -183,15 +187,42 @@ def manifest_path(engine: Path) -> Path:
     return Path(engine).with_suffix(".json")
 
 
+def refused_name(name: str) -> str:
+    """The file name of an engine that was refused after its build: nothing takes it for an engine.
+
+    Example:
+        >>> refused_name("tensorrt_144x144_sm72_int8.engine")
+        'tensorrt_144x144_sm72_int8.engine.refused'
+    """
+    return f"{name}.refused"
+
+
+def discard_refused(path: Path) -> None:
+    """Remove what was refused in earlier builds of the engine ``path``, which now is there."""
+    refused = path.with_name(refused_name(path.name))
+    for one in (refused, manifest_path(refused), listing_path(refused)):
+        with contextlib.suppress(FileNotFoundError):
+            one.unlink()
+
+
 #: In a manifest: the manifest of the engine that is being replaced, for as long as that may still be the one there.
 _REPLACES = "replaces"
 
 
-def save_engine(path: Path, data: Union[bytes, memoryview], manifest: EngineManifest) -> None:
-    """Write an engine and its manifest; there is a pair that opens at every moment, if there was one before.
+def save_engine(
+    path: Path, data: Union[bytes, memoryview], manifest: EngineManifest, listing: Optional[Listing] = None
+) -> None:
+    """Write an engine, its manifest and the listing of its layers; a pair opens at every moment, if one did before.
 
-    Two files cannot be replaced in one step. So the manifest goes first, with the one that it replaces inside it, then
-    the engine, and then the manifest alone. ``open_engine`` takes the one whose hash is the engine's.
+    Several files cannot be replaced in one step. So the manifest goes first, with the one that it replaces inside it,
+    then the listing, which names its engine's hash, then the engine, and then the manifest alone. ``open_engine`` takes
+    the manifest whose hash is the engine's.
+
+    Args:
+        path: the engine's file.
+        data: its bytes.
+        manifest: all that is known of it.
+        listing: its layers; None leaves no listing there, also not that of an engine before it.
 
     Raises:
         DiskFull, EnvironmentFault: they cannot be written; what was there before still opens.
@@ -201,23 +232,34 @@ def save_engine(path: Path, data: Union[bytes, memoryview], manifest: EngineMani
         temporary.write_bytes(data)
         replaced = _opened_as(path)
         write_json(manifest_path(path), raw if replaced is None else {**raw, _REPLACES: replaced})
+        if listing is not None:
+            with atomic_file(listing_path(path)) as temporary_listing:
+                temporary_listing.write_text(listing_text(listing, manifest.sha256), encoding="utf-8")
     if replaced is not None:
         write_json(manifest_path(path), raw)
+    if listing is None:
+        with contextlib.suppress(FileNotFoundError):
+            listing_path(path).unlink()
 
 
 def _opened_as(path: Path) -> Optional[Dict[str, Any]]:
     """The manifest of an engine that opens, as plain values; None where none does."""
     try:
-        return open_engine(path).to_dict()
+        return open_engine(path, refused_too=True).to_dict()
     except BadInput:
         return None
 
 
-def open_engine(path: Path) -> EngineManifest:
+def open_engine(path: Path, refused_too: bool = False) -> EngineManifest:
     """Read the manifest of an engine and check that the engine's bytes are the ones that were written.
 
+    Args:
+        path: the engine's file.
+        refused_too: read the manifest of an engine that was refused after its build too: to look at, not to run.
+
     Raises:
-        BadDeployment: the engine or its manifest is missing, truncated, altered or of another schema.
+        BadDeployment: the engine or its manifest is missing, truncated, altered or of another schema; or the engine was
+            refused.
     """
     path = Path(path)
     sidecar = manifest_path(path)
@@ -252,6 +294,12 @@ def open_engine(path: Path) -> EngineManifest:
             f"{path} is not the file that was built: its sha256 is {have[:12]}…",
             f"{manifest.sha256[:12]}…, as {sidecar.name} says",
             rebuild + "; an engine is never edited in place",
+        )
+    if "refused" in manifest.settings and not refused_too:
+        raise BadDeployment(
+            f"{path} was refused after its build: {manifest.settings['refused']}",
+            "an engine that runs as planned",
+            f"srdeploy inspect {path} shows its layers; build it with another plan or precision",
         )
     return manifest
 

@@ -30,7 +30,7 @@ from sr_deploy.pipeline.runner import check_backend
 from sr_deploy.pipeline.timings import check_timings, timings_file
 
 if TYPE_CHECKING:
-    from sr_deploy.engine.tensorrt import BuiltEngine
+    from sr_deploy.engine.built import BuiltEngine
 
 
 @dataclass(frozen=True)
@@ -308,8 +308,8 @@ def _build(
                 plan=plan.planned.identity if plan.planned else None,
             )  # fmt: skip
         )
+    from sr_deploy.engine.built import write_engine
     from sr_deploy.engine.preflight import check_room, manifests_in, need_of, with_less_on_failure, workspace_for
-    from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
 
     timings = timings_file(deployment, plan.backend, options.timing_cache)
     if options.memory_budget is not None and plan.profile is not None:
@@ -333,28 +333,48 @@ def _build(
         )  # fmt: skip
         check_room(need, size, machine)
         workspace = workspace_for(need, workspace, machine)
-    source = _source(plan, graph, options)
-    built = with_less_on_failure(
-        lambda limit: engine_from_graph(
-            plan.backend,
-            source.graph,
-            plan.profile,
-            options.compute_capabilities,
-            precision=plan.precision,
-            workspace_bytes=limit,
-            timing_cache=timings,
-            layer_types=source.layer_types,
-            calibration_cache=source.cache,
-            rest=plan.planned.plan.rest if plan.planned else "float32",
-            planned=plan.planned.plan.nodes if plan.planned else None,
-            dla_core=options.dla_core,
-        ),
-        workspace,
-        say,
-    )
+    built = with_less_on_failure(lambda limit: _engine(deployment, plan, options, limit, timings), workspace, say)
+    if plan.backend == "tensorrt-rtx" and plan.planned is not None and plan.planned.plan.nodes_of("int8"):
+        from sr_deploy.pipeline.payoff import weighed
+
+        def rival(planned: Planned, profile: Profile) -> BuiltEngine:
+            # "mixed": a float16 one may take the place of an engine of that name.
+            other = dataclasses.replace(plan, profile=profile, planned=planned)
+            return _engine(deployment, other, options, options.workspace_bytes, timings, "mixed")
+
+        built, planned = weighed(deployment, plan.planned, built, options.precision, rival, planned_for, say)
+        plan = dataclasses.replace(plan, planned=planned)
     for warning in built.warnings:
         say(f"warning: {warning.strip()}")
     return write_engine(_with_plan(built, plan), folder, graph, manifest.contract, manifest.scale)
+
+
+def _engine(
+    deployment: Deployment,
+    plan: BuildPlan,
+    options: BuildOptions,
+    workspace: Optional[int],
+    timings: Optional[Path],
+    precision: Optional[str] = None,
+) -> BuiltEngine:
+    """One TensorRT engine, not written yet; ``precision`` is what it is called, None: as its plan is."""
+    from sr_deploy.engine.tensorrt import engine_from_graph
+
+    source = _source(plan, deployment.path_of(plan.graph), options)
+    return engine_from_graph(
+        plan.backend,
+        source.graph,
+        plan.profile,
+        options.compute_capabilities,
+        precision=precision or plan.precision,
+        workspace_bytes=workspace,
+        timing_cache=timings,
+        layer_types=source.layer_types,
+        calibration_cache=source.cache,
+        rest=plan.planned.plan.rest if plan.planned else "float32",
+        planned=plan.planned.plan.nodes if plan.planned else None,
+        dla_core=options.dla_core,
+    )
 
 
 def _with_plan(built: BuiltEngine, plan: BuildPlan) -> BuiltEngine:

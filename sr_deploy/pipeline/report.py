@@ -202,13 +202,14 @@ def _deployed(
 
 
 def _engines(deployment: Deployment) -> Tuple[Tuple[Dict[str, Any], ...], Tuple[str, ...]]:
-    """The engines' manifests, and what could not be read."""
-    from sr_deploy.engine.manifest import open_engine
+    """The engines' manifests, with their ``listing`` and ``layers`` as ``inspect`` gives them, and what could not be
+    read."""
+    from sr_deploy.pipeline.inspect import engine_facts
 
     engines, problems = [], []
     for path in engine_files(deployment):
         try:
-            engines.append(open_engine(path).to_dict())
+            engines.append(engine_facts(path))
         except BadInput as error:
             problems.append(f"engine {path.name} is left out: {_without_folder(error, path)}")
     return tuple(engines), tuple(problems)

@@ -12,7 +12,8 @@ from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.core.plan import open_plan
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.engine.tensorrt import BuiltEngine, engine_from_graph
+from sr_deploy.engine.built import BuiltEngine
+from sr_deploy.engine.tensorrt import engine_from_graph
 
 if TYPE_CHECKING:
     import onnx

@@ -183,7 +183,8 @@ def _runner(deployment: Deployment, backend: str, graph: Path, options: TuneOpti
         from sr_deploy.run.onnxruntime import runner_from_graph
 
         return runner_from_graph(graph, contract, scale, threads=options.threads)
-    from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+    from sr_deploy.engine.built import write_engine
+    from sr_deploy.engine.tensorrt import engine_from_graph
     from sr_deploy.pipeline.timings import timings_file
     from sr_deploy.run.tensorrt import runner_from_engine
 

@@ -16,6 +16,8 @@ from sr_deploy.report.numbers import (
     NONE,
     doubts,
     fixed,
+    layer_cells,
+    listing_text,
     mebibytes,
     milliseconds,
     profile_text,
@@ -200,7 +202,21 @@ def _engines(deployed: Deployed) -> str:
     warnings = [f"{e['file']}: {warning}" for e in deployed.engines for warning in e["warnings"]]
     streamed = [f"{e['file']} {told}." for e in deployed.engines for told in [streaming_text(e)] if told]
     caption = "Engines; memory as their builder reports it, – where it reports none"
-    return html.paragraph(text) + html.table(caption, headings, rows, 5) + html.items([*streamed, *warnings], "small")
+    table = html.table(caption, headings, rows, 5)
+    listed = "".join(map(_built, deployed.engines))
+    return html.paragraph(text) + table + listed + html.items([*streamed, *warnings], "small")
+
+
+def _built(engine: Dict[str, Any]) -> str:
+    """What the builder made of the graph: a sentence, and folded away the layers that move most."""
+    layers = engine.get("layers") or []
+    if not layers:
+        return ""
+    shown = layers[:MOST_LAYERS]
+    caption = f"The {len(shown)} of {len(layers)} layers that read and write most, weights left out"
+    rows = [layer_cells(layer) for layer in shown]
+    body = html.table(caption, ["MB", "kind", "types", "output", "computes"], rows, 5)
+    return html.details(f"{engine['file']}: {listing_text(engine['listing'])}", body)
 
 
 def _proofs(manifest: Manifest) -> str:

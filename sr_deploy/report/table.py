@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.device import Finding
-from sr_deploy.report.numbers import doubts, fixed, mebibytes, milliseconds, rate_cells, strips_of
+from sr_deploy.report.numbers import (
+    NONE,
+    doubts,
+    fixed,
+    layer_cells,
+    mebibytes,
+    megabytes,
+    milliseconds,
+    rate_cells,
+    strips_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,6 +30,8 @@ QUALITY_COLUMNS = (
     ("torch_psnr_y", "PyTorch PSNR-Y dB", 3),
     ("difference", "largest difference /255", 4),
 )
+#: A node's name keeps so many characters, its end: with the other columns the table of layers is 80 columns wide.
+NODE_CHARACTERS = 20
 LEVEL_STYLES = {"ok": "green", "missing": "red", "warning": "yellow"}
 
 
@@ -130,6 +142,47 @@ def engine_table(engines: Sequence[Dict[str, Any]]) -> Table:
             *([str(strips_of(engine) or "–")] if streamed else []),
         )
     return table
+
+
+def built_table(listings: Sequence[Tuple[str, Dict[str, Any]]]) -> Table:
+    """One row an engine: its kernels, its products by type, what it moves.
+
+    Args:
+        listings: (engine's file, summary of its listing, see engine/listing.py).
+    """
+    caption = "products: convolutions and matrix products, by input → output type\n"
+    caption += "MB: read and written, without weights"
+    table = _table("What the builder made of them", caption, "engine")
+    table.add_column("kernels", justify="right")
+    table.add_column("products", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    for name, one in listings:
+        products = [f"{types} {count}" for types, count in one["products"].items()]
+        missing = one["products_in_graph"] - one["products_found"]
+        products += [f"not told {missing}"] if missing else []
+        table.add_row(_plain(name), str(one["kernels"]), "\n".join(products) or NONE, megabytes(one["bytes_moved"]))
+    return table
+
+
+def layers_table(summary: str, layers: Sequence[Dict[str, Any]]) -> Group:
+    """One row a layer, what moves most first.
+
+    Args:
+        summary: a sentence for below the table.
+        layers: dicts of ``layer_facts`` (engine/listing.py).
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _table("Layers", "MB: read and written, without weights; +N: it computes N more nodes", "MB")
+    table.columns[0].justify = "right"
+    for heading in ("kind", "types", "output", "computes"):
+        table.add_column(heading, no_wrap=True)
+    for layer in layers:
+        moved, kind, types, shape, computes = layer_cells(layer)
+        short = computes if len(computes) <= NODE_CHARACTERS else "…" + computes[1 - NODE_CHARACTERS :]
+        table.add_row(moved, _plain(kind), types, shape, _plain(short))
+    return Group(table, Text(summary))
 
 
 def facts_table(facts: Dict[str, Any]) -> Table:

@@ -98,7 +98,8 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
 
         def __init__(self, node: Any) -> None:
             self.name, self.type = node.name, kinds[KINDS.get(node.op_type, "UNARY")]
-            self.num_outputs = len(node.output)
+            self.num_inputs, self.num_outputs = len(node.input), len(node.output)
+            self._inputs = [Tensor(name, ()) for name in node.input]
             self._outputs = [Tensor(name, ()) for name in node.output]
             self.metadata = f"[ONNX Layer: {node.name}]" if LISTED.lookup("ILayer", "metadata") is not None else None
             self._precision = self._held = None
@@ -114,6 +115,9 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
 
         def set_output_type(self, index: int, dtype: Any) -> None:
             calls.append(("output type", self.name, index, dtype.name))
+
+        def get_input(self, index: int) -> Any:
+            return self._inputs[index]
 
         def get_output(self, index: int) -> Any:
             return self._outputs[index]

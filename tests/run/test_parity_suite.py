@@ -55,7 +55,8 @@ def onnxruntime_engine_runner(graphs, folder):
 
 def tensorrt_runner(flavour):
     def make(graphs, folder):
-        from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+        from sr_deploy.engine.built import write_engine
+        from sr_deploy.engine.tensorrt import engine_from_graph
         from sr_deploy.run.tensorrt import runner_from_engine
 
         if flavour not in [found.name for found in flavours()]:

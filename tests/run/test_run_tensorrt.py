@@ -14,8 +14,9 @@ import sr_deploy.run.tensorrt
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
 from sr_deploy.core.machine import this_machine
+from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.manifest import open_engine
-from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+from sr_deploy.engine.tensorrt import engine_from_graph
 from sr_deploy.run.cuda import CudaPython, PyCuda, open_cuda
 from sr_deploy.run.tensorrt import TensorRTRunner, runner_from_engine
 from tests.small_network import CONTRACT, SCALE
