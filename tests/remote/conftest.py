@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ class Board:
     workdir: Path
     inventory: Path
     program: Path
+
+    @property
+    def own(self) -> Path:
+        """The user's own folder in the workdir."""
+        return self.workdir / f"uid-{os.getuid()}"
 
     @property
     def known_hosts(self) -> Path:
