@@ -15,6 +15,7 @@ from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, 
 from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError
 from sr_deploy.core.l4t import check_container
+from sr_deploy.core.text import log_line
 
 #: The exit code after Ctrl-C, as shells count it.
 INTERRUPTED = 130
@@ -97,7 +98,8 @@ def main(arguments: Optional[List[str]] = None) -> None:
         error = raised if isinstance(raised, SrDeployError) else _missing_package(raised)
         if "--json" in arguments and arguments[0] != "bench":
             print_json(_failure(error))
-        lines = error.lines()
+        # What a file or a board says may be part of it.
+        lines = [log_line(line) for line in error.lines()]
         typer.secho(f"error: {lines[0]}", fg="red", err=True)
         for line in lines[1:]:
             typer.echo(f"  {line}", err=True)

@@ -124,7 +124,7 @@ def _reply(link: Link, kind: Type[Reply], out: bytes, err: bytes, code: int) -> 
     found = Fault if word == b"FAULT" else kind
     told = value_from(
         found, text_of.decode("utf-8", "replace"), f"{name}: the answer to {operation}", todo=WRONG_BOARD,
-        said_as="answer of the agent",
+        said_as="reply of the agent",
     )  # fmt: skip
     if isinstance(told, Fault):
         raise _fault(name, operation, told)
