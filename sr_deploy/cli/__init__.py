@@ -90,6 +90,9 @@ def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
 def main(arguments: Optional[List[str]] = None) -> None:
     """Entry point: every error of ours becomes a message and an exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # A file name that is not UTF-8 is printed with the bytes it has, and never ends a command.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:
         if not {"doctor", "-h", "--help", "--version"} & set(arguments[:1]):
             check_container()

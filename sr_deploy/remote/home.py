@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from sr_deploy.remote.replies import MOST_LINE, Ended, ResultFile
 MOST_FILES, MOST_LISTING = 100_000, 32 << 20
 #: How a file system says that it cannot hold a name.
 _NO_NAME = (errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -129,25 +131,26 @@ def fetch(link: Link, files: Sequence[ResultFile], stage: Path, out: Path, progr
         stage.mkdir(parents=True, exist_ok=True)
     if stage.is_symlink():
         raise BadInput(f"{plain(str(stage))} is a link", "a folder of srdeploy's own", "remove the link")
-    places = {file: confined(stage, file.home, origin, portable=False) for file in files}
-    targets = {file: confined(out, file.home, origin, portable=False) for file in files}
-    with explained_write_errors(stage):
-        lacking = [file for file in files if not _whole(places[file], file)]
+    skipped = {file: "a control character in its name" for file in files if _CONTROL.search(file.home)}
+    named = [file for file in files if file not in skipped]
+    places = {file: confined(stage, file.home, origin, portable=False) for file in named}
+    targets = {file: confined(out, file.home, origin, portable=False) for file in named}
+    lacking = [file for file in named if not _whole(places[file], file)]
     _check_room(origin, sum(file.size for file in lacking), out)
     say(f"fetching {len(files)} files, {sum(file.size for file in files) / 2**20:.1f} MiB")
-    skipped = _doubles(files, stage)
+    skipped.update(_doubles(named, stage))
     for file in lacking:
         if file not in skipped:
             why = _receive(link, file, places[file], progress)
             skipped.update({file: why} if why else {})
-    for file in files:
+    for file in named:
         if file not in skipped:
             with explained_write_errors(targets[file]):
                 targets[file].parent.mkdir(parents=True, exist_ok=True)
                 os.replace(places[file], targets[file])
     _remove_folders(stage, list(places.values()))
     return Arrived(
-        tuple(targets[file] for file in files if file not in skipped),
+        tuple(targets[file] for file in named if file not in skipped),
         tuple(f"{plain(file.home)}: {why}" for file, why in skipped.items()),
     )
 
@@ -171,7 +174,7 @@ def _check_room(board: str, need: int, out: Path) -> None:
 
 def _doubles(files: Sequence[ResultFile], stage: Path) -> Dict[ResultFile, str]:
     """Files that this file system takes for one with an earlier one, because it does not tell case or accents apart."""
-    if not (stage.parent / stage.name.swapcase()).exists():
+    if _tells_case_apart(stage):
         return {}
     seen: Dict[str, str] = {}
     doubles = {}
@@ -181,6 +184,10 @@ def _doubles(files: Sequence[ResultFile], stage: Path) -> Dict[ResultFile, str]:
             doubles[file] = f"the same name as {plain(seen[key])} on this file system"
         seen.setdefault(key, file.home)
     return doubles
+
+
+def _tells_case_apart(stage: Path) -> bool:
+    return not (stage.parent / stage.name.swapcase()).exists()
 
 
 def _receive(link: Link, file: ResultFile, target: Path, progress: Callable[[int], None]) -> Optional[str]:

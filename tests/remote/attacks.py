@@ -52,12 +52,14 @@ class Attack:
         target: what lies: an operation of the agent or one of FILES.
         way: structure, values or bytes, and which kind of it, for the table.
         command: what the user asks for: build, run, attach or stop.
+        wanted: the beginning of the id that attach names.
     """
 
     number: int
     target: str = field(init=False)
     way: str = field(init=False)
     command: str = field(init=False)
+    wanted: Tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         pick = random.Random(self.number)
@@ -66,6 +68,7 @@ class Attack:
         self.command = pick.choice(commands.get(self.target, ["build", "run"]))
         if self.command == "build" and self.target in FILES and pick.random() < 0.5:
             self.command = "attach"
+        self.wanted = pick.choice(((), ("bench",)))
         self.way = pick.choice(
             ("structure", "values", "values", "bytes", *(["places"] * 4 if self.target == "files" else []))
         )
@@ -128,12 +131,12 @@ def _to(where: str) -> Callable:
 #: Lists of results that a board must not get through with.
 PLACES: Tuple[Callable, ...] = (
     *(map(_to, (
-        "../victim", "results/../../../victim", "/etc/cron.d/x", "%2e%2e/victim", "results/%2e%2e/%2e%2e/%2e%2e/victim",
+        "../victim", "results/../../../victim", "/etc/cron.d/x", "%2E%2E/victim", "results/%2E%2E/%2E%2E/%2E%2E/victim",
         "results/%2Fetc/x", "results//x", "results/./x", ".ssh/authorized_keys", "results/.bashrc", "pictures/a.png",
         "engines/x.so", "jobs/other/log", "jobs/ID/../../x", "precious", "results", "results/a.json/b",
         "results/link/x",
-        "results/a%00b", "results/%1b]0;t%07", "results/" + "x" * 300, "results/" + "d/" * 100 + "x", "RESULTS/a.json",
-        "results/%ff%fe.json", "results/a%5c..%5cb", "linked/x", "results/%0a::error", "~/x",
+        "results/a%00b", "results/%1B%5D0;t%07", "results/%1B%07", "results/" + "x" * 300, "results/" + "d/" * 100 + "x", "RESULTS/a.json",
+        "results/%FF%FE.json", "results/a%5C..%5Cb", "linked/x", "results/%0A%3A%3Aerror", "~/x",
     ))),
     lambda entries, job: [*entries, entries[2]],
     lambda entries, job: [*entries, {**entries[2], "to": "results/a.json/deeper"}],

@@ -72,19 +72,21 @@ def state_of(base: Path) -> Dict[str, str]:
     return found
 
 
-def suffer(words: Sequence[str], base: Path, board: str) -> Verdict:
-    """Run ``srdeploy`` with these words and judge; Ctrl-C comes after PATIENCE seconds."""
+def suffer(words: Sequence[str], base: Path, board: str, patience: float = PATIENCE) -> Verdict:
+    """Run ``srdeploy`` with these words and judge; Ctrl-C comes after ``patience`` seconds."""
     before, verdict = state_of(base), Verdict()
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2))
     _peak_reset()
     used, begun = _memory("VmRSS"), time.monotonic()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _short_times(), _uncaught(verdict):  # noqa: SIM117
-        with _interrupted_after(PATIENCE, verdict):
+        with _interrupted_after(patience, verdict):
             verdict.code = _main(words, verdict)
     verdict.seconds, verdict.memory = time.monotonic() - begun, max(0, _memory("VmHWM") - used)
     for stream in (out, err):
         stream.flush()
         verdict.said += stream.buffer.getvalue().decode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
+    if verdict.seconds > patience + LEAVING:
+        verdict.problems.append(f"{verdict.seconds:.1f} s")
     _judge(verdict, before, state_of(base), base, board)
     return verdict
 
@@ -116,8 +118,6 @@ def _judge(verdict: Verdict, before: Dict[str, str], after: Dict[str, str], base
         problems.append(f"exit code {verdict.code}")
     if verdict.code == 130 and not verdict.interrupted:
         problems.append("interrupted by nobody")
-    if verdict.seconds > PATIENCE + LEAVING:
-        problems.append(f"{verdict.seconds:.1f} s")
     if verdict.memory > MOST_MEMORY:
         problems.append(f"{verdict.memory >> 20} MiB")
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs") and letter != "\n" for letter in verdict.said):

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from sr_deploy.pipeline.remote import RemoteOptions, run_remote, worst
@@ -92,6 +93,38 @@ def test_build_bench_verify_and_run_come_home(srdeploy, board, net, pictures, tm
     assert refused.code == 2 and "holds pictures already" in refused.err
     left = [p for p in board.workdir.rglob("*") if p.suffix in (".part", ".new") or p.name == "reserve"]
     assert left == [] and not list(home.glob(".incoming*"))
+
+
+#: A name in Latin-1, one that Windows would not take, one beyond the basic plane, one with a newline.
+NAMES = (b"stra\xdfe \xfcber.png", b"12:30.png", "\U0001f4f7 größe.png".encode(), b"a\n::error::b.png", b"plain.png")
+
+
+def test_results_of_pictures_with_odd_names_come_home(srdeploy, board, net, pictures, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in NAMES:
+        shutil.copy(pictures / "lr" / "ramp.png", os.path.join(os.fsencode(folder), name))
+    words = ["remote", "--inventory", board.inventory, "-o", tmp_path / "out", "nx"]
+    outcome = srdeploy(*words, "run", net, "-i", folder)
+    home = tmp_path / "out" / "nx"
+    # A name with a newline is the one that is not brought home, and is named.
+    assert sorted(os.listdir(os.fsencode(home / "pictures"))) == sorted(set(NAMES) - {NAMES[3]})
+    assert outcome.code == 3 and "not brought home: pictures/a\\n::error::b.png" in outcome.err, outcome.err
+    assert "\n::error" not in outcome.out + outcome.err
+    assert (board.own / "jobs").is_dir() and not list((board.own / "jobs").glob("*/fetched"))
+
+    os.unlink(os.path.join(os.fsencode(folder), NAMES[3]))
+    outcome = srdeploy(*words, "run", net, "-i", folder, "--force")
+    assert outcome.code == 0, outcome.err
+    here = [str(board.program), "run", str(net), "-i", str(folder), "-o", str(tmp_path / "here"), *ORT]
+    printed = subprocess.run(here, capture_output=True, check=True).stdout
+    assert b"/" + NAMES[0] + b"\n" in printed, "the bytes of the name, for whoever reads them"
+    for name in set(NAMES) - {NAMES[3]}:
+        there, local = (
+            cv2.imdecode(np.fromfile(os.path.join(os.fsencode(place), name), np.uint8), cv2.IMREAD_COLOR)
+            for place in (home / "pictures", tmp_path / "here")
+        )
+        assert there.shape == (48, 64, 3) and cv2.absdiff(there, local).max() <= 1
 
 
 def test_a_packed_deployment_is_taken(srdeploy, board, net, tmp_path):
