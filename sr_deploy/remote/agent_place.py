@@ -9,6 +9,7 @@ linked or run.
 
 import contextlib
 import fcntl
+import glob
 import grp
 import json
 import os
@@ -97,7 +98,7 @@ def _user_name(number):
 def command_of(shared, command):
     """The command for srdeploy with its program's full path (None where there is none), and what was skipped and why.
 
-    A program counts only where neither it nor the interpreter of its first line can be changed by others.
+    A program counts only where neither it, nor its interpreter, nor the packages beside them can be changed by others.
     """
     words, skipped = shlex.split(command), []
     name = os.path.expanduser(words[0])
@@ -107,18 +108,23 @@ def command_of(shared, command):
     found = [name] if os.path.dirname(name) else [os.path.join(place, name) for place in places if os.path.isabs(place)]
     for program in dict.fromkeys(map(os.path.abspath, found)):
         if shutil.which(program):
-            why = changeable(program) or _interpreter_changeable(program)
+            why = next(filter(None, map(changeable, [program, *_runs_on(program)])), "")
             if not why:
                 return [program] + words[1:], skipped
             skipped.append(f"{program}: {why}")
     return None, skipped
 
 
-def _interpreter_changeable(program):
+def _runs_on(program):
+    """What else decides what a program does: the interpreter of its first line, and the packages beside both."""
     with open(program, "rb") as stream:
         first = stream.readline(4096)
     words = os.fsdecode(first[2:]).split() if first.startswith(b"#!") else []
-    return changeable(words[0]) if words and os.path.exists(words[0]) else ""
+    found = [word for word in words[:1] if os.path.exists(word)]
+    for place in [program, *found]:
+        packages = os.path.join(os.path.dirname(os.path.dirname(place)), "lib", "python*", "*-packages")
+        found += glob.glob(packages) + glob.glob(os.path.join(packages, "sr_deploy"))
+    return found
 
 
 def environment_of(command):

@@ -83,6 +83,13 @@ def test_what_belongs_to_another_user_is_not_run(shared, monkeypatch, tmp_path):
     os.chown(mine, 0, -1)
     found, skipped = agent_place.command_of(str(shared), "srdeploy")
     assert found is None and str(interpreter) in skipped[0], "nor is a program whose interpreter is another's"
+    mine.write_text("#!/bin/sh\n")
+    assert agent_place.command_of(str(shared), "srdeploy")[0] == [str(mine)]
+    packages = tmp_path / "lib" / "python3.8" / "site-packages"
+    packages.mkdir(parents=True)
+    os.chown(packages, STRANGER, -1)
+    found, skipped = agent_place.command_of(str(shared), "srdeploy")
+    assert found is None and str(packages) in skipped[0], "nor one whose packages are"
 
 
 @needs_root
