@@ -36,7 +36,7 @@ from agent_place import (
 #: Room kept for the exit status, which must be written even when the job has filled the disk.
 RESERVE_BYTES = 1 << 16
 #: What is told at most: jobs, and characters of doctor's output.
-MOST_JOBS, MOST_DOCTOR = 100, 1 << 18
+MOST_JOBS, MOST_DOCTOR = 100, 1 << 16
 
 
 def answer(request, mark):

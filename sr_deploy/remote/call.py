@@ -20,9 +20,9 @@ Reply = TypeVar("Reply")
 MARK = "SRDEPLOY-"
 #: Seconds for one answer; ``doctor`` imports every runtime, and hashing a large upload takes a while.
 REPLY_SECONDS = 300.0
-#: Bytes of a reply and of what login scripts print before it; more for each file that was asked for. JSON may write a
-#: character of doctor's output as six.
-MOST_REPLY, MOST_PER_FILE = 1 << 21, 128
+#: Bytes of a reply and of what login scripts print before it; more for each file that was asked for. A wrong one costs
+#: some hundred times its size in memory, since each wrong value is an error of its own.
+MOST_REPLY, MOST_PER_FILE = 1 << 18, 128
 #: Bytes of the board's error output that are kept, the last ones.
 MOST_STDERR = 1 << 13
 #: The agent's files in the order of their imports. Sent, never imported here: they need what only the board's system is
@@ -97,7 +97,7 @@ def _heard(channel: Any, name: str, operation: str, most: int) -> Tuple[bytes, b
             time.sleep(0.005)
         if len(out) > most:
             raise BadInput(
-                f"{name}: the answer to {operation} is longer than {most / 2**20:.1f} MiB",
+                f"{name}: the answer to {operation} is longer than {most >> 10} KiB",
                 "an answer of the agent",
                 "what its login scripts print, or whether the board is what you think it is",
             )

@@ -89,7 +89,7 @@ class Doctor:
 
     operation: ClassVar[str] = "doctor"
     code: ExitCode
-    out: Annotated[str, Field(max_length=1 << 18)]
+    out: Annotated[str, Field(max_length=1 << 16)]
     err: Annotated[str, Field(max_length=4000)]
 
 

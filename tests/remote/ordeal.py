@@ -23,7 +23,7 @@ import sr_deploy.remote.session as session
 
 #: Seconds after which the user presses Ctrl-C, and within which he has his prompt again.
 PATIENCE, LEAVING = 4.0, 2.0
-#: What a command may take more memory than before: a reply is 2 MiB, a look at a log 256 KiB, a listing 32 MiB at most.
+#: What a command may take more memory than before: a reply and a look at a log are 256 KiB, a listing 32 MiB.
 MOST_MEMORY = 150 << 20
 #: A board's words that would do something if they reached the terminal or a CI log as they are.
 _COMMAND = re.compile(r"^\s*::|##\w*\[", re.MULTILINE)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,16 +16,19 @@ from sr_deploy.remote import agent_place
 from sr_deploy.remote.call import program_of
 from sr_deploy.remote.job import client_id
 
-STRANGER = 54321
+STRANGER, OTHER, GROUP = 54321, 54322, 54400
+#: A Python that every user may start.
+SYSTEM_PYTHON = "/usr/bin/python3"
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="files of another user are made by root")
 
 
-def agent(operation, workdir, **request):
+def agent(operation, workdir, python=sys.executable, user=None, **request):
     """(REPLY or FAULT, what it said) of one operation, as the board's Python carries it out."""
     request = {"files": [], "client": client_id(), "workdir": str(workdir), **request}
-    done = subprocess.run(
-        [sys.executable, "-"], input=program_of(operation, request).encode(), capture_output=True, timeout=60
-    )
+    program, identity = program_of(operation, request).encode(), {}
+    if user is not None:
+        identity = {"user": user, "group": GROUP, "extra_groups": [], "env": {"PATH": "/usr/bin:/bin", "HOME": "/"}}
+    done = subprocess.run([python, "-"], input=program, capture_output=True, timeout=60, **identity)
     assert done.returncode == 0, done.stderr.decode()
     word, _, told = done.stdout.decode().strip()[len("SRDEPLOY-") :].partition(" ")
     return word, json.loads(told)
@@ -187,8 +192,6 @@ def test_what_stands_in_the_lock_is_text_and_nothing_is_killed_for_it(shared):
 
 
 def test_the_store_is_hashed_again_before_it_is_used(shared):
-    import hashlib
-
     good = b"weights"
     sha = hashlib.sha256(good).hexdigest()
     agent("hello", shared, srdeploy="srdeploy")
@@ -197,3 +200,56 @@ def test_the_store_is_hashed_again_before_it_is_used(shared):
     assert agent("commit", shared, files=[sha])[1]["bad"] == [sha] and not stored.exists()
     stored.with_name(f".{sha}.{client_id()}.part").write_bytes(good)
     assert agent("commit", shared, files=[sha])[1]["bad"] == [] and stored.read_bytes() == good
+
+
+@needs_root
+@pytest.mark.skipif(not os.path.exists(SYSTEM_PYTHON), reason="every user needs a Python")
+def test_two_users_of_one_board():
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        shared = Path(folder) / "srdeploy"
+        shared.mkdir()
+        os.chown(shared, 0, GROUP)
+        shared.chmod(0o3775)
+        (shared / "lock").touch()
+        os.chown(shared / "lock", 0, GROUP)
+        (shared / "lock").chmod(0o664)
+        as_user = {number: {"python": SYSTEM_PYTHON, "user": number} for number in (STRANGER, OTHER)}
+        for number in (STRANGER, OTHER):
+            word, hello = agent("hello", shared, srdeploy="srdeploy", **as_user[number])
+            assert word == "REPLY" and hello["workdir"] == str(shared / f"uid-{number}") and hello["busy"] is None
+
+        planted = program(shared / "venv" / "bin" / "srdeploy")
+        for path in (planted, planted.parent, planted.parents[1]):
+            os.chown(path, STRANGER, GROUP)
+        assert agent("hello", shared, srdeploy="srdeploy", **as_user[STRANGER])[1]["srdeploy"] == [str(planted)]
+        hello = agent("hello", shared, srdeploy="srdeploy", **as_user[OTHER])[1]
+        assert hello["srdeploy"] is None and "belongs to user 54321" in hello["skipped"][-1]
+
+        attack = (
+            "import os, shutil, sys\n"
+            f"own = {str(shared / f'uid-{OTHER}')!r}\n"
+            f"lock = {str(shared / 'lock')!r}\n"
+            "deeds = [lambda: os.listdir(own), lambda: os.rename(own, own + '.old'), lambda: os.unlink(lock),\n"
+            "         lambda: os.rename(lock, lock + '.old'), lambda: open(own + '/store/x', 'w')]\n"
+            "for deed in deeds:\n"
+            "    try: deed()\n"
+            "    except PermissionError: continue\n"
+            "    sys.exit('done')\n"
+        )
+        done = subprocess.run([SYSTEM_PYTHON, "-c", attack], user=STRANGER, group=GROUP, extra_groups=[])
+        assert done.returncode == 0
+
+        sha = hashlib.sha256(b"").hexdigest()
+        (shared / f"uid-{STRANGER}" / "store" / sha).touch()
+        os.chown(shared / f"uid-{STRANGER}" / "store" / sha, STRANGER, GROUP)
+        job = {"id": "build-0", "title": "x", "files": {"a": sha}, "inputs": {}, "holder": "him", "deployment": "d/x"}
+        started = agent("start", shared, job=dict(job, arguments=["20"]), command=["/bin/sleep"], **as_user[STRANGER])
+        assert started[1]["job"]["state"] == "running"
+        try:
+            busy = agent("hello", shared, srdeploy="srdeploy", **as_user[OTHER])[1]["busy"]
+            assert busy["holder"] == "him" and busy["mine"] is False
+            assert agent("stop", shared, job="build-0", **as_user[OTHER]) == ("REPLY", {"stopped": False})
+            assert agent("status", shared, **as_user[OTHER])[1]["jobs"] == []
+        finally:
+            assert agent("stop", shared, job="build-0", **as_user[STRANGER]) == ("REPLY", {"stopped": True})

@@ -177,6 +177,40 @@ def test_a_job_that_has_ended_without_a_status_is_not_waited_for(suffered):
     assert verdict.code == 3 and "without an exit status" in verdict.said and verdict.seconds < 3
 
 
+@pytest.mark.parametrize("operation", ["hello", "status", "doctor"])
+def test_an_answer_of_many_wrong_values_costs_little(suffered, operation):
+    class Many(Lie):
+        def reply(self, request):
+            if request["op"] != operation:
+                return super().reply(request)
+            return [line({"missing": {str(n): "x" for n in range(17_000)}, "jobs": [0] * 20_000})], b"", 0
+
+    verdict = suffered(Many(command="attach" if operation == "status" else "build"))
+    assert verdict.code == 4 and verdict.problems == [] and verdict.memory < 100 << 20, verdict.memory
+
+
+def test_the_ordeal_sees_what_it_looks_for(suffered, monkeypatch, tmp_path):
+    """Without the guards the same lies are found out here."""
+    import sr_deploy.pipeline.remote as pipeline
+    import sr_deploy.remote.follow as follow
+    import sr_deploy.remote.home as home
+
+    monkeypatch.setattr(home, "_is_result", lambda to, job: True)
+    monkeypatch.setattr(home, "confined", lambda folder, name, *more, **other: folder / name)
+    there = entry(f"{CLAIMED}/jobs/{JOB}/result", "../../victim/.ssh/authorized_keys", b"{}")
+    (problem,) = suffered(Lie(entries=[there])).problems
+    assert problem.startswith("changed or removed") and problem.endswith("victim/.ssh/authorized_keys")
+
+    monkeypatch.setattr(follow, "log_line", str)
+    monkeypatch.setattr(pipeline, "log_line", str)
+    verdict = suffered_again(suffered, tmp_path, Lie(log=b"\x1b]0;x\x07\n::error::x\n"))
+    assert verdict.problems == ["a control character on the screen", "a command for a CI log on the screen"]
+
+    monkeypatch.setattr(home, "_is_result", lambda to, job: 1 / 0)
+    (problem,) = suffered_again(suffered, tmp_path, Lie()).problems
+    assert problem.startswith("traceback: ZeroDivisionError")
+
+
 @pytest.mark.parametrize("number", range(0, 1000, 17))
 def test_attacks_in_this_process(net, tmp_path, number):
     picture = tmp_path / "a.png"
