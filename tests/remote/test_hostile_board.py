@@ -207,7 +207,7 @@ def test_the_ordeal_sees_what_it_looks_for(suffered, monkeypatch, tmp_path):
     assert verdict.problems == ["a control character on the screen", "a command for a CI log on the screen"]
 
     monkeypatch.setattr(home, "_is_result", lambda to, job: 1 / 0)
-    (problem,) = suffered_again(suffered, tmp_path, Lie()).problems
+    problem, *_ = suffered_again(suffered, tmp_path, Lie()).problems
     assert problem.startswith("traceback: ZeroDivisionError")
 
 
