@@ -97,6 +97,8 @@ def all_of(title: str, numbers: range, one: Callable[[Attack, Path], Verdict]) -
         shown = "/".join(str(codes[code]) for code in (0, 1, 2, 3, 4, 5, 130))
         longest, most = max(v.seconds for _, v in found), max(v.memory for _, v in found)
         print(f"{target:13} {len(found):7}  {shown:27} {longest:10.2f} {most / 2**20:9.1f}")
+    peak = max(verdict.peak for found in rows.values() for _, verdict in found)
+    print(f"peak memory of the process, hostile boards and libraries included: {peak >> 20} MiB")
     return bad
 
 

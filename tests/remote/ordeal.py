@@ -31,11 +31,13 @@ _COMMAND = re.compile(r"^\s*::|##\w*\[", re.MULTILINE)
 
 @dataclass
 class Verdict:
-    """How it went: exit code, seconds, bytes of memory beyond what was used before, and what must not be."""
+    """How it went: exit code, seconds, bytes of memory beyond what was used before and in all, and what
+    must not be."""
 
     code: int = -1
     seconds: float = 0.0
     memory: int = 0
+    peak: int = 0
     interrupted: bool = False
     said: str = ""
     problems: List[str] = field(default_factory=list)
@@ -81,7 +83,8 @@ def suffer(words: Sequence[str], base: Path, board: str, patience: float = PATIE
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), _short_times(), _uncaught(verdict):  # noqa: SIM117
         with _interrupted_after(patience, verdict):
             verdict.code = _main(words, verdict)
-    verdict.seconds, verdict.memory = time.monotonic() - begun, max(0, _memory("VmHWM") - used)
+    verdict.seconds, verdict.peak = time.monotonic() - begun, _memory("VmHWM")
+    verdict.memory = max(0, verdict.peak - used)
     for stream in (out, err):
         stream.flush()
         verdict.said += stream.buffer.getvalue().decode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
