@@ -66,6 +66,8 @@ def board(server, tmp_path, monkeypatch):
         shutil.copy(name, home / ".ssh" / name.name)
     (home / ".ssh" / "known_hosts").write_text(running.known_hosts_line)
     monkeypatch.setenv("HOME", str(home))
+    # Results without -o go to the folder one is in.
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     program = loopback.command_file(tmp_path / "bin" / "srdeploy")
     made = Board(running, home, tmp_path / "board", tmp_path / "boards.toml", program)
