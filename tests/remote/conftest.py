@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sr_deploy.remote import agent_place
 from tests.remote import loopback
 
 
@@ -70,6 +71,9 @@ def board(server, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     program = loopback.command_file(tmp_path / "bin" / "srdeploy")
+    found, skipped = agent_place.command_of(str(tmp_path), str(program))
+    if found is None:
+        pytest.skip(f"no board would run this Python: {skipped[0]}")
     made = Board(running, home, tmp_path / "board", tmp_path / "boards.toml", program)
     made.write_inventory()
     return made
