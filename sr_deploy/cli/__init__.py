@@ -16,6 +16,7 @@ from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError
 from sr_deploy.core.l4t import check_container
 from sr_deploy.core.signals import ended_by_signals, name_of
+from sr_deploy.core.text import log_line
 
 #: The exit code after Ctrl-C, as shells count it.
 INTERRUPTED = 130
@@ -90,6 +91,9 @@ def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
 def main(arguments: Optional[List[str]] = None) -> None:
     """Entry point: every error of ours becomes a message and an exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # A file name that is not UTF-8 is printed with the bytes it has, and never ends a command.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:
         with ended_by_signals():
             if not {"doctor", "-h", "--help", "--version"} & set(arguments[:1]):
@@ -99,7 +103,8 @@ def main(arguments: Optional[List[str]] = None) -> None:
         error = raised if isinstance(raised, SrDeployError) else _missing_package(raised)
         if "--json" in arguments and arguments[0] != "bench":
             print_json(_failure(error))
-        lines = error.lines()
+        # What a file or a board says may be part of it.
+        lines = [log_line(line) for line in error.lines()]
         typer.secho(f"error: {lines[0]}", fg="red", err=True)
         for line in lines[1:]:
             typer.echo(f"  {line}", err=True)

@@ -52,6 +52,12 @@ def described(cls: Type[Described]) -> Type[Described]:
     return cls
 
 
+def described_in_part(cls: Type[Described]) -> Type[Described]:
+    """As ``described``, for what another version of srdeploy may write: keys that are not named are left alone."""
+    described(cls).__pydantic_config__["extra"] = "ignore"  # type: ignore[attr-defined]
+    return cls
+
+
 @functools.lru_cache(maxsize=None)
 def _adapter(kind: Any) -> TypeAdapter:
     return TypeAdapter(kind)

@@ -14,8 +14,8 @@ import unicodedata
 #: use, unassigned, line and paragraph separators.
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
-#: What a CI log takes for a command: GitHub's ``::name`` at the start of a line and ``##[name]`` anywhere in it.
-_CI_COMMAND = re.compile(r"^(\s*):(?=:)|##(?=\[)")
+#: What a CI log takes for a command: ``::name`` at the start of a line, ``##[name]`` or ``##vso[name]`` anywhere.
+_CI_COMMAND = re.compile(r"^(\s*):(?=:)|##(?=\w*\[)")
 
 
 def plain(text: str, most: int = 0) -> str:

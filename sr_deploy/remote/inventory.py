@@ -26,7 +26,8 @@ class Board:
         host: host name, address, or alias of ~/.ssh/config.
         user, port, key: None leaves them to ~/.ssh/config and its defaults; ``key`` is a private key's file.
         python: the Python on the board that keeps lock and job; 3.7 or newer, needs no package.
-        srdeploy: the command there; looked for in PATH, the workdir's venv, ~/.local/bin and /opt/srdeploy/bin.
+        srdeploy: the command there; looked for in PATH, /opt/srdeploy/bin, /usr/local/bin, ~/.local/bin and the
+            workdir's venv, and run only where nobody but root and the user can change it.
         workdir: the folder on the board. Boards that several people use need one for all: its lock is in there.
     """
 

@@ -15,6 +15,7 @@ from sr_deploy.pipeline.remote import RemoteOptions, job_of
 from sr_deploy.remote.check import check_doctor
 from sr_deploy.remote.inventory import Board, boards_of, parse_target, read_inventory
 from sr_deploy.remote.job import Job, LocalFile
+from sr_deploy.remote.replies import Doctor
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,7 @@ def facts(jetson, **software):
 def doctor_reply(given):
     findings = [finding.to_dict() for finding in doctor_findings(given)]
     jetson = None if given.machine.jetson is None else {"l4t": given.machine.jetson.l4t}
-    return {"code": 0, "err": "", "out": json.dumps({"findings": findings, "environment": {"jetson": jetson}})}
+    return Doctor(0, json.dumps({"findings": findings, "environment": {"jetson": jetson}}), "")
 
 
 def test_a_jetson_without_tensorrt_is_told_before_it_falls_back_to_its_processor():
@@ -148,4 +149,4 @@ def test_a_jetson_without_tensorrt_is_told_before_it_falls_back_to_its_processor
     runs = facts(None, onnxruntime_providers=("CPUExecutionProvider",))
     assert check_doctor("pc", doctor_reply(runs), ["bench", "net"]) == ()
     with pytest.raises(EnvironmentFault, match="doctor does not run there"):
-        check_doctor("nx", {"code": 1, "out": "", "err": "Traceback\nImportError: numpy"}, ["bench", "net"])
+        check_doctor("nx", Doctor(1, "", "Traceback\nImportError: numpy"), ["bench", "net"])
