@@ -3,7 +3,8 @@
 Each format of a file, and each message from a board, is one dataclass marked ``described``. Its annotations are the
 grammar: types are strict (no ``true`` for 1, no text for a number), unknown and missing keys are errors, numbers are
 finite, ``Annotated[int, Field(ge=1)]`` and the words below narrow them, ``__post_init__`` raises ValueError for what
-several fields must fulfil together. pydantic does the checking; ``json_schema`` publishes the same description.
+several fields must fulfil together. A field ``schema: int = N`` is the format's version: a file must have it, and of no
+other number. pydantic does the checking; ``json_schema`` publishes the same description.
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**62)]
 Positive = Annotated[int, Field(ge=1, le=2**62)]
 Edge = Annotated[int, Field(ge=1, le=10**6)]
+#: Height and width of a picture, pixels.
+SizePair = Tuple[Edge, Edge]
+#: Output size over input size. No network here enlarges more than 8 times; 64 leaves room.
+Scale = Annotated[int, Field(ge=1, le=64)]
+#: A number that is not negative.
+Amount = Annotated[float, Field(ge=0.0)]
 Seconds = Annotated[float, Field(ge=0.0)]
 ShortText = Annotated[str, Field(max_length=1000)]
 
@@ -78,7 +85,8 @@ def value_from(kind: Type[Described], text: str, origin: str, todo: str = "", er
         BadInput (``error``): not JSON, a key twice, NaN, or not as described; the message names keys and values.
     """
     try:
-        json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        raw = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        _check_version(kind, raw, origin, todo, error)
         return _adapter(kind).validate_json(text)
     except ValidationError as wrong:
         raise error(f"{plain(origin)} is no {said_as}: {_problems(wrong)}", *_wanted(wrong, said_as), todo) from wrong
@@ -127,6 +135,16 @@ def bounded_text(path: Path, said_as: str, todo: str = "", error: Type[BadInput]
     except (OSError, ValueError) as wrong:
         reason = wrong.strerror if isinstance(wrong, OSError) else str(wrong)
         raise error(f"cannot read the {said_as} {shown}: {plain(str(reason))}", f"a {said_as}", todo) from wrong
+
+
+def _check_version(kind: Any, raw: Any, origin: str, todo: str, error: Type[BadInput]) -> None:
+    """Refuse another version of a format that has a ``schema``, before its other keys are looked at."""
+    known = getattr(kind, "schema", None)
+    if type(known) is not int or not isinstance(raw, dict):
+        return
+    found = raw.get("schema", "no")
+    if type(found) is not int or found != known:
+        raise error(f"{plain(origin)} has schema {plain(str(found), 60)}", f"schema {known}", todo)
 
 
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
