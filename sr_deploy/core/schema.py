@@ -36,11 +36,17 @@ Positive = Annotated[int, Field(ge=1, le=2**62)]
 Edge = Annotated[int, Field(ge=1, le=10**6)]
 #: Height and width of a picture, pixels.
 SizePair = Tuple[Edge, Edge]
+#: The same as text, height first, such as "720x1280"; "144" is a square. See parse_size of contract.py.
+SizeText = Annotated[str, Field(pattern=r"^0*[1-9][0-9]{0,5}([xX]0*[1-9][0-9]{0,5})?$", max_length=20)]
 #: Output size over input size. No network here enlarges more than 8 times; 64 leaves room.
 Scale = Annotated[int, Field(ge=1, le=64)]
 #: A number that is not negative.
 Amount = Annotated[float, Field(ge=0.0)]
 Seconds = Annotated[float, Field(ge=0.0)]
+#: Seconds that something took: neither nothing nor a year.
+Duration = Annotated[float, Field(ge=1e-12, le=1e7)]
+#: A scale of quantisation: a positive, normal float32.
+QuantScale = Annotated[float, Field(ge=2.0**-126, le=3.4e38)]
 ShortText = Annotated[str, Field(max_length=1000)]
 
 
@@ -85,7 +91,8 @@ def value_from(kind: Type[Described], text: str, origin: str, todo: str = "", er
         BadInput (``error``): not JSON, a key twice, NaN, or not as described; the message names keys and values.
     """
     try:
-        raw = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        raw = json.loads(text, object_pairs_hook=_unique)
+        _check_finite(raw)
         _check_version(kind, raw, origin, todo, error)
         return _adapter(kind).validate_json(text)
     except ValidationError as wrong:
@@ -155,15 +162,17 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return found
 
 
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is too large a number")
-    return value
+def _check_finite(raw: Any) -> None:
+    """ValueError, naming the key, for NaN, Infinity and what is too large for a float, wherever it stands."""
+    waiting: List[Tuple[Tuple[Any, ...], Any]] = [((), raw)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [((*place, str(name)), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [((*place, index), inner) for index, inner in enumerate(value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{_key(place)} is {value}, which is no finite number")
 
 
 def _problems(wrong: ValidationError) -> str:

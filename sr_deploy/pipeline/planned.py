@@ -19,6 +19,7 @@ from typing import Any, Dict, Mapping, Optional
 from sr_deploy.core.artifact import read_json, sha256_of
 from sr_deploy.core.deployment import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, UsageError
+from sr_deploy.core.external_data import check_self_contained
 from sr_deploy.core.plan import PLAN_NAME, PRECISIONS, Plan, open_plan, plan_file
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
@@ -136,6 +137,9 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
     graph_of(deployment, planned)
     if not planned.typed.is_file():
         raise BadDeployment(f"{planned.typed} is missing", "the typed graph of the plan", "make it with --remake-plan")
+    for path in (planned.typed, folder / LEGACY_NAME):
+        if path.is_file():
+            check_self_contained(path)
     return planned
 
 
