@@ -15,6 +15,7 @@ from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, 
 from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError
 from sr_deploy.core.l4t import check_container
+from sr_deploy.core.text import log_lines
 
 #: The exit code after Ctrl-C, as shells count it.
 INTERRUPTED = 130
@@ -98,9 +99,9 @@ def main(arguments: Optional[List[str]] = None) -> None:
         if "--json" in arguments and arguments[0] != "bench":
             print_json(_failure(error))
         lines = error.lines()
-        typer.secho(f"error: {lines[0]}", fg="red", err=True)
+        typer.secho(log_lines(f"error: {lines[0]}"), fg="red", err=True)
         for line in lines[1:]:
-            typer.echo(f"  {line}", err=True)
+            typer.echo(log_lines(f"  {line}"), err=True)
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # typer turns Ctrl-C into it without a word

@@ -29,6 +29,9 @@ MOST_BYTES = 64 << 20
 #: Problems that one error message names.
 _MOST_NAMED = 5
 
+#: What pydantic calls the branches of a union in the place of an error.
+_UNION_WORDS = ("tuple", "str", "int", "float", "none")
+
 #: Words that descriptions are written in.
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**62)]
@@ -177,7 +180,10 @@ def _check_finite(raw: Any) -> None:
 
 def _problems(wrong: ValidationError) -> str:
     """The first problems, each with its key and the value found."""
-    problems = wrong.errors(include_url=False)
+    found = wrong.errors(include_url=False)
+    inner = {problem["loc"][:end] for problem in found for end in range(len(problem["loc"]))}
+    # A list of which no entry is good is called too short as well.
+    problems = [problem for problem in found if problem["type"] != "too_short" or problem["loc"] not in inner]
     lines = [_problem(problem) for problem in problems[:_MOST_NAMED]]
     more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     return "; ".join(lines) + more
@@ -208,6 +214,6 @@ def _key(location: Tuple[Any, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             out += f"[{part}]"
-        elif not (isinstance(part, str) and ("[" in part or part in ("tuple", "str", "int", "float", "none"))):
+        elif not (isinstance(part, str) and ("[" in part or part in _UNION_WORDS or part.startswith("constrained-"))):
             out += ("." if out else "") + str(part)
     return plain(out, 120) or "the whole"

@@ -127,7 +127,7 @@ class Inventory:
 
 
 def read_inventory(path: Path) -> Dict[str, Board]:
-    """The boards of a TOML file: one table ``[boards.NAME]`` each, ``host`` required, the others of BoardTable optional.
+    """The boards of a TOML file: one table ``[boards.NAME]`` each, see BoardTable for its keys.
 
     Raises:
         BadInput: not readable, not TOML, or not as described.
