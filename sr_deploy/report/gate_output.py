@@ -109,8 +109,8 @@ def markdown(report: GateReport) -> str:
         "|---|---|---|---:|---:|---:|---:|---|",
     ]
     for finding in report.findings:
-        cells = (_cell(finding.what), finding.size, f"**{finding.verdict}**", *_cells(finding), _cell(finding.why))
-        lines.append("| " + " | ".join(cells) + " |")
+        judged = (_cell(finding.what), _cell(finding.size), f"**{finding.verdict}**")
+        lines.append("| " + " | ".join((*judged, *_cells(finding), _cell(finding.why))) + " |")
     lines += ["", f"How: {_cell(report.method)}."] + [f"Note: {_cell(note)}." for note in report.notes]
     return "\n".join(lines) + "\n"
 
