@@ -146,7 +146,7 @@ class Point:
             ValueError: naming the keys.
         """
         times = (self.median_s, self.p90_s, self.p99_s, self.mean_s, self.min_s)
-        if self.failure is None and not (self.samples_s and all(times)):
+        if self.failure is None and (not self.samples_s or None in times):
             raise ValueError("neither failure nor samples_s and median_s, p90_s, p99_s, mean_s, min_s are there")
 
     @property
