@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Iterator
 
-from sr_deploy.core.errors import BadInput, DiskFull, EnvironmentFault, UsageError
+from sr_deploy.core.errors import DiskFull, EnvironmentFault, UsageError
 from sr_deploy.core.text import plain
 
 
@@ -133,21 +133,3 @@ def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically, with a final newline."""
     with atomic_file(target) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        what: how an error calls it, for example "deployment manifest".
-
-    Raises:
-        BadInput: the file is missing, is not JSON, or is nested too deeply to be read.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the {what} {path}: {error.strerror}", f"a {what}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not a {what}: {error}", "valid JSON", "make it again") from error

@@ -66,6 +66,7 @@ def test_reads_nested_values():
         ("null", "the whole is None"),
         ("{", "valid JSON"),
         ("[" * 100_000, "it is not"),
+        (chr(123) + chr(34) + "a" + chr(34) + ":" + "[" * 100_000, "it is not"),
         ('{"scale": ' + "9" * 5000 + "}", "it is no"),
         ('{"parts": [{"size": null, "\\u001b]0;x": 1}], "scale": 4}', "\\x1b]0;x is unknown"),
     ],
