@@ -118,7 +118,7 @@ def open_plan(path: Path) -> Tuple[Plan, Dict[str, np.ndarray]]:
     path = plan_file(path)
     if not path.is_file():
         raise BadDeployment(f"there is no plan {path}", "a plan.json", "srdeploy build DIR --precision int8 writes one")
-    plan = read_described(Plan, path, "plan", "make the plan again", BadDeployment)
+    plan = read_described(Plan, path, "precision plan", "make the plan again", BadDeployment)
     return plan, _weights(path.parent / WEIGHTS_NAME, plan)
 
 
