@@ -16,7 +16,7 @@ from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError
 from sr_deploy.core.l4t import check_container
 from sr_deploy.core.signals import ended_by_signals, name_of
-from sr_deploy.core.text import log_line
+from sr_deploy.core.text import log_lines
 
 #: The exit code after Ctrl-C, as shells count it.
 INTERRUPTED = 130
@@ -103,11 +103,10 @@ def main(arguments: Optional[List[str]] = None) -> None:
         error = raised if isinstance(raised, SrDeployError) else _missing_package(raised)
         if "--json" in arguments and arguments[0] != "bench":
             print_json(_failure(error))
-        # What a file or a board says may be part of it.
-        lines = [log_line(line) for line in error.lines()]
-        typer.secho(f"error: {lines[0]}", fg="red", err=True)
+        lines = error.lines()
+        typer.secho(log_lines(f"error: {lines[0]}"), fg="red", err=True)
         for line in lines[1:]:
-            typer.echo(f"  {line}", err=True)
+            typer.echo(log_lines(f"  {line}"), err=True)
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # typer turns Ctrl-C into it without a word

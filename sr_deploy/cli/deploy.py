@@ -7,7 +7,17 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import (
+    BACKENDS,
+    DEPLOYMENT,
+    JSON_FLAG,
+    PRECISION,
+    print_json,
+    print_line,
+    render,
+    say,
+    sizes_of,
+)
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
 
@@ -65,12 +75,12 @@ def export(
     options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io)
     if dry_run:
         for line in plan_export(options):
-            typer.echo(line)
+            print_line(line)
         return
     deployment = export_deployment(options, say)
     for note in deployment.manifest.notes:
         say(f"note: {note}")
-    typer.echo(str(deployment.folder))
+    print_line(deployment.folder)
 
 
 def build(
@@ -145,7 +155,7 @@ def build(
     )
     if dry_run:
         for line in plan_build(options):
-            typer.echo(line)
+            print_line(line)
         return
     engines = build_engines(options, say)
     listings = listings_of(deployment, engines)
@@ -183,7 +193,7 @@ def run(
         print_json(done.to_dict())
     else:
         for path in done.written:
-            typer.echo(str(path))
+            print_line(path)
     for line in done.summary():
         say(line)
     if done.skipped:
@@ -249,7 +259,7 @@ def _verify_golden(
         for row in report.rows:
             verdict = "within" if row.difference <= row.tolerance else "OUTSIDE"
             found = f"{row.measure} {row.difference:.4f} of 255"
-            typer.echo(f"{row.what} at {row.size}: {found}, {verdict} {row.tolerance:g}")
+            print_line(f"{row.what} at {row.size}: {found}, {verdict} {row.tolerance:g}")
     report.raise_on_failure()
 
 
@@ -320,4 +330,4 @@ def demo(
     render(quality_table(outcome.quality))
     render(latency_table(outcome.latency))
     for path in outcome.files:
-        typer.echo(str(path))
+        print_line(path)

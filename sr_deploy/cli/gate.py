@@ -8,7 +8,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, PRECISION, print_json, print_line, render, say, sizes_of
 
 
 def gate(
@@ -86,8 +86,8 @@ def gate(
     if update:
         path, changes = update_baseline(result_of(candidate, request), baselines)
         for line in changes:
-            typer.echo(line)
-        typer.echo(str(path))
+            print_line(line)
+        print_line(path)
         return
     report = run_gate(request, say)
     if as_json:

@@ -7,7 +7,17 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import (
+    BACKENDS,
+    DEPLOYMENT,
+    JSON_FLAG,
+    PRECISION,
+    print_json,
+    print_line,
+    render,
+    say,
+    sizes_of,
+)
 from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
 
 SIZES = "144,360,480,720,1080"
@@ -97,9 +107,9 @@ def bench(
     if processes > 1 or builds > 1:
         typer.echo("Standard deviations; a run is the median of a tenth of a process's samples:")
         for line in variance_lines(repeated.tables):
-            typer.echo(line)
+            print_line(line)
     for path in files:
-        typer.echo(str(path))
+        print_line(path)
     failures = [point.failure for point in result.points if point.failure is not None]
     if len(failures) == len(result.points):
         raise CheckFailed(f"no size could be measured: {failures[0]}", "at least one point", "see the reasons above")
@@ -153,12 +163,12 @@ def sweep(
     cells = read_matrix(matrix, out)
     if dry_run:
         for cell in cells:
-            typer.echo(f"{cell.request.result_file}")
+            print_line(f"{cell.request.result_file}")
         return
     say(f"{len(cells)} sweeps of {len(cells[0].request.sizes)} sizes")
     run_matrix(cells, out, resume, say, run_on_dask(dask, say) if dask else None)
     for cell in cells:
-        typer.echo(str(cell.request.result_file))
+        print_line(cell.request.result_file)
 
 
 def tune(
@@ -180,7 +190,7 @@ def tune(
         return
     for name, median in facts["median_ms"].items():
         kept = "  kept" if name == tuned.best else ""
-        typer.echo(f"{name:<20}{median:>10.2f} ms{kept}")
+        print_line(f"{name:<20}{median:>10.2f} ms{kept}")
     for note in tuned.notes:
         say(f"note: {note}")
-    typer.echo(str(deployment / tuned.file))
+    print_line(deployment / tuned.file)

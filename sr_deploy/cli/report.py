@@ -7,7 +7,7 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, render, say
+from sr_deploy.cli.shared import BACKENDS, print_line, render, say
 from sr_deploy.core.contract import parse_size
 
 
@@ -25,7 +25,7 @@ def report(
     from sr_deploy.pipeline.report import ReportOptions, write_report
 
     options = ReportOptions(tuple(deployments), out, lr, hr, backend, pictures, title, force)
-    typer.echo(str(write_report(options, say)))
+    print_line(write_report(options, say))
 
 
 def import_(
@@ -54,4 +54,4 @@ def import_(
     render(latency_table(result))
     if version is None:
         say("note: CUDA graph, wait and streams are recorded as unknown; --trtexec-version says what its defaults were")
-    typer.echo(str(out))
+    print_line(out)

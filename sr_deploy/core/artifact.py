@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 from typing import Any, Iterator
 
-from sr_deploy.core.errors import BadInput, DiskFull, EnvironmentFault, UsageError
+from sr_deploy.core.errors import DiskFull, EnvironmentFault, UsageError
 from sr_deploy.core.exchange import exchange
 from sr_deploy.core.temporary import NEW, OLD, sweep, temporary_file, workplace
+from sr_deploy.core.text import plain
 
 
 def sha256_of(path: Path) -> str:
@@ -47,15 +48,24 @@ def explained_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        shown = plain(str(target))
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFull(
-                f"no space left while writing {target}",
+                f"no space left while writing {shown}",
                 "room for the whole file",
                 "free some space or choose another folder; what was there before is unchanged",
             ) from error
-        if error.errno in _NOT_WRITABLE:
-            raise EnvironmentFault(f"cannot write {target}: {error.strerror}", "a writable place") from error
+        if error.errno in _NOT_WRITABLE or _is_on_the_way(error, target):
+            raise EnvironmentFault(f"cannot write {shown}: {error.strerror}", "a writable place") from error
         raise
+
+
+def _is_on_the_way(error: OSError, target: Path) -> bool:
+    """Whether an error is about the folder of ``target``, one above it, or a new file in it: /proc says ENOENT."""
+    if not isinstance(error.filename, str):
+        return False
+    folder, failed = os.path.abspath(str(Path(target).parent)), os.path.abspath(error.filename)
+    return os.path.dirname(failed) == folder or os.path.commonpath([failed, folder]) == failed
 
 
 @contextlib.contextmanager
@@ -136,21 +146,3 @@ def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically, with a final newline."""
     with atomic_file(target) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        what: how an error calls it, for example "deployment manifest".
-
-    Raises:
-        BadInput: the file is missing, is not JSON, or is nested too deeply to be read.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the {what} {path}: {error.strerror}", f"a {what}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not a {what}: {error}", "valid JSON", "make it again") from error

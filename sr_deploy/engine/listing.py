@@ -12,12 +12,18 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from sr_deploy.core.artifact import read_json
-from sr_deploy.core.errors import BadDeployment, BadInput
+from pydantic import Field
+from typing_extensions import Annotated, Literal
 
-SCHEMA = 1
+from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.schema import Sha256, ShortText, described, read_described
+from sr_deploy.core.text import plain
+
+SCHEMA: Literal[1] = 1
+#: An extent of a shape; -1 is not fixed.
+Extent = Annotated[int, Field(ge=-1, le=2**62)]
 #: Bits of a value; of a type that is not here no bytes are known.
 BITS = {
     "int4": 4, "fp4": 4, "bool": 8, "int8": 8, "uint8": 8, "fp8": 8, "float16": 16, "bfloat16": 16, "float32": 32,
@@ -30,6 +36,7 @@ PRODUCT_KINDS = ("conv", "correlation", "gemm", "matrixmultiply", "matrix_multip
                  "runtime_function")  # fmt: skip
 
 
+@described
 @dataclass(frozen=True)
 class Tensor:
     """A tensor of a layer.
@@ -41,8 +48,8 @@ class Tensor:
     """
 
     name: str
-    shape: Tuple[int, ...]
-    type: str
+    shape: Tuple[Extent, ...]
+    type: ShortText
 
     @property
     def bytes(self) -> Optional[int]:
@@ -52,6 +59,7 @@ class Tensor:
         return -(-math.prod(self.shape) * BITS[self.type] // 8)
 
 
+@described
 @dataclass(frozen=True)
 class Layer:
     """One layer of an engine.
@@ -98,6 +106,7 @@ class Layer:
         return None if read is None or written is None else read + written
 
 
+@described
 @dataclass(frozen=True)
 class Listing:
     """The layers of an engine.
@@ -114,7 +123,7 @@ class Listing:
     layers: Tuple[Layer, ...]
     products: Tuple[str, ...]
     unread: Tuple[str, ...] = ()
-    schema: int = SCHEMA
+    schema: Literal[1] = SCHEMA
 
     @property
     def kernels(self) -> int:
@@ -192,6 +201,14 @@ def _type(tensors: Tuple[Tensor, ...]) -> str:
     return tensors[0].type if tensors else "–"
 
 
+@described
+@dataclass(frozen=True)
+class _Written(Listing):
+    """A listing as its file has it: with the hash of the engine that it is of."""
+
+    engine_sha256: Sha256 = ""
+
+
 def listing_path(engine: Path) -> Path:
     """Where the listing of an engine lies: the same name, ending in ``.layers.json``."""
     return Path(engine).with_suffix(".layers.json")
@@ -220,45 +237,8 @@ def open_listing(engine: Path, engine_sha256: str) -> Optional[Listing]:
     if not path.is_file():
         return None
     rebuild = "build the engine again with srdeploy build --force"
-    try:
-        raw = read_json(path, "listing of layers")
-        if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-            have = raw.get("schema") if isinstance(raw, dict) else None
-            raise BadDeployment(f"{path} has schema {have!r}", f"schema {SCHEMA}", rebuild)
-        if raw["engine_sha256"] != engine_sha256:
-            raise BadDeployment(f"{path} is the listing of another engine", f"one of {engine_sha256[:12]}…", rebuild)
-        return _listing(raw)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise BadDeployment(f"{path} does not have the fields of a listing: {error}", "", rebuild) from error
-    except BadDeployment:
-        raise
-    except BadInput as error:
-        raise BadDeployment(error.found, error.wanted, rebuild) from error
-
-
-def _listing(raw: Mapping[str, Any]) -> Listing:
-    """The listing in a file. Raises TypeError, KeyError or ValueError for anything that is not as written."""
-    layers = []
-    for one in raw["layers"]:
-        tensors = {key: tuple(map(_tensor, one[key])) for key in ("inputs", "constants", "outputs")}
-        layers.append(Layer(_text(one["name"]), _text(one["kind"]), _texts(one["nodes"]), **tensors))
-    return Listing(_text(raw["source"]), tuple(layers), _texts(raw["products"]), _texts(raw["unread"]))
-
-
-def _tensor(raw: Mapping[str, Any]) -> Tensor:
-    shape = raw["shape"]
-    if not isinstance(shape, list) or not all(type(extent) is int and extent >= -1 for extent in shape):
-        raise ValueError(f"{shape!r} is no shape")
-    return Tensor(_text(raw["name"]), tuple(shape), _text(raw["type"]))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} stands where a name should")
-    return value
-
-
-def _texts(values: Any) -> Tuple[str, ...]:
-    if not isinstance(values, list):
-        raise TypeError(f"{values!r} stands where a list of names should")
-    return tuple(map(_text, values))
+    written = read_described(_Written, path, "listing of layers", rebuild, BadDeployment)
+    if written.engine_sha256 != engine_sha256:
+        found = f"{plain(str(path))} is the listing of another engine"
+        raise BadDeployment(found, f"one of {engine_sha256[:12]}…", rebuild)
+    return Listing(**{field.name: getattr(written, field.name) for field in dataclasses.fields(Listing)})

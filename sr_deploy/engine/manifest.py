@@ -14,9 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from sr_deploy.core.artifact import atomic_file, read_json, sha256_of, write_json
+from pydantic import Field
+from typing_extensions import Annotated, Literal
+
+from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
+from sr_deploy.core.confine import FileName
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadDeployment, BadInput, ForeignEngine, UsageError
+from sr_deploy.core.external_data import check_self_contained
+from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, SizePair, described, read_described
 from sr_deploy.engine.listing import Listing, listing_path, listing_text
 
 SCHEMA = 1
@@ -26,6 +32,7 @@ BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 Profile = Tuple[Size, Size, Size]
 
 
+@described
 @dataclass(frozen=True)
 class EngineManifest:
     """All that is known of one engine.
@@ -52,25 +59,36 @@ class EngineManifest:
         schema: version of this layout.
     """
 
-    backend: str
-    file: str
-    sha256: str
-    graph_file: str
-    graph_sha256: str
-    profile: Optional[Profile]
-    precision: str
-    compute_capabilities: Tuple[str, ...]
-    device: Optional[str]
-    runtime_version: str
-    activation_bytes: Optional[int]
-    weights_bytes: Optional[int]
-    build_seconds: float
+    backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+    file: FileName
+    sha256: Sha256
+    graph_file: FileName
+    graph_sha256: Sha256
+    profile: Optional[Tuple[SizePair, SizePair, SizePair]]
+    precision: Literal["fp32", "fp16", "int8", "mixed"]
+    compute_capabilities: Tuple[Annotated[str, Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,2}$")], ...]
+    device: Optional[ShortText]
+    runtime_version: ShortText
+    activation_bytes: Optional[Count]
+    weights_bytes: Optional[Count]
+    build_seconds: Seconds
     tools: Dict[str, str]
     settings: Dict[str, str]
     warnings: Tuple[str, ...]
     contract: IOContract
-    scale: int
+    scale: Scale
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse a profile out of order and a contract that no picture fits.
+
+        Raises:
+            ValueError: naming the key.
+        """
+        if self.profile is not None and not _in_order(self.profile):
+            raise ValueError("profile: minimum, best and maximum size are not in order")
+        if not self.contract.is_known:
+            raise ValueError("contract: NCHW goes with float32, NHWC with uint8 and value_range 255")
 
     def takes(self, size: Size) -> bool:
         """Whether an input of ``size`` (height, width) lies within the profile."""
@@ -142,12 +160,16 @@ def check_profile(profile: Sequence[Size]) -> Profile:
         UsageError: they are not three, not positive, or do not satisfy minimum ≤ best ≤ maximum.
     """
     sizes = tuple((int(size[0]), int(size[1])) for size in profile)
-    if len(sizes) != 3 or not all(0 < sizes[0][axis] <= sizes[1][axis] <= sizes[2][axis] for axis in (0, 1)):
+    if len(sizes) != 3 or not _in_order(sizes):
         raise UsageError(
             "the profile " + ", ".join(format_size(size) for size in sizes) + " is not in order",
             "minimum, best and maximum size, each height and width at least as large as the one before",
         )
     return sizes  # type: ignore[return-value]
+
+
+def _in_order(sizes: Sequence[Size]) -> bool:
+    return all(0 < sizes[0][axis] <= sizes[1][axis] <= sizes[2][axis] for axis in (0, 1))
 
 
 def engine_name(
@@ -205,8 +227,23 @@ def discard_refused(path: Path) -> None:
             one.unlink()
 
 
-#: In a manifest: the manifest of the engine that is being replaced, for as long as that may still be the one there.
-_REPLACES = "replaces"
+@described
+@dataclass(frozen=True)
+class _Written(EngineManifest):
+    """A manifest as its file has it.
+
+    Attributes:
+        replaces: the manifest of the engine that is being replaced, for as long as that may still be the one there.
+    """
+
+    replaces: Optional[EngineManifest] = None
+
+
+def _settled(written: _Written, have: str) -> EngineManifest:
+    """The manifest of the engine whose hash is ``have``; where none is, the one that was to be."""
+    if written.replaces is not None and written.replaces.sha256 == have:
+        return written.replaces
+    return EngineManifest(**{field.name: getattr(written, field.name) for field in dataclasses.fields(EngineManifest)})
 
 
 def save_engine(
@@ -231,7 +268,7 @@ def save_engine(
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)
         replaced = _opened_as(path)
-        write_json(manifest_path(path), raw if replaced is None else {**raw, _REPLACES: replaced})
+        write_json(manifest_path(path), raw if replaced is None else {**raw, "replaces": replaced})
         if listing is not None:
             with atomic_file(listing_path(path)) as temporary_listing:
                 temporary_listing.write_text(listing_text(listing, manifest.sha256), encoding="utf-8")
@@ -258,8 +295,8 @@ def open_engine(path: Path, refused_too: bool = False) -> EngineManifest:
         refused_too: read the manifest of an engine that was refused after its build too: to look at, not to run.
 
     Raises:
-        BadDeployment: the engine or its manifest is missing, truncated, altered or of another schema; or the engine was
-            refused.
+        BadDeployment: the engine or its manifest is missing, truncated, altered, of another schema or not as described,
+            an engine of ONNX Runtime keeps weights in other files, or the engine was refused.
     """
     path = Path(path)
     sidecar = manifest_path(path)
@@ -268,33 +305,16 @@ def open_engine(path: Path, refused_too: bool = False) -> EngineManifest:
         raise BadDeployment(f"there is no engine {path}", "a file made by srdeploy build", "srdeploy build")
     if not sidecar.is_file():
         raise BadDeployment(f"the engine {path} has no manifest", f"{sidecar.name} beside it", rebuild)
-    try:
-        raw, have = read_json(sidecar, "engine manifest"), sha256_of(path)
-        replaced = raw.pop(_REPLACES, None)
-        if replaced is not None and replaced.get("sha256") == have:
-            raw = replaced
-        if raw.get("schema") != SCHEMA:
-            raise BadDeployment(f"{sidecar} has schema {raw.get('schema')!r}", f"schema {SCHEMA}", rebuild)
-        raw["contract"] = IOContract(**raw["contract"])
-        raw["compute_capabilities"] = tuple(raw["compute_capabilities"])
-        raw["warnings"] = tuple(raw["warnings"])
-        raw["profile"] = raw["profile"] and check_profile(raw["profile"])
-        manifest = EngineManifest(**raw)
-    except (TypeError, KeyError, AttributeError, ValueError, IndexError, UsageError) as error:
-        problem = str(error).splitlines()[0]
-        raise BadDeployment(
-            f"{sidecar} does not have the fields of an engine manifest: {problem}", "", rebuild
-        ) from error
-    except BadDeployment:
-        raise
-    except BadInput as error:
-        raise BadDeployment(error.found, error.wanted, rebuild) from error
+    have = sha256_of(path)
+    manifest = _settled(read_described(_Written, sidecar, "engine manifest", rebuild, BadDeployment), have)
     if have != manifest.sha256:
         raise BadDeployment(
             f"{path} is not the file that was built: its sha256 is {have[:12]}…",
             f"{manifest.sha256[:12]}…, as {sidecar.name} says",
             rebuild + "; an engine is never edited in place",
         )
+    if manifest.backend == "onnxruntime":
+        check_self_contained(path)
     if "refused" in manifest.settings and not refused_too:
         raise BadDeployment(
             f"{path} was refused after its build: {manifest.settings['refused']}",

@@ -7,14 +7,14 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from sr_deploy.bench.compare import Ratio, paired_ratio
 from sr_deploy.bench.interleave import InterleaveOptions, Session, interleave, opened_first
 from sr_deploy.bench.measure import BenchOptions
 from sr_deploy.bench.monitor import no_watch, watch_machine
 from sr_deploy.bench.result import Point, Result, load_result, save_result
-from sr_deploy.core.artifact import read_json
+from sr_deploy.core.confine import confined
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import MANIFEST_NAME, Deployment, open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
@@ -39,6 +39,7 @@ from sr_deploy.report.gate import (
     position,
     refuse_unlike,
 )
+from sr_deploy.report.quality_file import read_quality
 from sr_deploy.run.base import Runner
 
 Say = Callable[[str], None]
@@ -88,7 +89,7 @@ def run_gate(request: GateRequest, say: Say = lambda _: None) -> GateReport:
         What opening and measuring a deployment raises.
     """
     budget = budget_of(request)
-    quality = None if request.quality is None else _quality_report(request.quality)
+    quality = None if request.quality is None else read_quality(request.quality)
     if request.in_turn:
         findings, points, method = _in_turn(request, budget, say)
         notes: Tuple[str, ...] = (_opening_note(request),)
@@ -167,7 +168,8 @@ def update_baseline(candidate: Result, baselines: Path) -> Tuple[Path, List[str]
     if bad or not candidate.points:
         why = f"{format_size(bad[0].size)}: {bad[0].failure or bad[0].invalid}" if bad else "it has no point"
         raise BadInput(f"this result cannot be a baseline: {why}", "valid points only", "measure it again")
-    target = Path(baselines) / device_folder(candidate.points[0].device) / f"{candidate.deployment}.json"
+    folder = Path(baselines) / device_folder(candidate.points[0].device)
+    target = confined(folder, f"{candidate.deployment}.json", "the result's key deployment")
     old = load_result(target) if target.exists() else None
     lines = baseline_changes(old, candidate)
     save_result(target, candidate)
@@ -198,13 +200,6 @@ def baseline_changes(old: Optional[Result], new: Result) -> List[str]:
 def device_folder(device: str) -> str:
     """A device's name as a folder: "NVIDIA H200" gives "nvidia-h200"."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "unknown"
-
-
-def _quality_report(path: Path) -> Dict[str, Any]:
-    report = read_json(path, "quality report")
-    if not isinstance(report, dict) or not isinstance(report.get("mean"), dict):
-        raise BadInput(f"{path} is not a quality report", "the output of srdeploy verify --json", "make it again")
-    return report
 
 
 def _in_turn(request: GateRequest, budget: Budget, say: Say) -> Tuple[Tuple[Finding, ...], Tuple[Point, ...], str]:

@@ -160,7 +160,14 @@ def _planned(options: PackOptions) -> Tuple[Deployment, str, Dict[str, Content],
     }
     for path in _carried(deployment):
         if path.parent.parent == deployment.folder / PRECISION_FOLDER and path.name == PLAN_NAME:
-            open_plan(path)  # a damaged plan is found here, not on the board
+            # A damaged plan, and one of another graph, are found here and not on the board.
+            plan, _ = open_plan(path)
+            if plan.graph_sha256 not in {graph.sha256 for graph in deployment.manifest.graphs}:
+                raise BadDeployment(
+                    f"{path} was made for another graph: {plan.graph_sha256[:12]}…",
+                    "plans for the graphs of this deployment",
+                    f"make it again: srdeploy build {deployment.folder} --precision … --remake-plan; or remove it",
+                )
         name = path.relative_to(deployment.folder).as_posix()
         if not is_allowed(name):
             raise BadDeployment(f"{path} cannot be in a bundle", "a file that a board needs", "move it elsewhere")

@@ -15,10 +15,10 @@ from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.image import find_images, read_picture, to_network
 from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
+from sr_deploy.core.plan_report import REPORT_NAME
 from sr_deploy.core.quality import crop_like, pair_images
 from sr_deploy.core.temporary import sweep, temporary_folder
 from sr_deploy.pipeline.lowering import write_lowered
-from sr_deploy.pipeline.planned import REPORT_NAME
 from sr_deploy.pipeline.precision import known_ranges, plannable, report_of
 from sr_deploy.pipeline.workbench import PrecisionOptions, Workbench, counted, workbench
 from sr_deploy.precision.evaluate import Judged

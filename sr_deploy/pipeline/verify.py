@@ -97,11 +97,11 @@ class QualityReport:
             "convention": self.convention,
             "runtime": self.runtime,
             "precision": self.precision,
-            "images": [dataclasses.asdict(image) for image in self.images],
-            "mean": mean,
+            "images": [_finite(dataclasses.asdict(image)) for image in self.images],
+            "mean": _finite(mean),
             "largest_difference": self.worst if "torch_psnr_y" in mean else None,
             "tolerance": self.tolerance_steps if lossy is None else None,
-            "loss_db": self.loss,
+            **_finite({"loss_db": self.loss}),
             "tolerance_db": None if lossy is None else lossy.decibels,
         }
 
@@ -123,6 +123,12 @@ class QualityReport:
                 f"at most {self.tolerance_steps} ({GRAPH_FP32.name})",
                 "export again; if it stays, report the network",
             )
+
+
+def _finite(figures: Dict[str, Any]) -> Dict[str, Any]:
+    """The same figures, None for the PSNR of equal pictures: JSON has no infinity."""
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value
+            for key, value in figures.items()}  # fmt: skip
 
 
 def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _: None) -> QualityReport:

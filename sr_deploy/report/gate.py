@@ -13,6 +13,7 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.device import environment_identity
 from sr_deploy.core.errors import BadInput
 from sr_deploy.report.budget import Budget, DeviceBudget, QualityFloors
+from sr_deploy.report.quality_file import QualityFile
 
 PASS, REGRESSION, INCONCLUSIVE = "PASS", "REGRESSION", "INCONCLUSIVE"
 #: From the best to the worst: what is proved bad outweighs what is not known.
@@ -236,21 +237,20 @@ def check_budget(points: Sequence[Point], device: DeviceBudget) -> List[Finding]
     return findings
 
 
-def check_quality(floors: QualityFloors, report: Dict[str, Any]) -> List[Finding]:
+def check_quality(floors: QualityFloors, report: QualityFile) -> List[Finding]:
     """Quality floors against the report of ``srdeploy verify --json``: one finding for each floor.
 
     Args:
         floors: None where there is no floor.
-        report: its "mean" and "largest_difference" are read.
+        report: its mean and its largest difference are judged.
     """
-    mean = report.get("mean", {})
-    psnr, torch_psnr, ssim = (mean.get(key) for key in ("psnr_y", "torch_psnr_y", "ssim_y"))
+    psnr, torch_psnr, ssim = report.mean.psnr_y, report.mean.torch_psnr_y, report.mean.ssim_y
     loss = None if psnr is None or torch_psnr is None else torch_psnr - psnr
     rows = (
         ("PSNR-Y against HR", psnr, floors.min_psnr_y, False, "dB"),
         ("SSIM-Y against HR", ssim, floors.min_ssim_y, False, ""),
         ("PSNR-Y lost against FP32", loss, floors.max_psnr_y_loss, True, "dB"),
-        ("largest difference from FP32", report.get("largest_difference"), floors.max_difference, True, "of 255"),
+        ("largest difference from FP32", report.largest_difference, floors.max_difference, True, "of 255"),
     )
     findings: List[Finding] = []
     for what, value, bound, upper, unit in rows:

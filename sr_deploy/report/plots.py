@@ -12,6 +12,7 @@ from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.text import mathtext
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def latency_plot(results: Sequence[Result], path: Path) -> None:
     axes.set_ylabel("latency, ms", fontsize=11)
     labels = labels_of(results)
     title = labels[0] if len(results) == 1 else "Latency of " + ", ".join(dict.fromkeys(r.deployment for r in results))
-    axes.set_title(title, fontsize=12, loc="left", wrap=True)
+    axes.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     for index, result in enumerate(results):
         _line(axes, result, "median" if len(results) == 1 else labels[index], index)
     axes.fill_between([], [], color="#777777", alpha=0.25, linewidth=0, label="from the median up to p90")
@@ -119,7 +120,7 @@ def comparison_picture(
         full = cv2.resize(panel, (width, height), interpolation=cv2.INTER_NEAREST)
         shown = _fitted(full, round(column * figure.dpi))
         above.imshow(shown, extent=(0, width, height, 0), interpolation="nearest", aspect="auto")
-        above.set_title(title, fontsize=12, pad=5)
+        above.set_title(mathtext(title), fontsize=12, pad=5)
         above.add_patch(Rectangle((left, top), columns, rows, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
         below.imshow(full[top : top + rows, left : left + columns], interpolation="nearest", aspect="auto")
         for axes, edge, line in ((above, "#000000", 0.5), (below, FRAME_COLOUR, 1.5)):
@@ -169,7 +170,7 @@ def _line(axes: Axes, result: Result, label: str, index: int) -> None:
     x = [point.input_pixels for point in points]
     low = [1e3 * (point.median_s or 0.0) for point in points]
     high = [1e3 * (point.p90_s or 0.0) for point in points]
-    axes.plot(x, low, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=label, markersize=6)
+    axes.plot(x, low, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=mathtext(label), markersize=6)
     axes.fill_between(x, low, high, color=COLOURS[style], alpha=0.25, linewidth=0)
     mark_launch_bound(axes, points, low, style)
 
@@ -237,7 +238,7 @@ def _failures(axes: Axes, results: Sequence[Result]) -> None:
         reason = reason if len(reason) <= 44 else reason[:43] + "…"
         leftmost = np.log(point.input_pixels / axes.get_xlim()[0]) < 0.5 * np.log(np.divide(*axes.get_xlim()[::-1]))
         axes.annotate(
-            f"{'failed' if point.failure else 'invalid'}: {reason}",
+            mathtext(f"{'failed' if point.failure else 'invalid'}: {reason}"),
             (point.input_pixels, height),
             xycoords=across,
             xytext=(8 if leftmost else -8, 0),

@@ -52,17 +52,19 @@ def test_an_inventory(tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ('[boards.a]\nhost = "x"\nhots = 1\n', "unknown key 'hots'"),
-        ("[boards.a]\nport = 22\n", "no host"),
+        ('[boards.a]\nhost = "x"\nhots = 1\n', "key boards.a.hots is unknown"),
+        ("[boards.a]\nport = 22\n", "boards.a.host is missing"),
         ('[boards.a]\nhost = "x"\nport = "22"\n', "port is '22'"),
         ('[boards.a]\nhost = "x"\nport = true\n', "port is True"),
         ('[boards.a]\nhost = "x"\nport = 0\n', "port is 0"),
         ('[boards.a]\nhost = "x"\nuser = 5\n', "user is 5"),
-        ('[boards."../a"]\nhost = "x"\n', "no name for a board"),
+        ('[boards."../a"]\nhost = "x"\n', "boards.../a is"),
         ('[boards.all]\nhost = "x"\n', "no name for a board"),
-        ("[boards]\n", "names no board"),
-        ('[board.a]\nhost = "x"\n', "unknown key 'board'"),
-        ("[boards.a\n", "is not TOML"),
+        ('[boards.a]\nhost = "-oProxyCommand=x"\n', "boards.a.host is"),
+        ('[boards.a]\nhost = "x"\nworkdir = "a\\nb"\n', "boards.a.workdir is"),
+        ("[boards]\n", "boards is {}"),
+        ('[board.a]\nhost = "x"\n', "key board is unknown"),
+        ("[boards.a\n", "is not a inventory.*\nwanted: valid TOML"),
     ],
 )
 def test_inventories_that_are_refused(tmp_path, text, named):

@@ -27,6 +27,7 @@ from sr_deploy.report.gate import (
     process_medians,
     refuse_unlike,
 )
+from sr_deploy.report.quality_file import QualityFile, QualityMean
 
 OPTIONS = {"scope": "compute", "value_range": 1.0, "seed": 0, "timer": "auto", "min_seconds": 3.0}
 VERSIONS = {"onnxruntime": "1.20"}
@@ -188,7 +189,7 @@ def test_a_few_slow_samples_are_no_proof_against_the_p99_bound():
 
 
 def test_quality_floors():
-    report = {"mean": {"psnr_y": 31.0, "torch_psnr_y": 31.2}, "largest_difference": 0.01}
+    report = QualityFile("Y", "it", (), QualityMean(psnr_y=31.0, torch_psnr_y=31.2), largest_difference=0.01)
     floors = QualityFloors(min_psnr_y=30.0, max_psnr_y_loss=0.1, min_ssim_y=0.9, max_difference=0.05)
     assert [f.verdict for f in check_quality(floors, report)] == [PASS, INCONCLUSIVE, REGRESSION, PASS]
     assert check_quality(QualityFloors(), report) == []
