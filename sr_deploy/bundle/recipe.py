@@ -118,6 +118,4 @@ def read_recipe(path: Path) -> Recipe:
     read = read_described_toml(RecipeFile, path, "recipe", "pack it again")
     sizes = tuple(parse_size(text) for text in read.sizes or ())
     profile = None if read.profile is None else check_profile([parse_size(text) for text in read.profile])
-    return Recipe(
-        read.backend, sizes, profile, read.workspace_mib, read.memory_budget, read.dla_core, read.plan
-    )
+    return Recipe(read.backend, sizes, profile, read.workspace_mib, read.memory_budget, read.dla_core, read.plan)

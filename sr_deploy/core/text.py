@@ -60,10 +60,15 @@ def log_lines(text: str) -> str:
 
 
 def markup(text: str) -> str:
-    """``log_lines`` for rich's console markup and tables: brackets are shown, not obeyed."""
+    """``log_line`` for rich's console markup and tables: brackets are shown, not obeyed."""
     from rich.markup import escape
 
-    return escape(log_lines(text))
+    return escape(log_line(text))
+
+
+def markup_lines(text: str) -> str:
+    """``markup`` for each line of a text of several lines, such as a caption."""
+    return "\n".join(map(markup, text.split("\n")))
 
 
 def markdown(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.device import Finding
-from sr_deploy.core.text import log_line, log_lines, markup
+from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
 from sr_deploy.report.numbers import (
     NONE,
     doubts,
@@ -118,7 +118,7 @@ def doctor_table(findings: Sequence[Finding]) -> Group:
     steps: List[Text] = []
     for finding in findings:
         style = LEVEL_STYLES[finding.level]
-        table.add_row(f"[{style}]{finding.level}[/{style}]", markup(finding.what), markup(finding.found))
+        table.add_row(f"[{style}]{finding.level}[/{style}]", markup(finding.what), markup_lines(finding.found))
         if finding.how_to_get:
             steps.append(Text(log_line(f"{finding.what}:"), style))
             steps.append(Text(log_lines(f"  {finding.how_to_get}")))
@@ -197,7 +197,7 @@ def facts_table(facts: Dict[str, Any]) -> Table:
     table = _table(f"{facts.get('kind', '')} {facts.get('path', '')}".strip(), "", "fact")
     table.add_column("value", overflow="fold")
     for name, value in _flattened(shown):
-        table.add_row(markup(name), markup(value))
+        table.add_row(markup(name), markup_lines(value))
     return table
 
 
@@ -207,7 +207,7 @@ def _table(title: str, caption: str, first_heading: str) -> Table:
 
     table = Table(
         title=markup(title),
-        caption=markup(caption) or None,
+        caption=markup_lines(caption) or None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",

@@ -23,12 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
-from sr_deploy.bench.measure import summary
-from sr_deploy.bench.result import Point, Result
-from sr_deploy.bundle.layout import INDEX_NAME
-from sr_deploy.cli import main as srdeploy
-from sr_deploy.core.plan import Plan
-from tests.benchmarks.bundle_fuzz import archive, canonical, forged, small_bundle
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from sr_deploy.bench.measure import summary  # noqa: E402
+from sr_deploy.bench.result import Point, Result  # noqa: E402
+from sr_deploy.bundle.layout import INDEX_NAME  # noqa: E402
+from sr_deploy.cli import main as srdeploy  # noqa: E402
+from sr_deploy.core.plan import Plan  # noqa: E402
+from tests.benchmarks.bundle_fuzz import archive, canonical, forged, small_bundle  # noqa: E402
 
 #: What takes the place of a value: other types, numbers at and beyond the ends, nesting, controls, wrong lists.
 VALUES: Tuple[Any, ...] = (

@@ -22,8 +22,8 @@ def written(path, median_s, spread=0.001, device="AMD EPYC", **environment):
     told = {"version": "1"}
     point = Point((8, 8), "compute", "onnxruntime", device, told, samples_s=samples, **summary(samples))
     table = {"size": [8, 8], "scope": "compute", "median_s": median_s, "builds": 1, "processes": 5, "runs": 10,
-             "run_s": 1e-5, "process_s": None, "build_s": None,
-             "process_medians_s": medians, "left_out": []}  # fmt: skip
+             "run_s": 1e-5, "process_s": None, "build_s": None, "process_medians_s": medians,
+             "left_out": []}  # fmt: skip
     facts = {"cpu": "x", **environment}
     save_result(path, Result("net", facts, {"scope": "compute"}, (point,), "2026-05-01T00:00:00+00:00", (table,)))
     return path
