@@ -9,6 +9,7 @@ COPY . .
 RUN pip wheel --no-cache-dir --no-deps -w /wheels .
 
 FROM ubuntu:24.04
+# All three are Ubuntu's: https://packages.ubuntu.com/noble/
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
@@ -19,8 +20,12 @@ RUN python3 -m venv /opt/srdeploy \
     && /opt/srdeploy/bin/pip install --no-cache-dir --find-links /wheels \
         srdeploy "tensorrt-cu13==10.16.1.11" "cuda-python>=13,<14" \
     && rm -rf /wheels
+# The NVIDIA runtime mounts a GPU only into containers that name devices and capabilities:
+# https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/docker-specialized.html
 ENV PATH=/opt/srdeploy/bin:$PATH \
     SRDEPLOY_L4T="38 39" \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=all \
     MPLCONFIGDIR=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     LANG=C.UTF-8

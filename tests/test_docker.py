@@ -51,6 +51,45 @@ def test_rules(path):
             assert rest.count("pip install") == rest.count("--no-cache-dir")
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_nvidia_runtime_sees_that_a_gpu_is_wanted(path):
+    """It acts on these two variables alone, and a plain base image has neither."""
+    found = instructions(path)
+    last = found[max(index for index, (name, _) in enumerate(found) if name == "FROM") :]
+    set_here = " ".join(rest for name, rest in last if name == "ENV").split()
+    assert {"NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=all"} <= set(set_here)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_each_use_of_apt_names_its_source(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for index, line in enumerate(lines):
+        if line.startswith("RUN ") and "apt-get" in "".join(lines[index : index + 12]).split("FROM ")[0]:
+            above = index
+            while lines[above - 1].startswith(("#", "ADD ")):
+                above -= 1
+            assert any("https://" in said for said in lines[above:index] if said.startswith("#")), line
+
+
+@pytest.mark.parametrize("path", BOARDS[:2], ids=lambda path: path.stem)
+def test_tensorrt_of_a_board_comes_from_a_repository_that_is_there(path):
+    """The l4t-tensorrt images hold no list of the repository that has python3-libnvinfer."""
+    (run,) = [rest for name, rest in instructions(path) if name == "RUN" and "python3-libnvinfer" in rest]
+    release = {"jetpack5": "r35.4", "jetpack6": "r36.4"}[path.stem]
+    key = "/usr/share/keyrings/jetson-ota-public.asc"
+    here = "https://repo.download.nvidia.com/jetson/common"
+    assert re.search(rf'"deb \[signed-by={key}\]"\s+"{here} {release} main"', run)
+    assert run.index("ca-certificates") < run.index("jetson/common") < run.index("python3-libnvinfer")
+    assert run[run.index("jetson/common") :].count("apt-get update") == 1
+    assert ("ADD", f"https://repo.download.nvidia.com/jetson/jetson-ota-public.asc {key}") in instructions(path)
+
+
+def test_the_cuda_list_of_an_old_key_is_gone_before_apt_reads_it():
+    for name, rest in instructions(FOLDER / "jetpack5.Dockerfile"):
+        if name == "RUN" and "apt-get update" in rest:
+            assert rest.index("rm -f /etc/apt/sources.list.d/cuda*.list") < rest.index("apt-get update")
+
+
 @pytest.mark.parametrize("path", BOARDS, ids=lambda path: path.stem)
 def test_torch_never_reaches_a_board(path):
     text = " ".join(rest for name, rest in instructions(path) if name == "RUN")

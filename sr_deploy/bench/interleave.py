@@ -6,10 +6,10 @@ import dataclasses
 import random
 import time
 from dataclasses import dataclass
-from typing import Callable, ContextManager, List, Sequence, Tuple
+from typing import Callable, ContextManager, Iterator, List, Sequence, Tuple
 
 from sr_deploy.bench.interval import effective_sample_size, median_interval
-from sr_deploy.bench.measure import BenchOptions, example_for, measure, sampler, summary
+from sr_deploy.bench.measure import BenchOptions, example_for, is_launch_bound, measure, sampler, summary
 from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.result import Point
 from sr_deploy.core.contract import Size
@@ -24,13 +24,19 @@ DROP_FIRST_FROM = 3
 class InterleaveOptions:
     """How a session of rounds goes. A round is one part of the baseline and one of the candidate, in random order.
 
+    Of every two rounds one begins with the baseline and one with the candidate (randomised blocks: Box, Hunter and
+    Hunter, Statistics for Experimenters, 2nd edition, section 4.2), so that what a place in the round costs cancels
+    in short sessions too.
+
     Attributes:
         looks: after so many rounds the verdict is looked for; after the last the session ends.
         part_seconds: a part repeats the network for about this long…
         part_most: …but no more often than this, and at least once.
         max_seconds: no round begins after so many seconds of rounds.
         warmup_seconds: each side runs so long at least before the rounds.
-        seed: of the random order.
+        seed: of the random order of the rounds.
+        first: the side that is prepared and warmed up first, 0 the baseline and 1 the candidate. Memory that was taken
+            first may be faster or slower for the whole session, so whoever opens the runners draws it anew.
     """
 
     looks: Tuple[int, ...] = (20, 60, 180, 540)
@@ -39,17 +45,20 @@ class InterleaveOptions:
     max_seconds: float = 120.0
     warmup_seconds: float = 0.5
     seed: int = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
         """Refuse rounds that cannot be run.
 
         Raises:
-            UsageError: no look, looks that do not grow, a time that is not positive.
+            UsageError: no look, looks that do not grow, a time that is not positive, no such side.
         """
         if not self.looks or any(b <= a for a, b in zip((0, *self.looks), self.looks)):
             raise UsageError(f"looks after {self.looks} rounds", "whole numbers from 1 that grow")
         if self.part_seconds <= 0 or self.part_most < 1 or self.max_seconds <= 0 or self.warmup_seconds < 0:
             raise UsageError("a session without time", "part_seconds and max_seconds above 0, part_most from 1")
+        if self.first not in (0, 1):
+            raise UsageError(f"first is {self.first!r}", "0 for the baseline, 1 for the candidate")
 
 
 @dataclass(frozen=True)
@@ -60,12 +69,14 @@ class Session:
         baseline_s, candidate_s: the median of each round's part, seconds.
         points: the baseline's and the candidate's record, with all their samples of all rounds in the order taken.
         looks_taken: how often the verdict was looked for.
+        order: of each round, which side began: 0 the baseline, 1 the candidate.
     """
 
     baseline_s: Tuple[float, ...]
     candidate_s: Tuple[float, ...]
     points: Tuple[Point, Point]
     looks_taken: int
+    order: Tuple[int, ...]
 
 
 def interleave(
@@ -100,12 +111,14 @@ def interleave(
         precision=None,
     )
     runners = (baseline, candidate)
-    order = random.Random(f"{options.seed} {size}")
+    begins = _beginnings(random.Random(f"{options.seed} {size}"))
+    order: List[int] = []
     parts: Tuple[List[float], List[float]] = ([], [])
     samples: Tuple[List[float], List[float]] = ([], [])
     looks = 0
     with watch() as watched:
-        first = [measure(runner, size, short, clock) for runner in runners]
+        warmed = {side: measure(runners[side], size, short, clock) for side in (options.first, 1 - options.first)}
+        first = [warmed[0], warmed[1]]
         inputs = [example_for(runner, size, bench.value_range, bench.seed) for runner in runners]
         pairs = zip(runners, inputs, first)
         times = [sampler(runner, lr, bench.scope, point.timer, clock) for runner, lr, point in pairs]
@@ -113,9 +126,8 @@ def interleave(
         watched.timing_begins()
         start = clock()
         while looks < len(options.looks) and (not parts[0] or clock() - start < options.max_seconds):
-            sides = [0, 1]
-            order.shuffle(sides)
-            for side in sides:
+            order.append(next(begins))
+            for side in (order[-1], 1 - order[-1]):
                 taken = [times[side]() for _ in range(length)]
                 kept = taken[1:] if len(taken) >= DROP_FIRST_FROM else taken
                 parts[side].append(summary(kept)["median_s"])
@@ -127,7 +139,26 @@ def interleave(
     points = tuple(
         _record(point, taken, bench, watched, whole=looks > 0) for point, taken in zip(first, samples)
     )
-    return Session(tuple(parts[0]), tuple(parts[1]), (points[0], points[1]), looks)
+    return Session(tuple(parts[0]), tuple(parts[1]), (points[0], points[1]), looks, tuple(order))
+
+
+def opened_first(seed: int, size: Size, attempt: int) -> int:
+    """The side to open first: drawn for a size's first session, the other one for its confirmation.
+
+    Args:
+        seed: the gate's.
+        size: input (height, width).
+        attempt: 0 for the first session, 1 for the confirmation.
+    """
+    return (random.Random(f"opened first {seed} {size}").randrange(2) + attempt) % 2
+
+
+def _beginnings(order: random.Random) -> Iterator[int]:
+    """Without end, the side that begins a round: of every two rounds one and the other."""
+    while True:
+        side = order.randrange(2)
+        yield side
+        yield 1 - side
 
 
 def _part_length(points: Sequence[Point], options: InterleaveOptions) -> int:
@@ -150,6 +181,7 @@ def _record(point: Point, samples: Sequence[float], bench: BenchOptions, watched
         median_high_s=interval[1] if interval else None,
         effective_samples=round(effective, 1),
         precise=None,
+        launch_bound=is_launch_bound(point.enqueue_s, summary(rounded)["median_s"]),
         sensors=watched.sensors,
         peak_memory=watched.peak_memory,
         invalid=watched.invalid,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import getpass
 import json
 import os
 import re
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator
+from typing import Iterator, Optional
 
 from sr_deploy.bench.result import now_utc
 from sr_deploy.core.artifact import explained_write_errors
-from sr_deploy.core.errors import EnvironmentFault
+from sr_deploy.core.errors import BadInput, EnvironmentFault
+from sr_deploy.core.schema import Count, ShortText, described, value_from
+from sr_deploy.core.text import plain
 
 
 @contextlib.contextmanager
@@ -31,7 +35,7 @@ def locked_file(path: Path) -> Iterator[None]:
     with _locked(path.with_name(f".{path.name}.lock"), wait=False) as holder:
         if holder is not None:
             raise EnvironmentFault(
-                f"{path} is being written by {_words(holder)}",
+                f"{path} is being written by {holder}",
                 "one sweep at a time into one file",
                 "wait until it has ended, or name another result with --json",
             )
@@ -53,8 +57,8 @@ def locked_device(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[Any]:
-    """Hold the lock and yield None, or yield what the holder wrote of itself."""
+def _locked(path: Path, wait: bool) -> Iterator[Optional[str]]:
+    """Hold the lock and yield None, or yield who holds it, in words."""
     # fcntl is not on every system that can at least read results.
     import fcntl
 
@@ -70,33 +74,42 @@ def _locked(path: Path, wait: bool) -> Iterator[Any]:
         # Who holds it is told for the message only: where the disk is full, the lock holds without.
         with contextlib.suppress(OSError):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(_this_process()).encode(), 0)
+            os.pwrite(handle, json.dumps(dataclasses.asdict(_this_process())).encode(), 0)
         yield None
     finally:
         os.close(handle)
 
 
-def _this_process() -> Dict[str, Any]:
+@described
+@dataclass(frozen=True)
+class Holder:
+    """What a process writes of itself into the lock that it holds; for the message only."""
+
+    pid: Count
+    user: ShortText
+    host: ShortText
+    command: str
+    since: ShortText
+
+
+def _this_process() -> Holder:
     try:
         user = getpass.getuser()
     except Exception:
         # No user database, as in some containers; its exception differs between Python versions.
         user = str(os.getuid())
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    return {"pid": os.getpid(), "user": user, "host": os.uname().nodename, "command": command, "since": now_utc()}
+    return Holder(os.getpid(), user, os.uname().nodename, command, now_utc())
 
 
-def _read_holder(handle: int) -> Dict[str, Any]:
+def _read_holder(handle: int) -> str:
+    """Who holds the lock, in words; "another process" where it does not say, or says what none would."""
     try:
-        found = json.loads(os.pread(handle, 1 << 16, 0).decode())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _words(holder: Dict[str, Any]) -> str:
-    if not holder:
+        return _words(value_from(Holder, os.pread(handle, 1 << 16, 0).decode(), "the lock"))
+    except (OSError, ValueError, BadInput):
         return "another process"
-    return "process {pid} of {user} on {host} since {since} ({command})".format(
-        **{key: holder.get(key, "?") for key in ("pid", "user", "host", "since", "command")}
-    )
+
+
+def _words(holder: Holder) -> str:
+    who = f"process {holder.pid} of {holder.user} on {holder.host} since {holder.since} ({holder.command})"
+    return plain(who, 500)

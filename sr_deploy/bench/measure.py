@@ -6,7 +6,7 @@ import dataclasses
 import math
 import statistics
 import time
-from typing import Callable, ContextManager, List, Sequence, Tuple
+from typing import Callable, ContextManager, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from sr_deploy.run.settings import DeviceSettings
 
 #: Two windows of samples agree when their medians differ by less than this part of the smaller one.
 STABLE_WITHIN = 0.02
+
+#: A run whose queueing takes more than this part of its time is launches rather than work; trtexec warns at the same.
+LAUNCH_BOUND_FROM = 0.8
 
 #: The interval is looked at whenever there are so many times more samples: few looks, as each one is another chance
 #: to stop on luck, and as a fast GPU idles meanwhile.
@@ -65,9 +68,11 @@ def measure(
                 "a picture",
                 "srdeploy verify tells which precision or layer is at fault; the time of a wrong result means nothing",
             )
-        sample = sampler(runner, lr, options.scope, timer, clock)
+        queueing: List[float] = []
+        sample = sampler(runner, lr, options.scope, timer, clock, queueing.append)
         warmup, warmup_seconds, stable = _warm_up(sample, options, clock)
         watched.timing_begins()
+        queueing.clear()
         collected, cut_short = _collect(sample, options, clock)
         ended = now_utc("milliseconds")
     # A nanosecond is the clock's own step; more digits would only make the record longer.
@@ -101,6 +106,7 @@ def measure(
         invalid=watched.invalid,
         began=began,
         ended=ended,
+        **enqueue_facts(queueing, median, timer),
         **summary(samples),
     )
 
@@ -139,6 +145,27 @@ def summary(samples: Sequence[float]) -> dict:
         "mean_s": statistics.fmean(samples),
         "min_s": min(samples),
     }
+
+
+def enqueue_facts(queueing: Sequence[float], median: float, timer: str) -> dict:
+    """``enqueue_s``, ``launch_bound`` and ``in_flight`` of a Point, for a run timed by this module.
+
+    Args:
+        queueing: seconds that each run's queueing took; empty where it was not timed.
+        median: of the samples, seconds.
+        timer: "host" or "events".
+    """
+    enqueue = round(statistics.median(queueing), 9) if queueing else None
+    return {
+        "enqueue_s": enqueue,
+        "launch_bound": is_launch_bound(enqueue, median),
+        "in_flight": 2 if timer == "events" else None,
+    }
+
+
+def is_launch_bound(enqueue: Optional[float], median: float) -> Optional[bool]:
+    """Whether queueing takes more than LAUNCH_BOUND_FROM of a run; None where the time of queueing is not known."""
+    return None if enqueue is None else enqueue > LAUNCH_BOUND_FROM * median
 
 
 def nearest_rank(samples: Sequence[float], percent: int) -> float:
@@ -180,16 +207,32 @@ def _timer_of(runner: Runner, options: BenchOptions) -> str:
     return "events" if has_events and options.scope == "compute" and options.timer != "host" else "host"
 
 
+def _ignore(seconds: float) -> None:
+    """Nobody asks for the time of queueing."""
+
+
 def sampler(
-    runner: Runner, lr: np.ndarray, scope: str, timer: str, clock: Callable[[], float]
+    runner: Runner,
+    lr: np.ndarray,
+    scope: str,
+    timer: str,
+    clock: Callable[[], float],
+    queued: Callable[[float], None] = _ignore,
 ) -> Callable[[], float]:
-    """A function that runs once and gives its seconds."""
+    """A function that runs once and gives its seconds; ``queued`` is told how long the host took to queue the run."""
 
     def compute() -> float:
         before = clock()
         runner.compute()
+        if getattr(runner, "asynchronous", False):
+            queued(clock() - before)
         runner.synchronize()
         return clock() - before
+
+    def by_events() -> float:
+        seconds, enqueue_seconds = runner.timed_compute()
+        queued(enqueue_seconds)
+        return seconds
 
     def enqueue() -> float:
         before = clock()
@@ -206,7 +249,7 @@ def sampler(
         return clock() - before
 
     if timer == "events":
-        return runner.timed_compute
+        return by_events
     return {"compute": compute, "enqueue": enqueue, "end-to-end": end_to_end}[scope]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import subprocess
 import threading
@@ -18,6 +19,7 @@ from sr_deploy.bench.sensors import (
     reset_peak_rss,
 )
 from sr_deploy.bench.tegrastats import parse_tegrastats
+from sr_deploy.core.cuda_device import cuda_device
 from sr_deploy.core.machine import command_output, parse_power_mode
 
 #: Seconds between readings while a network is timed: seldom, as each one takes the processor for about a millisecond.
@@ -149,12 +151,14 @@ def why_invalid(before: Reading, during: Sequence[Reading], after: Reading) -> O
 
 @contextlib.contextmanager
 def _gpu_reader() -> Iterator[Callable[[], Reading]]:
-    """NVML, else nvidia-smi where there is one, else nothing."""
-    reader = nvml_reader()
+    """NVML, else nvidia-smi where there is one, else nothing; of the GPU that CUDA runs on."""
+    device = cuda_device()
+    bus = device.pci_bus_id if device is not None else None
+    reader = nvml_reader(bus)
     if reader is not None:
         yield reader
     elif shutil.which("nvidia-smi"):
-        yield read_smi
+        yield functools.partial(read_smi, bus)
     else:
         yield dict
 

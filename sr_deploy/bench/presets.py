@@ -50,9 +50,9 @@ PRESETS = (
         4,
         "NTIRE 2024 Efficient Super-Resolution, test_demo.py and README of its repository: x4, device events around "
         "one forward pass, mean over pictures, mean of five runs of the program. Their runtime goes over the 200 "
-        "pictures of DIV2K_LSDIR_valid and over the test set, one pass each and without a warm-up; here it is 256x256, "
-        "the size at which they count FLOPs, 100 passes after a warm-up: compare mean_s, and only between networks "
-        "that were measured here",
+        "pictures of DIV2K_LSDIR_valid and over the test set, one pass each and without a warm-up, each begun on an "
+        "idle device; here it is 256x256, the size at which they count FLOPs, 100 passes after a warm-up, by events "
+        "each begun while another is in flight: compare mean_s, and only between networks that were measured here",
     ),
 )
 

@@ -6,15 +6,75 @@ import dataclasses
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
-from sr_deploy.core.artifact import read_json, write_json
-from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.errors import BadInput
+from pydantic import ConfigDict, Field
+from typing_extensions import Annotated, Literal, TypedDict
+
+from sr_deploy.core.artifact import write_json
+from sr_deploy.core.contract import Size
+from sr_deploy.core.schema import (
+    Amount,
+    Count,
+    Duration,
+    Positive,
+    Seconds,
+    ShortText,
+    SizePair,
+    described,
+    read_described,
+)
 
 SCHEMA = 1
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+#: Facts for people: whatever a runner, a driver or a machine told. Only the keys that are named are worked with.
+_OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+class LayerTime(TypedDict):
+    """One layer of an imported profile: its mean time a run and its share of the whole."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    name: str
+    mean_s: Seconds
+    share: Amount
+
+
+class Description(TypedDict, total=False):
+    """What a runner says of itself."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    precision: Optional[str]
+    layers: List[LayerTime]
+
+
+class OptionsRecord(TypedDict, total=False):
+    """The fields of BenchOptions that reports and the gate work with."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    scope: str
+    confidence: Optional[Share]
+
+
+class VarianceRecord(TypedDict):
+    """The fields of VarianceTable, see variance.py."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    size: SizePair
+    scope: str
+    median_s: Duration
+    builds: Positive
+    processes: Positive
+    runs: Positive
+    run_s: Seconds
+    process_s: Optional[Seconds]
+    build_s: Optional[Seconds]
+    process_medians_s: Tuple[Duration, ...]
+    left_out: Tuple[str, ...]
+
+
+@described
 @dataclass(frozen=True)
 class Point:
     """One size on one runtime. All times are in seconds.
@@ -45,39 +105,58 @@ class Point:
             point keeps its samples as evidence, is never averaged, and is measured again when a sweep is resumed.
         began, ended: of the preparation and of the last sample, ISO 8601 in UTC; "" where it is not known.
         input_bytes, output_bytes: what crosses the bus for one picture; None where it is not known.
+        enqueue_s: median time that the host takes to queue one run; None for other scopes than "compute" and for
+            runtimes that compute before they return.
+        launch_bound: whether queueing takes so long that the samples are the host's launches rather than the device's
+            work, see ``is_launch_bound`` of measure.py; None where ``enqueue_s`` is.
+        in_flight: with the timer "events", how many runs are on the device when a timed one is queued, itself
+            included; None with the host's clock, for which each run is waited for, and where it is not known.
     """
 
-    size: Size
-    scope: str
-    runtime: str
-    device: str
-    description: Dict[str, Any]
-    sha256: str = ""
-    output_pixels: int = 0
-    warmup_iterations: int = 0
-    warmup_seconds: float = 0.0
+    size: SizePair
+    scope: ShortText
+    runtime: ShortText
+    device: ShortText
+    description: Description
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    output_pixels: Count = 0
+    warmup_iterations: Count = 0
+    warmup_seconds: Seconds = 0.0
     warmup_stable: bool = False
     cut_short: bool = False
-    samples_s: Tuple[float, ...] = ()
-    median_s: Optional[float] = None
-    p90_s: Optional[float] = None
-    p99_s: Optional[float] = None
-    mean_s: Optional[float] = None
-    min_s: Optional[float] = None
+    samples_s: Tuple[Duration, ...] = ()
+    median_s: Optional[Duration] = None
+    p90_s: Optional[Duration] = None
+    p99_s: Optional[Duration] = None
+    mean_s: Optional[Duration] = None
+    min_s: Optional[Duration] = None
     failure: Optional[str] = None
-    timer: str = "host"
+    timer: Literal["host", "events"] = "host"
     settings: Dict[str, Any] = dataclasses.field(default_factory=dict)
-    median_low_s: Optional[float] = None
-    median_high_s: Optional[float] = None
-    effective_samples: Optional[float] = None
+    median_low_s: Optional[Duration] = None
+    median_high_s: Optional[Duration] = None
+    effective_samples: Optional[Amount] = None
     precise: Optional[bool] = None
     sensors: Dict[str, Any] = dataclasses.field(default_factory=dict)
-    peak_memory: Dict[str, int] = dataclasses.field(default_factory=dict)
+    peak_memory: Dict[str, Count] = dataclasses.field(default_factory=dict)
     invalid: Optional[str] = None
-    began: str = ""
-    ended: str = ""
-    input_bytes: Optional[int] = None
-    output_bytes: Optional[int] = None
+    began: ShortText = ""
+    ended: ShortText = ""
+    input_bytes: Optional[Count] = None
+    output_bytes: Optional[Count] = None
+    enqueue_s: Optional[Seconds] = None
+    launch_bound: Optional[bool] = None
+    in_flight: Optional[Count] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a point that has neither its times nor a reason why not.
+
+        Raises:
+            ValueError: naming the keys.
+        """
+        times = (self.median_s, self.p90_s, self.p99_s, self.mean_s, self.min_s)
+        if self.failure is None and (not self.samples_s or None in times):
+            raise ValueError("neither failure nor samples_s and median_s, p90_s, p99_s, mean_s, min_s are there")
 
     @property
     def usable(self) -> bool:
@@ -90,6 +169,7 @@ class Point:
         return self.size[0] * self.size[1]
 
 
+@described
 @dataclass(frozen=True)
 class Result:
     """A sweep.
@@ -104,13 +184,23 @@ class Result:
         schema: version of this layout.
     """
 
-    deployment: str
+    deployment: ShortText
     environment: Dict[str, Any]
-    options: Dict[str, Any]
+    options: OptionsRecord
     points: Tuple[Point, ...]
-    created: str
-    variance: Tuple[Dict[str, Any], ...] = ()
+    created: ShortText
+    variance: Tuple[VarianceRecord, ...] = ()
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse tables whose medians are not as many as their builds and processes.
+
+        Raises:
+            ValueError: naming the keys.
+        """
+        for table in self.variance:
+            if len(table["process_medians_s"]) != table["builds"] * table["processes"]:
+                raise ValueError("variance: process_medians_s must hold builds times processes values")
 
     def point_for(self, size: Size) -> Optional[Point]:
         """The point of an input (height, width), or None."""
@@ -139,34 +229,7 @@ def load_result(path: Path) -> Result:
     """Read a result.
 
     Raises:
-        BadInput: not a file, not JSON, another schema, or fields missing, unknown or of the wrong type.
+        BadInput: not a file, or not as described.
     """
-    raw = read_json(path, "result file")
-    if not isinstance(raw, dict) or raw.get("schema") != SCHEMA:
-        found = raw.get("schema") if isinstance(raw, dict) else type(raw).__name__
-        raise BadInput(
-            f"{path} has schema {found!r}",
-            f"a result file of schema {SCHEMA}",
-            "measure again with srdeploy bench, or name another file",
-        )
-    try:
-        points = tuple(_point(entry) for entry in raw["points"])
-        result = Result(**{**raw, "points": points, "variance": tuple(raw.get("variance", ()))})
-        if not all(isinstance(value, dict) for value in (result.environment, result.options)):
-            raise TypeError("environment and options must be objects")
-        return result
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise BadInput(
-            f"{path} does not have the fields of a result: {error}", f"the layout of schema {SCHEMA}", "measure again"
-        ) from error
-
-
-def _point(entry: Dict[str, Any]) -> Point:
-    """A point from its JSON form; TypeError or ValueError when it is not one."""
-    point = Point(**{**entry, "size": tuple(entry["size"]), "samples_s": tuple(entry["samples_s"])})
-    if len(point.size) != 2 or not all(isinstance(edge, int) and edge > 0 for edge in point.size):
-        raise ValueError(f"size {entry['size']!r}")
-    times = point.samples_s + (point.median_s, point.p90_s, point.p99_s, point.mean_s, point.min_s)
-    if point.failure is None and not (point.samples_s and all(isinstance(t, (int, float)) for t in times)):
-        raise ValueError(f"the point of {format_size(point.size)} has neither all its times nor a failure")
-    return point
+    todo = "measure again with srdeploy bench, or name another file"
+    return read_described(Result, path, "result file", todo)

@@ -104,13 +104,22 @@ def _read_jetson_files(root: Path) -> Reading:
     return found
 
 
-def nvml_reader(index: int = 0) -> Optional[Callable[[], Reading]]:
-    """A function that asks NVML about one GPU; None without the module (nvidia-ml-py), the driver or a GPU."""
+def nvml_reader(bus: Optional[str] = None) -> Optional[Callable[[], Reading]]:
+    """A function that asks NVML about one GPU; None without the module (nvidia-ml-py), the driver or that GPU.
+
+    Args:
+        bus: its PCI bus id, see ``cuda_device``; None: unknown, which will do where there is one GPU only.
+    """
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        if bus is not None:
+            handle = pynvml.nvmlDeviceGetHandleByPciBusId(bus.encode())
+        elif pynvml.nvmlDeviceGetCount() == 1:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        else:
+            return None
     except Exception:
         # The module's own exception class is not there when the module is not.
         return None
@@ -140,17 +149,20 @@ def nvml_reader(index: int = 0) -> Optional[Callable[[], Reading]]:
     return read
 
 
-def read_smi() -> Reading:
-    """The same from nvidia-smi, first GPU; empty where it does not answer."""
-    fields = ",".join(field for field, _, _ in SMI_FIELDS)
-    return parse_smi(command_output(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits"]))
+def read_smi(bus: Optional[str] = None) -> Reading:
+    """The same from nvidia-smi; empty where it does not answer. ``bus`` as for ``nvml_reader``."""
+    query = "--query-gpu=" + ",".join(field for field, _, _ in SMI_FIELDS)
+    which = ["-i", bus] if bus is not None else []
+    return parse_smi(command_output(["nvidia-smi", *which, query, "--format=csv,noheader,nounits"]))
 
 
 def parse_smi(text: str) -> Reading:
-    """A reading from the first line of ``nvidia-smi --query-gpu`` with SMI_FIELDS, ``csv,noheader,nounits``."""
-    values = [value.strip() for value in text.split("\n")[0].split(",")]
+    """A reading from the line of ``nvidia-smi --query-gpu`` with SMI_FIELDS, ``csv,noheader,nounits``; empty for lines
+    of several GPUs, as nothing says which of them is meant."""
+    lines = text.strip().split("\n")
+    values = [value.strip() for value in lines[0].split(",")]
     found: Reading = {}
-    if len(values) != len(SMI_FIELDS):
+    if len(lines) != 1 or len(values) != len(SMI_FIELDS):
         return found
     for (_, name, factor), value in zip(SMI_FIELDS, values):
         if factor is None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy.bench.interval import effective_sample_size, median_interval
-from sr_deploy.bench.measure import STABLE_WITHIN, summary
+from sr_deploy.bench.measure import STABLE_WITHIN, is_launch_bound, summary
 from sr_deploy.bench.result import Point, Result, now_utc
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size
@@ -89,11 +89,13 @@ class Times:
         compute_s: between the device events around the network.
         latency_s: upload, compute and download added up.
         transfers: whether uploads and downloads were timed; without them ``latency_s`` equals ``compute_s``.
+        enqueue_s: how long the host took to queue each run.
     """
 
     compute_s: Tuple[float, ...]
     latency_s: Tuple[float, ...]
     transfers: bool
+    enqueue_s: Tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def result_from_trtexec(times: Path, run: TrtexecRun, profile: Optional[Path] = 
         median_low_s=interval[0] if interval else None,
         median_high_s=interval[1] if interval else None,
         effective_samples=round(effective, 1),
+        **_queueing(read, run.scope, samples),
         **summary(samples),
     )
     environment = {
@@ -159,6 +162,14 @@ def result_from_trtexec(times: Path, run: TrtexecRun, profile: Optional[Path] = 
         "imported": {"file": Path(times).name, "sha256": sha256_of(times), "by": "trtexec --exportTimes"},
     }
     return Result(run.deployment, environment, {"scope": run.scope, "confidence": CONFIDENCE}, (point,), now_utc())
+
+
+def _queueing(read: Times, scope: str, samples: Sequence[float]) -> Dict[str, Any]:
+    """``enqueue_s`` and ``launch_bound`` of the point; how many runs were in flight no file tells."""
+    if scope != "compute":
+        return {}
+    enqueue = statistics.median(read.enqueue_s)
+    return {"enqueue_s": enqueue, "launch_bound": is_launch_bound(enqueue, statistics.median(samples))}
 
 
 def settings_of(version: Optional[str]) -> Dict[str, str]:
@@ -199,6 +210,7 @@ def read_times(path: Path) -> Times:
             f"{path} is a profile (--exportProfile), not times", "a file of trtexec --exportTimes", "--profile takes it"
         )
     columns: Dict[str, List[float]] = {key: [] for key in DURATION_KEYS}
+    enqueue: List[float] = []
     for index, entry in enumerate(entries):
         where = f"entry {index + 1} of {path}"
         _check_keys(entry, TIME_KEYS, where, "--exportTimes")
@@ -210,6 +222,8 @@ def read_times(path: Path) -> Times:
             )
         for key in DURATION_KEYS:
             columns[key].append(_time(entry[key], key, where))
+        begin, end = (_time(entry[key], key, where) for key in ("startEnqMs", "endEnqMs"))
+        enqueue.append((end - begin) / 1e3)
         parts = entry["h2dMs"] + entry["computeMs"] + entry["d2hMs"]
         if entry["computeMs"] == 0 or abs(entry["latencyMs"] - parts) > SUM_WITHIN * parts:
             raise BadInput(
@@ -222,6 +236,7 @@ def read_times(path: Path) -> Times:
         latency_s=tuple(ms / 1e3 for ms in columns["latencyMs"]),
         # Without transfers trtexec takes the compute events for both ends of each, so that they last exactly 0.
         transfers=any(columns["h2dMs"]) or any(columns["d2hMs"]),
+        enqueue_s=tuple(enqueue),
     )
 
 

@@ -14,7 +14,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, Tuple
 
+from pydantic import Field
+from typing_extensions import Annotated, Literal
+
 from sr_deploy.core.errors import BadInput
+from sr_deploy.core.schema import Count, Sha256, described, value_from
 
 KIND = "srdeploy bundle"
 SCHEMA = 1
@@ -41,18 +45,19 @@ _ALLOWED = re.compile(
     rf"|{PRECISION_FOLDER}/(?:{_WORD}/)?{_WORD}\.(?:json|toml|txt|onnx|calibration|cache|npy|npz)",
     re.ASCII,
 )
-_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,63}", re.ASCII)
+_Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]{0,63}$")]
 _AGAIN = "pack it again with srdeploy pack, or copy it again"
+_AGAIN_OR_INSTALL = _AGAIN + "; for another schema, install that srdeploy here"
 
 
+@described
 @dataclass(frozen=True)
 class Member:
     """One file of a bundle: its name with ``/`` between folders, its size in bytes, the SHA-256 of its content."""
 
     name: str
-    size: int
-    sha256: str
+    size: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,19 @@ class Index:
     srdeploy: str
     target: str
     members: Tuple[Member, ...]
+    schema: int = SCHEMA
+
+
+@described
+@dataclass(frozen=True)
+class IndexFile:
+    """What stands in ``bundle.json``: an Index, its kind, and the SHA-256 of all the rest."""
+
+    kind: Literal["srdeploy bundle"]
+    srdeploy: _Plain
+    target: _Plain
+    members: Annotated[Tuple[Member, ...], Field(max_length=MAX_MEMBERS)]
+    sha256: Sha256
     schema: int = SCHEMA
 
 
@@ -104,34 +122,17 @@ def index_from_bytes(raw: bytes, bundle: str) -> Index:
     Raises:
         BadInput: not an index, of another schema, altered, or it lists files that no bundle may hold.
     """
-    wanted = "an index that srdeploy pack wrote"
+    origin = f"the index of {bundle}"
     try:
-        content = json.loads(raw.decode("ascii"))
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"the index of {bundle} is not JSON: {error}", wanted, _AGAIN) from error
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise BadInput(f"the index of {bundle} is of something else", wanted, _AGAIN)
-    if content.get("schema") != SCHEMA or type(content["schema"]) is not int:
-        raise BadInput(
-            f"{bundle} has schema {content.get('schema')!r}",
-            f"schema {SCHEMA}",
-            "pack it with the srdeploy of the machine that unpacks it, or install that srdeploy there",
-        )
-    try:
-        members = tuple(Member(m["name"], m["size"], m["sha256"]) for m in content["members"])
-        index = Index(content["srdeploy"], content["target"], members)
-        typed = all(type(text) is str and _PLAIN.fullmatch(text) for text in (index.srdeploy, index.target))
-        same = typed and all(_typed(member) for member in members) and index_bytes(index) == raw
-    except (TypeError, KeyError, ValueError) as error:
-        raise BadInput(f"the index of {bundle} lacks a field: {error}", wanted, _AGAIN) from error
-    if not same:
-        raise BadInput(f"the index of {bundle} was altered", wanted, _AGAIN)
-    check_members(members, bundle)
+        text = raw.decode("ascii")
+    except ValueError as error:
+        raise BadInput(f"{origin} is not ASCII: {error}", "an index that srdeploy pack wrote", _AGAIN) from error
+    read = value_from(IndexFile, text, origin, _AGAIN_OR_INSTALL, said_as="bundle index")
+    index = Index(read.srdeploy, read.target, read.members)
+    if index_bytes(index) != raw:
+        raise BadInput(f"{origin} was altered", "an index that srdeploy pack wrote", _AGAIN)
+    check_members(index.members, bundle)
     return index
-
-
-def _typed(member: Member) -> bool:
-    return type(member.name) is str and type(member.size) is int and type(member.sha256) is str
 
 
 def check_members(members: Tuple[Member, ...], bundle: str) -> None:
@@ -147,8 +148,6 @@ def check_members(members: Tuple[Member, ...], bundle: str) -> None:
     for member in members:
         if not is_allowed(member.name):
             raise BadInput(f"{bundle} lists a file {member.name!r}", "only what a board needs", _AGAIN)
-        if member.size < 0 or not _SHA256.fullmatch(member.sha256):
-            raise BadInput(f"{bundle} lists {member.name} with a size or a sha256 that none has", "", _AGAIN)
     if sum(member.size for member in members) > MAX_TOTAL_BYTES:
         raise BadInput(f"{bundle} lists more than {MAX_TOTAL_BYTES >> 30} GiB", "a smaller bundle", _AGAIN)
     names = [member.name for member in members]

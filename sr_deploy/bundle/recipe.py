@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import List, Optional, Tuple
+
+from typing_extensions import Literal
 
 from sr_deploy.bundle.layout import PRECISION_FOLDER, is_allowed
 from sr_deploy.core.contract import Size, format_size, parse_size
-from sr_deploy.core.errors import BadInput, UsageError
-from sr_deploy.core.toml import toml_reader
-from sr_deploy.engine.manifest import BACKENDS, check_profile
+from sr_deploy.core.errors import UsageError
+from sr_deploy.core.schema import Count, Positive, SizeText, described, read_described_toml
+from sr_deploy.engine.manifest import check_profile
 
 SCHEMA = 1
 _NUMBERS = ("workspace_mib", "memory_budget", "dla_core")
@@ -38,6 +39,36 @@ class Recipe:
     memory_budget: Optional[int] = None
     dla_core: Optional[int] = None
     plan: Optional[str] = None
+
+
+@described
+@dataclass(frozen=True)
+class RecipeFile:
+    """What stands in ``recipe.toml``; see ``Recipe`` for the meaning of each key."""
+
+    schema: int = SCHEMA
+    backend: Optional[Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]] = None
+    sizes: Optional[Tuple[SizeText, ...]] = None
+    profile: Optional[Tuple[SizeText, SizeText, SizeText]] = None
+    workspace_mib: Optional[Positive] = None
+    memory_budget: Optional[Positive] = None
+    dla_core: Optional[Count] = None
+    plan: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        """Refuse sizes beside a profile, a profile out of order, and a plan that no bundle can hold.
+
+        Raises:
+            ValueError: naming the key.
+        """
+        if self.sizes is not None and self.profile is not None:
+            raise ValueError("sizes and profile exclude each other")
+        if self.plan is not None and not is_allowed(f"{PRECISION_FOLDER}/{self.plan}/plan.json"):
+            raise ValueError("plan: it names no folder of a bundle")
+        try:
+            check_profile([parse_size(text) for text in self.profile or ("1",) * 3])
+        except UsageError as error:
+            raise ValueError(f"profile: {error.found}") from error
 
 
 def build_arguments(recipe: Recipe, folder: str) -> List[str]:
@@ -82,30 +113,9 @@ def read_recipe(path: Path) -> Recipe:
     """Read ``recipe.toml``.
 
     Raises:
-        BadInput: missing, not TOML, of another schema, with an unknown key or a value that means nothing.
+        BadInput: missing, not TOML, or not as described.
     """
-    try:
-        raw: Dict[str, Any] = toml_reader().loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the recipe {path}: {error.strerror}", "a recipe of srdeploy pack") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not a recipe: {error}", "TOML", "pack it again") from error
-    if raw.pop("schema", None) != SCHEMA:
-        raise BadInput(f"{path} is of another schema", f"schema = {SCHEMA}", "pack it again")
-    unknown = sorted(set(raw) - {field.name for field in dataclasses.fields(Recipe)})
-    if unknown:
-        raise BadInput(f"{path} has unknown keys: {', '.join(unknown)}", "the keys of a recipe", "pack it again")
-    backend = raw.get("backend")
-    numbers = [raw.get(name) for name in _NUMBERS]
-    good = all(value is None or (type(value) is int and value >= least) for value, least in zip(numbers, (1, 1, 0)))
-    plan = raw.get("plan")
-    good = good and (plan is None or (isinstance(plan, str) and is_allowed(f"{PRECISION_FOLDER}/{plan}/plan.json")))
-    good = good and (backend is None or backend in BACKENDS) and not ("sizes" in raw and "profile" in raw)
-    if not good or not all(isinstance(raw.get(name, []), list) for name in ("sizes", "profile")):
-        raise BadInput(f"{path} has a value that means nothing", "values as srdeploy pack writes them", "pack it again")
-    try:
-        sizes = tuple(parse_size(text) for text in raw.get("sizes", []))
-        profile = check_profile([parse_size(text) for text in raw["profile"]]) if "profile" in raw else None
-    except (UsageError, AttributeError, TypeError) as error:
-        raise BadInput(f"{path} has a size that is none: {error}", 'sizes as "HxW"', "pack it again") from error
-    return Recipe(backend, sizes, profile, *numbers, plan)  # type: ignore[arg-type]
+    read = read_described_toml(RecipeFile, path, "recipe", "pack it again")
+    sizes = tuple(parse_size(text) for text in read.sizes or ())
+    profile = None if read.profile is None else check_profile([parse_size(text) for text in read.profile])
+    return Recipe(read.backend, sizes, profile, read.workspace_mib, read.memory_budget, read.dla_core, read.plan)

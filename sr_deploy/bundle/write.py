@@ -19,8 +19,7 @@ from sr_deploy.bundle.layout import (
     padding,
 )
 from sr_deploy.bundle.open import check_bundle
-from sr_deploy.core.artifact import atomic_file, sha256_of
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.artifact import atomic_file, check_free, sha256_of
 
 #: What a file of the bundle holds: a file to copy, or its bytes.
 Content = Union[Path, bytes]
@@ -58,8 +57,7 @@ def write_bundle(path: Path, files: Mapping[str, Content], target: str, force: b
         DiskFull, EnvironmentFault: it cannot be written.
     """
     path = Path(path)
-    if path.exists() and (not force or not path.is_file()):
-        raise UsageError(f"{path} exists already", "a new file", "choose another -o, or replace it with --force")
+    check_free(path, force and path.is_file(), "a new file", "choose another -o, or replace it with --force")
     index = index_of(files, target)
     with atomic_file(path) as temporary:
         with open(temporary, "wb") as stream:

@@ -7,7 +7,9 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 
-from sr_deploy.checkpoint.described import Malformed, StandIn, TensorRef, printable
+from sr_deploy.checkpoint.budget import KEY_LETTERS, SEARCH_STEPS, TENSORS, WRAPPERS, Budget, check_limit
+from sr_deploy.checkpoint.described import Malformed, StandIn, printable
+from sr_deploy.checkpoint.modules import is_module, is_tensor, module_tensors
 from sr_deploy.checkpoint.tensors import Leaf
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 
@@ -24,9 +26,6 @@ _WRAPPERS = ("module.", "_orig_mod.")
 
 _WANTED = "tensors by name: a state dict, alone or under " + ", ".join(NESTED_UNDER[:6]) + ", …"
 _MAX_DEPTH = 3
-#: A hostile file can refer to one module from many places, or from itself; no network is this large or this deep.
-_MAX_MODULES = 200_000
-_MAX_MODULE_DEPTH = 100
 _WHOLE_MODULE = "whole module"
 
 
@@ -60,11 +59,14 @@ def state_dict_in(root: Any, under: Optional[str], file: str) -> Tuple[Found, Tu
 
     Raises:
         BadCheckpoint: no tensors, or several sets of them under names that say nothing.
+        OverBudget: more entries, more modules or longer names than any network has.
+        Malformed: names that cannot be shown, or modules that contain each other.
         UsageError: nothing under ``under``.
     """
-    candidates = list(_candidates(root, "", 0))
+    search = _Search()
+    candidates = list(search.candidates(root, ""))
     if under is not None:
-        candidates = [*candidates, *_others(root, candidates)]
+        candidates = [*candidates, *search.others(root, candidates)]
         chosen = next((found for found in candidates if found.under == under), None)
         if chosen is None:
             raise UsageError(
@@ -72,9 +74,9 @@ def state_dict_in(root: Any, under: Optional[str], file: str) -> Tuple[Found, Tu
                 _listed([found.under or "(top level)" for found in candidates]) or _WANTED,
                 "name one of these with --key, or leave it out",
             )
-        return chosen, _notes(root, chosen, [])
+        return _checked(chosen), _notes(root, chosen, [])
     if not candidates:
-        candidates = list(_others(root, []))
+        candidates = list(search.others(root, []))
         if len(candidates) > 1:
             raise BadCheckpoint(
                 f"{file} has tensors under {_listed([found.under for found in candidates])}, none of which is a name "
@@ -88,33 +90,74 @@ def state_dict_in(root: Any, under: Optional[str], file: str) -> Tuple[Found, Tu
             _WANTED,
             "check that it is the checkpoint and not a log, an optimiser state or a configuration",
         )
-    return candidates[0], _notes(root, candidates[0], [found.under for found in candidates[1:]])
+    return _checked(candidates[0]), _notes(root, candidates[0], [found.under for found in candidates[1:]])
 
 
-def _candidates(value: Any, path: str, depth: int) -> Iterator[Found]:
-    """State dicts under known names, the preferred first, then the value itself; no optimiser states."""
-    mapping = _as_mapping(value)
-    if mapping is None:
-        if isinstance(value, StandIn) and _is_module(value):
-            tensors = dict(_module_tensors(value))
-            if tensors:
-                yield Found(path or _WHOLE_MODULE, tensors, is_module=True)
-        return
-    if depth < _MAX_DEPTH:
-        for name in NESTED_UNDER:
-            if name in mapping and not _is_optimiser(mapping[name]):
-                yield from _candidates(mapping[name], f"{path}.{name}" if path else name, depth + 1)
-    own = {key: leaf for key, leaf in mapping.items() if isinstance(key, str) and _is_tensor(leaf)}
-    if own:
-        yield Found(path, own, tuple(str(key) for key in mapping if key not in own))
+class _Search:
+    """The search for state dicts in one tree. The tree may have loops, and one part of it under many names."""
+
+    def __init__(self) -> None:
+        self.budget = Budget("to find its tensors", SEARCH_STEPS)
+        self.known: Dict[int, Tuple[Dict[str, Leaf], Tuple[str, ...]]] = {}
+
+    def candidates(self, value: Any, path: str, inside: Tuple[int, ...] = ()) -> Iterator[Found]:
+        """State dicts under known names, the preferred first, then the value itself; no optimiser states.
+
+        Args:
+            value: where to look.
+            path: what ``Found.under`` is to say of it.
+            inside: the mappings that it lies in, by ``id``.
+        """
+        self.budget.spend()
+        mapping = _as_mapping(value)
+        if mapping is None:
+            if isinstance(value, StandIn) and is_module(value):
+                tensors = dict(module_tensors(value, self.budget))
+                if tensors:
+                    yield Found(path or _WHOLE_MODULE, tensors, is_module=True)
+            return
+        if id(mapping) in inside:
+            return
+        if len(inside) < _MAX_DEPTH:
+            for name in NESTED_UNDER:
+                if name in mapping and not _is_optimiser(mapping[name]):
+                    below = f"{path}.{name}" if path else name
+                    yield from self.candidates(mapping[name], below, (*inside, id(mapping)))
+        own, ignored = self.entries(mapping)
+        if own:
+            yield Found(path, own, ignored)
+
+    def others(self, root: Any, known: List[Found]) -> Iterator[Found]:
+        """State dicts directly under names of the top level that are not in ``NESTED_UNDER``."""
+        taken = {found.under for found in known}
+        mapping = _as_mapping(root) or {}
+        self.budget.spend(len(mapping))
+        for name, value in mapping.items():
+            if isinstance(name, str) and not is_tensor(value) and not _is_optimiser(value):
+                found_here = self.candidates(value, name, (id(mapping),))
+                yield from (found for found in found_here if found.under not in taken)
+
+    def entries(self, mapping: Mapping[Any, Any]) -> Tuple[Dict[str, Leaf], Tuple[str, ...]]:
+        """(entries that are tensors, names of the others), looked through once."""
+        if id(mapping) not in self.known:
+            self.budget.spend(len(mapping))
+            own = {key: leaf for key, leaf in mapping.items() if isinstance(key, str) and is_tensor(leaf)}
+            self.known[id(mapping)] = own, tuple(str(key) for key in mapping if key not in own)
+        return self.known[id(mapping)]
 
 
-def _others(root: Any, known: List[Found]) -> Iterator[Found]:
-    """State dicts directly under names of the top level that are not in ``NESTED_UNDER``."""
-    taken = {found.under for found in known}
-    for name, value in (_as_mapping(root) or {}).items():
-        if isinstance(name, str) and not _is_tensor(value) and not _is_optimiser(value):
-            yield from (found for found in _candidates(value, name, 1) if found.under not in taken)
+def _checked(found: Found) -> Found:
+    """The state dict, once no name in it and not their number would be a burden to whoever goes through them."""
+    check_limit(len(found.tensors), TENSORS, "tensors under one name")
+    for key in (found.under, *found.tensors):
+        _check_name(key)
+    return found
+
+
+def _check_name(key: str) -> None:
+    check_limit(len(key), KEY_LETTERS, "letters in the name of a tensor")
+    if not key.isprintable():
+        raise Malformed(f"the name {printable(key)} has characters that cannot be shown")
 
 
 def _as_mapping(value: Any) -> Optional[Mapping[Any, Any]]:
@@ -126,47 +169,9 @@ def _as_mapping(value: Any) -> Optional[Mapping[Any, Any]]:
     return None
 
 
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, (torch.Tensor, TensorRef))
-
-
 def _is_optimiser(value: Any) -> bool:
     mapping = _as_mapping(value)
     return mapping is not None and "state" in mapping and "param_groups" in mapping
-
-
-def _is_module(value: Any) -> bool:
-    """True for a stand-in whose attributes are those of every ``torch.nn.Module``."""
-    return (
-        isinstance(value, StandIn)
-        and isinstance(value.state, dict)
-        and all(isinstance(value.state.get(name), dict) for name in ("_parameters", "_buffers", "_modules"))
-    )
-
-
-def _module_tensors(module: StandIn) -> Iterator[Tuple[str, Leaf]]:
-    """The entries that ``state_dict()`` of a pickled module would have, in its order.
-
-    Its parameters, its buffers without the non-persistent ones, then its sub-modules.
-    """
-    waiting: List[Tuple[str, StandIn, int]] = [("", module, 0)]
-    visited = 0
-    while waiting:
-        prefix, current, depth = waiting.pop()
-        visited += 1
-        if visited > _MAX_MODULES or depth > _MAX_MODULE_DEPTH:
-            raise Malformed("the modules of the pickled network contain each other without end")
-        hidden = current.state.get("_non_persistent_buffers_set") or ()
-        own = {**current.state["_parameters"], **current.state["_buffers"]}
-        for name, leaf in own.items():
-            if _is_tensor(leaf) and name not in hidden:
-                yield f"{prefix}{name}", leaf
-        children = [
-            (f"{prefix}{name}.", child, depth + 1)
-            for name, child in current.state["_modules"].items()
-            if _is_module(child)
-        ]
-        waiting.extend(reversed(children))
 
 
 def _notes(root: Any, chosen: Found, passed_over: List[str]) -> Tuple[str, ...]:
@@ -193,8 +198,11 @@ def strip_prefixes(tensors: Mapping[str, Leaf]) -> Tuple[Dict[str, Leaf], str]:
 
     Returns:
         The entries with their new keys, and all that was taken away, for example "module.model.".
+
+    Raises:
+        OverBudget: more wrappers than anyone puts around a network.
     """
-    stripped = ""
+    stripped, wrappers = "", 0
     out = dict(tensors)
     while out:
         prefix = next((p for p in PREFIXES if all(key.startswith(p) and len(key) > len(p) for key in out)), None)
@@ -202,6 +210,8 @@ def strip_prefixes(tensors: Mapping[str, Leaf]) -> Tuple[Dict[str, Leaf], str]:
             break
         out = {key[len(prefix) :]: leaf for key, leaf in out.items()}
         stripped += prefix
+        wrappers += 1
+        check_limit(wrappers, WRAPPERS, "wrappers around its network, or more")
     return out, stripped
 
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Dict, Tuple
 
+from sr_deploy.checkpoint.budget import NAME_LETTERS, check_limit
+
 #: Modules whose functions have no place in a checkpoint: one that asks to call them is refused. Other unknown
 #: functions are left uncalled, which is just as safe, but may be part of an honest file (a project of its own may be
 #: called "code" or "trace", so such names are not here).
-DANGEROUS_MODULES = (
+DANGEROUS_MODULES = frozenset((
     "os", "posix", "nt", "posixpath", "ntpath", "subprocess", "_posixsubprocess", "sys", "importlib", "imp", "runpy",
     "pty", "pdb", "shutil", "socket", "_socket", "webbrowser", "ctypes", "_ctypes", "pickle", "_pickle",
     "dill", "marshal", "popen2", "pip",
-)  # fmt: skip
+))  # fmt: skip
 #: The same for single names of the module ``builtins``.
-DANGEROUS_BUILTINS = (
+DANGEROUS_BUILTINS = frozenset((
     "eval", "exec", "execfile", "compile", "__import__", "open", "file", "input", "breakpoint", "reload",
-)  # fmt: skip
+))  # fmt: skip
 BUILTIN_MODULES = ("builtins", "__builtin__", "__builtins__")
 
 
@@ -47,10 +49,17 @@ class AsksToRun(Exception):
 
 @dataclass(frozen=True)
 class Global:
-    """The name of a class or function. Nothing was imported to make it."""
+    """The name of a class or function. Nothing was imported to make it.
+
+    Raises:
+        OverBudget: a name longer than any.
+    """
 
     module: str
     name: str
+
+    def __post_init__(self) -> None:
+        check_limit(len(self.module) + len(self.name), NAME_LETTERS, "letters in the name of a class")
 
     @property
     def path(self) -> str:

@@ -9,18 +9,21 @@ instructions are split by the standard library's ``pickletools.genops``, which o
 
 from __future__ import annotations
 
+import io
 import pickletools
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from sr_deploy.checkpoint.described import BUILTIN_MODULES, AsksToRun, Global, Malformed, StandIn, StorageRef, TensorRef
+from sr_deploy.checkpoint.budget import KEY_LETTERS, LINE_BYTES, NUMBER_BITS, STEPS, Budget, check_limit
+from sr_deploy.checkpoint.built import dict_from, is_count, made_by, result_of
+from sr_deploy.checkpoint.described import AsksToRun, Global, Malformed, StandIn, StorageRef
 
 #: Instructions that push their own argument.
-_LITERALS = (
+_LITERALS = frozenset((
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
     "SHORT_BINSTRING", "UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
     "BINBYTES8", "BYTEARRAY8",
-)  # fmt: skip
+))  # fmt: skip
 #: Instructions that push a fresh value.
 _FRESH: Dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
@@ -32,10 +35,6 @@ _FRESH: Dict[str, Callable[[], Any]] = {
     "EMPTY_SET": list,
 }
 _TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-class _Opaque:
-    """A dictionary key that was not a plain value. Hashing a hostile nest of tuples could exhaust the stack."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,35 @@ class Described:
     storages: Dict[str, StorageRef]
 
 
-def describe_pickle(stream: IO[bytes]) -> Described:
+#: What a name and a call are counted as, besides their instruction: they take about as long.
+_NAME_STEPS, _CALL_STEPS = 3, 3
+
+
+class Pickles(io.BytesIO):
+    """Pickles in memory, one after the other; gives no line that is longer than any honest one."""
+
+    def readline(self, size: Optional[int] = -1, /) -> bytes:
+        """A line with its end; OverBudget for one of more than ``LINE_BYTES`` bytes."""
+        line = super().readline(LINE_BYTES + 1)
+        check_limit(len(line), LINE_BYTES, "bytes in a line of its pickle, or more,")
+        return line
+
+
+def steps_for_pickles() -> Budget:
+    """The budget for all pickles of one file."""
+    return Budget("to read its pickle", STEPS)
+
+
+def describe_pickle(stream: Pickles, budget: Budget) -> Described:
     """Read one pickle from ``stream`` and leave the stream right behind it.
 
     Raises:
+        OverBudget: it has more instructions, copies or longer names than any checkpoint.
         AsksToRun: it wants a function of a dangerous module called, or handed to another one. Nothing was called.
         Malformed: not a whole pickle, or one with instructions that no checkpoint has. Damaged bytes may also raise
             ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError or MemoryError.
     """
-    machine = _Machine()
+    machine = _Machine(budget)
     for instruction, argument, _ in pickletools.genops(stream):
         if instruction.name == "STOP":
             return Described(machine.pop(), tuple(machine.kinds), machine.storages)
@@ -72,7 +91,8 @@ def describe_pickle(stream: IO[bytes]) -> Described:
 class _Machine:
     """The stack, the marks and the memo while a pickle is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
         self.stack: List[Any] = []
         self.marks: List[List[Any]] = []
         self.memo: Dict[int, Any] = {}
@@ -100,7 +120,10 @@ class _Machine:
 
     def step(self, name: str, argument: Any) -> None:
         """Carry out one instruction."""
+        self.budget.spend()
         if name in _LITERALS:
+            if type(argument) is int:
+                check_limit(argument.bit_length(), NUMBER_BITS, "bits in one number")
             self.push(argument)
         elif name in _FRESH:
             self.push(_FRESH[name]())
@@ -109,7 +132,7 @@ class _Machine:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             self.push(self.memo[int(argument)])
         elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[int(argument)] = self.top()
+            self.memo[_place(argument)] = self.top()
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = self.top()
         elif name == "MARK":
@@ -138,7 +161,7 @@ class _Machine:
         elif name in ("LIST", "FROZENSET"):
             self.push(self.since_mark())
         elif name == "DICT":
-            self.push(_dict_from(_pairs(self.since_mark())))
+            self.push(dict_from(_pairs(self.since_mark())))
         elif name == "APPEND":
             self.extend([self.pop()])
         elif name in ("APPENDS", "ADDITEMS"):
@@ -154,8 +177,10 @@ class _Machine:
     def step_with_names(self, name: str, argument: Any) -> None:
         """Instructions that name, call or configure something: the ones that could run code."""
         if name == "GLOBAL":
+            self.budget.spend(_NAME_STEPS)
             self.push(_global(*argument.split(" ", 1)))
         elif name == "STACK_GLOBAL":
+            self.budget.spend(_NAME_STEPS)
             attribute, module = self.pop(), self.pop()
             self.push(_global(module, attribute))
         elif name in ("EXT1", "EXT2", "EXT4"):
@@ -192,9 +217,9 @@ class _Machine:
         """Store into the dictionary, or the stand-in of a dictionary, on top."""
         target = self.top()
         if isinstance(target, StandIn):
-            target.items.update(_dict_from(pairs))
+            target.items.update(dict_from(pairs))
         elif isinstance(target, dict):
-            target.update(_dict_from(pairs))
+            target.update(dict_from(pairs))
         else:
             raise Malformed("the pickle stores items in something that is no dictionary")
 
@@ -204,18 +229,24 @@ class _Machine:
             raise Malformed("the pickle calls something without a tuple of arguments")
         if isinstance(callee, StandIn):
             # The result of an uncalled function is called in turn: still nothing to call.
-            callee = Global(callee.kind.module, callee.kind.name + "()")
+            callee = result_of(callee)
         if not isinstance(callee, Global):
             raise Malformed(f"the pickle calls a {type(callee).__name__}")
+        self.budget.spend(_CALL_STEPS + len(arguments))
         for name in (callee, *arguments):
             # As an argument too: map, partial and their like would call it.
             if isinstance(name, Global) and name.dangerous:
                 raise AsksToRun(name.path)
-        made = _made_by(callee, arguments, self.called)
+        made = made_by(callee, arguments, self)
         if made is not None:
             return made[0]
         self.kinds.setdefault(callee.path)
         return StandIn(callee)
+
+    def counted(self, container: Any) -> Any:
+        """The container, after as many steps as it has elements were counted for going through it."""
+        self.budget.spend(len(container))
+        return container
 
     def referenced(self, identity: Any) -> Any:
         """What a persistent id means: torch puts ("storage", type, key, location, count) for numbers kept elsewhere."""
@@ -227,65 +258,19 @@ class _Machine:
         if identity[5:] not in ((), (None,)):
             raise Malformed("a storage is a view of another one, as only PyTorch 0.3 and older wrote it")
         _, kind, key, _, count = identity[:5]
-        if not isinstance(kind, Global) or not isinstance(key, (str, int)) or not _is_count(count):
+        if not isinstance(kind, Global) or not isinstance(key, (str, int)) or not is_count(count):
             raise Malformed("a storage reference has values of the wrong kind")
+        if isinstance(key, str):
+            check_limit(len(key), KEY_LETTERS, "letters in the key of a storage")
         return self.storages.setdefault(str(key), StorageRef(kind.name, str(key), count))
 
 
-def _made_by(callee: Global, arguments: Tuple[Any, ...], called: Callable[[Any, Any], Any]) -> Optional[Tuple[Any]]:
-    """The result of one of the few builders that are known here, in a tuple of one; None for any other name."""
-    path = callee.path
-    if path in ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"):
-        return (_tensor(*arguments[:4]),)
-    if path == "torch._utils._rebuild_tensor_v3":
-        dtype = arguments[6]
-        if not isinstance(dtype, Global):
-            raise Malformed("a tensor has no dtype")
-        return (_tensor(*arguments[:4], dtype=dtype.name),)
-    if path in ("torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state"):
-        return (arguments[0],)
-    if path == "torch._tensor._rebuild_from_type_v2":
-        return (called(arguments[0], arguments[2]),)
-    if path == "torch.Size":
-        return (tuple(arguments[0]) if arguments else (),)
-    if path in ("collections.OrderedDict", "collections.defaultdict"):
-        given = arguments[0] if path == "collections.OrderedDict" and arguments else {}
-        return (_copied_dict(given),)
-    if callee.module in BUILTIN_MODULES:
-        return _made_by_builtin(callee.name, arguments)
-    return None
-
-
-def _made_by_builtin(name: str, arguments: Tuple[Any, ...]) -> Optional[Tuple[Any]]:
-    """The same for Python's own containers; ``getattr`` only makes a longer name."""
-    if name in ("set", "frozenset", "list", "tuple") and len(arguments) <= 1:
-        given = arguments[0] if arguments else ()
-        if isinstance(given, (list, tuple)):
-            return (tuple(given) if name == "tuple" else list(given),)
-    if name == "dict" and len(arguments) <= 1:
-        return (_copied_dict(arguments[0] if arguments else {}),)
-    if name == "getattr" and len(arguments) >= 2:
-        owner, attribute = arguments[0], arguments[1]
-        if isinstance(owner, StandIn):
-            owner = Global(owner.kind.module, owner.kind.name + "()")
-        if isinstance(owner, Global) and isinstance(attribute, str):
-            return (Global(owner.module, f"{owner.name}.{attribute}"),)
-    return None
-
-
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, dtype: str = "") -> TensorRef:
-    """A ``TensorRef``, after its fields have been found to be of the right kind."""
-    if not isinstance(storage, StorageRef):
-        raise Malformed("a tensor has no storage")
-    dimensions = all(isinstance(numbers, (tuple, list)) and all(map(_is_count, numbers)) for numbers in (size, stride))
-    if not dimensions or not _is_count(offset) or len(size) != len(stride):
-        raise Malformed("a tensor has an offset, size or stride that is not possible")
-    return TensorRef(storage, offset, tuple(size), tuple(stride), dtype)
-
-
-def _is_count(value: Any) -> bool:
-    """True for whole numbers of 0 or more that fit into 63 bits."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+def _place(argument: Any) -> int:
+    """The number of a place in the memo; the text form could give any number."""
+    place = int(argument)
+    if not 0 <= place < 1 << 32:
+        raise Malformed("the pickle keeps a value at a place that cannot be")
+    return place
 
 
 def _global(module: Any, name: Any) -> Global:
@@ -298,17 +283,3 @@ def _pairs(flat: List[Any]) -> List[Tuple[Any, Any]]:
     if len(flat) % 2:
         raise Malformed("the pickle gives a key without a value")
     return list(zip(flat[::2], flat[1::2]))
-
-
-def _copied_dict(given: Any) -> Dict[Any, Any]:
-    """A new dictionary from a dictionary or from a list of pairs (as Python 2 pickled an OrderedDict)."""
-    if isinstance(given, dict):
-        return dict(given)
-    if isinstance(given, (list, tuple)) and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in given):
-        return _dict_from([(pair[0], pair[1]) for pair in given])
-    raise Malformed("the pickle makes a dictionary from something else")
-
-
-def _dict_from(pairs: List[Tuple[Any, Any]]) -> Dict[Union[str, bytes, int, float, bool, None, Global, _Opaque], Any]:
-    plain = (str, bytes, int, float, bool, type(None), Global)
-    return {key if isinstance(key, plain) else _Opaque(): value for key, value in pairs}

@@ -13,6 +13,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 
 from sr_deploy.checkpoint.archive import Opened, open_legacy, open_safetensors, open_zip
+from sr_deploy.checkpoint.budget import OverBudget
 from sr_deploy.checkpoint.canonical import Found, in_float32, state_dict_in, strip_prefixes
 from sr_deploy.checkpoint.described import AsksToRun, printable
 from sr_deploy.checkpoint.recognise import HEAD_BYTES, container_of
@@ -63,7 +64,8 @@ def checkpoint_from_file(path: Path, under: Optional[str] = None) -> Checkpoint:
             the first of ``canonical.NESTED_UNDER`` and notes the choice.
 
     Raises:
-        BadCheckpoint: missing, empty, cut off, damaged, of another kind, without tensors, or asking to run code.
+        BadCheckpoint: missing, empty, cut off, damaged, of another kind, without tensors, asking to run code, or asking
+            for more work or memory than ``budget`` allows.
         UsageError: nothing under ``under``.
         EnvironmentFault: not allowed to read it. MissingPackage: safetensors is not installed.
     """
@@ -80,6 +82,13 @@ def checkpoint_from_file(path: Path, under: Optional[str] = None) -> Checkpoint:
             f"{path} asks to run {printable(error.name)}, as loading a hostile file would; nothing was run",
             "a checkpoint that holds tensors and no calls",
             "do not load this file anywhere; get the weights from a source that you trust",
+        ) from error
+    except OverBudget as error:
+        raise BadCheckpoint(
+            f"{path} asks for more than any checkpoint needs: {error.found}",
+            error.wanted,
+            "do not trust this file; if it is your own, save nothing but the weights: "
+            "torch.save(model.state_dict(), FILE)",
         ) from error
     except OSError as error:
         if error.errno in (None, errno.EINVAL, errno.EOVERFLOW):

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Dict, List, Mapping, Union
+from typing import Dict, Mapping, Union
 
 import torch
 
 from sr_deploy.checkpoint.archive import STORAGE_DTYPES, Opened, element_bytes
+from sr_deploy.checkpoint.budget import TENSOR_BYTES, TENSOR_TIMES, OverBudget
 from sr_deploy.checkpoint.described import Malformed, TensorRef
 
 Leaf = Union[torch.Tensor, TensorRef]
-
-#: Tensors may repeat the elements of their storages (tied weights, torch's ``expand``): all together they may have
-#: this many times the elements in the file, or this many elements more than the file, whichever is more.
-REPEATED_TIMES = 16
-REPEATED_ELEMENTS = 1 << 24
-MAX_DIMENSIONS = 64
 
 
 def tensors_from(opened: Opened, wanted: Mapping[str, Leaf]) -> Dict[str, torch.Tensor]:
@@ -30,12 +25,13 @@ def tensors_from(opened: Opened, wanted: Mapping[str, Leaf]) -> Dict[str, torch.
         Tensors on the CPU that share memory with nothing, in the dtype of the file.
 
     Raises:
+        OverBudget: they would take far more memory than the file has bytes.
         Malformed: a tensor reaches beyond its storage, or a storage has another length than it says. The key is named.
         KeyError: a storage is not in the file.
     """
     described = {key: ref for key, ref in wanted.items() if isinstance(ref, TensorRef)}
     storages = {ref.storage.key: ref.storage for ref in described.values()}
-    _check_amount(list(described.values()), sum(ref.count for ref in storages.values()))
+    _check_amount(described, opened.file_bytes)
     data = {key: bytearray(raw) for key, raw in opened.numbers(storages.values()).items()}
     for ref in storages.values():
         if len(data[ref.key]) != ref.count * element_bytes(ref):
@@ -49,22 +45,33 @@ def tensors_from(opened: Opened, wanted: Mapping[str, Leaf]) -> Dict[str, torch.
     }
 
 
-def _check_amount(refs: List[TensorRef], stored: int) -> None:
-    """Refuse what would need absurd memory, before any number is read."""
-    if any(len(ref.size) > MAX_DIMENSIONS for ref in refs):
-        raise Malformed(f"a tensor has more than {MAX_DIMENSIONS} dimensions")
-    # A storage without a type counts bytes; every element has at least one, so the bound holds for it too.
-    elements = sum(math.prod(ref.size) for ref in refs)
-    if elements > max(REPEATED_TIMES * stored, stored + REPEATED_ELEMENTS):
-        raise Malformed(f"its tensors say that they have {elements} elements, and the file has {stored}")
+def _check_amount(refs: Mapping[str, TensorRef], file_bytes: int) -> None:
+    """Refuse what would need absurd memory, before any number is read: one element can be said to be a million."""
+    need = 0
+    for key, ref in refs.items():
+        dtype = _dtype_of(key, ref)
+        converted = 4 if dtype.is_floating_point and dtype != torch.float32 else 0
+        need += math.prod(ref.size) * (dtype.itemsize + converted)
+    limit = TENSOR_BYTES + TENSOR_TIMES * file_bytes
+    if need > limit:
+        # Shown in GB: the number itself may have thousands of digits.
+        said = f"{need / 1e9:,.1f} GB" if need < 10**18 else "more than 10^9 GB"
+        raise OverBudget(
+            f"its tensors say that they take {said}, and it has {file_bytes:,} bytes", f"at most {limit:,}"
+        )
+
+
+def _dtype_of(key: str, ref: TensorRef) -> torch.dtype:
+    # vars, not getattr: torch imports modules when asked for some of its names.
+    dtype = vars(torch).get(ref.dtype) if ref.dtype else STORAGE_DTYPES.get(ref.storage.dtype)
+    if not isinstance(dtype, torch.dtype):
+        raise Malformed(f"tensor {key} has the dtype {ref.dtype or ref.storage.dtype}, which is not known here")
+    return dtype
 
 
 def _tensor(key: str, ref: TensorRef, raw: bytearray) -> torch.Tensor:
     """One tensor out of the bytes of its storage."""
-    # vars, not getattr: torch imports modules when asked for some of its names.
-    dtype = vars(torch).get(ref.dtype) if ref.dtype else STORAGE_DTYPES[ref.storage.dtype]
-    if not isinstance(dtype, torch.dtype):
-        raise Malformed(f"tensor {key} has the dtype {ref.dtype}, which this PyTorch does not know")
+    dtype = _dtype_of(key, ref)
     if math.prod(ref.size) == 0:
         return torch.empty(ref.size, dtype=dtype)
     stored = len(raw) // dtype.itemsize

@@ -15,6 +15,8 @@ from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, 
 from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError
 from sr_deploy.core.l4t import check_container
+from sr_deploy.core.signals import ended_by_signals, name_of
+from sr_deploy.core.text import log_lines
 
 #: The exit code after Ctrl-C, as shells count it.
 INTERRUPTED = 130
@@ -89,20 +91,26 @@ def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
 def main(arguments: Optional[List[str]] = None) -> None:
     """Entry point: every error of ours becomes a message and an exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    # A file name that is not UTF-8 is printed with the bytes it has, and never ends a command.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:
-        if not {"doctor", "-h", "--help", "--version"} & set(arguments[:1]):
-            check_container()
-        app(args=arguments)
+        with ended_by_signals():
+            if not {"doctor", "-h", "--help", "--version"} & set(arguments[:1]):
+                check_container()
+            app(args=arguments)
     except (SrDeployError, ModuleNotFoundError) as raised:
         error = raised if isinstance(raised, SrDeployError) else _missing_package(raised)
         if "--json" in arguments and arguments[0] != "bench":
             print_json(_failure(error))
         lines = error.lines()
-        typer.secho(f"error: {lines[0]}", fg="red", err=True)
+        typer.secho(log_lines(f"error: {lines[0]}"), fg="red", err=True)
         for line in lines[1:]:
-            typer.echo(f"  {line}", err=True)
+            typer.echo(log_lines(f"  {line}"), err=True)
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # typer turns Ctrl-C into it without a word
             typer.echo("interrupted; what was complete is kept", err=True)
+        elif name_of(ended.code):
+            typer.echo(f"ended by {name_of(ended.code)}; what was complete is kept", err=True)
         raise

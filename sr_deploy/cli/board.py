@@ -7,7 +7,7 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, say, sizes_of
+from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, print_line, say, sizes_of
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import UsageError
 
@@ -81,7 +81,7 @@ def pack(
     serving = TritonOptions(deployment, triton, name, recipe, triton_cache, force) if triton else None
     if dry_run:
         for line in (plan_pack(packing) if packing else []) + (plan_triton(serving) if serving else []):
-            typer.echo(line)
+            print_line(line)
         return
     results = []
     if packing:
@@ -94,10 +94,10 @@ def pack(
     for result in results:
         if "bundle" in result:
             say(f"sha256 {result['sha256']}, {result['size']:,} bytes for {result['target']}")
-            typer.echo(result["bundle"])
+            print_line(result["bundle"])
         else:
             for model in result["models"]:
-                typer.echo(model)
+                print_line(model)
 
 
 def unpack(
@@ -119,6 +119,6 @@ def unpack(
     else:
         if not build:
             say(f"next: {unpacked.next_command()}")
-        typer.echo(str(unpacked.folder))
+        print_line(unpacked.folder)
     if unpacked.golden is not None:
         unpacked.golden.raise_on_failure()

@@ -7,9 +7,19 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import (
+    BACKENDS,
+    DEPLOYMENT,
+    JSON_FLAG,
+    PRECISION,
+    print_json,
+    print_line,
+    render,
+    say,
+    sizes_of,
+)
 from sr_deploy.core.contract import parse_bytes, parse_size
-from sr_deploy.core.errors import EnvironmentFault, UsageError
+from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
 
 
 def export(
@@ -65,12 +75,12 @@ def export(
     options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io)
     if dry_run:
         for line in plan_export(options):
-            typer.echo(line)
+            print_line(line)
         return
     deployment = export_deployment(options, say)
     for note in deployment.manifest.notes:
         say(f"note: {note}")
-    typer.echo(str(deployment.folder))
+    print_line(deployment.folder)
 
 
 def build(
@@ -113,12 +123,16 @@ def build(
     plan: Optional[Path] = typer.Option(None, "--plan", help="This plan.json, edited or fine-tuned (srdeploy qat)."),
     remake_plan: bool = typer.Option(False, "--remake-plan", help="Make the plan again though there is one."),
     implicit: bool = typer.Option(False, "--implicit", help="TensorRT 8: scales from the calibration cache, no Q/DQ."),
+    timing_cache: Optional[Path] = typer.Option(
+        None, "--timing-cache", help="tensorrt: file of layer timings, or none. Default: one a GPU, beside the engines."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say which engines would be built, build nothing."),
     as_json: bool = JSON_FLAG,
 ) -> None:
     """Graph to engine, with a manifest beside it: backend, GPU, versions, memory."""
     from sr_deploy.pipeline.build import BuildOptions, build_engines, plan_build
+    from sr_deploy.pipeline.inspect import listings_of
     from sr_deploy.pipeline.planned import precision_options
 
     profile = tuple(parse_size(text) if text else None for text in (min_size, opt_size, max_size))
@@ -137,18 +151,22 @@ def build(
         ),
         implicit=implicit,
         dla_core=dla,
+        timing_cache=timing_cache,
     )
     if dry_run:
         for line in plan_build(options):
-            typer.echo(line)
+            print_line(line)
         return
     engines = build_engines(options, say)
+    listings = listings_of(deployment, engines)
     if as_json:
-        print_json([engine.to_dict() for engine in engines])
+        print_json([{**engine.to_dict(), "listing": listings.get(engine.file)} for engine in engines])
     else:
-        from sr_deploy.report.table import engine_table
+        from sr_deploy.report.table import built_table, engine_table
 
         render(engine_table([engine.to_dict() for engine in engines]))
+        if listings:
+            render(built_table(list(listings.items())))
 
 
 def run(
@@ -160,14 +178,26 @@ def run(
     precision: Optional[str] = PRECISION,
     suffix: Optional[str] = typer.Option(None, "--format", help="png or jpg. Default: the input's own."),
     force: bool = typer.Option(False, "--force", help="Overwrite pictures that exist."),
+    keep: bool = typer.Option(False, "--resume", help="Keep pictures that exist, unread, and make the others."),
+    as_json: bool = JSON_FLAG,
 ) -> None:
-    """Upscale pictures; alpha, grey and 16 bits are kept."""
+    """Upscale pictures; alpha, grey and 16 bits are kept.
+
+    Of several pictures, one that cannot be read or does not fit is skipped and named at the end, with exit code 1.
+    """
     from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 
-    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision)
-    written = upscale_files(options, say)
-    for path in written:
-        typer.echo(str(path))
+    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision, keep)
+    done = upscale_files(options, say)
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        for path in done.written:
+            print_line(path)
+    for line in done.summary():
+        say(line)
+    if done.skipped:
+        raise typer.Exit(CheckFailed.exit_code)
 
 
 def verify(
@@ -229,7 +259,7 @@ def _verify_golden(
         for row in report.rows:
             verdict = "within" if row.difference <= row.tolerance else "OUTSIDE"
             found = f"{row.measure} {row.difference:.4f} of 255"
-            typer.echo(f"{row.what} at {row.size}: {found}, {verdict} {row.tolerance:g}")
+            print_line(f"{row.what} at {row.size}: {found}, {verdict} {row.tolerance:g}")
     report.raise_on_failure()
 
 
@@ -253,9 +283,13 @@ def inspect(
     if as_json:
         print_json(facts)
     else:
-        from sr_deploy.report.table import facts_table
+        from sr_deploy.report.numbers import listing_text
+        from sr_deploy.report.table import facts_table, layers_table
 
+        layers = facts.pop("layers", None)
         render(facts_table(facts))
+        if layers is not None:
+            render(layers_table(listing_text(facts["listing"]), layers))
 
 
 def doctor(
@@ -296,4 +330,4 @@ def demo(
     render(quality_table(outcome.quality))
     render(latency_table(outcome.latency))
     for path in outcome.files:
-        typer.echo(str(path))
+        print_line(path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, PRECISION, print_json, print_line, render, say, sizes_of
 
 
 def gate(
@@ -39,7 +40,12 @@ def gate(
     max_seconds: float = typer.Option(
         120.0, "--max-seconds", help="With --interleave: longest session of one size; there may be two.", min=0.1
     ),
-    seed: int = typer.Option(0, "--seed", help="Of the random order of the rounds."),
+    seed: Optional[int] = typer.Option(
+        None,
+        "--seed",
+        help="Of the order of rounds and of opening. Default: drawn anew, and kept in the report.",
+        min=0,
+    ),
     update: bool = typer.Option(
         False, "--update-baseline", help="Judge nothing: show what changes and make CANDIDATE the device's baseline."
     ),
@@ -75,13 +81,13 @@ def gate(
         precision=precision,
         threads=threads,
         scope=scope,
-        rounds=InterleaveOptions(max_seconds=max_seconds, seed=seed),
+        rounds=InterleaveOptions(max_seconds=max_seconds, seed=secrets.randbelow(2**32) if seed is None else seed),
     )
     if update:
         path, changes = update_baseline(result_of(candidate, request), baselines)
         for line in changes:
-            typer.echo(line)
-        typer.echo(str(path))
+            print_line(line)
+        print_line(path)
         return
     report = run_gate(request, say)
     if as_json:

@@ -7,7 +7,17 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, PRECISION, print_json, render, say, sizes_of
+from sr_deploy.cli.shared import (
+    BACKENDS,
+    DEPLOYMENT,
+    JSON_FLAG,
+    PRECISION,
+    print_json,
+    print_line,
+    render,
+    say,
+    sizes_of,
+)
 from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
 
 SIZES = "144,360,480,720,1080"
@@ -38,10 +48,10 @@ def bench(
     processes: int = typer.Option(1, "--processes", help="Measure in so many fresh processes: the variances.", min=1),
     builds: int = typer.Option(1, "--builds", help="… and for so many engines, each built anew.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
-    timer: str = typer.Option("auto", "--timer", help="host, events (the device's), or auto: events if it has any."),
+    timer: str = typer.Option("auto", "--timer", help="host, events (the device's, kept busy), or auto."),
     cuda_graph: bool = typer.Option(False, "--cuda-graph", help="TensorRT: launch one captured CUDA graph."),
     wait: str = typer.Option("auto", "--wait", help="TensorRT: spin or block while it works; auto leaves it to CUDA."),
-    streams: int = typer.Option(1, "--streams", help="Runs in flight at once; no runtime here has more than 1.", min=1),
+    streams: int = typer.Option(1, "--streams", help="Streams at once; no runtime here has more than 1.", min=1),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
     times: Optional[Path] = typer.Option(
@@ -97,9 +107,9 @@ def bench(
     if processes > 1 or builds > 1:
         typer.echo("Standard deviations; a run is the median of a tenth of a process's samples:")
         for line in variance_lines(repeated.tables):
-            typer.echo(line)
+            print_line(line)
     for path in files:
-        typer.echo(str(path))
+        print_line(path)
     failures = [point.failure for point in result.points if point.failure is not None]
     if len(failures) == len(result.points):
         raise CheckFailed(f"no size could be measured: {failures[0]}", "at least one point", "see the reasons above")
@@ -153,12 +163,12 @@ def sweep(
     cells = read_matrix(matrix, out)
     if dry_run:
         for cell in cells:
-            typer.echo(f"{cell.request.result_file}")
+            print_line(f"{cell.request.result_file}")
         return
     say(f"{len(cells)} sweeps of {len(cells[0].request.sizes)} sizes")
     run_matrix(cells, out, resume, say, run_on_dask(dask, say) if dask else None)
     for cell in cells:
-        typer.echo(str(cell.request.result_file))
+        print_line(cell.request.result_file)
 
 
 def tune(
@@ -180,7 +190,7 @@ def tune(
         return
     for name, median in facts["median_ms"].items():
         kept = "  kept" if name == tuned.best else ""
-        typer.echo(f"{name:<20}{median:>10.2f} ms{kept}")
+        print_line(f"{name:<20}{median:>10.2f} ms{kept}")
     for note in tuned.notes:
         say(f"note: {note}")
-    typer.echo(str(deployment / tuned.file))
+    print_line(deployment / tuned.file)

@@ -7,7 +7,7 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, render, say
+from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, print_line, render, say
 
 
 def calibrate(
@@ -61,5 +61,5 @@ def sensitivity(
         print_json({"table": str(found.table), "plot": str(found.plot), **found.facts})
         return
     render(sensitivity_table(found.facts))
-    typer.echo(str(found.table))
-    typer.echo(str(found.plot))
+    print_line(found.table)
+    print_line(found.plot)

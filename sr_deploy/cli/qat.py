@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, say
+from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, print_line, say
 
 
 def qat(
@@ -49,4 +49,4 @@ def qat(
         f"{report['loss_db']:+.4f} dB lost against float32 on {report['pictures']} pictures, "
         f"{report['loss_db_before']:+.4f} dB before; {report['seconds']:.0f} s, best after step {report['best_step']}"
     )
-    typer.echo(str(result.folder))
+    print_line(result.folder)

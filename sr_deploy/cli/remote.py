@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -22,10 +21,13 @@ REFUSED = {
     "times": "import trtexec's times here: srdeploy import",
     "device": "it belongs to --import",
     "checkpoint": "PyTorch has no place on a board; compare with it here: srdeploy verify",
+    "keep": "every job there begins with an empty folder; pictures that are home are yours to sort out",
     "dry_run": "nothing would come home; srdeploy build --dry-run says it here",
 }
 #: What the board's command is given besides.
 ALWAYS = {"build": ("--json",), "verify": ("--json", "--no-torch"), "bench": (), "run": ()}
+#: Bytes of what a command printed on the board that are shown; all of it is in the file.
+MOST_SHOWN = 1 << 18
 #: Options that this file does not know belong to the command on the board.
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -127,9 +129,9 @@ def board_command(
         for name, value in context.params.items()
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
-    for name in given:
-        if name in REFUSED:
-            raise UsageError(f"--{name.replace('_', '-')} has no meaning on a board", REFUSED[name])
+    for parameter in context.command.params:
+        if parameter.name in REFUSED and parameter.name in given:
+            raise UsageError(f"{parameter.opts[-1]} has no meaning on a board", REFUSED[parameter.name])
     arguments: List[str] = []
     pictures = []
     for parameter in context.command.params:
@@ -151,25 +153,40 @@ def board_command(
 
 def _show(files: Tuple[Path, ...], name: str) -> None:
     """What the command printed on the board, as it would have looked there, and where its files are."""
-    from sr_deploy.report.table import engine_table, quality_table
+    from sr_deploy.core.text import log_line
 
     if name:
         typer.echo(f"{name}:")
     for path in sorted(files, key=lambda path: path.name != "output"):
         if path.name == "output" and path.parent.parent.name == "jobs":
-            text = path.read_text(encoding="utf-8", errors="replace")
-            try:
-                told = json.loads(text)
-            except ValueError:
-                # The paths that bench and run print are the board's.
-                typer.echo("\n".join(line for line in text.splitlines() if not line.startswith("/")))
-                continue
-            if isinstance(told, list):
-                render(engine_table(told))
-            elif "images" in told:
-                render(quality_table(told))
-            elif "exit_code" not in told:
-                # With an exit code it is an error, which the log has shown.
-                print_json(told)
+            with open(path, "rb") as stream:
+                _show_output(stream.read(MOST_SHOWN).decode("utf-8", "replace"))
         elif path.name != "log":
-            typer.echo(str(path))
+            typer.echo(log_line(str(path)))
+
+
+def _show_output(text: str) -> None:
+    """Tables where it is what a command prints with --json, else its lines, none of which can do more than be read."""
+    import dataclasses
+
+    from sr_deploy.core.errors import BadInput
+    from sr_deploy.core.schema import value_from
+    from sr_deploy.core.text import log_line
+    from sr_deploy.remote.replies import CommandFault, EngineRow, QualityReport
+    from sr_deploy.report.table import engine_table, quality_table
+
+    for kind in (Tuple[EngineRow, ...], QualityReport, CommandFault):
+        try:
+            told: Any = value_from(kind, text, "output")
+        except BadInput:
+            continue
+        if isinstance(told, tuple):
+            render(engine_table([dataclasses.asdict(engine) for engine in told]))
+        elif isinstance(told, QualityReport):
+            render(quality_table(dataclasses.asdict(told)))
+        # What failed is an error, which the log has shown.
+        return
+    for line in text.splitlines():
+        # The paths that bench and run print are the board's.
+        if not line.startswith("/"):
+            typer.echo(log_line(line.expandtabs()))

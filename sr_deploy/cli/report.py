@@ -7,9 +7,8 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, render, say
+from sr_deploy.cli.shared import BACKENDS, print_line, render, say
 from sr_deploy.core.contract import parse_size
-from sr_deploy.core.errors import UsageError
 
 
 def report(
@@ -26,7 +25,7 @@ def report(
     from sr_deploy.pipeline.report import ReportOptions, write_report
 
     options = ReportOptions(tuple(deployments), out, lr, hr, backend, pictures, title, force)
-    typer.echo(str(write_report(options, say)))
+    print_line(write_report(options, say))
 
 
 def import_(
@@ -45,14 +44,14 @@ def import_(
     """Times of NVIDIA's trtexec as a result that the report and the gate take."""
     from sr_deploy.bench.result import save_result
     from sr_deploy.bench.trtexec import TrtexecRun, result_from_trtexec
+    from sr_deploy.core.artifact import check_free
     from sr_deploy.report.table import latency_table
 
     run = TrtexecRun(parse_size(size), device, scope, version, scale, precision, name or times.stem)
     result = result_from_trtexec(times, run, profile)
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists already", "a new file", "choose another -o, or replace it with --force")
+    check_free(out, force, "a new file", "choose another -o, or replace it with --force")
     save_result(out, result)
     render(latency_table(result))
     if version is None:
         say("note: CUDA graph, wait and streams are recorded as unknown; --trtexec-version says what its defaults were")
-    typer.echo(str(out))
+    print_line(out)

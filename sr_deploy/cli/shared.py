@@ -8,6 +8,7 @@ from typing import Any, List, Optional, Tuple
 import typer
 
 from sr_deploy.core.contract import Size, parse_size
+from sr_deploy.core.text import log_lines
 
 DEPLOYMENT = typer.Argument(..., help="A deployment folder made by srdeploy export.", show_default=False)
 JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead of a table.")
@@ -22,7 +23,12 @@ BACKENDS = "onnxruntime, tensorrt or tensorrt-rtx"
 
 def say(text: str) -> None:
     """Progress goes to stderr, so that stdout holds results only."""
-    typer.echo(text, err=True)
+    typer.echo(log_lines(text), err=True)
+
+
+def print_line(text: Any) -> None:
+    """Print a result for people or scripts on stdout: a path, a line of a plan."""
+    typer.echo(log_lines(str(text)))
 
 
 def print_json(value: Any) -> None:
@@ -34,7 +40,7 @@ def render(renderable: Any) -> None:
     """Print a rich table on stdout."""
     from rich.console import Console
 
-    Console().print(renderable)
+    Console(emoji=False).print(renderable)
 
 
 def sizes_of(texts: Optional[List[str]]) -> Tuple[Size, ...]:

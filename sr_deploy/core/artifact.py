@@ -7,12 +7,13 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Iterator
 
-from sr_deploy.core.errors import BadInput, DiskFull, EnvironmentFault, UsageError
+from sr_deploy.core.errors import DiskFull, EnvironmentFault, UsageError
+from sr_deploy.core.exchange import exchange
+from sr_deploy.core.temporary import NEW, OLD, sweep, temporary_file, workplace
+from sr_deploy.core.text import plain
 
 
 def sha256_of(path: Path) -> str:
@@ -47,15 +48,24 @@ def explained_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        shown = plain(str(target))
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFull(
-                f"no space left while writing {target}",
+                f"no space left while writing {shown}",
                 "room for the whole file",
                 "free some space or choose another folder; what was there before is unchanged",
             ) from error
-        if error.errno in _NOT_WRITABLE:
-            raise EnvironmentFault(f"cannot write {target}: {error.strerror}", "a writable place") from error
+        if error.errno in _NOT_WRITABLE or _is_on_the_way(error, target):
+            raise EnvironmentFault(f"cannot write {shown}: {error.strerror}", "a writable place") from error
         raise
+
+
+def _is_on_the_way(error: OSError, target: Path) -> bool:
+    """Whether an error is about the folder of ``target``, one above it, or a new file in it: /proc says ENOENT."""
+    if not isinstance(error.filename, str):
+        return False
+    folder, failed = os.path.abspath(str(Path(target).parent)), os.path.abspath(error.filename)
+    return os.path.dirname(failed) == folder or os.path.commonpath([failed, folder]) == failed
 
 
 @contextlib.contextmanager
@@ -69,20 +79,11 @@ def atomic_file(target: Path) -> Iterator[Path]:
     target = Path(target)
     with explained_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=str(target.parent), prefix=f".{target.name}.", suffix=target.suffix)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        with temporary_file(target) as temporary:
             yield temporary
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
             os.replace(temporary, target)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -92,52 +93,56 @@ def atomic_folder(target: Path, force: bool = False) -> Iterator[Path]:
     Args:
         target: the folder to make.
         force: replace an existing folder; without it an existing one is an error. The old one stays until the
-            new one is complete.
+            new one is complete, also when the process is killed: see ``_replace``.
 
     Raises:
         UsageError: the target exists and ``force`` is False.
     """
     target = Path(os.path.abspath(str(target)))
-    if target.exists() and not force and (not target.is_dir() or any(target.iterdir())):
-        raise UsageError(f"{target} exists already", "a new folder", "choose another -o, or replace it with --force")
+    if not target.is_dir() or any(target.iterdir()):
+        check_free(target, force, "a new folder", "choose another -o, or replace it with --force")
     with explained_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=str(target.parent), prefix=f".{target.name}."))
+        with workplace(target) as place:
+            yield place / NEW
+            _replace(target, place)
+
+
+def _replace(target: Path, place: Path) -> None:
+    """Put NEW of a workplace to ``target``, and into the workplace what was there.
+
+    In one step where the file system can. Elsewhere ``target`` is missing between two renames; of a process that is
+    killed there, the next one that writes beside it, or opens it, puts the old one back (see core/temporary.py).
+    """
+    new, old = place / NEW, place / OLD
+    if not os.path.lexists(str(target)):
+        os.rename(str(new), str(target))
+    elif not exchange(new, target):
+        os.rename(str(target), str(old))
         try:
-            yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o777 & ~umask)
-            if target.exists():
-                retired = Path(tempfile.mkdtemp(dir=str(target.parent), prefix=f".{target.name}.old."))
-                os.replace(target, retired / "old")
-                os.replace(temporary, target)
-                shutil.rmtree(retired)
-            else:
-                os.replace(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            os.rename(str(new), str(target))
+        except BaseException:
+            os.rename(str(old), str(target))
+            raise
+
+
+def check_free(target: Path, force: bool, wanted: str, todo: str) -> None:
+    """Refuse to replace what exists, and clear away what killed processes left beside it.
+
+    Args:
+        target: the file or folder that shall be made.
+        force: it may be replaced.
+        wanted, todo: for the message.
+
+    Raises:
+        UsageError: it exists, and ``force`` is False.
+    """
+    sweep(Path(target).parent)
+    if Path(target).exists() and not force:
+        raise UsageError(f"{target} exists already", wanted, todo)
 
 
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically, with a final newline."""
     with atomic_file(target) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: the file.
-        what: how an error calls it, for example "deployment manifest".
-
-    Raises:
-        BadInput: the file is missing, is not JSON, or is nested too deeply to be read.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the {what} {path}: {error.strerror}", f"a {what}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path} is not a {what}: {error}", "valid JSON", "make it again") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Type
 
 from pydantic import Field
@@ -18,10 +18,12 @@ FileName = Annotated[str, Field(max_length=255, pattern=r"^[^\x00-\x1f\x7f/\\:.]
 #: An identifier that becomes a folder or file name: ASCII letters, digits, ``_``, ``-`` and inner dots.
 Identifier = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_-])?$")]
 
-_PART = re.compile(r"[^\x00-\x1f\x7f\\:]+")
+#: A part of a path that is a name on every system, and on POSIX systems.
+_PORTABLE, _POSIX = re.compile(r"[^\x00-\x1f\x7f\\:]+"), re.compile(r"[^\x00-\x1f\x7f]+")
 
 
-def confined(folder: Path, name: str, origin: str, error: Type[SrDeployError] = BadInput) -> Path:
+def confined(folder: Path, name: str, origin: str, error: Type[SrDeployError] = BadInput,
+             portable: bool = True) -> Path:  # fmt: skip
     """The path of ``name`` inside ``folder``.
 
     Args:
@@ -29,15 +31,19 @@ def confined(folder: Path, name: str, origin: str, error: Type[SrDeployError] = 
         name: with ``/`` between folders, from a file or a board.
         origin: who names it, for the error.
         error: its class.
+        portable: ``\\`` and ``:`` are refused on every system, not on Windows alone, where they lead elsewhere.
 
     Returns:
         ``folder / name``; no link on the way leads outside ``folder``.
 
     Raises:
-        BadInput (``error``): absolute, a drive, ``..``, an empty or a control-character part, or a link that leads out.
+        BadInput (``error``): absolute, a drive or a device of Windows, ``..``, an empty or a control-character part, or
+            a link that leads out.
     """
     parts = name.split("/")
-    good = bool(parts) and all(_PART.fullmatch(part) and part not in (".", "..") for part in parts)
+    part_of = _PORTABLE if portable or os.name == "nt" else _POSIX
+    good = all(part_of.fullmatch(part) and part not in (".", "..") for part in parts)
+    good = good and not (os.name == "nt" and PureWindowsPath(*parts).is_reserved())
     path = Path(folder).joinpath(*parts) if good else Path(folder)
     inside = os.path.realpath(str(folder))
     if not good or os.path.commonpath([inside, os.path.realpath(str(path))]) != inside:

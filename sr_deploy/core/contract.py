@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Tuple
 
+from pydantic import Field
+from typing_extensions import Annotated, Literal
+
 from sr_deploy.core.errors import BadImage, UsageError
+from sr_deploy.core.schema import Edge, ShortText, described
 
 #: Height and width in pixels.
 Size = Tuple[int, int]
@@ -14,6 +18,7 @@ Size = Tuple[int, int]
 LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
 
 
+@described
 @dataclass(frozen=True)
 class IOContract:
     """The tensors at the two ends of a graph.
@@ -27,13 +32,13 @@ class IOContract:
         input_name, output_name: tensor names in the graph.
     """
 
-    value_range: float
-    colour: str = "RGB"
-    layout: str = "NCHW"
-    dtype: str = "float32"
+    value_range: Annotated[float, Field(gt=0.0, le=65535.0)]
+    colour: Literal["RGB", "BGR"] = "RGB"
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtype: Literal["float32", "uint8"] = "float32"
     clamped: bool = True
-    input_name: str = "lr"
-    output_name: str = "sr"
+    input_name: ShortText = "lr"
+    output_name: ShortText = "sr"
 
     def shape(self, size: Size) -> Tuple[int, int, int, int]:
         """The tensor of a picture of ``size`` (height, width): (1, 3, H, W) or (1, H, W, 3)."""
@@ -57,6 +62,7 @@ def picture_size(array: Any) -> Size:
     return int(array.shape[rows]), int(array.shape[rows + 1])
 
 
+@described
 @dataclass(frozen=True)
 class SizeRules:
     """Which input sizes a network takes.
@@ -66,8 +72,8 @@ class SizeRules:
         multiple: height and width must be multiples of this (1: any).
     """
 
-    minimum: int = 1
-    multiple: int = 1
+    minimum: Edge = 1
+    multiple: Edge = 1
 
     def check(self, size: Size) -> None:
         """Raise BadImage, naming the rule, when ``size`` (height, width) breaks it."""

@@ -7,14 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
-from sr_deploy.core.artifact import read_json, sha256_of, write_json
+from pydantic import Field
+from typing_extensions import Annotated, Literal
+
+from sr_deploy.core.artifact import sha256_of, write_json
+from sr_deploy.core.confine import FileName, confined
 from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
-from sr_deploy.core.errors import BadDeployment, BadInput
+from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.external_data import check_self_contained
+from sr_deploy.core.records import FoldRecord, RewriteRecord, SourceRecord
+from sr_deploy.core.schema import Amount, Count, Scale, Sha256, ShortText, SizePair, described, read_described
+from sr_deploy.core.temporary import put_back
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA = 1
 
 
+@described
 @dataclass(frozen=True)
 class GraphFile:
     """One ONNX file of a deployment.
@@ -31,15 +40,15 @@ class GraphFile:
         tuned_for: the backend that ``srdeploy tune`` chose this form with; "": as it was exported, for all of them.
     """
 
-    file: str
-    size: Optional[Size]
-    sha256: str
-    opset: int
-    parameters: int
-    macs: int
-    peak_activation_bytes: int
-    macs_size: Size
-    tuned_for: str = ""
+    file: FileName
+    size: Optional[SizePair]
+    sha256: Sha256
+    opset: Annotated[int, Field(ge=1, le=1000)]
+    parameters: Count
+    macs: Count
+    peak_activation_bytes: Count
+    macs_size: SizePair
+    tuned_for: ShortText = ""
 
     def serves(self, backend: Optional[str]) -> bool:
         """Whether ``backend`` should be given this graph: one that was tuned serves the backend it was tuned with."""
@@ -51,6 +60,7 @@ class GraphFile:
         return int(self.peak_activation_bytes * pixels)
 
 
+@described
 @dataclass(frozen=True)
 class Manifest:
     """All that is known of a deployment; ``manifest.json`` is its JSON form.
@@ -75,23 +85,35 @@ class Manifest:
         rewrite: graph file → what each pass of graph/rewrite did to it, in nodes, MACs and bytes.
     """
 
-    architecture: str
-    form: str
-    scale: int
+    architecture: ShortText
+    form: Literal["training", "folded"]
+    scale: Scale
     contract: IOContract
     sizes: SizeRules
-    graphs: Tuple[GraphFile, ...]
-    source: Dict[str, Any]
-    parameters: int
+    graphs: Annotated[Tuple[GraphFile, ...], Field(min_length=1, max_length=1000)]
+    source: SourceRecord
+    parameters: Count
     hyperparameters: Dict[str, Any]
-    fold: Dict[str, Any]
-    proofs: Dict[str, float]
+    fold: FoldRecord
+    proofs: Dict[str, Amount]
     pinned_fp32: Dict[str, str]
     notes: Tuple[str, ...]
     tools: Dict[str, str]
-    target: str = "any"
-    rewrite: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    target: ShortText = "any"
+    rewrite: Dict[str, RewriteRecord] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse a contract that no picture fits, and one file as two graphs.
+
+        Raises:
+            ValueError: naming the key.
+        """
+        if not self.contract.is_known:
+            raise ValueError("contract: NCHW goes with float32, NHWC with uint8 and value_range 255")
+        names = [graph.file for graph in self.graphs]
+        if len(set(names)) < len(names) or MANIFEST_NAME in names:
+            raise ValueError("graphs: each file once, and not the manifest")
 
 
 @dataclass(frozen=True)
@@ -133,7 +155,7 @@ class Deployment:
 
     def path_of(self, graph: GraphFile) -> Path:
         """The path of one of its ONNX files."""
-        return self.folder / graph.file
+        return confined(self.folder, graph.file, str(self.folder / MANIFEST_NAME), BadDeployment)
 
     @property
     def engines_folder(self) -> Path:
@@ -155,32 +177,20 @@ def open_deployment(folder: Path) -> Deployment:
     """Open a deployment and check that its files are the ones its manifest describes.
 
     Raises:
-        BadDeployment: no manifest, another schema, a missing or altered graph.
+        BadDeployment: no manifest, one that is not as described, or a graph that is missing, altered, or keeps weights
+            in other files, which its hash says nothing of.
     """
     folder = Path(folder)
+    put_back(folder)
     if not (folder / MANIFEST_NAME).is_file():
         raise BadDeployment(
             f"{folder} is not a deployment: it has no {MANIFEST_NAME}",
             "a folder made by srdeploy export",
             f"srdeploy export CHECKPOINT -o {folder}",
         )
-    try:
-        raw = read_json(folder / MANIFEST_NAME, "deployment manifest")
-        if raw.get("schema") != SCHEMA:
-            raise BadDeployment(
-                f"{folder / MANIFEST_NAME} has schema {raw.get('schema')!r}", f"schema {SCHEMA}", "export it again"
-            )
-        raw["contract"] = IOContract(**raw["contract"])
-        raw["sizes"] = SizeRules(**raw["sizes"])
-        raw["graphs"] = tuple(GraphFile(**_with_tuples(graph)) for graph in raw["graphs"])
-        raw["notes"] = tuple(raw["notes"])
-        manifest = Manifest(**raw)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise BadDeployment(f"{folder / MANIFEST_NAME} does not have the fields of a manifest: {error}") from error
-    except BadDeployment:
-        raise
-    except BadInput as error:
-        raise BadDeployment(error.found, error.wanted, error.todo) from error
+    manifest = read_described(
+        Manifest, folder / MANIFEST_NAME, "deployment manifest", "export it again", BadDeployment
+    )
     deployment = Deployment(folder, manifest)
     for graph in manifest.graphs:
         path = deployment.path_of(graph)
@@ -192,9 +202,6 @@ def open_deployment(folder: Path) -> Deployment:
                 graph.sha256[:12] + "…",
                 "export it again; a graph is never edited in place",
             )
+        check_self_contained(path)
     return deployment
 
-
-def _with_tuples(graph: Dict[str, Any]) -> Dict[str, Any]:
-    """JSON knows only lists; sizes are tuples here so that they compare and hash."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in graph.items()}

@@ -8,55 +8,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from sr_deploy.core.doctor_tensorrt import build_tensorrt, driver_findings, run_tensorrt
 from sr_deploy.core.errors import EnvironmentFault, UsageError
+from sr_deploy.core.finding import MISSING, OK, WARNING, Facts, Finding, gpu_text, pip_install, version_tuple
 from sr_deploy.core.l4t import IMAGE_VARIABLE, check_container
-from sr_deploy.core.machine import XAVIER_NX_GPU_MHZ, Gpu, Machine, this_machine
-from sr_deploy.core.packages import Software, installed_packages, this_software
-
-OK, MISSING, WARNING = "ok", "missing", "warning"
+from sr_deploy.core.machine import XAVIER_NX_GPU_MHZ, Machine, this_machine
+from sr_deploy.core.packages import installed_packages, this_software
 
 #: What reading a checkpoint and writing its graph takes (the extra "export").
 EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "onnx-graphsurgeon", "onnxruntime", "safetensors")
 #: The oldest Python that the extra "export" fits, and where to export when this one is older.
 EXPORT_PYTHON = (3, 10)
 EXPORT_ELSEWHERE = "export on a PC with Python 3.10 or newer and copy the deployment folder here"
-#: The oldest Python that TensorRT-RTX has wheels for.
-RTX_PYTHON = (3, 9)
-#: Lowest compute capability that TensorRT-RTX knows (Turing), and those above it that 1.7.1.116 refuses.
-RTX_LOWEST = (7, 5)
-RTX_REFUSED = ((9, 0),)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of ``doctor``.
-
-    Attributes:
-        level: "ok", "missing" (the capability is not there) or "warning" (there, with a catch).
-        what: the capability, in the words of the commands.
-        found: what is there, or what lacks.
-        how_to_get: a command or a step; "" when nothing is to be done.
-    """
-
-    level: str
-    what: str
-    found: str
-    how_to_get: str = ""
-
-    def to_dict(self) -> Dict[str, str]:
-        """The finding, ready for JSON."""
-        return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Everything that ``doctor`` looks at."""
-
-    machine: Machine
-    software: Software
 
 
 def environment() -> Dict[str, Any]:
@@ -86,9 +51,9 @@ def doctor_findings(facts: Optional[Facts] = None) -> Tuple[Finding, ...]:
         facts: None for those of this machine. Gathering them imports ONNX Runtime; nothing raises.
     """
     facts = facts or gather_facts()
-    findings = [_machine(facts.machine), _gpu(facts.machine), _export(facts), _zoo(facts)]
+    findings = [_machine(facts.machine), _gpu(facts.machine), *driver_findings(facts), _export(facts), _zoo(facts)]
     findings += _onnxruntime(facts)
-    findings += [_build_tensorrt(facts), _run_tensorrt(facts)]
+    findings += [build_tensorrt(facts), run_tensorrt(facts)]
     if facts.machine.jetson:
         findings += _jetson(facts)
     return tuple(findings + _numpy(facts) + _container())
@@ -123,7 +88,7 @@ def _numpy(facts: Facts) -> List[Finding]:
     versions = [flavour.version or "" for flavour in facts.software.tensorrt if flavour.module == "tensorrt"]
     if facts.machine.jetson and (facts.machine.jetson.l4t or "").startswith("35."):
         versions.append("8.5")
-    if _version_tuple(numpy) < (1, 24) or (8, 5) not in [_version_tuple(version)[:2] for version in versions]:
+    if version_tuple(numpy) < (1, 24) or (8, 5) not in [version_tuple(version)[:2] for version in versions]:
         return []
     found = f"numpy {numpy} breaks the TensorRT 8.5 of JetPack 5"
     return [Finding(WARNING, "numpy", found, 'pip install "numpy<1.24"')]
@@ -139,11 +104,6 @@ def _container() -> List[Finding]:
     except EnvironmentFault as fault:
         return [Finding(MISSING, "container", fault.found, fault.todo)]
     return [Finding(OK, "container", f"the image is for L4T {image}, as the board has")]
-
-
-def pip_install(extra: str) -> str:
-    """The command that brings the packages of one extra of pyproject.toml."""
-    return f'pip install "srdeploy[{extra}]"'
 
 
 def _machine(machine: Machine) -> Finding:
@@ -164,20 +124,10 @@ def _gpu(machine: Machine) -> Finding:
         return Finding(
             MISSING,
             "NVIDIA GPU",
-            "none (no answer from nvidia-smi or NVML)",
+            "none (no answer from CUDA, nvidia-smi or NVML)",
             "everything but running TensorRT engines works without one; in a container, start it with --gpus all",
         )
-    return Finding(OK, "NVIDIA GPU", "; ".join(map(_gpu_text, machine.gpus)))
-
-
-def _gpu_text(gpu: Gpu) -> str:
-    parts = [gpu.name]
-    if gpu.compute_capability:
-        parts.append(f"compute capability {gpu.compute_capability}")
-    parts.append("memory shared with the CPU" if gpu.memory_bytes is None else f"{gpu.memory_bytes / 2**30:.1f} GiB")
-    if gpu.driver:
-        parts.append(f"driver {gpu.driver}")
-    return ", ".join(parts)
+    return Finding(OK, "NVIDIA GPU", "; ".join(map(gpu_text, machine.gpus)))
 
 
 def _export(facts: Facts) -> Finding:
@@ -185,7 +135,7 @@ def _export(facts: Facts) -> Finding:
     absent = [name for name in EXPORT_PACKAGES if not _has(packages, name)]
     if not absent:
         return Finding(OK, what, ", ".join(f"{name} {packages[name]}" for name in EXPORT_PACKAGES if name in packages))
-    if _version_tuple(facts.machine.python) < EXPORT_PYTHON:
+    if version_tuple(facts.machine.python) < EXPORT_PYTHON:
         found = f"no {', '.join(absent)}, and Python {facts.machine.python} is too old for them"
         return Finding(MISSING, what, found, EXPORT_ELSEWHERE)
     return Finding(MISSING, what, f"no {', '.join(absent)}", pip_install("export"))
@@ -195,7 +145,7 @@ def _zoo(facts: Facts) -> Finding:
     what, packages = "architectures of spandrel", facts.software.packages
     if "spandrel" in packages:
         return Finding(OK, what, f"spandrel {packages['spandrel']}")
-    get = pip_install("zoo") if _version_tuple(facts.machine.python) >= EXPORT_PYTHON else EXPORT_ELSEWHERE
+    get = pip_install("zoo") if version_tuple(facts.machine.python) >= EXPORT_PYTHON else EXPORT_ELSEWHERE
     return Finding(MISSING, what, "no spandrel (only needed for networks that are not built in)", get)
 
 
@@ -240,73 +190,6 @@ def _onnxruntime(facts: Facts) -> List[Finding]:
     return findings
 
 
-def _build_tensorrt(facts: Facts) -> Finding:
-    what, jetson = "build TensorRT engines", facts.machine.jetson
-    modules = {flavour.module: flavour.version or "?" for flavour in facts.software.tensorrt}
-    ways = []
-    if "tensorrt" in modules and facts.machine.gpus:
-        ways.append(f"TensorRT {modules['tensorrt']} for the GPU of this machine")
-    if "tensorrt_rtx" in modules:
-        ways.append(f"TensorRT-RTX {modules['tensorrt_rtx']} for any compute capability it knows, without a GPU")
-    if ways:
-        return Finding(OK, what, "; ".join(ways))
-    if "tensorrt" in modules:
-        return Finding(
-            MISSING,
-            what,
-            f"TensorRT {modules['tensorrt']}, and no GPU: it builds only on the GPU that runs the engine",
-            f"build on that machine, or {pip_install('tensorrt-rtx')} to build for an RTX GPU from here",
-        )
-    hidden = facts.software.system_tensorrt
-    if hidden:
-        return Finding(
-            MISSING,
-            what,
-            f"the system's TensorRT {hidden.version or ''} in {hidden.folder} is not visible "
-            "to this Python (No module named tensorrt)",
-            _unhide(facts),
-        )
-    if jetson:
-        return Finding(MISSING, what, "no TensorRT", "sudo apt-get install python3-libnvinfer")
-    if any(not runs_rtx(gpu) for gpu in facts.machine.gpus):
-        return Finding(MISSING, what, "no TensorRT", pip_install("tensorrt"))
-    new_enough = _version_tuple(facts.machine.python) >= RTX_PYTHON
-    first = "" if new_enough else f"with Python {'.'.join(map(str, RTX_PYTHON))} or newer: "
-    return Finding(MISSING, what, "no TensorRT", first + pip_install("tensorrt-rtx"))
-
-
-def _unhide(facts: Facts) -> str:
-    """The step that makes JetPack's TensorRT visible; its extension module fits one Python version only."""
-    hidden = facts.software.system_tensorrt
-    built_for = hidden.python if hidden else None
-    if built_for and _version_tuple(built_for) != _version_tuple(facts.machine.python)[:2]:
-        return f"it is built for Python {built_for}: python{built_for} -m venv --system-site-packages .venv"
-    return "python3 -m venv --system-site-packages .venv"
-
-
-def _run_tensorrt(facts: Facts) -> Finding:
-    what, machine, software = "run TensorRT engines", facts.machine, facts.software
-    if not machine.gpus:
-        return Finding(MISSING, what, "no NVIDIA GPU", "copy the deployment to a machine that has one")
-    modules = [flavour.module for flavour in software.tensorrt]
-    if not modules:
-        return Finding(MISSING, what, "no TensorRT", _build_tensorrt(facts).how_to_get)
-    if not software.cuda_binding:
-        get = pip_install("jetson") if machine.jetson else "pip install cuda-python"
-        return Finding(MISSING, what, "no CUDA binding for Python (cuda-python or pycuda)", get)
-    if modules == ["tensorrt_rtx"] and not any(map(runs_rtx, machine.gpus)):
-        return Finding(
-            MISSING, what, f"TensorRT-RTX does not run on {_gpu_text(machine.gpus[0])}", pip_install("tensorrt")
-        )
-    return Finding(OK, what, f"{' and '.join(modules)} with {software.cuda_binding}")
-
-
-def runs_rtx(gpu: Gpu) -> bool:
-    """Whether TensorRT-RTX runs on a GPU, as far as its compute capability tells (unknown counts as yes)."""
-    capability = _version_tuple(gpu.compute_capability or "")
-    return not capability or (capability >= RTX_LOWEST and capability not in RTX_REFUSED)
-
-
 def _jetson(facts: Facts) -> List[Finding]:
     jetson = facts.machine.jetson
     name = jetson.model or "a Jetson (model unknown: no device tree in this container)"
@@ -336,13 +219,3 @@ def _power_text(machine: Machine) -> str:
 def _has(packages: dict, name: str) -> bool:
     """onnxruntime-gpu holds all that onnxruntime does."""
     return name in packages or (name == "onnxruntime" and "onnxruntime-gpu" in packages)
-
-
-def _version_tuple(text: str) -> Tuple[int, ...]:
-    """The leading numbers of a version: "3.8.10" gives (3, 8, 10), "" gives ()."""
-    numbers = []
-    for part in text.split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)

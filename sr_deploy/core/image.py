@@ -6,6 +6,7 @@ reading, as viewers do, because the files written here carry no EXIF. Colour pro
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from dataclasses import dataclass
@@ -20,10 +21,13 @@ from sr_deploy.core.bicubic import resize
 from sr_deploy.core.contract import IOContract, Size, picture_size
 from sr_deploy.core.errors import BadDeployment, BadImage, CheckFailed, UsageError
 from sr_deploy.core.imagefile import PNG_SIGNATURE, FileFacts, facts_of_file, png_chunk
+from sr_deploy.core.room import PLANES_BYTES, check_room
 
 #: What a folder is searched for, and what can be written.
 SUFFIXES = (".png", ".jpg", ".jpeg")
 JPEG_QUALITY = 95
+#: What OpenCV decodes at most.
+MOST_FILE_BYTES = (1 << 31) - 1
 #: BT.601's weights of R, G, B in luma: how a colour result becomes grey again.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -91,20 +95,32 @@ def find_images(paths: Iterable[Path]) -> Tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
     """Read a PNG (8 or 16 bit; grey, colour or palette; with or without alpha) or a JPEG (8 bit; grey or colour).
 
-    What the file is follows from its content, not from its name.
+    What the file is follows from its content, not from its name. Its header is read before it is decoded.
+
+    Args:
+        path: the file.
+        beside: bytes per pixel that will be wanted besides; a picture without room for them is refused undecoded.
 
     Raises:
-        BadImage: missing, empty, cut off, damaged, of another format, animated, a video, or a CMYK JPEG.
+        BadImage: missing, empty, cut off, damaged, of another format, animated, a video, a CMYK JPEG, or too large
+            (see ``check_room``).
     """
     path = Path(path)
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            # Not more than that of what has no size, such as a device.
+            data = stream.read(MOST_FILE_BYTES) if size <= MOST_FILE_BYTES else b""
     except OSError as error:
         raise BadImage(f"cannot read {path}: {error.strerror}", "a PNG or JPEG file", "check the path") from error
+    if size > MOST_FILE_BYTES:
+        most = f"at most {MOST_FILE_BYTES / 1e9:.1f} GB"
+        raise BadImage(f"{path} has {size / 1e9:.1f} GB", most, "cut it into tiles")
     facts = facts_of_file(data, path)
+    check_room(facts, path, beside)
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -272,7 +288,10 @@ def write_picture(picture: Picture, path: Path) -> None:
 
 def _encoded(suffix: str, pixels: np.ndarray, options: List[int]) -> bytes:
     """OpenCV's encoder: BGR(A) or grey (H, W, C) to the bytes of a file."""
-    done, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), options)
+    try:
+        done, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), options)
+    except cv2.error:  # a JPEG of more than 65,500 pixels a side
+        done = False
     if not done:
         raise UsageError(f"cannot encode {pixels.shape[1]}x{pixels.shape[0]} pixels as {suffix}", "", "use .png")
     return data.tobytes()

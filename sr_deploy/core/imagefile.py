@@ -13,10 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Tuple
 
+from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadImage
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _RGB, _GREY_ALPHA = 0, 2, 4
+_GREY, _RGB, _PALETTE, _GREY_ALPHA = 0, 2, 3, 4
+#: PNG colour type → (stored channels, decoded channels without a tRNS chunk).
+_CHANNELS = {_GREY: (1, 1), _RGB: (3, 3), _PALETTE: (1, 3), _GREY_ALPHA: (2, 4), 6: (4, 4)}
+_DEPTHS = (1, 2, 4, 8, 16)
+#: Deflate makes at most so many bytes of one.
+_DEFLATE_TIMES = 1032
 _ORIENTATION_TAG = 274
 
 #: First bytes (at an offset) of what people hand in by mistake, and what to do about it.
@@ -40,11 +46,19 @@ class FileFacts:
 
     Attributes:
         grey: one colour channel (alpha not counted).
+        size: (height, width) in pixels as stored, before the orientation is applied.
+        channels: of the decoded array, 1, 3 or 4; grey with alpha is decoded as 4.
+        depth: bits of a decoded channel, 8 or 16.
+        scans: passes over the picture in which a JPEG stores it; 1 for a PNG.
         orientation: EXIF's, 1…8; 1: upright.
         transparent_colour: the one colour, in decoded values, that a PNG without alpha channel calls transparent.
     """
 
     grey: bool
+    size: Size
+    channels: int
+    depth: int = 8
+    scans: int = 1
     orientation: int = 1
     transparent_colour: Optional[Tuple[int, ...]] = None
 
@@ -77,7 +91,9 @@ def png_chunk(name: bytes, body: bytes) -> bytes:
 
 
 def _png_facts(data: bytes, path: Path) -> FileFacts:
-    depth, colour_type, orientation, transparent = 0, -1, 1, None
+    size, depth, colour_type = _png_header(data, path)
+    orientation, transparent, packed = 1, None, 0
+    stored, channels = _CHANNELS[colour_type]
     position = len(PNG_SIGNATURE)
     while True:
         header = data[position : position + 8]
@@ -87,27 +103,43 @@ def _png_facts(data: bytes, path: Path) -> FileFacts:
             raise _cut_off(path, "PNG")
         name, body = header[4:], data[position + 8 : end - 4]
         if zlib.crc32(body, zlib.crc32(name)) != int.from_bytes(data[end - 4 : end], "big"):
-            raise BadImage(
-                f"{path} is damaged: the checksum of its {name.decode('latin-1')} chunk at byte {position} is wrong",
-                "a whole PNG file",
-                "copy or download it again",
-            )
-        if name == b"IHDR" and length == 13:
-            depth, colour_type = body[8], body[9]
+            shown = name.decode("ascii") if name.isalpha() else name.hex(" ")
+            raise _damaged(path, "PNG", f"the checksum of its {shown} chunk at byte {position} is wrong")
+        if name == b"IDAT":
+            packed += length
         elif name == b"acTL" and int.from_bytes(body[:4], "big") > 1:
             raise BadImage(f"{path} is an animated PNG", "a single picture", "extract its frames as PNG files")
         elif name == b"eXIf":
             orientation = _orientation(body)
+        elif name == b"tRNS" and colour_type == _PALETTE:
+            channels = 4
         elif name == b"tRNS" and colour_type in (_GREY, _RGB):
+            if length != 2 * stored:
+                raise _damaged(path, "PNG", f"its transparent colour has {length} bytes")
             step = 255 // ((1 << depth) - 1) if depth < 8 else 1
             transparent = tuple(step * value for (value,) in struct.iter_unpack(">H", body))
         elif name == b"IEND":
-            return FileFacts(colour_type in (_GREY, _GREY_ALPHA), orientation, transparent)
+            break
         position = end
+    if size[0] * (size[1] * stored * depth // 8) > _DEFLATE_TIMES * packed:
+        raise _damaged(path, "PNG", f"it says that it has {format_size(size)} pixels, and has {packed} bytes of data")
+    grey = colour_type in (_GREY, _GREY_ALPHA)
+    return FileFacts(grey, size, channels, 16 if depth == 16 else 8, 1, orientation, transparent)
+
+
+def _png_header(data: bytes, path: Path) -> Tuple[Size, int, int]:
+    """((height, width), bits, colour type) of a PNG's first chunk."""
+    start = len(PNG_SIGNATURE)
+    if len(data) < start + 25:
+        raise _cut_off(path, "PNG")
+    width, height, depth, colour_type = struct.unpack_from(">IIBB", data, start + 8)
+    if data[start : start + 8] != b"\x00\x00\x00\x0dIHDR" or colour_type not in _CHANNELS or depth not in _DEPTHS:
+        raise _damaged(path, "PNG", "it has no header")
+    return (height, width), depth, colour_type
 
 
 def _jpeg_facts(data: bytes, path: Path) -> FileFacts:
-    components, orientation = 0, 1
+    components, orientation, size = 0, 1, (0, 0)
     position = 2
     while True:
         while data[position : position + 2] == b"\xff\xff":
@@ -115,14 +147,14 @@ def _jpeg_facts(data: bytes, path: Path) -> FileFacts:
         marker, length = data[position : position + 2], int.from_bytes(data[position + 2 : position + 4], "big")
         body = data[position + 4 : position + 2 + length]
         if marker[:1] not in (b"", b"\xff"):
-            raise BadImage(
-                f"{path} is damaged: no marker at byte {position}", "a whole JPEG file", "copy or download it again"
-            )
+            raise _damaged(path, "JPEG", f"no marker at byte {position}")
         if len(marker) < 2 or length < 2 or len(body) + 2 < length:
             raise _cut_off(path, "JPEG")
         kind = marker[1]
         if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC) and len(body) > 5:
             components = body[5]
+            # Of several frames, which no decoder takes, the largest.
+            size = max(size, struct.unpack_from(">HH", body, 1), key=lambda pair: pair[0] * pair[1])
         elif kind == 0xE1 and body.startswith(b"Exif\x00\x00"):
             orientation = _orientation(body[6:])
         elif kind == 0xDA:
@@ -134,11 +166,17 @@ def _jpeg_facts(data: bytes, path: Path) -> FileFacts:
     if components not in (1, 3):
         what = "a CMYK JPEG" if components == 4 else f"a JPEG with {components} channels"
         raise BadImage(f"{path} is {what}", "grey or RGB", "convert it to RGB in an image editor")
-    return FileFacts(components == 1, orientation)
+    # The same holds for the markers that begin a scan. They are counted to the end of the file: an end marker could be
+    # hidden in a comment.
+    return FileFacts(components == 1, size, components, 8, data.count(b"\xff\xda", position), orientation)
 
 
 def _cut_off(path: Path, kind: str) -> BadImage:
     return BadImage(f"{path} is cut off: this {kind} has no end", f"a whole {kind} file", "copy or download it again")
+
+
+def _damaged(path: Path, kind: str, why: str) -> BadImage:
+    return BadImage(f"{path} is damaged: {why}", f"a whole {kind} file", "copy or download it again")
 
 
 def _orientation(exif: bytes) -> int:

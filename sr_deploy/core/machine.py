@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Sequence, Tuple
 
+from sr_deploy.core.cuda_device import CudaDevice, bus_id, cuda_device
+
 MIB = 1 << 20
 
 #: Compute capability of a Jetson's own GPU by a word of the device-tree model; the first match counts.
@@ -41,12 +43,16 @@ class Gpu:
         compute_capability: for example "8.6"; None when the driver does not tell.
         memory_bytes: of its own; None for a GPU that shares the processor's memory.
         driver: driver version.
+        pci_bus_id: such as "0000:65:00.0", by which the driver's tools and CUDA mean the same GPU.
+        integrated: whether it shares the processor's memory; None when CUDA was not asked or does not tell.
     """
 
     name: str
     compute_capability: Optional[str]
     memory_bytes: Optional[int]
     driver: Optional[str]
+    pci_bus_id: Optional[str] = None
+    integrated: Optional[bool] = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class Machine:
         memory_available_bytes: what can be had now without swapping (MemAvailable of the Linux kernel).
         system: name and version of the operating system.
         python: version of this interpreter.
-        gpus: NVIDIA GPUs, in the driver's order.
+        gpus: NVIDIA GPUs: CUDA's device 0, on which engines are built and run, then the others in the driver's order.
         jetson: None on anything else.
     """
 
@@ -94,7 +100,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Look at this machine. Takes about as long as one call of nvidia-smi; raises nothing."""
+    """Look at this machine. Takes about as long as one call of nvidia-smi and CUDA's start; raises nothing."""
     jetson = _this_jetson()
     total, _ = parse_meminfo(_text_of("/proc/meminfo"))
     return Machine(
@@ -142,7 +148,7 @@ def parse_nvidia_smi(text: str, fields: Sequence[str]) -> Tuple[Gpu, ...]:
 
     Args:
         text: its output, one GPU a line; what the driver cannot tell is "[N/A]" or "[Not Supported]".
-        fields: the query, out of name, compute_cap, memory.total (in MiB) and driver_version.
+        fields: the query, out of name, compute_cap, memory.total (in MiB), driver_version and pci.bus_id.
     """
     gpus = []
     for line in text.splitlines():
@@ -159,6 +165,7 @@ def parse_nvidia_smi(text: str, fields: Sequence[str]) -> Tuple[Gpu, ...]:
                 known.get("compute_cap"),
                 int(memory) * MIB if memory.isdigit() else None,
                 known.get("driver_version"),
+                bus_id(known.get("pci.bus_id", "")),
             )
         )
     return tuple(gpus)
@@ -183,7 +190,10 @@ def capability_of_jetson(model: Optional[str]) -> Optional[str]:
 
 #: Memory limit of a container in bytes: cgroup version 2, then version 1.
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_SMI_QUERIES = (("name", "compute_cap", "memory.total", "driver_version"), ("name", "memory.total", "driver_version"))
+_SMI_QUERIES = (
+    ("name", "compute_cap", "memory.total", "driver_version", "pci.bus_id"),
+    ("name", "memory.total", "driver_version", "pci.bus_id"),
+)
 
 
 def _limited(count: Optional[int]) -> Optional[int]:
@@ -193,19 +203,43 @@ def _limited(count: Optional[int]) -> Optional[int]:
 
 
 def _gpus(jetson: Optional[Jetson]) -> Tuple[Gpu, ...]:
-    """Ask nvidia-smi (drivers before 495 do not know compute_cap), then NVML, then the Jetson's model."""
+    """Ask nvidia-smi (drivers before 495 do not know compute_cap) or NVML, and CUDA; last the Jetson's model."""
     gpus: Tuple[Gpu, ...] = ()
     for fields in _SMI_QUERIES:
         gpus = gpus or parse_nvidia_smi(
             command_output(["nvidia-smi", "--query-gpu=" + ",".join(fields), "--format=csv,noheader,nounits"]), fields
         )
-    gpus = gpus or _gpus_by_nvml()
+    gpus = with_cuda_first(gpus or _gpus_by_nvml(), cuda_device())
     if jetson:
         own = capability_of_jetson(jetson.model)
         # nvidia-smi is absent up to JetPack 5, and on JetPack 6 it names the GPU and little else.
         gpus = gpus or (Gpu(f"{jetson.model or 'NVIDIA Jetson'} (integrated)", own, None, None),)
         gpus = tuple(dataclasses.replace(g, compute_capability=g.compute_capability or own) for g in gpus)
     return gpus
+
+
+def with_cuda_first(gpus: Tuple[Gpu, ...], device: Optional[CudaDevice]) -> Tuple[Gpu, ...]:
+    """CUDA's device 0 before the others, with what the driver's tools know of the GPU at the same PCI bus id.
+
+    Args:
+        gpus: as nvidia-smi or NVML number them.
+        device: from ``cuda_device``; None leaves the order.
+    """
+    if device is None:
+        return gpus
+    same = [gpu for gpu in gpus if gpu.pci_bus_id is not None and gpu.pci_bus_id == device.pci_bus_id]
+    if not same and len(gpus) == 1 and None in (gpus[0].pci_bus_id, device.pci_bus_id):
+        # JetPack 6: nvidia-smi names the one GPU that there is and tells no bus.
+        same = [gpus[0]]
+    name = f"{device.name} (integrated)" if device.integrated else device.name
+    told = same[0] if same else Gpu(name, None, None if device.integrated else device.memory_bytes, None)
+    first = dataclasses.replace(
+        told,
+        compute_capability=device.compute_capability,
+        pci_bus_id=device.pci_bus_id or told.pci_bus_id,
+        integrated=device.integrated,
+    )
+    return (first, *(gpu for gpu in gpus if gpu not in same))
 
 
 def _gpus_by_nvml() -> Tuple[Gpu, ...]:
@@ -221,7 +255,8 @@ def _gpus_by_nvml() -> Tuple[Gpu, ...]:
                 handle = pynvml.nvmlDeviceGetHandleByIndex(index)
                 capability = "{}.{}".format(*pynvml.nvmlDeviceGetCudaComputeCapability(handle))
                 memory = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-                found.append(Gpu(_decoded(pynvml.nvmlDeviceGetName(handle)), capability, memory, driver))
+                bus = bus_id(pynvml.nvmlDeviceGetPciInfo(handle).busId)
+                found.append(Gpu(_decoded(pynvml.nvmlDeviceGetName(handle)), capability, memory, driver, bus))
             return tuple(found)
         finally:
             pynvml.nvmlShutdown()

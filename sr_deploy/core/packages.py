@@ -7,9 +7,12 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Dict, Iterable, Optional, Tuple
+
+from sr_deploy.core.driver import cuda_packages
+from sr_deploy.core.rtx import RTX_CAPABILITIES, rtx_capabilities
 
 #: Distributions whose version matters to a result, by their name on the package index.
 WATCHED = (
@@ -85,6 +88,8 @@ class Software:
         cuda_binding: "cuda-python" or "pycuda", whichever can be imported; None without one.
         onnxruntime_providers: execution providers; empty without ONNX Runtime.
         onnxruntime_problem: why ONNX Runtime, though installed, does not import; "" when all is well.
+        cuda: the major release of CUDA that a distribution was made for, where its metadata tells.
+        rtx_capabilities: compute capabilities that TensorRT-RTX supports, as "8.6".
     """
 
     packages: Dict[str, str]
@@ -93,10 +98,12 @@ class Software:
     cuda_binding: Optional[str]
     onnxruntime_providers: Tuple[str, ...]
     onnxruntime_problem: str
+    cuda: Dict[str, int] = field(default_factory=dict)
+    rtx_capabilities: Tuple[str, ...] = RTX_CAPABILITIES
 
 
 def this_software() -> Software:
-    """Look at the packages of this interpreter. Imports ONNX Runtime, and nothing else that is heavy."""
+    """Look at the packages of this interpreter. Imports ONNX Runtime and TensorRT-RTX, nothing else that is heavy."""
     flavours = importable_tensorrt()
     providers, problem = onnxruntime_providers()
     visible = any(flavour.module == "tensorrt" for flavour in flavours)
@@ -107,6 +114,8 @@ def this_software() -> Software:
         cuda_binding=cuda_binding(),
         onnxruntime_providers=providers,
         onnxruntime_problem=problem,
+        cuda=cuda_packages(),
+        rtx_capabilities=rtx_capabilities(),
     )
 
 

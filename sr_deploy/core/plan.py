@@ -8,16 +8,19 @@ beside it, in ``weights.npz``.
 from __future__ import annotations
 
 import dataclasses
-import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
+from typing_extensions import Literal
 
-from sr_deploy.core.artifact import atomic_file, read_json, sha256_of, write_json
-from sr_deploy.core.errors import BadDeployment, BadInput
+from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
+from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.schema import QuantScale, Sha256, described, read_described
+from sr_deploy.core.temporary import put_back
+from sr_deploy.core.text import plain
 
 PLAN_NAME = "plan.json"
 WEIGHTS_NAME = "weights.npz"
@@ -30,6 +33,7 @@ PRECISIONS: Tuple[str, ...] = ("fp16", "int8", "auto")
 INT8_MAX = 127
 
 
+@described
 @dataclass(frozen=True)
 class Plan:
     """Types and scales for one graph.
@@ -51,16 +55,16 @@ class Plan:
         schema: version of this layout.
     """
 
-    precision: str
-    graph_sha256: str
-    nodes: Dict[str, str]
-    rest: str = "float16"
+    precision: Literal["fp16", "int8", "auto"]
+    graph_sha256: Sha256
+    nodes: Dict[str, Literal["int8", "float16", "float32"]]
+    rest: Literal["float16", "float32"] = "float16"
     reasons: Dict[str, str] = field(default_factory=dict)
-    activation_scales: Dict[str, float] = field(default_factory=dict)
-    weight_scales: Dict[str, Tuple[float, ...]] = field(default_factory=dict)
+    activation_scales: Dict[str, QuantScale] = field(default_factory=dict)
+    weight_scales: Dict[str, Tuple[QuantScale, ...]] = field(default_factory=dict)
     calibration: Dict[str, Any] = field(default_factory=dict)
     notes: Tuple[str, ...] = ()
-    weights_sha256: Optional[str] = None
+    weights_sha256: Optional[Sha256] = None
     schema: int = SCHEMA
 
     def nodes_of(self, dtype: str) -> Tuple[str, ...]:
@@ -96,7 +100,8 @@ def save_plan(folder: Path, plan: Plan, weights: Optional[Mapping[str, np.ndarra
 
 
 def plan_file(path: Path) -> Path:
-    """The plan's file, of a path that names it or its folder."""
+    """The plan's file, of a path that names it or its folder; see ``put_back`` for one that is missing."""
+    put_back(Path(path).parent if Path(path).name == PLAN_NAME else Path(path))
     return Path(path) / PLAN_NAME if Path(path).is_dir() else Path(path)
 
 
@@ -110,38 +115,12 @@ def open_plan(path: Path) -> Tuple[Plan, Dict[str, np.ndarray]]:
         The plan, and constant name → float32 array of the weights it replaces.
 
     Raises:
-        BadDeployment: missing, not JSON, another schema, wrong types or scales, or altered weights.
+        BadDeployment: missing, not as described, or altered weights.
     """
     path = plan_file(path)
     if not path.is_file():
         raise BadDeployment(f"there is no plan {path}", "a plan.json", "srdeploy build DIR --precision int8 writes one")
-    try:
-        raw = read_json(path, "precision plan")
-    except BadInput as error:
-        raise BadDeployment(error.found, error.wanted, error.todo) from error
-    if not isinstance(raw, dict):
-        raise BadDeployment(f"{path} is not a plan", "what srdeploy build --precision writes", "make it again")
-    if raw.get("schema") != SCHEMA:
-        raise BadDeployment(f"{path} has schema {raw.get('schema')!r}", f"schema {SCHEMA}", "make the plan again")
-    try:
-        raw["weight_scales"] = {name: tuple(map(float, values)) for name, values in raw["weight_scales"].items()}
-        raw["activation_scales"] = {name: float(value) for name, value in raw["activation_scales"].items()}
-        _check_texts(raw)
-        raw["notes"] = tuple(raw["notes"])
-        plan = Plan(**raw)
-        wrong = [f"{name}: {dtype!r}" for name, dtype in plan.nodes.items() if dtype not in DTYPES]
-    except (TypeError, KeyError, AttributeError, ValueError, OverflowError) as error:
-        raise BadDeployment(f"{path} does not have the fields of a plan: {error}", "", "make it again") from error
-    if plan.precision not in PRECISIONS:
-        raise BadDeployment(f"{path} is a plan for {plan.precision!r}", "one for " + ", ".join(PRECISIONS))
-    if wrong or plan.rest not in ("float16", "float32"):
-        raise BadDeployment(
-            f"{path} has types that do not exist: {', '.join(wrong[:5]) or plan.rest}", "one of " + ", ".join(DTYPES)
-        )
-    scales = [*plan.activation_scales.items(), *((n, s) for n, values in plan.weight_scales.items() for s in values)]
-    bad = [f"{name}: {scale}" for name, scale in scales if not (math.isfinite(scale) and scale > 0)]
-    if bad:
-        raise BadDeployment(f"{path} has impossible scales: {', '.join(bad[:5])}", "finite scales above 0")
+    plan = read_described(Plan, path, "precision plan", "make the plan again", BadDeployment)
     return plan, _weights(path.parent / WEIGHTS_NAME, plan)
 
 
@@ -153,22 +132,17 @@ def _weights(path: Path, plan: Plan) -> Dict[str, np.ndarray]:
             f"{path} is missing or not the file that the plan names", plan.weights_sha256[:12] + "…", "make it again"
         )
     try:
+        with zipfile.ZipFile(path) as archive:
+            # save_plan packs nothing, so what is read is never larger than the file.
+            if any(info.file_size > info.compress_size for info in archive.infolist()):
+                raise ValueError("its arrays are compressed")
         with np.load(path, allow_pickle=False) as stored:
             arrays = {str(name): stored[f"array_{index}"] for index, name in enumerate(stored["names"])}
             sick = [name for name, value in arrays.items() if not np.isfinite(value).all()]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        found = f"{path} cannot be read: {error}"
+    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        found = f"{path} cannot be read: {plain(str(error))}"
         raise BadDeployment(found, "weights that belong to a plan", "make it again") from error
     if sick:
         raise BadDeployment(f"{path} holds weights that are not finite: {', '.join(sick[:5])}", "finite weights")
     return arrays
 
-
-def _check_texts(raw: Mapping[str, Any]) -> None:
-    """Raise TypeError for fields that are not the texts, lists and tables they should be."""
-    texts = [raw["graph_sha256"], *raw["reasons"].values(), *raw["notes"]]
-    if raw["weights_sha256"] is not None:
-        texts.append(raw["weights_sha256"])
-    wrong = [value for value in texts if not isinstance(value, str)]
-    if wrong or not isinstance(raw["notes"], list) or not isinstance(raw["calibration"], dict):
-        raise TypeError(f"{wrong[0] if wrong else raw['notes']!r} stands where it cannot")

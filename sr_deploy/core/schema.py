@@ -3,7 +3,8 @@
 Each format of a file, and each message from a board, is one dataclass marked ``described``. Its annotations are the
 grammar: types are strict (no ``true`` for 1, no text for a number), unknown and missing keys are errors, numbers are
 finite, ``Annotated[int, Field(ge=1)]`` and the words below narrow them, ``__post_init__`` raises ValueError for what
-several fields must fulfil together. pydantic does the checking; ``json_schema`` publishes the same description.
+several fields must fulfil together. A field ``schema: int = N`` is the format's version: a file must have it, and of no
+other number. pydantic does the checking; ``json_schema`` publishes the same description.
 """
 
 from __future__ import annotations
@@ -28,12 +29,27 @@ MOST_BYTES = 64 << 20
 #: Problems that one error message names.
 _MOST_NAMED = 5
 
+#: What pydantic calls the branches of a union in the place of an error.
+_UNION_WORDS = ("tuple", "str", "int", "float", "none")
+
 #: Words that descriptions are written in.
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**62)]
 Positive = Annotated[int, Field(ge=1, le=2**62)]
 Edge = Annotated[int, Field(ge=1, le=10**6)]
+#: Height and width of a picture, pixels.
+SizePair = Tuple[Edge, Edge]
+#: The same as text, height first, such as "720x1280"; "144" is a square. See parse_size of contract.py.
+SizeText = Annotated[str, Field(pattern=r"^0*[1-9][0-9]{0,5}([xX]0*[1-9][0-9]{0,5})?$", max_length=20)]
+#: Output size over input size. No network here enlarges more than 8 times; 64 leaves room.
+Scale = Annotated[int, Field(ge=1, le=64)]
+#: A number that is not negative.
+Amount = Annotated[float, Field(ge=0.0)]
 Seconds = Annotated[float, Field(ge=0.0)]
+#: Seconds that something took: neither nothing nor a year.
+Duration = Annotated[float, Field(ge=1e-12, le=1e7)]
+#: A scale of quantisation: a positive, normal float32.
+QuantScale = Annotated[float, Field(ge=2.0**-126, le=3.4e38)]
 ShortText = Annotated[str, Field(max_length=1000)]
 
 
@@ -49,6 +65,12 @@ def described(cls: Type[Described]) -> Type[Described]:
         ...     width: Edge
     """
     cls.__pydantic_config__ = {"strict": True, "extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
+    return cls
+
+
+def described_in_part(cls: Type[Described]) -> Type[Described]:
+    """As ``described``, for what another version of srdeploy may write: keys that are not named are left alone."""
+    described(cls).__pydantic_config__["extra"] = "ignore"  # type: ignore[attr-defined]
     return cls
 
 
@@ -78,7 +100,9 @@ def value_from(kind: Type[Described], text: str, origin: str, todo: str = "", er
         BadInput (``error``): not JSON, a key twice, NaN, or not as described; the message names keys and values.
     """
     try:
-        json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+        raw = json.loads(text, object_pairs_hook=_unique)
+        _check_finite(raw)
+        _check_version(kind, raw, origin, todo, error)
         return _adapter(kind).validate_json(text)
     except ValidationError as wrong:
         raise error(f"{plain(origin)} is no {said_as}: {_problems(wrong)}", *_wanted(wrong, said_as), todo) from wrong
@@ -129,6 +153,16 @@ def bounded_text(path: Path, said_as: str, todo: str = "", error: Type[BadInput]
         raise error(f"cannot read the {said_as} {shown}: {plain(str(reason))}", f"a {said_as}", todo) from wrong
 
 
+def _check_version(kind: Any, raw: Any, origin: str, todo: str, error: Type[BadInput]) -> None:
+    """Refuse another version of a format that has a ``schema``, before its other keys are looked at."""
+    known = getattr(kind, "schema", None)
+    if type(known) is not int or not isinstance(raw, dict):
+        return
+    found = raw.get("schema", "no")
+    if type(found) is not int or found != known:
+        raise error(f"{plain(origin)} has schema {plain(str(found), 60)}", f"schema {known}", todo)
+
+
 def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -137,20 +171,25 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
     return found
 
 
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is too large a number")
-    return value
+def _check_finite(raw: Any) -> None:
+    """ValueError, naming the key, for NaN, Infinity and what is too large for a float, wherever it stands."""
+    waiting: List[Tuple[Tuple[Any, ...], Any]] = [((), raw)]
+    while waiting:
+        place, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [((*place, str(name)), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [((*place, index), inner) for index, inner in enumerate(value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{_key(place)} is {value}, which is no finite number")
 
 
 def _problems(wrong: ValidationError) -> str:
     """The first problems, each with its key and the value found."""
-    problems = wrong.errors(include_url=False)
+    found = wrong.errors(include_url=False)
+    inner = {problem["loc"][:end] for problem in found for end in range(len(problem["loc"]))}
+    # A list of which no entry is good is called too short as well.
+    problems = [problem for problem in found if problem["type"] != "too_short" or problem["loc"] not in inner]
     lines = [_problem(problem) for problem in problems[:_MOST_NAMED]]
     more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     return "; ".join(lines) + more
@@ -181,6 +220,6 @@ def _key(location: Tuple[Any, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             out += f"[{part}]"
-        elif not (isinstance(part, str) and ("[" in part or part in ("tuple", "str", "int", "float", "none"))):
+        elif not (isinstance(part, str) and ("[" in part or part in _UNION_WORDS or part.startswith("constrained-"))):
             out += ("." if out else "") + str(part)
     return plain(out, 120) or "the whole"

@@ -9,13 +9,18 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from typing import Match
 
 #: Unicode categories that are escaped: controls, formats (bidirectional overrides, zero width), surrogates, private
 #: use, unassigned, line and paragraph separators.
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$])")
-#: What a CI log takes for a command: GitHub's ``::name`` at the start of a line and ``##[name]`` anywhere in it.
-_CI_COMMAND = re.compile(r"^(\s*):(?=:)|##(?=\[)")
+#: What a CI log takes for a command: ``::name`` at the start of a line, ``##[name]`` or ``##vso[name]`` anywhere. A
+#: table may break a line anywhere, so the names that GitHub knows count wherever they stand.
+_CI_COMMAND = re.compile(
+    r"^(\s*):(?=:)|():(?=:(?:error|warning|notice|debug|group|endgroup|add-|remove-|set-|save-|stop-|echo))|##(?=\w*\[)",
+    re.IGNORECASE,
+)
 
 
 def plain(text: str, most: int = 0) -> str:
@@ -42,15 +47,28 @@ def _escape(letter: str) -> str:
 
 def log_line(text: str) -> str:
     """``plain``, and no CI log takes the line for a command of its own."""
-    return _CI_COMMAND.sub(lambda found: f"{found.group(1) or ''}\\x3a" if found.group(1) is not None else "#\\x23",
-                           plain(text))  # fmt: skip
+    return _CI_COMMAND.sub(_shown_command, plain(text))
+
+
+def _shown_command(found: Match[str]) -> str:
+    return "#\\x23" if found.group().startswith("#") else f"{found.group()[:-1]}\\x3a"
+
+
+def log_lines(text: str) -> str:
+    """``log_line`` for each line of a text of several lines, such as an error's."""
+    return "\n".join(map(log_line, text.split("\n")))
 
 
 def markup(text: str) -> str:
-    """``plain`` for rich's console markup and tables: brackets are shown, not obeyed."""
+    """``log_line`` for rich's console markup and tables: brackets are shown, not obeyed."""
     from rich.markup import escape
 
     return escape(log_line(text))
+
+
+def markup_lines(text: str) -> str:
+    """``markup`` for each line of a text of several lines, such as a caption."""
+    return "\n".join(map(markup, text.split("\n")))
 
 
 def markdown(text: str) -> str:
@@ -61,3 +79,9 @@ def markdown(text: str) -> str:
 def xml(text: str) -> str:
     """``plain`` for an XML attribute or text, escaped; XML 1.0 allows no control characters at all."""
     return html.escape(plain(text), quote=True)
+
+
+def mathtext(text: str) -> str:
+    """``plain`` for a title or label that matplotlib draws: dollars are shown, and a leading ``_`` hides no label."""
+    shown = plain(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown

@@ -10,11 +10,38 @@ Written from the developer guide ("Working with DLA"); no DLA has run it.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Dict
+from typing import Any, Dict, Mapping
 
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.engine.manifest import Profile
+
+
+def runtime_for(trt: Any, logger: Any, settings: Mapping[str, str]) -> Any:
+    """The runtime that opens an engine, with the DLA core that the engine was built for.
+
+    TensorRT loads an engine onto the core that the runtime names, core 0 where it names none (sampleEngines.cpp of
+    trtexec sets it before it deserialises too).
+
+    Args:
+        trt: the module.
+        logger: the flavour's.
+        settings: of the engine's build, see ``use_dla``.
+
+    Raises:
+        EnvironmentFault: the engine needs a DLA core that is not here.
+    """
+    runtime = trt.Runtime(logger)
+    core = settings.get("dla_core")
+    if core is not None:
+        if int(core) >= runtime.num_DLA_cores:
+            raise EnvironmentFault(
+                f"the engine was built for DLA core {core}, and TensorRT finds {runtime.num_DLA_cores} DLA cores here",
+                "the board it was built on, with its DLA (in a container: --runtime nvidia)",
+                "srdeploy build on this machine, without --dla or with another core",
+            )
+        runtime.DLA_core = int(core)
+    return runtime
 
 
 def use_dla(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from sr_deploy.core.errors import MissingPackage, UsageError
+from sr_deploy.engine.listing_parse import is_listing
 
 #: Flavour (as ``--backend`` names it) → import names, the usual one first; the RTX bindings alone do as well.
 MODULES: Dict[str, Tuple[str, ...]] = {
@@ -78,10 +79,12 @@ def import_flavour(flavour: str) -> Any:
 
 @dataclass
 class Messages:
-    """What TensorRT said during one piece of work: (severity, text), without the verbose chatter."""
+    """What TensorRT said during one piece of work: (severity, text), without the verbose chatter; and what of that is
+    wanted: device memory in bytes by kind, and the messages that list the engine's layers."""
 
     lines: List[Tuple[str, str]] = dataclasses.field(default_factory=list)
     memory: Dict[str, int] = dataclasses.field(default_factory=dict)
+    listings: List[str] = dataclasses.field(default_factory=list)
 
     def errors(self) -> List[str]:
         """The error messages, in order."""
@@ -116,6 +119,8 @@ def logger_of(flavour: str) -> Any:
                 self.messages.memory[kind] = max(size, self.messages.memory.get(kind, 0))
             if severity != trt.ILogger.VERBOSE:
                 self.messages.lines.append((severity.name, text))
+            elif is_listing(text):
+                self.messages.listings.append(text)
 
     return Collector()
 

@@ -1,20 +1,29 @@
 """What an engine is and where it may run: a JSON file beside it (``x.engine`` + ``x.json``), never bytes inside it.
 
+Where its layers are known, they are in a second one (``x.layers.json``, engine/listing.py).
+
 A TensorRT plan fits one TensorRT version and one GPU generation only (TensorRT support matrix, "serialized engines are
 not portable"). The manifest lets a foreign one be refused with the difference named, before anything is loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from sr_deploy.core.artifact import atomic_file, read_json, sha256_of
+from pydantic import Field
+from typing_extensions import Annotated, Literal
+
+from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
+from sr_deploy.core.confine import FileName
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadDeployment, BadInput, ForeignEngine, UsageError
+from sr_deploy.core.external_data import check_self_contained
+from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, SizePair, described, read_described
+from sr_deploy.engine.listing import Listing, listing_path, listing_text
 
 SCHEMA = 1
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
@@ -23,6 +32,7 @@ BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 Profile = Tuple[Size, Size, Size]
 
 
+@described
 @dataclass(frozen=True)
 class EngineManifest:
     """All that is known of one engine.
@@ -49,25 +59,36 @@ class EngineManifest:
         schema: version of this layout.
     """
 
-    backend: str
-    file: str
-    sha256: str
-    graph_file: str
-    graph_sha256: str
-    profile: Optional[Profile]
-    precision: str
-    compute_capabilities: Tuple[str, ...]
-    device: Optional[str]
-    runtime_version: str
-    activation_bytes: Optional[int]
-    weights_bytes: Optional[int]
-    build_seconds: float
+    backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+    file: FileName
+    sha256: Sha256
+    graph_file: FileName
+    graph_sha256: Sha256
+    profile: Optional[Tuple[SizePair, SizePair, SizePair]]
+    precision: Literal["fp32", "fp16", "int8", "mixed"]
+    compute_capabilities: Tuple[Annotated[str, Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,2}$")], ...]
+    device: Optional[ShortText]
+    runtime_version: ShortText
+    activation_bytes: Optional[Count]
+    weights_bytes: Optional[Count]
+    build_seconds: Seconds
     tools: Dict[str, str]
     settings: Dict[str, str]
     warnings: Tuple[str, ...]
     contract: IOContract
-    scale: int
+    scale: Scale
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse a profile out of order and a contract that no picture fits.
+
+        Raises:
+            ValueError: naming the key.
+        """
+        if self.profile is not None and not _in_order(self.profile):
+            raise ValueError("profile: minimum, best and maximum size are not in order")
+        if not self.contract.is_known:
+            raise ValueError("contract: NCHW goes with float32, NHWC with uint8 and value_range 255")
 
     def takes(self, size: Size) -> bool:
         """Whether an input of ``size`` (height, width) lies within the profile."""
@@ -82,6 +103,20 @@ class EngineManifest:
             return "any size that the network takes"
         low, _, high = self.profile
         return format_size(low) if low == high else f"{format_size(low)} up to {format_size(high)}"
+
+    def command_for(self, size: Size) -> str:
+        """The commands that make an engine of this kind for an input of ``size`` (height, width)."""
+        kind = f"srdeploy build DEPLOYMENT --backend {self.backend}"
+        if self.precision != "fp32":
+            kind += " --precision " + {"mixed": "auto"}.get(self.precision, self.precision)
+        low, high = (self.profile[0], self.profile[2]) if self.profile else (size, size)
+        smallest = format_size((min(low[0], size[0]), min(low[1], size[1])))
+        largest = format_size((max(high[0], size[0]), max(high[1], size[1])))
+        shown = format_size(size)
+        return (
+            f"{kind} --size {shown}; or one for many sizes, where the deployment holds a graph for any: "
+            f"{kind} --min-size {smallest} --opt-size {shown} --max-size {largest}"
+        )
 
     def to_dict(self) -> Dict[str, Any]:
         """The manifest as plain values for JSON."""
@@ -125,12 +160,16 @@ def check_profile(profile: Sequence[Size]) -> Profile:
         UsageError: they are not three, not positive, or do not satisfy minimum ≤ best ≤ maximum.
     """
     sizes = tuple((int(size[0]), int(size[1])) for size in profile)
-    if len(sizes) != 3 or not all(0 < sizes[0][axis] <= sizes[1][axis] <= sizes[2][axis] for axis in (0, 1)):
+    if len(sizes) != 3 or not _in_order(sizes):
         raise UsageError(
             "the profile " + ", ".join(format_size(size) for size in sizes) + " is not in order",
             "minimum, best and maximum size, each height and width at least as large as the one before",
         )
     return sizes  # type: ignore[return-value]
+
+
+def _in_order(sizes: Sequence[Size]) -> bool:
+    return all(0 < sizes[0][axis] <= sizes[1][axis] <= sizes[2][axis] for axis in (0, 1))
 
 
 def engine_name(
@@ -170,24 +209,94 @@ def manifest_path(engine: Path) -> Path:
     return Path(engine).with_suffix(".json")
 
 
-def save_engine(path: Path, data: Union[bytes, memoryview], manifest: EngineManifest) -> None:
-    """Write an engine and its manifest. Both are complete on disk before either gets its name.
+def refused_name(name: str) -> str:
+    """The file name of an engine that was refused after its build: nothing takes it for an engine.
+
+    Example:
+        >>> refused_name("tensorrt_144x144_sm72_int8.engine")
+        'tensorrt_144x144_sm72_int8.engine.refused'
+    """
+    return f"{name}.refused"
+
+
+def discard_refused(path: Path) -> None:
+    """Remove what was refused in earlier builds of the engine ``path``, which now is there."""
+    refused = path.with_name(refused_name(path.name))
+    for one in (refused, manifest_path(refused), listing_path(refused)):
+        with contextlib.suppress(FileNotFoundError):
+            one.unlink()
+
+
+@described
+@dataclass(frozen=True)
+class _Written(EngineManifest):
+    """A manifest as its file has it.
+
+    Attributes:
+        replaces: the manifest of the engine that is being replaced, for as long as that may still be the one there.
+    """
+
+    replaces: Optional[EngineManifest] = None
+
+
+def _settled(written: _Written, have: str) -> EngineManifest:
+    """The manifest of the engine whose hash is ``have``; where none is, the one that was to be."""
+    if written.replaces is not None and written.replaces.sha256 == have:
+        return written.replaces
+    return EngineManifest(**{field.name: getattr(written, field.name) for field in dataclasses.fields(EngineManifest)})
+
+
+def save_engine(
+    path: Path, data: Union[bytes, memoryview], manifest: EngineManifest, listing: Optional[Listing] = None
+) -> None:
+    """Write an engine, its manifest and the listing of its layers; a pair opens at every moment, if one did before.
+
+    Several files cannot be replaced in one step. So the manifest goes first, with the one that it replaces inside it,
+    then the listing, which names its engine's hash, then the engine, and then the manifest alone. ``open_engine`` takes
+    the manifest whose hash is the engine's.
+
+    Args:
+        path: the engine's file.
+        data: its bytes.
+        manifest: all that is known of it.
+        listing: its layers; None leaves no listing there, also not that of an engine before it.
 
     Raises:
-        DiskFull, EnvironmentFault: they cannot be written; what was there before is unchanged.
+        DiskFull, EnvironmentFault: they cannot be written; what was there before still opens.
     """
-    with atomic_file(manifest_path(path)) as temporary_manifest:
-        text = json.dumps(manifest.to_dict(), indent=2, allow_nan=False) + "\n"
-        temporary_manifest.write_text(text, encoding="utf-8")
-        with atomic_file(path) as temporary_engine:
-            temporary_engine.write_bytes(data)
+    raw = manifest.to_dict()
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+        replaced = _opened_as(path)
+        write_json(manifest_path(path), raw if replaced is None else {**raw, "replaces": replaced})
+        if listing is not None:
+            with atomic_file(listing_path(path)) as temporary_listing:
+                temporary_listing.write_text(listing_text(listing, manifest.sha256), encoding="utf-8")
+    if replaced is not None:
+        write_json(manifest_path(path), raw)
+    if listing is None:
+        with contextlib.suppress(FileNotFoundError):
+            listing_path(path).unlink()
 
 
-def open_engine(path: Path) -> EngineManifest:
+def _opened_as(path: Path) -> Optional[Dict[str, Any]]:
+    """The manifest of an engine that opens, as plain values; None where none does."""
+    try:
+        return open_engine(path, refused_too=True).to_dict()
+    except BadInput:
+        return None
+
+
+def open_engine(path: Path, refused_too: bool = False) -> EngineManifest:
     """Read the manifest of an engine and check that the engine's bytes are the ones that were written.
 
+    Args:
+        path: the engine's file.
+        refused_too: read the manifest of an engine that was refused after its build too: to look at, not to run.
+
     Raises:
-        BadDeployment: the engine or its manifest is missing, truncated, altered or of another schema.
+        BadDeployment: the engine or its manifest is missing, truncated, altered, of another schema or not as described,
+            an engine of ONNX Runtime keeps weights in other files, or the engine was refused.
     """
     path = Path(path)
     sidecar = manifest_path(path)
@@ -196,30 +305,21 @@ def open_engine(path: Path) -> EngineManifest:
         raise BadDeployment(f"there is no engine {path}", "a file made by srdeploy build", "srdeploy build")
     if not sidecar.is_file():
         raise BadDeployment(f"the engine {path} has no manifest", f"{sidecar.name} beside it", rebuild)
-    try:
-        raw = read_json(sidecar, "engine manifest")
-        if raw.get("schema") != SCHEMA:
-            raise BadDeployment(f"{sidecar} has schema {raw.get('schema')!r}", f"schema {SCHEMA}", rebuild)
-        raw["contract"] = IOContract(**raw["contract"])
-        raw["compute_capabilities"] = tuple(raw["compute_capabilities"])
-        raw["warnings"] = tuple(raw["warnings"])
-        raw["profile"] = raw["profile"] and check_profile(raw["profile"])
-        manifest = EngineManifest(**raw)
-    except (TypeError, KeyError, AttributeError, ValueError, IndexError, UsageError) as error:
-        problem = str(error).splitlines()[0]
-        raise BadDeployment(
-            f"{sidecar} does not have the fields of an engine manifest: {problem}", "", rebuild
-        ) from error
-    except BadDeployment:
-        raise
-    except BadInput as error:
-        raise BadDeployment(error.found, error.wanted, rebuild) from error
     have = sha256_of(path)
+    manifest = _settled(read_described(_Written, sidecar, "engine manifest", rebuild, BadDeployment), have)
     if have != manifest.sha256:
         raise BadDeployment(
             f"{path} is not the file that was built: its sha256 is {have[:12]}…",
             f"{manifest.sha256[:12]}…, as {sidecar.name} says",
             rebuild + "; an engine is never edited in place",
+        )
+    if manifest.backend == "onnxruntime":
+        check_self_contained(path)
+    if "refused" in manifest.settings and not refused_too:
+        raise BadDeployment(
+            f"{path} was refused after its build: {manifest.settings['refused']}",
+            "an engine that runs as planned",
+            f"srdeploy inspect {path} shows its layers; build it with another plan or precision",
         )
     return manifest
 

@@ -9,19 +9,17 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
-import tempfile
 import time
 from pathlib import Path
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import explained_write_errors, sha256_of
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.engine.manifest import EngineManifest, Profile, engine_name, save_engine
-
-CPU = "CPUExecutionProvider"
-CUDA = "CUDAExecutionProvider"
+from sr_deploy.engine.onnxruntime_cuda import CPU, CUDA, CUDA_OPTIONS, is_cuda_fault, no_start, preload_cuda, tf32_of
 
 #: Log level: ONNX Runtime's errors become ours, so it need not print them too.
 ONLY_FATAL = 4
@@ -73,12 +71,12 @@ def is_out_of_memory(text: str) -> bool:
 
 
 def open_session(graph: Path, options: Any, provider: str) -> Any:
-    """An InferenceSession on one provider (the CPU behind it for what the provider lacks).
+    """An InferenceSession on one provider (the CPU behind it for operators that the provider lacks).
 
     Args:
         graph: the ONNX file.
         options: an ``onnxruntime.SessionOptions``.
-        provider: a name of ``providers_here()``.
+        provider: a name of ``providers_here()``. Only this one: ONNX Runtime's own retreat to the CPU is switched off.
 
     Raises:
         EnvironmentFault: the provider is not in this build, or does not start on this machine.
@@ -94,8 +92,10 @@ def open_session(graph: Path, options: Any, provider: str) -> Any:
         )
     if not Path(graph).is_file():
         raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
+    preloaded = preload_cuda(ort) if provider == CUDA else ""
+    asked: List[Any] = [(CUDA, CUDA_OPTIONS), CPU] if provider == CUDA else list(dict.fromkeys((provider, CPU)))
     try:
-        session = ort.InferenceSession(str(graph), options, providers=list(dict.fromkeys((provider, CPU))))
+        session = ort.InferenceSession(str(graph), options, providers=asked, enable_fallback=0)
     except Exception as error:
         # ONNX Runtime's exceptions have no common base below Exception, and new kinds come with new releases.
         text = " ".join(str(error).split())
@@ -103,17 +103,17 @@ def open_session(graph: Path, options: Any, provider: str) -> Any:
             raise EnvironmentFault(
                 f"not enough memory to open {graph}: {text}", "more memory or a smaller size"
             ) from error
+        if provider == CUDA and is_cuda_fault(text):
+            raise no_start(provider, text, preloaded) from error
         raise BadDeployment(
             f"ONNX Runtime {ort.__version__} cannot open {graph}: {text}",
             "an ONNX graph whose operators it has",
             "export it again",
         ) from error
     if session.get_providers()[0] != provider:
-        raise EnvironmentFault(
-            f"{provider} does not start on this machine; ONNX Runtime offered {session.get_providers()[0]} instead",
-            "an NVIDIA driver and the CUDA and cuDNN versions that this onnxruntime-gpu was built for",
-            f"see srdeploy doctor, or ask for {CPU}",
-        )
+        raise no_start(provider, f"ONNX Runtime offered {session.get_providers()[0]} instead", preloaded)
+    if tf32_of(session) == "on":
+        raise no_start(provider, "it leaves TF32 on", preloaded)
     return session
 
 
@@ -190,8 +190,8 @@ def engine_from_graph(
     if size is not None:
         options.add_free_dimension_override_by_name("height", size[0])
         options.add_free_dimension_override_by_name("width", size[1])
-    with tempfile.TemporaryDirectory(prefix="srdeploy-") as temporary:
-        saved = Path(temporary) / "optimised.onnx"
+    with temporary_folder() as temporary:
+        saved = temporary / "optimised.onnx"
         options.optimized_model_filepath = str(saved)
         try:
             open_session(graph, options, provider)

@@ -86,7 +86,7 @@ def manifests_in(folder: Path) -> List[EngineManifest]:
 
 def shares_memory(machine: Machine) -> bool:
     """Whether the first GPU uses the processor's memory, as a Jetson's does."""
-    return bool(machine.gpus) and machine.jetson is not None
+    return bool(machine.gpus) and (machine.jetson is not None or machine.gpus[0].integrated is True)
 
 
 def check_room(need: Need, size: Size, machine: Machine) -> None:

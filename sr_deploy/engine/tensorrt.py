@@ -15,45 +15,27 @@ build. For them every name used on a generation's path is checked against that g
 
 from __future__ import annotations
 
-import hashlib
-import platform
-import re
+import functools
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
-from sr_deploy import __version__
-from sr_deploy.core.artifact import atomic_file, sha256_of
-from sr_deploy.core.contract import IOContract, Size, format_size, shape_in
-from sr_deploy.core.errors import BadDeployment, BadInput, EnvironmentFault, UsageError
+from sr_deploy.core.contract import Size, format_size, shape_in
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
 from sr_deploy.core.machine import Gpu, this_machine
-from sr_deploy.engine.dla import use_dla
+from sr_deploy.core.rtx import capabilities_of
+from sr_deploy.engine.built import BuiltEngine
+from sr_deploy.engine.dla import runtime_for, use_dla
 from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
-from sr_deploy.engine.layers import check_network, read_back
-from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, save_engine
+from sr_deploy.engine.graph_nodes import node_names
+from sr_deploy.engine.layers import check_network, network_layers
+from sr_deploy.engine.manifest import Profile, check_profile
+from sr_deploy.engine.read_back import ReadBack, listing_of, products_of, read_back
 from sr_deploy.engine.tensorrt_faults import build_failure, parse_failure
 from sr_deploy.engine.tensorrt_legacy import set_precision
+from sr_deploy.engine.timing_cache import attach_timing_cache, save_timing_cache
 
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
-
-
-@dataclass(frozen=True)
-class BuiltEngine:
-    """A plan and what the builder said of it; the fields are those of ``EngineManifest``."""
-
-    flavour: str
-    plan: bytes
-    profile: Profile
-    precision: str
-    compute_capabilities: Tuple[str, ...]
-    device: Optional[str]
-    version: str
-    activation_bytes: Optional[int]
-    weights_bytes: Optional[int]
-    seconds: float
-    settings: Dict[str, str]
-    warnings: Tuple[str, ...]
 
 
 def engine_from_graph(
@@ -84,13 +66,14 @@ def engine_from_graph(
             says which it must find there; TensorRT 8 is told by flags.
         workspace_bytes: limit of scratch memory that a layer may use; None leaves it to TensorRT.
         timing_cache: a file with the timings of earlier builds, read if it exists and written after; "tensorrt" only.
+            What is wrong with it is among the warnings.
         progress: called during the build where the flavour can tell; raising there stops the build.
         layer_types: ONNX node name → "float16" or "float32" that TensorRT 8 must obey (precision/legacy.py); of no
             meaning to a strongly typed flavour, so it is refused there.
         calibration_cache: INT8 scales for TensorRT 8 and a graph without Q/DQ; refused likewise.
         rest: type of what is not quantised in an INT8 engine of TensorRT 8: "float16", or "float32".
         planned: ONNX node name → type, a plan's ``nodes``. They are compared with the network where it is strongly
-            typed, and with the engine where this machine can open it.
+            typed, and with the engine where the builder lists its layers or this machine can open it.
         dla_core: a Jetson's DLA core to run on, see engine/dla.py; None: the GPU.
 
     Raises:
@@ -101,7 +84,8 @@ def engine_from_graph(
         BadDeployment: the file is not such a graph, or it is fixed to another size.
         BadInput: the calibration cache is not one for this TensorRT.
         CheckFailed: the parser or the builder refuses the graph; the message names the node or holds its errors. Or
-            the layers do not run as planned.
+            the network's types are not as planned. What is wrong with an engine that was built is not raised: it is the
+            ``refusal`` of what is returned.
     """
     trt = import_flavour(flavour)
     if precision not in PRECISIONS:
@@ -111,6 +95,8 @@ def engine_from_graph(
             f"{flavour} {trt.__version__} takes its types from the graph, not from layer types or a calibration cache",
             "a typed graph alone",
         )
+    if timing_cache is not None and flavour == "tensorrt-rtx":
+        raise UsageError("TensorRT-RTX takes no timings, so it has no timing cache", "no timing cache")
     if not Path(graph).is_file():
         raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
     wanted = None if profile is None else check_profile(profile)
@@ -132,39 +118,54 @@ def engine_from_graph(
             config.add_optimization_profile(shapes)
         settings = _settings(trt, config, workspace_bytes)
         check_calibration = None
+        layers = network_layers(network)
         if is_strongly_typed(flavour):
-            settings.update(check_network(network, precision, planned or {}, str(graph)))
+            settings.update(check_network(layers, precision, planned or {}, str(graph)))
         else:
             told, check_calibration = set_precision(
-                trt, builder, network, config, precision, rest, layer_types or {}, calibration_cache
-            )
+                trt, builder, network, config, precision, rest, layer_types or {}, calibration_cache,
+                node_names(graph) if layer_types else frozenset(),
+            )  # fmt: skip
             settings.update(told)
         if dla_core is not None:
             settings.update(use_dla(trt, flavour, builder, network, config, dla_core, precision, used))
-        if precision != "fp32":
-            # The inspector tells the types of a detailed engine only.
+        detailed = precision != "fp32" or flavour == "tensorrt-rtx"
+        if detailed:
+            # The inspector tells the types of a detailed engine only, and TensorRT-RTX logs the layers of no other. The
+            # bytes of its engines and what they are told to need are the same with and without.
             config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if hasattr(config, "set_compute_capability"):
             config.num_compute_capabilities = len(capabilities)
             for index, capability in enumerate(capabilities):
-                config.set_compute_capability(_supported(trt)[capability], index)
-        cache = _attach_timing_cache(config, timing_cache, flavour)
+                config.set_compute_capability(capabilities_of(trt)[capability], index)
+        cache, problems = (None, ()) if timing_cache is None else attach_timing_cache(config, timing_cache)
         monitor = monitor_of(trt, progress)
         if monitor is not None and hasattr(config, "progress_monitor"):
             config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
+        if timing_cache is not None and cache is not None:
+            # Also after a failure: a second try, with less workspace, need not time again what was timed.
+            problems = (*problems, *save_timing_cache(cache, timing_cache))
+            settings["timing_cache"] = timing_cache.name
         if monitor is not None and monitor.failure is not None:
             raise monitor.failure
         if plan is None:
             raise build_failure(messages, graph, used, title)
         data = bytes(plan)
-        if check_calibration is not None:
-            check_calibration()
-        if precision != "fp32" and device is not None:
-            settings.update(read_back(trt, logger_of(flavour), data, planned or {}, str(graph)))
-        if timing_cache is not None and cache is not None:
-            with atomic_file(timing_cache) as temporary:
-                temporary.write_bytes(bytes(cache.serialize()))
+        listing, read = None, ReadBack({})
+        try:
+            if check_calibration is not None:
+                check_calibration()
+            if detailed:
+                logged = messages.listings if flavour == "tensorrt-rtx" else []
+                runtime = functools.partial(runtime_for, trt, logger_of(flavour), settings)
+                listing = listing_of(trt, runtime, data, logged, tuple(products_of(layers)))
+        except (BadInput, CheckFailed) as error:
+            read = ReadBack({}, refusal=error)
+        if listing is not None:
+            read = read_back(listing, layers, planned or {}, is_strongly_typed(flavour), str(graph))
+        elif detailed and read.refusal is None:
+            read = ReadBack({}, (f"{title} lists no layers here, so the engine was not held against its graph",))
         activation = messages.memory.get("Activation")
         if activation is None:
             activation = _memory_of_plan(trt, flavour, data)
@@ -179,56 +180,11 @@ def engine_from_graph(
             activation_bytes=activation,
             weights_bytes=messages.memory.get("Weights"),
             seconds=time.perf_counter() - started,
-            settings=settings,
-            warnings=messages.warnings(),
+            settings={**settings, **read.settings},
+            warnings=(*problems, *messages.warnings(), *read.warnings),
+            listing=listing,
+            refusal=read.refusal,
         )
-
-
-def write_engine(built: BuiltEngine, folder: Path, graph: Path, contract: IOContract, scale: int) -> EngineManifest:
-    """Write a plan and its manifest into ``folder`` under ``engine_name``; both or neither appear.
-
-    Args:
-        built: from ``engine_from_graph``.
-        folder: the deployment's engines.
-        graph: the deployment's graph that the plan stands for.
-        contract: the tensors at both ends.
-        scale: output size over input size.
-
-    Returns:
-        Its manifest; the engine is ``folder / manifest.file``.
-
-    Raises:
-        DiskFull, EnvironmentFault: it cannot be written.
-    """
-    name = engine_name(built.flavour, built.profile, built.compute_capabilities, built.precision)
-    manifest = EngineManifest(
-        backend=built.flavour,
-        file=name,
-        sha256=hashlib.sha256(built.plan).hexdigest(),
-        graph_file=Path(graph).name,
-        graph_sha256=sha256_of(graph),
-        profile=built.profile,
-        precision=built.precision,
-        compute_capabilities=built.compute_capabilities,
-        device=built.device,
-        runtime_version=built.version,
-        activation_bytes=built.activation_bytes,
-        weights_bytes=built.weights_bytes,
-        build_seconds=round(built.seconds, 3),
-        tools={"srdeploy": __version__, "python": platform.python_version(), built.flavour: built.version},
-        settings=built.settings,
-        warnings=built.warnings,
-        contract=contract,
-        scale=scale,
-    )
-    save_engine(Path(folder) / name, built.plan, manifest)
-    return manifest
-
-
-def _supported(trt: Any) -> Dict[str, Any]:
-    """Compute capability, such as "8.6", → the flavour's enum value."""
-    named = ((re.match(r"SM(\d+)(\d)$", name), value) for name, value in trt.ComputeCapability.__members__.items())
-    return {f"{found.group(1)}.{found.group(2)}": value for found, value in named if found}
 
 
 def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...], Optional[str]]:
@@ -248,7 +204,7 @@ def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...]
     """
     trt = import_flavour(flavour)
     choosable = hasattr(trt, "ComputeCapability") and hasattr(trt.IBuilderConfig, "set_compute_capability")
-    supported = tuple(_supported(trt)) if choosable else ()
+    supported = tuple(capabilities_of(trt)) if choosable else ()
     if asked and choosable:
         wrong = [capability for capability in asked if capability not in supported]
         if wrong:
@@ -262,7 +218,9 @@ def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...]
     here = gpu.compute_capability
     if here is None:
         raise EnvironmentFault(
-            f"the driver does not tell the compute capability of {gpu.name}", "one such as 8.6", "see srdeploy doctor"
+            f"neither CUDA nor the driver tells the compute capability of {gpu.name}",
+            "a CUDA binding for Python, which asks the GPU itself",
+            "pip install cuda-python (on a Jetson: pip install pycuda), and see srdeploy doctor",
         )
     if asked and tuple(asked) != (here,):
         raise UsageError(
@@ -289,7 +247,12 @@ def _first_gpu(flavour: str, choosable: bool) -> Gpu:
         raise EnvironmentFault(
             what, "a GPU, or the compute capability of the one to build for", "give --compute-capability, such as 8.6"
         )
-    raise EnvironmentFault(what, "a GPU", "build on the board, or use --backend tensorrt-rtx --compute-capability 8.6")
+    raise EnvironmentFault(
+        what,
+        "a GPU",
+        "build on the board (in a container: with a CUDA binding for Python), "
+        "or use --backend tensorrt-rtx --compute-capability 8.6",
+    )
 
 
 def is_strongly_typed(flavour: str) -> bool:
@@ -364,23 +327,6 @@ def _optimization_profile(
     shapes = builder.create_optimization_profile()
     shapes.set_shape(tensor.name, *(shape_in(layout, size) for size in wanted))
     return wanted, shapes
-
-
-def _attach_timing_cache(config: Any, path: Optional[Path], flavour: str) -> Optional[Any]:
-    """The cache in use during the build, or None when none was asked for."""
-    if path is None:
-        return None
-    if flavour == "tensorrt-rtx":
-        raise UsageError("TensorRT-RTX takes no timings, so it has no timing cache", "no timing cache")
-    stored = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(stored)
-    if cache is None or not config.set_timing_cache(cache, False):
-        raise BadInput(
-            f"the timing cache {path} was made by another TensorRT or for another GPU",
-            "a timing cache of this machine, or a new file",
-            f"remove {path}",
-        )
-    return cache
 
 
 def _memory_of_plan(trt: Any, flavour: str, plan: bytes) -> Optional[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from sr_deploy.core.calibration_cache import cache_text, parsed_version, read_cache
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
@@ -27,6 +27,7 @@ def set_precision(
     rest: str,
     layer_types: Mapping[str, str],
     calibration_cache: Optional[Path],
+    nodes: AbstractSet[str] = frozenset(),
 ) -> Tuple[Dict[str, str], Callable[[], None]]:
     """Set flags, hold layers and attach the calibrator for one build.
 
@@ -37,6 +38,7 @@ def set_precision(
         rest: "float16", or "float32" to leave the flag FP16 off beside INT8.
         layer_types: ONNX node name → "float16" or "float32", to be obeyed.
         calibration_cache: INT8 scales for a graph without Q/DQ.
+        nodes: names of all nodes of the graph; a layer that is called as one of them was made from that one.
 
     Returns:
         What was set, by name, for the manifest; and what to call after the build: it raises CheckFailed when TensorRT
@@ -67,7 +69,7 @@ def set_precision(
         config.set_flag(trt.BuilderFlag.INT8)
         settings["int8"] = "on"
     if layer_types:
-        settings["held_layers"] = str(_hold_layers(trt, network, layer_types))
+        settings["held_layers"] = str(_hold_layers(trt, network, layer_types, nodes))
         config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     if calibration_cache is None:
         return settings, lambda: None
@@ -113,7 +115,7 @@ def _given(layer_types: Mapping[str, str], cache: Optional[Path], quantised: int
     return ", ".join(parts)
 
 
-def _hold_layers(trt: Any, network: Any, layer_types: Mapping[str, str]) -> int:
+def _hold_layers(trt: Any, network: Any, layer_types: Mapping[str, str], nodes: AbstractSet[str]) -> int:
     """Set precision and output types of the layers made from the nodes named; gives the number of layers held.
 
     Shapes, constants and integers are left alone: TensorRT refuses a floating-point precision for them. A node that
@@ -129,7 +131,7 @@ def _hold_layers(trt: Any, network: Any, layer_types: Mapping[str, str]) -> int:
     held = 0
     for index in range(network.num_layers):
         layer = network.get_layer(index)
-        node = node_to_hold(layer.name, layer_types)
+        node = node_to_hold(layer.name, layer_types, nodes)
         outputs = range(layer.num_outputs)
         if node is None or layer.type.name in _FREE or not all(_floats(trt, layer.get_output(i)) for i in outputs):
             continue
@@ -147,14 +149,22 @@ def _hold_layers(trt: Any, network: Any, layer_types: Mapping[str, str]) -> int:
     return held
 
 
-def node_to_hold(layer_name: str, layer_types: Mapping[str, str]) -> Optional[str]:
+def node_to_hold(layer_name: str, layer_types: Mapping[str, str], nodes: AbstractSet[str]) -> Optional[str]:
     """The node of ``layer_types`` that a layer was made from, or None.
 
     The importer calls a layer as its node; where one node makes several layers, or names repeat, the name gets "_" and
-    a number (ImporterContext.hpp of onnx-tensorrt).
+    a number (ImporterContext.hpp of onnx-tensorrt). An exporter numbers nodes in the same way, so a name that a node
+    of the graph has is that node's and never a second layer of another.
+
+    Args:
+        layer_name: of TensorRT's network.
+        layer_types: ONNX node name → type, of the nodes to hold.
+        nodes: names of all nodes of the graph.
     """
     if layer_name in layer_types:
         return layer_name
+    if layer_name in nodes:
+        return None
     found = re.fullmatch(r"(.+)_\d+", layer_name)
     return found.group(1) if found and found.group(1) in layer_types else None
 

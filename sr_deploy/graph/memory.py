@@ -6,7 +6,6 @@ it is asked: ``ask`` takes an ONNX file and gives bytes, and comes from a folder
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Dict, Optional, Tuple
@@ -14,6 +13,7 @@ from typing import Callable, Dict, Optional, Tuple
 import onnx
 
 from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.graph.rewrite.base import RewriteOptions
 from sr_deploy.graph.rewrite.streaming import apply_streaming
 
@@ -45,8 +45,8 @@ class Streamed:
 
 def activation_bytes(model: onnx.ModelProto, ask: Ask) -> int:
     """Ask the builder about a graph in memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
         onnx.save(model, str(path))
         return ask(path)
 

@@ -9,6 +9,7 @@ from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
 from sr_deploy.models.edsr import EDSR
 from sr_deploy.models.efdn import EFDN
 from sr_deploy.models.f2srgan import F2SRGAN, F2SRGAN_STUDENT
+from sr_deploy.models.growth import LimitedGrowth
 from sr_deploy.models.safmn import SAFMN
 from sr_deploy.models.shapes import check_asked
 from sr_deploy.models.span import DSCLORA, SPAN
@@ -77,12 +78,13 @@ def model_from_tensors(tensors: Tensors, asked: Asked, arch_name: Optional[str])
     Raises:
         UsageError: no architecture of that name; a value of ``asked`` is needed, contradicts the file, or is not used.
         UnknownArchitecture: no architecture recognises the tensors, nor spandrel; or spandrel is not there to be asked.
-        BadCheckpoint: the tensors do not fit.
+        BadCheckpoint: the tensors do not fit, or describe a network far larger than they are.
     """
     architecture = architecture_named(arch_name) if arch_name else detect_architecture(tensors)
     if architecture is not None:
         try:
-            return architecture.load(tensors, asked)
+            with LimitedGrowth(tensors):
+                return architecture.load(tensors, asked)
         except (KeyError, IndexError) as error:
             raise BadCheckpoint(
                 f"this checkpoint does not fit {architecture.name}: {_described(tensors)}; it stumbled over {error}",
@@ -90,7 +92,8 @@ def model_from_tensors(tensors: Tensors, asked: Asked, arch_name: Optional[str])
                 "leave --arch out to have it found" if arch_name else "check that the file is whole",
             ) from error
     try:
-        loaded = model_from_spandrel(tensors)
+        with LimitedGrowth(tensors):
+            loaded = model_from_spandrel(tensors)
     except MissingPackage as missing:
         # The keys are what the user must see; that one more place could not be searched goes with them.
         raise _unknown(tensors, f"{missing.found}; for more architectures: {missing.todo}") from missing

@@ -19,6 +19,7 @@ from sr_deploy.core.device import environment
 from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.runner import check_backend, fitting_engine, runner_for
+from sr_deploy.report.numbers import launches_text
 from sr_deploy.run.base import Runner
 
 
@@ -188,5 +189,7 @@ def announce(say: Callable[[str], None]) -> Callable[[Point, bool], None]:
             say(f"  {format_size(point.size)}: median {1e3 * (point.median_s or 0):.3f} ms{kept_text}")
         if point.invalid is not None:
             say(f"  {format_size(point.size)}: INVALID, {point.invalid}")
+        if point.launch_bound:
+            say(f"  {format_size(point.size)}: {launches_text(point)}")
 
     return tell

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
+from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import MissingPackage, UsageError
 from sr_deploy.core.machine import this_machine
 from sr_deploy.engine.flavour import flavours
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, engine_name, open_engine
+from sr_deploy.pipeline.kept import finished_engine
 from sr_deploy.pipeline.planned import (
     CACHE_NAME,
     LEGACY_NAME,
@@ -25,9 +27,10 @@ from sr_deploy.pipeline.planned import (
     ready_plan,
 )
 from sr_deploy.pipeline.runner import check_backend
+from sr_deploy.pipeline.timings import check_timings, timings_file
 
 if TYPE_CHECKING:
-    from sr_deploy.engine.tensorrt import BuiltEngine
+    from sr_deploy.engine.built import BuiltEngine
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,11 @@ class BuildOptions:
         memory_budget: bytes of activations that each engine of a fixed size shall stay within; None: no limit.
         dla_core: a Jetson's DLA core that the engine shall run on; None: the GPU.
         precision: how the plan is made or which is taken, see pipeline/planned.py; None builds float32.
+        timing_cache: TensorRT's file of layer timings, see pipeline/timings.py; None: one for each GPU and version,
+            beside the engines.
         implicit: let TensorRT 8 take its INT8 scales from the calibration cache instead of Q/DQ.
+        keep: take engines that are there and are what is asked for. Without it that is done only where others of those
+            asked for are missing, as after an interruption.
     """
 
     deployment: Path
@@ -59,6 +66,8 @@ class BuildOptions:
     dla_core: Optional[int] = None
     precision: Optional[PrecisionOptions] = None
     implicit: bool = False
+    keep: bool = False
+    timing_cache: Optional[Path] = None
 
 
 @dataclass(frozen=True)
@@ -83,22 +92,45 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
     """Build every engine that is asked for; each appears whole, with its manifest, or not at all.
 
     Raises:
-        UsageError: sizes that contradict each other, an engine exists and ``force`` is False.
+        UsageError: sizes that contradict each other; an engine exists, and neither ``force`` nor an interruption
+            explains it.
         BadDeployment, EnvironmentFault, CheckFailed: see engine/tensorrt.py and engine/onnxruntime.py.
     """
     deployment = open_deployment(options.deployment)
     backend, why = choose_backend(options)
     check_dla(backend, options)
+    check_timings(backend, options.timing_cache)
     say(f"{backend}: {why}")
     if options.precision is None:
         plans = _plans(deployment, backend, options)
     else:
         check_request(backend, options)
         precision = engine_precision(options.precision.precision)
-        for plan in _plans(deployment, backend, options):
-            _check_free(_target(deployment, plan, options, precision), options)
+        if ready_plan(deployment, options.precision) is None:
+            for plan in _plans(deployment, backend, options):
+                _check_free(_target(deployment, plan, options, precision), options)
         plans = _planned(deployment, backend, options, planned_for(deployment, options.precision, say))
-    return tuple(_build(deployment, plan, options, say) for plan in plans)
+    finished = _finished(deployment, plans, options)
+    for number, plan in enumerate(plans):
+        if number not in finished:
+            _check_free(_target(deployment, plan, options, plan.precision), options)
+    for engine in finished.values():
+        say(f"{engine.file} was built before (--force builds it again)")
+    return tuple(finished.get(n) or _build(deployment, plan, options, say) for n, plan in enumerate(plans))
+
+
+def _finished(
+    deployment: Deployment, plans: Tuple[BuildPlan, ...], options: BuildOptions
+) -> Dict[int, EngineManifest]:
+    """Number of a plan → its engine, of those that an interrupted build had finished.
+
+    Where nothing is missing there was no interruption: that is somebody else's engine, unless ``options.keep``.
+    """
+    targets = [_target(deployment, plan, options, plan.precision) for plan in plans]
+    if not options.keep and all(target.exists() for target in targets):
+        return {}
+    found = ((n, finished_engine(deployment, target, plans[n], options)) for n, target in enumerate(targets))
+    return {number: engine for number, engine in found if engine is not None}
 
 
 def planned_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Planned:
@@ -127,6 +159,7 @@ def plan_build(options: BuildOptions) -> List[str]:
     deployment = open_deployment(options.deployment)
     backend, why = choose_backend(options)
     check_dla(backend, options)
+    check_timings(backend, options.timing_cache)
     lines = [f"{backend}: {why}"]
     plans, precision = _plans(deployment, backend, options), "fp32"
     if options.precision is not None:
@@ -251,8 +284,7 @@ def _target(deployment: Deployment, plan: BuildPlan, options: BuildOptions, prec
 
 def _check_free(target: Path, options: BuildOptions) -> None:
     """Refuse to replace an engine; asked before a plan is made too, which would replace the engine's own."""
-    if target.exists() and not options.force:
-        raise UsageError(f"{target} exists already", "a new engine", "replace it with --force")
+    check_free(target, options.force, "a new engine", "replace it with --force")
 
 
 def _build(
@@ -262,7 +294,6 @@ def _build(
     manifest, folder = deployment.manifest, deployment.engines_folder
     graph = deployment.path_of(plan.graph)
     shown = "any size" if plan.profile is None else " … ".join(dict.fromkeys(map(format_size, plan.profile)))
-    _check_free(_target(deployment, plan, options, plan.precision), options)
     if options.memory_budget is not None:
         _check_budget(plan)
     say(f"building for {shown}")
@@ -277,17 +308,20 @@ def _build(
                 plan=plan.planned.identity if plan.planned else None,
             )  # fmt: skip
         )
+    from sr_deploy.engine.built import write_engine
     from sr_deploy.engine.preflight import check_room, manifests_in, need_of, with_less_on_failure, workspace_for
-    from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
 
+    timings = timings_file(deployment, plan.backend, options.timing_cache)
     if options.memory_budget is not None and plan.profile is not None:
         from sr_deploy.pipeline.stream import engine_within_budget
 
         within = engine_within_budget(
             plan.backend, graph, plan.profile[0], options.memory_budget, manifest.contract, manifest.sizes,
             options.compute_capabilities, options.workspace_bytes, say,
-            plan.planned.folder if plan.planned else None,
+            plan.planned.folder if plan.planned else None, timings,
         )  # fmt: skip
+        for warning in within.warnings:
+            say(f"warning: {warning.strip()}")
         return write_engine(_with_plan(within, plan), folder, graph, manifest.contract, manifest.scale)
     machine = this_machine()
     workspace = options.workspace_bytes
@@ -299,25 +333,48 @@ def _build(
         )  # fmt: skip
         check_room(need, size, machine)
         workspace = workspace_for(need, workspace, machine)
-    source = _source(plan, graph, options)
-    built = with_less_on_failure(
-        lambda limit: engine_from_graph(
-            plan.backend,
-            source.graph,
-            plan.profile,
-            options.compute_capabilities,
-            precision=plan.precision,
-            workspace_bytes=limit,
-            layer_types=source.layer_types,
-            calibration_cache=source.cache,
-            rest=plan.planned.plan.rest if plan.planned else "float32",
-            planned=plan.planned.plan.nodes if plan.planned else None,
-            dla_core=options.dla_core,
-        ),
-        workspace,
-        say,
-    )
+    built = with_less_on_failure(lambda limit: _engine(deployment, plan, options, limit, timings), workspace, say)
+    if plan.backend == "tensorrt-rtx" and plan.planned is not None and plan.planned.plan.nodes_of("int8"):
+        from sr_deploy.pipeline.payoff import weighed
+
+        def rival(planned: Planned, profile: Profile) -> BuiltEngine:
+            # "mixed": a float16 one may take the place of an engine of that name.
+            other = dataclasses.replace(plan, profile=profile, planned=planned)
+            return _engine(deployment, other, options, options.workspace_bytes, timings, "mixed")
+
+        built, planned = weighed(deployment, plan.planned, built, options.precision, rival, planned_for, say)
+        plan = dataclasses.replace(plan, planned=planned)
+    for warning in built.warnings:
+        say(f"warning: {warning.strip()}")
     return write_engine(_with_plan(built, plan), folder, graph, manifest.contract, manifest.scale)
+
+
+def _engine(
+    deployment: Deployment,
+    plan: BuildPlan,
+    options: BuildOptions,
+    workspace: Optional[int],
+    timings: Optional[Path],
+    precision: Optional[str] = None,
+) -> BuiltEngine:
+    """One TensorRT engine, not written yet; ``precision`` is what it is called, None: as its plan is."""
+    from sr_deploy.engine.tensorrt import engine_from_graph
+
+    source = _source(plan, deployment.path_of(plan.graph), options)
+    return engine_from_graph(
+        plan.backend,
+        source.graph,
+        plan.profile,
+        options.compute_capabilities,
+        precision=precision or plan.precision,
+        workspace_bytes=workspace,
+        timing_cache=timings,
+        layer_types=source.layer_types,
+        calibration_cache=source.cache,
+        rest=plan.planned.plan.rest if plan.planned else "float32",
+        planned=plan.planned.plan.nodes if plan.planned else None,
+        dla_core=options.dla_core,
+    )
 
 
 def _with_plan(built: BuiltEngine, plan: BuildPlan) -> BuiltEngine:

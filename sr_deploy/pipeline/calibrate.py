@@ -9,10 +9,21 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, S
 
 import numpy as np
 
+from sr_deploy.core.artifact import check_free
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, CheckFailed, SrDeployError, UsageError
 from sr_deploy.core.image import find_images, read_picture, to_network
-from sr_deploy.precision.calibration import Crop, files_of, hashes_of, images_sha256, open_set, save_set, set_of
+from sr_deploy.precision.calibration import (
+    CalibrationSet,
+    Crop,
+    files_of,
+    hashes_of,
+    images_sha256,
+    open_set,
+    save_set,
+    set_of,
+    set_text,
+)
 from sr_deploy.precision.collect import PATCH, PATCHES, patches, ranges_of
 from sr_deploy.precision.ranges import METHODS, PERCENTILE, Ranges, open_ranges, save_ranges, scale_of
 
@@ -102,11 +113,11 @@ def calibrate_deployment(options: CalibrateOptions, say: Callable[[str], None] =
         inputs = _inputs(deployment, graph, track(files, "calibrating"), _crop(provenance))
         ranges = ranges_of(deployment.path_of(graph), inputs)
     scales = _scales(ranges, options)
-    save_ranges(path, ranges, {**provenance, "scales": scales})
     if options.write_manifest is not None:
-        white = int(np.iinfo(read_picture(files[0]).pixels.dtype).max)
-        save_set(options.write_manifest, set_of(hashes, _crop(provenance), white))
+        # First, so that a command that was interrupted between the two can be given again.
+        save_set(options.write_manifest, _set(files, hashes, _crop(provenance)))
         say(f"wrote {options.write_manifest}: fill in its licence and source")
+    save_ranges(path, ranges, {**provenance, "scales": scales})
     return Calibration(path, ranges, scales, provenance)
 
 
@@ -180,13 +191,14 @@ def _prepared(
     graphs = deployment.manifest.graphs
     graph = next((one for one in graphs if one.file == options.graph), graphs[0])
     path = calibration_path(deployment, options.method, graph)
-    for target in (path, options.write_manifest):
-        if target is not None and target.exists() and not options.force:
-            raise UsageError(f"{target} exists already", "a new calibration", "replace it with --force")
+    check_free(path, options.force, "a new calibration", "replace it with --force")
     files, crop = _pictures(options)
     crop = _fitting(crop, deployment)
     _check_sizes(files, deployment, graph)
     hashes = hashes_of(files)
+    if options.write_manifest is not None:
+        same = options.force or _holds(options.write_manifest, set_text(_set(files, hashes, crop)))
+        check_free(options.write_manifest, same, "a new calibration set", "replace it with --force")
     provenance: Dict[str, Any] = {
         "method": options.method,
         "graph": graph.file,
@@ -203,6 +215,16 @@ def _prepared(
     if options.method == "percentile":
         provenance["percentile"] = options.percentile
     return deployment, graph, files, hashes, provenance
+
+
+def _set(files: Sequence[Path], hashes: Mapping[Path, str], crop: Crop) -> CalibrationSet:
+    """The calibration set of the pictures used."""
+    return set_of(hashes, crop, int(np.iinfo(read_picture(files[0]).pixels.dtype).max))
+
+
+def _holds(path: Path, text: str) -> bool:
+    """Whether a file is there and has this content."""
+    return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
 def _check_method(method: str) -> None:

@@ -56,7 +56,7 @@ def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = la
         checkpoint = ASSETS / f"demo_x{scale}.safetensors"
         deployment = export_deployment(ExportOptions(checkpoint, folder / "deployment"), say)
         build_engines(BuildOptions(deployment.folder, "onnxruntime", sizes=(lr.size,)), say)
-        (upscaled,) = upscale_files(UpscaleOptions(deployment.folder, (folder / "lr",), folder / "sr"), say)
+        (upscaled,) = upscale_files(UpscaleOptions(deployment.folder, (folder / "lr",), folder / "sr"), say).written
         quality = verify_quality(VerifyOptions(deployment.folder, folder / "lr", folder / "hr"), say)
         say("timing " + ", ".join(f"{height}x{width}" for height, width in BENCH_SIZES))
         request = BenchRequest(deployment.folder, BENCH_SIZES, seconds=0.5)

@@ -1,6 +1,6 @@
 """A measurement in a process of its own: fresh memory, fresh caches, and nothing lost when it dies.
 
-    python -m sr_deploy.pipeline.fresh REQUEST.json
+    python -m sr_deploy.pipeline.fresh REQUEST.json PARENT
 
 is what ``bench_in_fresh_process`` starts; nobody else needs it.
 """
@@ -14,13 +14,14 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
 import sr_deploy
 from sr_deploy.bench.result import Result, load_result
 from sr_deploy.core import errors
+from sr_deploy.core.signals import ended_by_signals
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.pipeline.bench import BenchRequest, bench_deployment
 
 #: prctl(2): the signal that this process gets when its parent ends.
@@ -40,13 +41,13 @@ def bench_in_fresh_process(request: BenchRequest, say: Callable[[str], None] = l
         EnvironmentFault: it was killed; the points before that are in the result file.
     """
     assert request.result_file is not None, "a fresh process hands its result over in a file"
-    with tempfile.TemporaryDirectory(prefix="srdeploy-") as folder:
-        asked, failed = Path(folder) / "request.json", Path(folder) / "error.json"
+    with temporary_folder() as folder:
+        asked, failed = folder / "request.json", folder / "error.json"
         asked.write_text(json.dumps(request_to_dict(request)), encoding="utf-8")
         package = str(Path(sr_deploy.__file__).resolve().parents[1])
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         process = subprocess.Popen(
-            [sys.executable, "-m", "sr_deploy.pipeline.fresh", str(asked)],
+            [sys.executable, "-m", "sr_deploy.pipeline.fresh", str(asked), str(os.getpid())],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             stdin=subprocess.DEVNULL,
         )
@@ -85,12 +86,12 @@ def request_from_dict(raw: Dict[str, Any]) -> BenchRequest:
 
 def main(arguments: List[str]) -> int:
     """The new process: measure; the exit code."""
-    _end_with_parent()
+    _end_with_parent(int(arguments[1]))
     asked = Path(arguments[0])
     try:
-        bench_deployment(
-            request_from_dict(json.loads(asked.read_text(encoding="utf-8"))), lambda text: print(text, file=sys.stderr)
-        )
+        with ended_by_signals():
+            raw = json.loads(asked.read_text(encoding="utf-8"))
+            bench_deployment(request_from_dict(raw), lambda text: print(text, file=sys.stderr))
     except errors.SrDeployError as error:
         said = {"class": type(error).__name__, "found": error.found, "wanted": error.wanted, "todo": error.todo}
         asked.with_name("error.json").write_text(json.dumps(said), encoding="utf-8")
@@ -98,9 +99,12 @@ def main(arguments: List[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
-    """Not to measure on, unseen, when the parent was killed: the next sweep would be disturbed by it."""
-    parent = os.getppid()
+def _end_with_parent(parent: int) -> None:
+    """Not to measure on, unseen, when the parent was killed: the next sweep would be disturbed by it.
+
+    Args:
+        parent: its process id, as it told it; it may be dead before this process had looked.
+    """
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     except (OSError, AttributeError):

@@ -7,14 +7,14 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from sr_deploy.bench.compare import Ratio, paired_ratio
-from sr_deploy.bench.interleave import InterleaveOptions, Session, interleave
+from sr_deploy.bench.interleave import InterleaveOptions, Session, interleave, opened_first
 from sr_deploy.bench.measure import BenchOptions
 from sr_deploy.bench.monitor import no_watch, watch_machine
 from sr_deploy.bench.result import Point, Result, load_result, save_result
-from sr_deploy.core.artifact import read_json
+from sr_deploy.core.confine import confined
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import MANIFEST_NAME, Deployment, open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
@@ -31,6 +31,7 @@ from sr_deploy.report.gate import (
     compare_results,
     differences,
     judge_sessions,
+    launches_compared,
     limit_ratio,
     look_confidence,
     overall,
@@ -38,6 +39,7 @@ from sr_deploy.report.gate import (
     position,
     refuse_unlike,
 )
+from sr_deploy.report.quality_file import read_quality
 from sr_deploy.run.base import Runner
 
 Say = Callable[[str], None]
@@ -87,10 +89,10 @@ def run_gate(request: GateRequest, say: Say = lambda _: None) -> GateReport:
         What opening and measuring a deployment raises.
     """
     budget = budget_of(request)
-    quality = None if request.quality is None else _quality_report(request.quality)
+    quality = None if request.quality is None else read_quality(request.quality)
     if request.in_turn:
         findings, points, method = _in_turn(request, budget, say)
-        notes: Tuple[str, ...] = ()
+        notes: Tuple[str, ...] = (_opening_note(request),)
     else:
         baseline, candidate = (result_of(path, request) for path in (request.baseline, request.candidate))
         refuse_unlike(differences(baseline, candidate))
@@ -115,6 +117,7 @@ def run_gate(request: GateRequest, say: Say = lambda _: None) -> GateReport:
         floor_us=budget.floor_us,
         findings=tuple(judged),
         notes=notes,
+        seed=request.rounds.seed if request.in_turn else None,
     )
 
 
@@ -165,7 +168,8 @@ def update_baseline(candidate: Result, baselines: Path) -> Tuple[Path, List[str]
     if bad or not candidate.points:
         why = f"{format_size(bad[0].size)}: {bad[0].failure or bad[0].invalid}" if bad else "it has no point"
         raise BadInput(f"this result cannot be a baseline: {why}", "valid points only", "measure it again")
-    target = Path(baselines) / device_folder(candidate.points[0].device) / f"{candidate.deployment}.json"
+    folder = Path(baselines) / device_folder(candidate.points[0].device)
+    target = confined(folder, f"{candidate.deployment}.json", "the result's key deployment")
     old = load_result(target) if target.exists() else None
     lines = baseline_changes(old, candidate)
     save_result(target, candidate)
@@ -196,13 +200,6 @@ def baseline_changes(old: Optional[Result], new: Result) -> List[str]:
 def device_folder(device: str) -> str:
     """A device's name as a folder: "NVIDIA H200" gives "nvidia-h200"."""
     return re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") or "unknown"
-
-
-def _quality_report(path: Path) -> Dict[str, Any]:
-    report = read_json(path, "quality report")
-    if not isinstance(report, dict) or not isinstance(report.get("mean"), dict):
-        raise BadInput(f"{path} is not a quality report", "the output of srdeploy verify --json", "make it again")
-    return report
 
 
 def _in_turn(request: GateRequest, budget: Budget, say: Say) -> Tuple[Tuple[Finding, ...], Tuple[Point, ...], str]:
@@ -239,7 +236,8 @@ def _size_in_turn(
 
     ratios: List[Ratio] = []
     for attempt in range(2):
-        rounds = dataclasses.replace(request.rounds, seed=request.rounds.seed + attempt)
+        first = opened_first(request.rounds.seed, size, attempt)
+        rounds = dataclasses.replace(request.rounds, seed=request.rounds.seed + attempt, first=first)
         session = _session(pair, size, request, bench, rounds, decided)
         refuse_unlike(point_differences(*session.points))
         before, after = session.points
@@ -253,7 +251,8 @@ def _size_in_turn(
         say(f"{format_size(size)}: {ratio.count} rounds, {100 * (ratio.estimate - 1):+.2f} %: {where} the limit")
         if where == WITHIN or ratio.low == 0:
             break
-    return judge_sessions(size, before.median_s or 0.0, after.median_s or 0.0, ratios, limit), after
+    finding = judge_sessions(size, before.median_s or 0.0, after.median_s or 0.0, ratios, limit)
+    return dataclasses.replace(finding, why=finding.why + launches_compared(before, after)), after
 
 
 def _session(
@@ -264,10 +263,22 @@ def _session(
     rounds: InterleaveOptions,
     decided: Callable[[Any, Any], bool],
 ) -> Session:
-    """Open both, alternate, close both: the memory of each session is its own."""
-    with _opened(pair[0], size, request) as baseline, _opened(pair[1], size, request) as candidate:
+    """Open both, ``rounds.first`` first, alternate, close both: the memory of each session is its own."""
+    earlier, later = pair[rounds.first], pair[1 - rounds.first]
+    with _opened(earlier, size, request) as one, _opened(later, size, request) as other:
+        baseline, candidate = (other, one) if rounds.first else (one, other)
         watch = watch_machine if request.watch else no_watch
         return interleave(baseline, candidate, size, bench, rounds, decided, watch=watch)
+
+
+def _opening_note(request: GateRequest) -> str:
+    """Which side was opened first at each size, as memory that was taken first may be faster or slower throughout."""
+    names = ("baseline", "candidate")
+    firsts = (f"{names[opened_first(request.rounds.seed, s, 0)]} at {format_size(s)}" for s in request.sizes)
+    return (
+        f"seed {request.rounds.seed}: opened first was the {', the '.join(firsts)}, in a confirmation the other; an "
+        "interval speaks of the runners as they were opened, and opening them anew moves a ratio by tenths of a percent"
+    )
 
 
 @contextlib.contextmanager

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment import MANIFEST_NAME, open_deployment
+from sr_deploy.core.deployment import open_deployment
 from sr_deploy.core.errors import BadInput, SrDeployError
+
+if TYPE_CHECKING:
+    from sr_deploy.engine.manifest import EngineManifest
 
 
 def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
@@ -30,8 +33,8 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
         raise BadInput(f"{path} does not exist", "a checkpoint, an ONNX graph, an engine or a deployment folder")
     if path.is_dir():
         return _deployment_facts(path, size)
-    if path.name != MANIFEST_NAME and path.with_suffix(".json").is_file() and path.suffix in (".engine", ".onnx"):
-        return _engine_facts(path)
+    if path.suffix in (".engine", ".onnx", ".refused") and path.with_suffix(".json").is_file():
+        return {"kind": "engine", "path": str(path), **engine_facts(path)}
     if path.suffix == ".srd":
         return _bundle_facts(path)
     if path.suffix == ".onnx":
@@ -77,10 +80,35 @@ def _bundle_facts(path: Path) -> Dict[str, Any]:
     return {"kind": "bundle", "path": str(path), "sha256": sha256_of(path), **packed, "files": files}
 
 
-def _engine_facts(path: Path) -> Dict[str, Any]:
+def engine_facts(path: Path) -> Dict[str, Any]:
+    """The manifest of an engine, and where the builder told of its layers ``listing`` (its summary) and ``layers``, see
+    engine/listing.py.
+
+    Raises:
+        BadDeployment: the engine, its manifest or its listing is damaged.
+    """
+    from sr_deploy.engine.listing import layer_facts, open_listing, summary
     from sr_deploy.engine.manifest import open_engine
 
-    return {"kind": "engine", "path": str(path), **open_engine(path).to_dict()}
+    manifest = open_engine(path, refused_too=True)
+    listing = open_listing(path, manifest.sha256)
+    if listing is None:
+        return manifest.to_dict()
+    told = {"listing": summary(listing), "layers": layer_facts(listing), "unread": list(listing.unread)}
+    return {**manifest.to_dict(), **told}
+
+
+def listings_of(folder: Path, engines: Sequence[EngineManifest]) -> Dict[str, Dict[str, Any]]:
+    """Engine file → the summary of its listing (engine/listing.py), for those whose layers the builder told.
+
+    Args:
+        folder: the deployment.
+        engines: manifests of engines that lie in it.
+    """
+    from sr_deploy.engine.listing import open_listing, summary
+
+    found = {one.file: open_listing(folder / "engines" / one.file, one.sha256) for one in engines}
+    return {file: summary(listing) for file, listing in found.items() if listing is not None}
 
 
 def _graph_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:

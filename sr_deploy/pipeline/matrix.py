@@ -19,30 +19,63 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+
+from pydantic import Field
+from typing_extensions import Annotated, Literal
 
 from sr_deploy.bench.lock import locked_device, locked_file
 from sr_deploy.core.contract import parse_size
 from sr_deploy.core.errors import BadInput, CheckFailed, SrDeployError, UsageError
-from sr_deploy.core.toml import toml_reader
+from sr_deploy.core.schema import Edge, ShortText, SizeText, described, read_described, read_described_toml
+from sr_deploy.core.temporary import sweep as clear_temporaries
 from sr_deploy.pipeline.bench import BenchRequest, options_of
 from sr_deploy.pipeline.fresh import bench_in_fresh_process, request_from_dict, request_to_dict
-from sr_deploy.pipeline.runner import check_backend
 
-#: The lists of a matrix and what a missing one stands for.
-LISTS: Tuple[Tuple[str, Tuple[Any, ...]], ...] = (
-    ("backends", (None,)),
-    ("precisions", (None,)),
-    ("scopes", ("compute",)),
-    ("threads", (None,)),
-    ("devices", (None,)),
-)
 #: Values of a matrix that every cell shares, under the names of BenchRequest.
 SHARED = ("seconds", "iterations", "ci_percent", "max_seconds", "runs", "timer", "cuda_graph", "wait")
+#: Sweeps of one matrix at most.
+MOST_CELLS = 10_000
+_SOME = Field(min_length=1, max_length=1000)
+#: A device names a resource of the workers, and is a part of the result's file name.
+_Device = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f/\\]+$", max_length=100)]
+_Often = Annotated[int, Field(ge=1, le=10**7)]
+
+
+@described
+@dataclass(frozen=True)
+class Matrix:
+    """What stands in a matrix file, see the module; None leaves a value to bench."""
+
+    deployments: Annotated[Tuple[ShortText, ...], _SOME]
+    sizes: Annotated[Tuple[Union[SizeText, Edge], ...], _SOME]
+    backends: Annotated[Tuple[Optional[Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]], ...], _SOME] = (None,)
+    precisions: Annotated[Tuple[Optional[Literal["fp32", "fp16", "int8", "mixed"]], ...], _SOME] = (None,)
+    scopes: Annotated[Tuple[Literal["compute", "enqueue", "end-to-end"], ...], _SOME] = ("compute",)
+    threads: Annotated[Tuple[Optional[Annotated[int, Field(ge=1, le=4096)]], ...], _SOME] = (None,)
+    devices: Annotated[Tuple[Optional[_Device], ...], _SOME] = (None,)
+    seconds: Optional[Annotated[float, Field(ge=0.0, le=1e6)]] = None
+    iterations: Optional[_Often] = None
+    ci_percent: Optional[Annotated[float, Field(gt=0.0, lt=100.0)]] = None
+    max_seconds: Optional[Annotated[float, Field(gt=0.0, le=1e7)]] = None
+    runs: Optional[_Often] = None
+    timer: Optional[Literal["auto", "host", "events"]] = None
+    cuda_graph: Optional[bool] = None
+    wait: Optional[Literal["auto", "spin", "block"]] = None
+
+    def __post_init__(self) -> None:
+        """Refuse more cells than anybody measures.
+
+        Raises:
+            ValueError: naming the keys.
+        """
+        axes = (self.deployments, self.backends, self.precisions, self.scopes, self.threads, self.devices)
+        if math.prod(map(len, axes)) > MOST_CELLS:
+            raise ValueError(f"deployments, backends, precisions, … are more than {MOST_CELLS} combinations")
 
 
 @dataclass(frozen=True)
@@ -85,33 +118,21 @@ def read_matrix(file: Path, out: Path) -> Tuple[Cell, ...]:
         out: the folder of the results.
 
     Raises:
-        BadInput: the file cannot be read.
-        UsageError: an unknown or missing entry, or values that cannot be measured.
+        BadInput: the file cannot be read, is not as described, or asks for what cannot be measured.
     """
-    raw = _read(file)
-    known = ("deployments", "sizes", *(name for name, _ in LISTS), *SHARED)
-    unknown = sorted(set(raw) - set(known))
-    if unknown:
-        raise UsageError(f"{file} has the unknown entry {unknown[0]!r}", "one of " + ", ".join(known))
-    for name in ("deployments", "sizes"):
-        if not raw.get(name):
-            raise UsageError(f"{file} names no {name}", f'{name} = ["…"]')
-    for name, value in raw.items():
-        _check_type(f"{name} of {file}", name, value)
-    sizes = tuple(dict.fromkeys(parse_size(str(size)) for size in raw["sizes"]))
-    shared = {name: raw[name] for name in SHARED if name in raw}
-    axes = [raw.get(name, list(default)) for name, default in LISTS]
+    read = read_described if Path(file).suffix == ".json" else read_described_toml
+    matrix = read(Matrix, file, "matrix", 'it begins with deployments = ["…"] and sizes = ["…"]')
+    sizes = tuple(dict.fromkeys(parse_size(str(size)) for size in matrix.sizes))
+    shared = {name: getattr(matrix, name) for name in SHARED if getattr(matrix, name) is not None}
     cells: List[Cell] = []
-    for folder, (backend, precision, scope, threads, device) in itertools.product(
-        raw["deployments"], itertools.product(*axes)
-    ):
+    axes = itertools.product(matrix.backends, matrix.precisions, matrix.scopes, matrix.threads, matrix.devices)
+    for folder, (backend, precision, scope, threads, device) in itertools.product(matrix.deployments, list(axes)):
         path = Path(os.path.abspath(str(Path(file).parent / folder)))
         words = (path.name, backend or "best", precision, scope, threads and f"{threads}threads", device)
         label = "_".join(str(word) for word in words if word)
         # Two folders of one name, in different places.
         twins = sum(cell.label.split("#")[0] == label for cell in cells)
         label += f"#{twins + 1}" if twins else ""
-        check_backend(backend)
         request = BenchRequest(
             path,
             sizes,
@@ -122,7 +143,10 @@ def read_matrix(file: Path, out: Path) -> Tuple[Cell, ...]:
             result_file=Path(out) / f"{label}.json",
             **shared,
         )
-        options_of(request)
+        try:
+            options_of(request)
+        except UsageError as error:
+            raise BadInput(f"{file} asks for what cannot be measured: {error.found}", error.wanted) from error
         cells.append(Cell(label, request, device))
     return tuple(cells)
 
@@ -150,6 +174,7 @@ def run_matrix(
     """
     if run is None and any(cell.device for cell in cells):
         raise UsageError("the matrix names devices, and this machine is only one", "--dask ADDRESS", "see README.md")
+    clear_temporaries(Path(out))
     present = [cell.request.result_file for cell in cells if cell.request.result_file.exists()]
     if present and not resume:
         raise UsageError(f"{present[0]} is there already", "an empty folder", "go on with --resume, or another -o")
@@ -189,33 +214,6 @@ def measure_cell(label: str, request: Dict[str, Any]) -> Dict[str, Any]:
     )
 
 
-def _check_type(what: str, name: str, value: Any) -> None:
-    """Raise UsageError for a value of the wrong kind."""
-    if name in SHARED:
-        kinds_of_shared = {"cuda_graph": bool, "timer": str, "wait": str, "iterations": int, "runs": int}
-        kind: Any = kinds_of_shared.get(name, (int, float))
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise UsageError(f"{what} is {value!r}", "a value as bench takes it")
-        return
-    kinds = {"threads": int, "sizes": (str, int)}.get(name, str)
-    if not isinstance(value, list) or not value or not all(isinstance(entry, kinds) for entry in value):
-        raise UsageError(f"{what} is {value!r}", "a list of " + ("numbers" if name == "threads" else "texts"))
-
-
 def _one_after_the_other(cells: Sequence[Cell]) -> Iterable[Outcome]:
     for cell in cells:
         yield Outcome(**measure_cell(cell.label, request_to_dict(cell.request)))
-
-
-def _read(file: Path) -> Dict[str, Any]:
-    """The dictionary in a TOML or JSON file."""
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-        found = json.loads(text) if Path(file).suffix == ".json" else toml_reader().loads(text)
-    except OSError as error:
-        raise BadInput(f"cannot read the matrix {file}: {error.strerror}", "a TOML or JSON file") from error
-    except ValueError as error:
-        raise BadInput(f"{file} is not a matrix: {error}", "valid TOML, or JSON in a file .json") from error
-    if not isinstance(found, dict):
-        raise BadInput(f"{file} is not a matrix", 'deployments = ["…"] and sizes = ["…"]')
-    return found

@@ -18,6 +18,7 @@ from sr_deploy.core.deployment import MANIFEST_NAME, Deployment, open_deployment
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.plan import PLAN_NAME, open_plan
 from sr_deploy.core.sample import sample_for
+from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.manifest import check_profile
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.planned import UNFINISHED, find_planned
@@ -159,7 +160,14 @@ def _planned(options: PackOptions) -> Tuple[Deployment, str, Dict[str, Content],
     }
     for path in _carried(deployment):
         if path.parent.parent == deployment.folder / PRECISION_FOLDER and path.name == PLAN_NAME:
-            open_plan(path)  # a damaged plan is found here, not on the board
+            # A damaged plan, and one of another graph, are found here and not on the board.
+            plan, _ = open_plan(path)
+            if plan.graph_sha256 not in {graph.sha256 for graph in deployment.manifest.graphs}:
+                raise BadDeployment(
+                    f"{path} was made for another graph: {plan.graph_sha256[:12]}…",
+                    "plans for the graphs of this deployment",
+                    f"make it again: srdeploy build {deployment.folder} --precision … --remake-plan; or remove it",
+                )
         name = path.relative_to(deployment.folder).as_posix()
         if not is_allowed(name):
             raise BadDeployment(f"{path} cannot be in a bundle", "a file that a board needs", "move it elsewhere")
@@ -173,10 +181,15 @@ def _carried(deployment: Deployment) -> List[Path]:
     paths = [deployment.path_of(graph) for graph in deployment.manifest.graphs]
     paths += [path for pattern in PRECISION_FILES for path in folder.glob(pattern)]
     # Plots are for people, and a fine-tuning that was interrupted goes on where it began.
-    unfinished = folder / PRECISION_FOLDER / UNFINISHED
-    found = (path for path in (folder / PRECISION_FOLDER).rglob("*") if path.is_file() and path.suffix != ".png")
-    paths += [path for path in found if unfinished not in path.parents]
+    own = folder / PRECISION_FOLDER
+    found = (path for path in own.rglob("*") if path.is_file() and path.suffix != ".png")
+    paths += [path for path in found if not any(map(_stays, path.relative_to(own).parts))]
     return list(dict.fromkeys(paths))
+
+
+def _stays(name: str) -> bool:
+    """Whether a file or folder of that name under ``DIR/precision`` is for this machine only."""
+    return name == UNFINISHED or is_temporary(name)
 
 
 def check_target(deployment: Deployment, name: str) -> None:

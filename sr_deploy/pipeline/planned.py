@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional
 
-from sr_deploy.core.artifact import read_json, sha256_of
+from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, UsageError
+from sr_deploy.core.external_data import check_self_contained
 from sr_deploy.core.plan import PLAN_NAME, PRECISIONS, Plan, open_plan, plan_file
+from sr_deploy.core.plan_report import REPORT_NAME, read_layer_types, read_plan_report
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
-CACHE_NAME, REPORT_NAME = "calibration.cache", "report.json"
+CACHE_NAME = "calibration.cache"
 #: An unfinished fine-tuning under ``DIR/precision``.
 UNFINISHED = "qat-unfinished"
 #: Folders of ``DIR/precision`` that hold no plan.
@@ -112,7 +114,7 @@ class Planned:
                 f"{LEGACY_NAME} and {LEGACY_TYPES_NAME}",
                 "export the network with --target xavier-nx and make the plan again",
             )
-        return dict(read_json(path, "list of layer types")["implicit" if implicit else "explicit"])
+        return read_layer_types(path)["implicit" if implicit else "explicit"]
 
 
 def engine_precision(asked: str) -> str:
@@ -127,15 +129,15 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
         BadDeployment: it is damaged, or of a graph that the deployment does not have.
     """
     folder = deployment.folder / "precision" / name
-    if not (folder / PLAN_NAME).is_file():
+    if not plan_file(folder).is_file():
         return None
-    report = read_json(folder / REPORT_NAME, "precision report")
-    if not isinstance(report, dict):
-        raise BadDeployment(f"{folder / REPORT_NAME} is not a precision report", "", "make it with --remake-plan")
-    planned = Planned(folder, open_plan(folder)[0], report)
+    planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)))
     graph_of(deployment, planned)
     if not planned.typed.is_file():
         raise BadDeployment(f"{planned.typed} is missing", "the typed graph of the plan", "make it with --remake-plan")
+    for path in (planned.typed, folder / LEGACY_NAME):
+        if path.is_file():
+            check_self_contained(path)
     return planned
 
 

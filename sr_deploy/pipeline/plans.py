@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, List
 
-from sr_deploy.core.artifact import read_json, sha256_of
+from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment import Deployment
 from sr_deploy.core.errors import BadInput
 from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan
-from sr_deploy.pipeline.planned import REPORT_NAME
+from sr_deploy.core.plan_report import read_plan_report
 
 #: What is taken over from the report beside a plan, see pipeline/precision.report_of.
 MEASURED = ("macs_share", "loss_db", "psnr_y", "psnr_y_float32", "pictures", "mean_shift", "worst_shift")
@@ -39,11 +39,9 @@ def _facts(folder: Path, deployment: Deployment) -> Dict[str, Any]:
             calibration=plan.calibration,
             notes=list(plan.notes),
         )
-        report = read_json(folder / REPORT_NAME, "precision report")
+        report = read_plan_report(folder)
     except BadInput as error:
         return {**facts, "problem": " ".join(error.found.replace(f"{folder.parent}/", "").split())}
-    if not isinstance(report, dict):
-        return {**facts, "problem": f"{folder.name}/{REPORT_NAME} is not a precision report"}
     for name in (*MEASURED, "gave_up"):
         if name in report:
             facts[name] = report[name]

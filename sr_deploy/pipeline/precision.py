@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
-from sr_deploy.core.artifact import atomic_folder, read_json, sha256_of, write_json
+from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
 from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
+from sr_deploy.core.plan_report import REPORT_NAME, read_plan_report
 from sr_deploy.core.tolerance import HALF
 from sr_deploy.pipeline.calibrate import open_calibration
 from sr_deploy.pipeline.int8 import auto_plan, calibrated_plan
 from sr_deploy.pipeline.lowering import write_lowered
 from sr_deploy.pipeline.planned import (
-    REPORT_NAME,
     Planned,
     PrecisionOptions,
     check_options,
@@ -112,8 +112,7 @@ def _edited(path: Path) -> bool:
     path = plan_file(path)
     if not (path.parent / REPORT_NAME).is_file() or path.name != PLAN_NAME:
         return False
-    report = read_json(path.parent / REPORT_NAME, "precision report")
-    return isinstance(report, dict) and report.get("plan_sha256") not in (None, sha256_of(path))
+    return read_plan_report(path.parent).get("plan_sha256") not in (None, sha256_of(path))
 
 
 def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:

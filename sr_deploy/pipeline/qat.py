@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -15,10 +14,11 @@ from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.image import find_images, read_picture, to_network
-from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, save_plan
+from sr_deploy.core.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
+from sr_deploy.core.plan_report import REPORT_NAME
 from sr_deploy.core.quality import crop_like, pair_images
+from sr_deploy.core.temporary import sweep, temporary_folder
 from sr_deploy.pipeline.lowering import write_lowered
-from sr_deploy.pipeline.planned import REPORT_NAME
 from sr_deploy.pipeline.precision import known_ranges, plannable, report_of
 from sr_deploy.pipeline.workbench import PrecisionOptions, Workbench, counted, workbench
 from sr_deploy.precision.evaluate import Judged
@@ -147,7 +147,7 @@ def _check(request: QatRequest) -> None:
 
 def _start(deployment: Deployment, graph: GraphFile) -> Tuple[Plan, Dict[str, np.ndarray]]:
     folder = deployment.folder / "precision" / "int8"
-    if not (folder / PLAN_NAME).is_file():
+    if not plan_file(folder).is_file():
         raise BadDeployment(
             f"{deployment.folder} has no INT8 plan to start from",
             f"{folder / PLAN_NAME}",
@@ -167,6 +167,7 @@ def _make_room(request: QatRequest, folder: Path, state: Path) -> None:
     """Nothing that took long to make is lost without being asked."""
     from sr_deploy.precision.qat import STATE_NAME
 
+    sweep(folder.parent)
     unfinished = (state / STATE_NAME).is_file()
     if request.resume and not unfinished:
         raise UsageError(
@@ -179,7 +180,8 @@ def _make_room(request: QatRequest, folder: Path, state: Path) -> None:
             "its place to be free",
             ("--resume goes on with it, " if unfinished else "") + "--force begins again",
         )
-    if not request.resume:
+    if not unfinished:
+        # Left by a process that was killed. With --force an unfinished one stays until the first state of the new one.
         shutil.rmtree(state, ignore_errors=True)
 
 
@@ -208,12 +210,12 @@ def _teacher(path: Path, deployment: Deployment, say: Callable[[str], None]) -> 
         raise UsageError(f"the teacher {path} does not exist", "a checkpoint, a deployment or an ONNX file")
     if Path(path).suffix == ".onnx":
         return load_graph(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         say(f"teacher: {path}")
         taught = (
             open_deployment(path)
             if Path(path).is_dir()
-            else export_deployment(ExportOptions(Path(path), Path(folder) / "teacher"))
+            else export_deployment(ExportOptions(Path(path), folder / "teacher"))
         )
         for name, mine, other in (
             ("scale", deployment.manifest.scale, taught.manifest.scale),

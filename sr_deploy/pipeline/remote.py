@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,15 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment import open_deployment
 from sr_deploy.core.errors import BadDeployment, SrDeployError, UsageError
 from sr_deploy.core.image import find_images
+from sr_deploy.core.temporary import temporary_folder
+from sr_deploy.core.text import log_line, plain
 from sr_deploy.remote.call import ask
 from sr_deploy.remote.connect import connected
 from sr_deploy.remote.inventory import Board
 from sr_deploy.remote.job import DEPLOYMENT_MARK, JOB_MARK, Job, LocalFile
-from sr_deploy.remote.session import Progress, Session, bring_home
+from sr_deploy.remote.progress import Progress, Session
+from sr_deploy.remote.replies import Status, Stop
+from sr_deploy.remote.session import bring_home
 
 COMMANDS = ("build", "bench", "verify", "run")
 #: What is made on each machine for itself and so never copied to another.
@@ -101,10 +104,10 @@ def stop_jobs(options: RemoteOptions) -> Tuple[Tuple[str, str], ...]:
     done = []
     for board in options.boards:
         with connected(board) as link:
-            jobs = [job for job in ask(link, "status", job=options.wanted)["jobs"] if job["state"] == "running"]
+            jobs = [job for job in ask(link, Status, job=options.wanted).jobs if job.state == "running"]
             for job in jobs:
-                stopped = ask(link, "stop", job=job["id"])["stopped"]
-                done.append((board.name, f"{job['id']} {'stopped' if stopped else 'does not stop'}"))
+                stopped = ask(link, Stop, job=job.id).stopped
+                done.append((board.name, f"{job.id} {'stopped' if stopped else 'does not stop'}"))
             if not jobs:
                 done.append((board.name, "nothing runs"))
     return tuple(done)
@@ -124,8 +127,8 @@ def opened_bundle(path: Path) -> Iterator[Path]:
         raise BadDeployment(f"{path} does not exist", "a deployment folder, or one packed by srdeploy pack")
     from sr_deploy.bundle.open import unpack
 
-    with tempfile.TemporaryDirectory(prefix="srdeploy-") as temporary:
-        folder = Path(temporary) / "deployment"
+    with temporary_folder() as temporary:
+        folder = temporary / "deployment"
         unpack(path, folder)
         yield folder
 
@@ -150,7 +153,7 @@ def job_of(folder: Path, name: str, options: RemoteOptions) -> Job:
         place = option.lstrip("-")
         for path in find_images(paths):
             if f"{place}/{path.name}" in inputs:
-                raise UsageError(f"two pictures for {option} are called {path.name}", "different names")
+                raise UsageError(f"two pictures for {option} are called {plain(path.name)}", "different names")
             inputs[f"{place}/{path.name}"] = _local(path)
         arguments += [option, f"{JOB_MARK}/inputs/{place}"]
     if options.command == "run":
@@ -186,7 +189,8 @@ def _on_all(options: RemoteOptions, job: Optional[Job], say: Callable[[str], Non
     def one(board: Board, progress: Progress) -> Outcome:
         def tell(text: str) -> None:
             with lock:
-                say(f"[{board.name}] {text}" if many else text)
+                # The last place where a board's words could do more than be read.
+                say(log_line(f"[{board.name}] {text}" if many else text))
 
         session = Session(board, job, options.wanted, options.out / board.name, options.patience, tell, stopped)
         try:
@@ -205,6 +209,7 @@ def _on_all(options: RemoteOptions, job: Optional[Job], say: Callable[[str], Non
         except KeyboardInterrupt:
             stopped.set()
             for board, progress in zip(options.boards, progresses):
+                progress.hang_up()
                 if progress.state == "running":
                     say(f"{progress.job} goes on there; later: srdeploy remote {board.name} attach {progress.job}")
             raise

@@ -9,12 +9,13 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.bench.result import Result, load_result
-from sr_deploy.core.artifact import atomic_file
+from sr_deploy.core.artifact import atomic_file, check_free
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, UsageError
 from sr_deploy.core.image import Picture, read_picture
 from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
+from sr_deploy.core.temporary import is_temporary
 from sr_deploy.pipeline.plans import plan_facts
 from sr_deploy.pipeline.runner import check_backend, engine_files, fitting_engine, runners
 from sr_deploy.pipeline.upscale import upscale_picture
@@ -104,8 +105,8 @@ def _check(options: ReportOptions) -> None:
     folders = [folder.resolve() for folder in options.deployments]
     if len(set(folders)) < len(folders):
         raise UsageError("a deployment is given twice", "different folders")
-    if options.out.is_dir() or (options.out.exists() and not options.force):
-        raise UsageError(f"{options.out} exists already", "a new file", "choose another -o, or replace it with --force")
+    replaces = options.force and not options.out.is_dir()
+    check_free(options.out, replaces, "a new file", "choose another -o, or replace it with --force")
 
 
 def _names(folders: Sequence[Path]) -> List[str]:
@@ -201,13 +202,14 @@ def _deployed(
 
 
 def _engines(deployment: Deployment) -> Tuple[Tuple[Dict[str, Any], ...], Tuple[str, ...]]:
-    """The engines' manifests, and what could not be read."""
-    from sr_deploy.engine.manifest import open_engine
+    """The engines' manifests, with their ``listing`` and ``layers`` as ``inspect`` gives them, and what could not be
+    read."""
+    from sr_deploy.pipeline.inspect import engine_facts
 
     engines, problems = [], []
     for path in engine_files(deployment):
         try:
-            engines.append(open_engine(path).to_dict())
+            engines.append(engine_facts(path))
         except BadInput as error:
             problems.append(f"engine {path.name} is left out: {_without_folder(error, path)}")
     return tuple(engines), tuple(problems)
@@ -217,7 +219,8 @@ def _results(deployment: Deployment) -> Tuple[Tuple[Tuple[str, Result], ...], Tu
     """The sweeps in the results folder by name, and what could not be read."""
     results, problems = [], []
     folder = deployment.results_folder
-    for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else []
+    for path in (file for file in files if not is_temporary(file.name)):
         try:
             results.append((path.name, load_result(path)))
         except BadInput as error:

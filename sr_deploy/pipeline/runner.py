@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Tuple
@@ -90,7 +91,10 @@ def runner_for(
     manifest = deployment.manifest
     graph = deployment.graph_for(size, "onnxruntime")
     runner = runner_from_graph(deployment.path_of(graph), manifest.contract, manifest.scale, threads=threads)
-    why = "asked for" if backend else f"the deployment has no engine for {format_size(size)} on this machine"
+    why = "asked for"
+    if not backend:
+        _, refused = _sorted_out(deployment, size, None, "fp32")
+        why = f"the deployment has no engine for {format_size(size)} on this machine" + "".join(_lines(refused))
     return Chosen(runner, f"onnxruntime on {runner.device} runs {graph.file}: {why}", graph.sha256, None)
 
 
@@ -105,15 +109,21 @@ def _no_engine(deployment: Deployment, size: Size, backend: Optional[str], preci
     """The error for an engine that was asked for and is not there, naming what is there instead."""
     others = [name for name in PRECISIONS if name != precision and fitting_engine(deployment, size, backend, name)]
     asked = {"mixed": "auto --psnr-budget 0.1"}.get(precision, precision)
+    _, refused = _sorted_out(deployment, size, backend, precision)
     build = f"srdeploy build {deployment.folder}"
     if backend is not None:
         build += f" --backend {backend} --size {format_size(size)}"
     return BadDeployment(
         f"{deployment.folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that "
-        "fits this machine" + (f"; it has one of {', '.join(others)}" if others else ""),
+        "fits this machine" + (f"; it has one of {', '.join(others)}" if others else "") + "".join(_lines(refused)),
         "an engine built for this machine and this size" + (f", or --precision {others[0]}" if others else ""),
         build if precision == "fp32" else f"{build} --precision {asked}",
     )
+
+
+def _lines(refused: List[str]) -> List[str]:
+    """Refused engines, each on a line of its own below the sentence before."""
+    return [f"\n  not used: {text}" for text in refused]
 
 
 @contextlib.contextmanager
@@ -158,22 +168,39 @@ def fitting_engine(
     TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one. ``precision`` None is
     "fp32".
     """
-    from sr_deploy.engine.manifest import EngineManifest, check_engine, host_facts, open_engine
+    fitting, _ = _sorted_out(deployment, size, backend, precision or "fp32")
+    return min(fitting)[2] if fitting else None
+
+
+def _sorted_out(
+    deployment: Deployment, size: Size, backend: Optional[str], precision: str
+) -> Tuple[List[Tuple[bool, bool, Path]], List[str]]:
+    """The engines that fit, each with its rank (the least is the best); and of those that do not, which and why.
+
+    Engines of another precision or backend were not asked for, so nothing is said of them.
+    """
+    from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
 
     fitting: List[Tuple[bool, bool, Path]] = []
+    refused: List[str] = []
     for path in engine_files(deployment):
         try:
-            manifest: EngineManifest = open_engine(path)
-            if (backend is not None and manifest.backend != backend) or not manifest.takes(size):
-                continue
-            if manifest.precision != (precision or "fp32"):
+            manifest = open_engine(path)
+            if manifest.precision != precision or backend not in (None, manifest.backend):
                 continue
             check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment))
-        except BadInput:
+        except BadInput as error:
+            lines = [line.strip() for line in error.found.replace(f"{path.parent}{os.sep}", "").splitlines()]
+            # Of an engine that is not what it was, the difference from what was wanted says more.
+            told = "; ".join(lines[1:] or lines)
+            refused.append(told if told.startswith(path.name) else f"{path.name}: {told}")
+            continue
+        if not manifest.takes(size):
+            refused.append(f"{path.name} takes {manifest.allowed_sizes()}")
             continue
         exact = manifest.profile is not None and manifest.profile[0] == manifest.profile[2]
         fitting.append((manifest.backend == "onnxruntime", not exact, path))
-    return min(fitting)[2] if fitting else None
+    return fitting, refused
 
 
 def _from_engine(

@@ -9,7 +9,7 @@ from typing import Dict, Mapping, Optional, Tuple
 
 from sr_deploy.bench.trtexec import read_profile
 from sr_deploy.core.errors import BadInput
-from sr_deploy.engine.layers import nodes_of_layer
+from sr_deploy.engine.listing_parse import nodes_of_layer
 from sr_deploy.graph.census import Work
 from sr_deploy.graph.roofline import XAVIER_NX
 from sr_deploy.precision.search import saved_microseconds

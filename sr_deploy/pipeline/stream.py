@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, Optional, Sequence
 
@@ -11,8 +10,10 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.core.plan import open_plan
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.engine.tensorrt import BuiltEngine, engine_from_graph
+from sr_deploy.engine.built import BuiltEngine
+from sr_deploy.engine.tensorrt import engine_from_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -33,6 +34,7 @@ def engine_within_budget(
     workspace_bytes: Optional[int] = None,
     say: Callable[[str], None] = lambda _: None,
     plan_folder: Optional[Path] = None,
+    timing_cache: Optional[Path] = None,
 ) -> BuiltEngine:
     """An engine for ``size`` whose activations stay within ``budget`` bytes, by the builder's own figure.
 
@@ -42,7 +44,7 @@ def engine_within_budget(
         size: (height, width).
         budget: bytes.
         contract, rules: of the graph.
-        compute_capabilities, workspace_bytes: see ``engine_from_graph``.
+        compute_capabilities, workspace_bytes, timing_cache: see ``engine_from_graph``.
         say: told each answer.
         plan_folder: of an "fp16" plan for the graph; None: float32. The graph is streamed in float32 and made float16
             then, with the plan's float32 nodes marked first, so that each of their strips stays float32 too.
@@ -75,27 +77,28 @@ def engine_within_budget(
     precision = "fp32" if plan_folder is None else "fp16"
 
     def ask(path: Path) -> int:
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             typed = path
             if plan_folder is not None:
-                typed = Path(folder) / "half.onnx"
+                typed = folder / "half.onnx"
                 onnx.save(half_graph(onnx.load(str(path))), str(typed))
             built = engine_from_graph(
-                backend, typed, None, compute_capabilities, precision=precision, workspace_bytes=workspace_bytes
-            )
+                backend, typed, None, compute_capabilities, precision=precision, workspace_bytes=workspace_bytes,
+                timing_cache=timing_cache,
+            )  # fmt: skip
         engines[sha256_of(path)] = built
         return int(built.activation_bytes or 0)
 
     options = RewriteOptions(size=size, memory_budget=budget)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         marked = graph
         if plan_folder is not None:
-            marked = Path(folder) / graph.name
+            marked = folder / graph.name
             onnx.save(marked_for_half(graph, plan_folder), str(marked))
         static = static_graph(marked, size)
     streamed = stream_within(static, options, ask, say)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
         onnx.save(streamed.model, str(path))
         built = engines[sha256_of(path)]
     settings = {

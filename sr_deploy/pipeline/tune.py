@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment import Deployment, GraphFile, open_deployment, save_manifest
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.sample import sample_for
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.run.base import Runner
 from sr_deploy.run.parity import check_parity, compare
@@ -115,8 +115,8 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
     if options.variants is None:
         options = dataclasses.replace(options, variants=variants_for(backend))
     contract = deployment.manifest.contract
-    with tempfile.TemporaryDirectory() as folder:
-        graphs, notes, reports = _variants(deployment.path_of(source), options, Path(folder), contract.value_range)
+    with temporary_folder() as folder:
+        graphs, notes, reports = _variants(deployment.path_of(source), options, folder, contract.value_range)
         runners: Dict[str, Runner] = {}
         try:
             for name, path in graphs.items():
@@ -183,12 +183,15 @@ def _runner(deployment: Deployment, backend: str, graph: Path, options: TuneOpti
         from sr_deploy.run.onnxruntime import runner_from_graph
 
         return runner_from_graph(graph, contract, scale, threads=options.threads)
-    from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+    from sr_deploy.engine.built import write_engine
+    from sr_deploy.engine.tensorrt import engine_from_graph
+    from sr_deploy.pipeline.timings import timings_file
     from sr_deploy.run.tensorrt import runner_from_engine
 
     folder = graph.with_suffix("")
     folder.mkdir()
-    engine = write_engine(engine_from_graph(backend, graph, (options.size,) * 3), folder, graph, contract, scale)
+    built = engine_from_graph(backend, graph, (options.size,) * 3, timing_cache=timings_file(deployment, backend))
+    engine = write_engine(built, folder, graph, contract, scale)
     return runner_from_engine(folder / engine.file)
 
 
@@ -203,9 +206,7 @@ def _plain(deployment: Deployment, source: GraphFile) -> ContextManager[Runner]:
     )
 
 
-def _interleaved(
-    runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndarray
-) -> Dict[str, Tuple[float, ...]]:
+def _interleaved(runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndarray) -> Dict[str, Tuple[float, ...]]:
     """Seconds of every variant, one a round; in every round each runs once, so that a slow moment falls on all."""
     for runner in runners.values():
         runner.prepare(options.size)
@@ -225,15 +226,25 @@ def _interleaved(
 def _keep(
     deployment: Deployment, source: GraphFile, graph: Path, size: Size, record: Dict[str, Any], difference: float
 ) -> str:
-    """Put the graph into the deployment, in place of one tuned for this size before."""
+    """Put the graph into the deployment, in place of one tuned for this size before.
+
+    One file cannot be replaced together with the manifest that holds its hash: another graph gets another name, and
+    the one before goes when no manifest names it any more.
+    """
     from sr_deploy.graph.census import census_of
     from sr_deploy.graph.rewrite.report import pinned_nodes
 
     manifest = deployment.manifest
     backend = record["tuned"]["backend"]
     file = f"model_{format_size(size)}{'' if backend == 'onnxruntime' else '_' + backend}.onnx"
-    if any(one.file == file and "tuned" not in manifest.rewrite.get(file, {}) for one in manifest.graphs):
-        file = file.replace(".onnx", "_tuned.onnx")
+    before = [
+        one
+        for one in manifest.graphs
+        if one.size == size and one.tuned_for == backend and "tuned" in manifest.rewrite.get(one.file, {})
+    ]
+    taken = {one.file for one in manifest.graphs if one.sha256 != sha256_of(graph) or one not in before}
+    names = [file, *(file.replace(".onnx", f"_{word}.onnx") for word in ("tuned", "tuned2"))]
+    file = next(name for name in names if name not in taken)
     with atomic_file(deployment.folder / file) as temporary:
         temporary.write_bytes(graph.read_bytes())
     census = census_of(graph, size)
@@ -248,7 +259,13 @@ def _keep(
         macs_size=size,
         tuned_for=backend,
     )
-    others = tuple(one for one in manifest.graphs if one.file != file)
+    gone = {one.file for one in before} - {file}
+    others = tuple(one for one in manifest.graphs if one not in before)
+    manifest = dataclasses.replace(
+        manifest,
+        rewrite={name: kept for name, kept in manifest.rewrite.items() if name not in gone},
+        proofs={name: kept for name, kept in manifest.proofs.items() if name.split(" at ")[0] not in gone},
+    )
     save_manifest(
         deployment.folder,
         dataclasses.replace(
@@ -259,4 +276,6 @@ def _keep(
             pinned_fp32={**manifest.pinned_fp32, **pinned_nodes(graph)},
         ),
     )
+    for name in gone:
+        (deployment.folder / name).unlink()
     return file

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from sr_deploy.bundle.layout import INDEX_NAME, PRECISION_FOLDER, RECIPE_NAME, Index
-from sr_deploy.bundle.open import unpack
+from sr_deploy.bundle.open import unpack, unpacked_before, unpacking
 from sr_deploy.bundle.recipe import Recipe, build_arguments, read_recipe
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.temporary import sweep
 from sr_deploy.pipeline.build import BuildOptions, build_engines
 from sr_deploy.pipeline.golden import GoldenOptions, GoldenReport, check_goldens
 from sr_deploy.pipeline.planned import precision_options
@@ -64,22 +66,41 @@ class Unpacked:
 
 
 def unpack_bundle(options: UnpackOptions, say: Callable[[str], None] = lambda _: None) -> Unpacked:
-    """Unpack; with ``build``, also build and check.
+    """Unpack; with ``build``, also build and check. What an interrupted one had unpacked and built is taken as it is.
 
     Raises:
         BadInput, UsageError, EnvironmentFault: see bundle/open.py, pipeline/build.py and pipeline/golden.py. The
-            folder is kept when only the build fails.
+            folder is kept when only the build fails, unless it would replace one: that stays until all is built.
     """
     if options.sha256 is not None and len(options.sha256) != 64:
         raise UsageError(f"{options.sha256!r} is not a sha256", "64 hexadecimal digits, as srdeploy pack prints them")
-    index = unpack(options.bundle, options.out, options.force, options.sha256)
-    recipe = read_recipe(options.out / RECIPE_NAME)
-    say(f"unpacked {len(index.members)} files for {index.target}, packed by srdeploy {index.srdeploy}")
+    bundle, out = options.bundle, options.out
     if not options.build:
-        return Unpacked(options.out, index, recipe, [], None)
-    engines = build_engines(build_options(recipe, options.out), say)
-    report = check_goldens(GoldenOptions(options.out, recipe.backend), say)
-    return Unpacked(options.out, index, recipe, [engine.file for engine in engines], report)
+        index = unpack(bundle, out, options.force, options.sha256)
+        _tell(index, "unpacked", say)
+        return Unpacked(out, index, read_recipe(out / RECIPE_NAME), [], None)
+    if options.force and out.exists():
+        with unpacking(bundle, out, True, options.sha256) as (index, temporary):
+            _tell(index, "unpacked", say)
+            made = _built(index, temporary, lambda text: say(text.replace(str(temporary), str(out))))
+        return dataclasses.replace(made, folder=out)
+    sweep(out.parent)
+    before = unpacked_before(bundle, out, options.sha256)
+    index = before or unpack(bundle, out, sha256=options.sha256)
+    _tell(index, "unpacked before:" if before else "unpacked", say)
+    return _built(index, out, say)
+
+
+def _tell(index: Index, how: str, say: Callable[[str], None]) -> None:
+    say(f"{how} {len(index.members)} files for {index.target}, packed by srdeploy {index.srdeploy}")
+
+
+def _built(index: Index, folder: Path, say: Callable[[str], None]) -> Unpacked:
+    """Build what the recipe asks for in an unpacked folder, and check it."""
+    recipe = read_recipe(folder / RECIPE_NAME)
+    engines = build_engines(build_options(recipe, folder), say)
+    report = check_goldens(GoldenOptions(folder, recipe.backend), say)
+    return Unpacked(folder, index, recipe, [engine.file for engine in engines], report)
 
 
 def build_options(recipe: Recipe, folder: Path) -> BuildOptions:
@@ -93,4 +114,5 @@ def build_options(recipe: Recipe, folder: Path) -> BuildOptions:
         memory_budget=recipe.memory_budget,
         dla_core=recipe.dla_core,
         precision=None if recipe.plan is None else precision_options(None, folder / PRECISION_FOLDER / recipe.plan),
+        keep=True,
     )

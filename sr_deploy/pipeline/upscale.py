@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment import Deployment, open_deployment
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.errors import (
+    BadDeployment,
+    BadImage,
+    BadInput,
+    CheckFailed,
+    EnvironmentFault,
+    SrDeployError,
+    UsageError,
+)
 from sr_deploy.core.image import (
     Picture,
     check_writable,
@@ -17,6 +26,9 @@ from sr_deploy.core.image import (
     to_network,
     write_picture,
 )
+from sr_deploy.core.room import bytes_to_upscale
+from sr_deploy.engine.onnxruntime import CPU
+from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale
 
@@ -32,6 +44,7 @@ class UpscaleOptions:
         backend, engine, precision: which runtime; see pipeline/runner.py.
         suffix: "png" or "jpg"; None keeps each picture's own.
         force: overwrite pictures that exist.
+        resume: keep pictures that exist, and make the others.
     """
 
     deployment: Path
@@ -42,29 +55,125 @@ class UpscaleOptions:
     suffix: Optional[str] = None
     force: bool = False
     precision: Optional[str] = None
+    resume: bool = False
 
 
-def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _: None) -> Tuple[Path, ...]:
+@dataclass(frozen=True)
+class Upscaled:
+    """What became of the pictures.
+
+    Attributes:
+        written: results, in order.
+        kept: results that were there before and were left as they are.
+        skipped: pictures without a result, and why.
+    """
+
+    written: Tuple[Path, ...]
+    kept: Tuple[Path, ...]
+    skipped: Tuple[Tuple[Path, SrDeployError], ...]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "written": [str(path) for path in self.written],
+            "kept": [str(path) for path in self.kept],
+            "skipped": [
+                {"picture": str(path), "error": error.found, "wanted": error.wanted, "next": error.todo}
+                for path, error in self.skipped
+            ],
+        }
+
+    def summary(self) -> Tuple[str, ...]:
+        """Lines that name what was kept and what was skipped; none when all was done."""
+        lines = [f"{len(self.kept)} results were there already and were kept as they are"] if self.kept else []
+        if self.skipped:
+            every = len(self.written) + len(self.kept) + len(self.skipped)
+            lines.append(f"{len(self.skipped)} of {every} pictures were skipped:")
+            lines += [f"  {_named(path, error)}" for path, error in self.skipped]
+            lines.append("mend or remove them; the same command with --resume does only what is missing")
+        return tuple(lines)
+
+
+def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _: None) -> Upscaled:
     """Upscale every picture; each result is written whole or not at all.
 
-    Returns:
-        The paths written, in order.
+    A picture that cannot be read, does not fit the network or the memory, or has no finite result is skipped, and the
+    rest is done. A picture that comes alone has no rest: its error is raised.
 
     Raises:
-        BadImage: a picture cannot be read or does not fit; those before it are written.
-        UsageError: a result exists and ``force`` is False, or two inputs would have one result.
+        BadImage, CheckFailed, EnvironmentFault: a single picture, for the reasons above.
+        BadDeployment, ForeignEngine, EnvironmentFault: nothing here can run, or no more can be written.
+        UsageError: a result exists, and neither ``force`` nor ``resume`` is set, or both; or two inputs would have one
+            result.
     """
     from sr_deploy.report.progress import track
 
     deployment = open_deployment(options.deployment)
     inputs = find_images(options.inputs)
     targets = _targets(inputs, options)
+    kept = [target for target in targets if options.resume and target.exists()]
+    todo = [pair for pair in zip(inputs, targets) if pair[1] not in kept]
+    written: List[Path] = []
+    skipped: List[Tuple[Path, SrDeployError]] = []
     with runners(deployment, options.backend, options.engine, say, options.precision) as runner_at:
-        for source, target in track(list(zip(inputs, targets)), "upscaling"):
-            picture = read_picture(source)
-            check_writable(target, picture.alpha is not None, picture.depth)
-            write_picture(upscale_picture(deployment, runner_at(picture.size), picture), target)
-    return tuple(targets)
+        for source, target in track(todo, "upscaling"):
+            try:
+                _upscale_file(deployment, runner_at, source, target)
+                written.append(target)
+            except _BadPicture as bad:
+                if len(inputs) == 1:
+                    raise bad.error from bad
+                say(f"skipped {_named(source, bad.error)}")
+                skipped.append((source, bad.error))
+    return Upscaled(tuple(written), tuple(kept), tuple(skipped))
+
+
+def _named(path: Path, error: SrDeployError) -> str:
+    """What is wrong with a picture, with its name once."""
+    return error.found if str(path) in error.found else f"{path}: {error.found}"
+
+
+class _BadPicture(Exception):
+    """The picture is at fault, not the deployment or the machine."""
+
+    def __init__(self, error: SrDeployError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def _upscale_file(deployment: Deployment, runner_at: Callable[[Size], Runner], source: Path, target: Path) -> None:
+    """One file to another."""
+    manifest = deployment.manifest
+    try:
+        picture = read_picture(source, bytes_to_upscale(manifest.contract, manifest.scale))
+        check_writable(target, picture.alpha is not None, picture.depth)
+        manifest.sizes.check(picture.size)
+    except (BadImage, UsageError) as error:
+        raise _BadPicture(error) from error
+    runner = runner_at(picture.size)
+    try:
+        _check_activations(deployment, runner, picture.size)
+    except EnvironmentFault as error:
+        raise _BadPicture(error) from error
+    try:
+        result = upscale_picture(deployment, runner, picture)
+    except BadDeployment:
+        raise
+    except (BadInput, CheckFailed) as error:
+        raise _BadPicture(error) from error
+    try:
+        write_picture(result, target)
+    except UsageError as error:
+        raise _BadPicture(error) from error
+
+
+def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> None:
+    """Raise EnvironmentFault for what the network itself needs, where it is known: the graph on the processor."""
+    about = runner.describe()
+    if about.get("provider") == CPU:
+        graph = deployment.graph_for(size, "onnxruntime")
+        if about["file"] == graph.file:
+            check_memory(graph, size)
 
 
 def upscale_picture(deployment: Deployment, runner: Runner, picture: Picture) -> Picture:
@@ -77,13 +186,19 @@ def _targets(inputs: Tuple[Path, ...], options: UpscaleOptions) -> List[Path]:
     """Where each result goes; refuses to overwrite and to write two results into one file."""
     if options.suffix is not None and options.suffix.lower() not in ("png", "jpg", "jpeg"):
         raise UsageError(f"--format {options.suffix} is not written here", "png or jpg")
+    if options.force and options.resume:
+        raise UsageError("--force replaces results and --resume keeps them", "one of the two")
     targets: List[Path] = []
     for source in inputs:
         suffix = f".{options.suffix.lower()}" if options.suffix else source.suffix
         target = options.out / (source.stem + suffix)
         if target in targets:
             raise UsageError(f"two inputs would be written to {target}", "different file names", "run them separately")
-        if target.exists() and not options.force:
-            raise UsageError(f"{target} exists already", "a new file", "choose another -o, or overwrite with --force")
+        if target.exists() and not options.force and not options.resume:
+            raise UsageError(
+                f"{target} exists already",
+                "a new file",
+                "choose another -o, keep what is there and make the rest with --resume, or overwrite with --force",
+            )
         targets.append(target)
     return targets

@@ -15,6 +15,7 @@ from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
 from sr_deploy.core.image import from_network, read_picture, to_network
 from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
+from sr_deploy.core.room import bytes_to_upscale
 from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY
 from sr_deploy.pipeline.runner import precision_of, runners
 from sr_deploy.run.base import Runner, upscale
@@ -96,11 +97,11 @@ class QualityReport:
             "convention": self.convention,
             "runtime": self.runtime,
             "precision": self.precision,
-            "images": [dataclasses.asdict(image) for image in self.images],
-            "mean": mean,
+            "images": [_finite(dataclasses.asdict(image)) for image in self.images],
+            "mean": _finite(mean),
             "largest_difference": self.worst if "torch_psnr_y" in mean else None,
             "tolerance": self.tolerance_steps if lossy is None else None,
-            "loss_db": self.loss,
+            **_finite({"loss_db": self.loss}),
             "tolerance_db": None if lossy is None else lossy.decibels,
         }
 
@@ -122,6 +123,12 @@ class QualityReport:
                 f"at most {self.tolerance_steps} ({GRAPH_FP32.name})",
                 "export again; if it stays, report the network",
             )
+
+
+def _finite(figures: Dict[str, Any]) -> Dict[str, Any]:
+    """The same figures, None for the PSNR of equal pictures: JSON has no infinity."""
+    return {key: None if isinstance(value, float) and not np.isfinite(value) else value
+            for key, value in figures.items()}  # fmt: skip
 
 
 def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _: None) -> QualityReport:
@@ -160,7 +167,7 @@ def _one(
 ) -> ImageQuality:
     """Quality of one picture."""
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
-    picture = read_picture(lr_path)
+    picture = read_picture(lr_path, bytes_to_upscale(contract, scale))
     lr = to_network(picture, contract)
     sr = upscale(runner_at(picture.size), lr)
     pixels = from_network(sr, contract, picture).pixels

@@ -9,17 +9,22 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Mapping, Optional, Sequence, Tuple
+from typing import Dict, Mapping, Sequence, Tuple
+
+from pydantic import Field
+from typing_extensions import Annotated
 
 from sr_deploy.core.artifact import atomic_file, sha256_of
-from sr_deploy.core.errors import BadImage, BadInput, UsageError
-from sr_deploy.core.toml import toml_reader
+from sr_deploy.core.confine import FileName
+from sr_deploy.core.errors import BadImage, UsageError
+from sr_deploy.core.schema import Count, Edge, Sha256, described, read_described_toml
 from sr_deploy.precision.collect import PATCH, PATCHES
 
 SCHEMA = 1
 _TEXTS = ("about", "source", "licence", "how_to_get")
 
 
+@described
 @dataclass(frozen=True)
 class Crop:
     """What is cut out of each picture.
@@ -30,11 +35,12 @@ class Crop:
         seed: of their places.
     """
 
-    side: int = PATCH
-    each: int = PATCHES
-    seed: int = 0
+    side: Edge = PATCH
+    each: Edge = PATCHES
+    seed: Count = 0
 
 
+@described
 @dataclass(frozen=True)
 class CalibrationSet:
     """The pictures of a set.
@@ -44,15 +50,17 @@ class CalibrationSet:
         crop: see ``Crop``.
         white: the value of white in the files, 255 or 65535; what the network takes follows from its own contract.
         about, source, licence, how_to_get: for people.
+        schema: version of this layout.
     """
 
-    images: Dict[str, str]
+    images: Annotated[Dict[FileName, Sha256], Field(min_length=1)]
     crop: Crop = Crop()
-    white: int = 255
+    white: Annotated[int, Field(ge=1, le=65535)] = 255
     about: str = ""
     source: str = ""
     licence: str = ""
     how_to_get: str = ""
+    schema: int = SCHEMA
 
     @property
     def sha256(self) -> str:
@@ -74,37 +82,19 @@ def open_set(path: Path) -> CalibrationSet:
     """Read a set's manifest.
 
     Raises:
-        BadInput: missing, not TOML, an unknown key, or values that cannot be.
+        BadInput: missing, not TOML, or not as described.
     """
-    try:
-        raw = toml_reader().loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the calibration set {path}: {error.strerror}", "a .toml manifest") from error
-    except ValueError as error:
-        raise BadInput(f"{path} is not TOML: {error}", "a manifest as in calibration/README.md") from error
-    known = {"schema", "white", "crop", "images", *_TEXTS}
-    crop = raw.get("crop", {})
-    unknown = sorted(set(raw) - known) + (
-        [f"crop.{key}" for key in sorted(set(crop) - {"side", "each", "seed"})] if isinstance(crop, dict) else ["crop"]
-    )
-    if unknown:
-        raise BadInput(f"{path} has the unknown key {unknown[0]!r}", "only " + ", ".join(sorted(known)))
-    if raw.get("schema") != SCHEMA:
-        raise BadInput(f"{path} has schema {raw.get('schema')!r}", f"schema {SCHEMA}", "write it with --write-manifest")
-    images = raw.get("images")
-    if not isinstance(images, dict) or not images or not all(_is_hash(value) for value in images.values()):
-        raise BadInput(f"{path} does not list its pictures", 'a table [images] with lines "NAME.png" = "SHA256"')
-    wrong = [key for key in _TEXTS if not isinstance(raw.get(key, ""), str)]
-    numbers = {"white": raw.get("white", 255), **{f"crop.{key}": value for key, value in crop.items()}}
-    wrong += [key for key, value in numbers.items() if not isinstance(value, int) or value < (key != "crop.seed")]
-    if wrong:
-        raise BadInput(f"{path} has an impossible value for {wrong[0]!r}", "a whole number, or a text in quotes")
-    texts = {key: raw.get(key, "") for key in _TEXTS}
-    return CalibrationSet(dict(images), Crop(**crop), numbers["white"], **texts)
+    return read_described_toml(CalibrationSet, path, "calibration set", "see calibration/README.md")
 
 
 def save_set(path: Path, chosen: CalibrationSet) -> None:
     """Write a set's manifest, whole or not at all."""
+    with atomic_file(Path(path)) as temporary:
+        temporary.write_text(set_text(chosen), encoding="utf-8")
+
+
+def set_text(chosen: CalibrationSet) -> str:
+    """A set's manifest as TOML."""
     lines = [f"schema = {SCHEMA}"]
     lines += [f"{key} = {_quoted(getattr(chosen, key))}" for key in _TEXTS]
     lines += ["", "# The value of white in the files; a network's own range follows from its contract."]
@@ -113,8 +103,7 @@ def save_set(path: Path, chosen: CalibrationSet) -> None:
     lines += ["[crop]", f"side = {crop.side}", f"each = {crop.each}", f"seed = {crop.seed}", ""]
     lines += ["# File name and sha256 of the file, in the order of use.", "[images]"]
     lines += [f"{_quoted(name)} = {_quoted(digest)}" for name, digest in chosen.images.items()]
-    with atomic_file(Path(path)) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def files_of(chosen: CalibrationSet, available: Sequence[Path], manifest: Path) -> Tuple[Path, ...]:
@@ -158,10 +147,6 @@ def set_of(hashes: Mapping[Path, str], crop: Crop, white: int) -> CalibrationSet
 
 def _more(names: Sequence[str]) -> str:
     return "…" if len(names) > 3 else ""
-
-
-def _is_hash(value: Optional[object]) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def _quoted(text: str) -> str:

@@ -5,19 +5,16 @@ The scales learn as in Esser et al., "Learned Step Size Quantization", ICLR 2020
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
 import json
 import math
 import pickle
-import signal
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -27,6 +24,7 @@ from torch import Tensor
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.core.plan import Plan
+from sr_deploy.core.signals import held_back
 from sr_deploy.precision.interpreter import GraphModule, takes_batches
 from sr_deploy.precision.snap import snapped
 from sr_deploy.precision.training_patches import Pool, pool_of, squares_of
@@ -34,6 +32,8 @@ from sr_deploy.precision.training_patches import Pool, pool_of, squares_of
 #: A scale may grow or shrink to this share of where it began; beyond it the training has gone astray.
 _LEAST_STRETCH, _MOST_STRETCH = 0.02, 50.0
 STATE_NAME = "training.pt"
+#: Options that a training may go on with others of.
+_FREE = ("minutes", "device", "keep_seconds")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class QatOptions:
         minutes: time for training; None has no limit. The rates then fall with the time, where that is faster.
         label_share: share of the loss that is the distance from the originals, where there are any, 0…1.
         judge_every: steps between two judgements on the squares kept back.
-        keep_every: steps between two writings of the state.
+        keep_seconds: at most so long until the state is written again; it is after the first step and the last, too.
         judged_patch: side of the squares that are judged on.
         seed: of all that is random.
         device: "cpu" or "cuda".
@@ -65,7 +65,7 @@ class QatOptions:
     minutes: Optional[float] = None
     label_share: float = 0.3
     judge_every: int = 100
-    keep_every: int = 200
+    keep_seconds: float = 30.0
     judged_patch: int = 96
     seed: int = 0
     device: str = "cpu"
@@ -181,30 +181,34 @@ class _Training:
         )
         self.points: List[Point] = []
         self.best: Dict[str, Tensor] = {}
+        self.losses: List[float] = []
         self.spent = 0.0
 
     def run(self, resume: bool) -> Tuned:
         """Train from the start, or from the state that was kept, to the end."""
         step = self._resumed() if resume else 0
-        began = time.monotonic() - self.spent
-        losses: List[float] = []
+        began, kept = time.monotonic() - self.spent, -math.inf
         if not self.points:
-            self._judge(0, 0.0, losses)
-        with _held_back() as interrupts:
+            self._judge(0, 0.0)
+        with held_back() as interrupts:
             while step < self.options.steps and not self._is_over(time.monotonic() - began):
                 self._rates(step, time.monotonic() - began)
-                losses.append(self._train(step))
+                self.losses.append(self._train(step))
                 step += 1
                 seconds = time.monotonic() - began
                 last = step == self.options.steps or self._is_over(seconds)
                 if step % self.options.judge_every == 0 or last:
-                    self._judge(step, seconds, losses)
-                if self.state_file is not None and (interrupts or step % self.options.keep_every == 0 or last):
+                    self._judge(step, seconds)
+                due = interrupts or last or time.monotonic() - kept >= self.options.keep_seconds
+                if self.state_file is not None and due:
                     self.spent = time.monotonic() - began
                     self._keep(step)
+                    kept = time.monotonic()
                 if interrupts:
                     self.say(f"interrupted after step {step}" + (", --resume goes on there" if self.state_file else ""))
-                    raise KeyboardInterrupt
+                    break
+        if interrupts:
+            raise KeyboardInterrupt  # whoever takes the signal elsewhere let it live on
         self.spent = time.monotonic() - began
         return self._result(step)
 
@@ -257,15 +261,15 @@ class _Training:
                 stretch.clamp_(_LEAST_STRETCH, _MOST_STRETCH)
         return value
 
-    def _judge(self, step: int, seconds: float, losses: List[float]) -> None:
+    def _judge(self, step: int, seconds: float) -> None:
         squared = []
         with torch.no_grad():
             for square, expected in zip(self.pool.judged, self.expected):
                 squared.append(float(((self.student(self._tensor(square[None])) - expected) ** 2).mean()))
         error = float(np.mean(squared))
         psnr = 10.0 * math.log10(self.value_range**2 / max(error, 1e-12 * self.value_range**2))
-        point = Point(step, round(seconds, 2), float(np.mean(losses)) if losses else math.nan, psnr)
-        losses.clear()
+        point = Point(step, round(seconds, 2), float(np.mean(self.losses)) if self.losses else math.nan, psnr)
+        self.losses.clear()
         if not self.points or psnr > max(known.psnr for known in self.points):
             self.best = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
         self.points.append(point)
@@ -285,6 +289,7 @@ class _Training:
                 "optimiser": self.optimiser.state_dict(),
                 "best": self.best,
                 "points": [dataclasses.astuple(point) for point in self.points],
+                "losses": self.losses,
             },
             stream,
         )
@@ -306,17 +311,17 @@ class _Training:
             ) from None
         self.best, self.spent = state["best"], float(state["spent"])
         self.points = [Point(*values) for values in state["points"]]
+        self.losses = [float(value) for value in state["losses"]]
         self.say(f"going on after step {state['step']}")
         return int(state["step"])
 
     def _of_another_run(self, kept: Mapping[str, Any]) -> UsageError:
         """The error for a state that these options do not go on from, naming what differs."""
         mine = dataclasses.asdict(self.options)
-        ignored = ("minutes", "device")
         differing = [
             f"{name} {kept[name]!r}, now {mine[name]!r}"
             for name in mine
-            if name in kept and name not in ignored and kept[name] != mine[name]
+            if name in kept and name not in _FREE and kept[name] != mine[name]
         ]
         return UsageError(
             f"{self.state_file} is of another run: " + ("; ".join(differing) or "another plan or other pictures"),
@@ -341,29 +346,6 @@ class _Training:
         return Tuned(plan, weights, tuple(self.points), best, self.spent)
 
 
-@contextlib.contextmanager
-def _held_back() -> Iterator[List[int]]:
-    """A list that fills when Ctrl-C is pressed: a step is finished, and can be kept, before training ends.
-
-    A second Ctrl-C ends at once. Signals reach the main thread alone, so elsewhere nothing is changed.
-    """
-    came: List[int] = []
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        yield came
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def hold(number: int, _: Any) -> None:
-        came.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, hold)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _placed(module: GraphModule, device: str) -> GraphModule:
     return module.to(device).to(memory_format=torch.channels_last)
 
@@ -381,7 +363,7 @@ def _key(
     if teacher is not None:
         digest.update(teacher.SerializeToString(deterministic=True))
     plain = dataclasses.asdict(plan)
-    settings = dataclasses.asdict(dataclasses.replace(options, minutes=None, device="cpu"))
+    settings = {name: value for name, value in dataclasses.asdict(options).items() if name not in _FREE}
     digest.update(json.dumps([plain, settings, sorted(weights)], sort_keys=True).encode())
     for array in (*weights.values(), *pool.pictures, *(pool.originals or ()), pool.judged):
         digest.update(np.ascontiguousarray(array).tobytes())

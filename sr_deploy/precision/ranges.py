@@ -17,9 +17,10 @@ from typing import Any, Dict, Tuple
 
 import numpy as np
 
-from sr_deploy.core.artifact import atomic_file, read_json
+from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.core.plan import INT8_MAX
+from sr_deploy.core.schema import Amount, Count, Sha256, described, read_described
 
 #: What ``--method`` may be.
 METHODS: Tuple[str, ...] = ("minmax", "entropy", "percentile", "mse")
@@ -84,6 +85,34 @@ class Ranges:
     tensors: Dict[str, TensorStats]
     graph_sha256: str
     inputs: int
+
+
+@described
+@dataclass(frozen=True)
+class TensorRecord:
+    """One tensor in the file; the fields of TensorStats, the histogram as base64 of zlib of little-endian int64."""
+
+    minimum: float
+    maximum: float
+    count: Count
+    non_finite: Count
+    zeros: Count
+    top: Amount
+    histogram: str
+    channel_mean: Tuple[float, ...]
+    channel_amax: Tuple[Amount, ...]
+
+
+@described
+@dataclass(frozen=True)
+class RangesFile:
+    """What ``save_ranges`` writes."""
+
+    graph_sha256: Sha256
+    inputs: Count
+    provenance: Dict[str, Any]
+    tensors: Dict[str, TensorRecord]
+    schema: int = SCHEMA
 
 
 def scale_of(stats: TensorStats, method: str = "minmax", percentile: float = PERCENTILE) -> float:
@@ -251,16 +280,14 @@ def open_ranges(path: Path) -> Tuple[Ranges, Dict[str, Any]]:
     """Read what ``save_ranges`` wrote: the ranges and their provenance.
 
     Raises:
-        BadInput: missing, not JSON, another schema, or without the fields of ranges.
+        BadInput: missing, or not as described.
     """
-    raw = read_json(path, "calibration")
+    read = read_described(RangesFile, path, "calibration", "calibrate again")
     try:
-        if raw["schema"] != SCHEMA:
-            raise BadInput(f"{path} has schema {raw['schema']!r}", f"schema {SCHEMA}", "calibrate again")
-        tensors = {name: _unpacked(value) for name, value in raw["tensors"].items()}
-        return Ranges(tensors, str(raw["graph_sha256"]), int(raw["inputs"])), dict(raw["provenance"])
-    except (TypeError, KeyError, AttributeError, ValueError, zlib.error) as error:
-        raise BadInput(f"{path} does not have the fields of a calibration: {error!r}", "", "calibrate again") from error
+        tensors = {name: _unpacked(value) for name, value in read.tensors.items()}
+    except (ValueError, zlib.error) as error:
+        raise BadInput(f"{path} is no calibration: a histogram in it is {error}", "", "calibrate again") from error
+    return Ranges(tensors, read.graph_sha256, read.inputs), read.provenance
 
 
 def _packed(stats: TensorStats) -> Dict[str, Any]:
@@ -278,18 +305,22 @@ def _packed(stats: TensorStats) -> Dict[str, Any]:
     }
 
 
-def _unpacked(value: Dict[str, Any]) -> TensorStats:
-    histogram = np.frombuffer(zlib.decompress(base64.b64decode(value["histogram"], validate=True)), "<i8")
-    if histogram.shape != (BINS,):
-        raise ValueError(f"a histogram of {len(histogram)} bins")
+def _unpacked(value: TensorRecord) -> TensorStats:
+    # No more is unpacked than a histogram holds, whatever the file says.
+    raw = zlib.decompressobj().decompress(base64.b64decode(value.histogram, validate=True), BINS * 8 + 1)
+    if len(raw) != BINS * 8:
+        raise ValueError(f"of {len(raw) // 8} bins")
+    histogram = np.frombuffer(raw, "<i8").astype(np.int64)
+    if histogram.min() < 0:
+        raise ValueError("negative")
     return TensorStats(
-        float(value["minimum"]),
-        float(value["maximum"]),
-        histogram.astype(np.int64),
-        float(value["top"]),
-        int(value["zeros"]),
-        np.asarray(value["channel_mean"], np.float64),
-        np.asarray(value["channel_amax"], np.float64),
-        int(value["count"]),
-        int(value["non_finite"]),
+        value.minimum,
+        value.maximum,
+        histogram,
+        value.top,
+        value.zeros,
+        np.asarray(value.channel_mean, np.float64),
+        np.asarray(value.channel_amax, np.float64),
+        value.count,
+        value.non_finite,
     )

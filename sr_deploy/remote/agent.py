@@ -1,62 +1,76 @@
 """What runs on the board beside srdeploy itself: the lock, the detached job, hashes. Standard library only.
 
-The PC sends this file's text over SSH to ``python3 -``, followed by one call of ``answer``. So nothing has to be
-installed or kept in step on the board, nothing is written to a disk that is full, and no shell quotes anything.
-It runs on Python 3.7 and newer and imports nothing of srdeploy, because the board may hold another version of it.
+The PC sends the text of this file, agent_files.py and agent_place.py over SSH to ``python3 -``, followed by one call
+of ``answer``. So nothing has to be installed or kept in step on the board, nothing is written to a disk that is full,
+and no shell quotes anything. It runs on Python 3.7 and newer and imports nothing of srdeploy, because the board may
+hold another version of it.
 
-In the working folder: ``store/`` (files by SHA-256), ``deployments/`` (folders of links into it, with the engines and
-results made there), ``jobs/ID/`` (``job.json``, ``log``, ``output``, ``status.json``, inputs, pictures), ``lock``.
-Both locks are the kernel's (flock) and their descriptors are inherited by the job: they end with its last process.
+In the working folder: ``lock``, and ``uid-N/`` for each user: ``store/`` (files by SHA-256), ``deployments/`` (folders
+of links into it, with the engines and results made there), ``jobs/ID/`` (``job.json``, ``pid``, ``log``, ``output``,
+``files``, ``status.json``, inputs, pictures). The board's lock and each job's ``alive`` are the kernel's (flock) and
+their descriptors are inherited by the job: they end with its last process. remote/replies.py describes every reply.
 """
 
 import contextlib
-import errno
-import fcntl
-import hashlib
 import json
 import os
-import shlex
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 import time
 
-#: Where pip and the playbook put the command; a session without a terminal often has a bare PATH.
-PLACES = ("{workdir}/venv/bin", "~/.local/bin", "/opt/srdeploy/bin", "/usr/local/bin")
+from agent_files import assemble, free_bytes, link, load, made, now, part_of, sha256_of, snapshot, write
+from agent_place import (
+    Unsafe,
+    command_of,
+    environment_of,
+    folders_of,
+    holder_of,
+    known_id,
+    open_lock,
+    own_folder,
+    taken,
+)
+
 #: Room kept for the exit status, which must be written even when the job has filled the disk.
 RESERVE_BYTES = 1 << 16
+#: What is told at most: jobs, and characters of doctor's output.
+MOST_JOBS, MOST_DOCTOR = 100, 1 << 16
 
 
 def answer(request, mark):
-    """Carry out one request (a dict with ``op``) and print the reply as one line of JSON after ``mark``."""
+    """Carry out one request (a dict with ``op``); print one line: the mark, REPLY or FAULT, and JSON."""
     try:
-        reply = OPERATIONS[request["op"]](request)
+        word, reply = "REPLY", OPERATIONS[request["op"]](request)
+    except Unsafe as error:
+        word, reply = "FAULT", {"errno": 0, "error": str(error)}
     except OSError as error:
-        named = str(error.filename or "")
-        reply = {"errno": error.errno, "error": f"{error.strerror or error}{named and ': ' + named}"}
-    print("\n" + mark + json.dumps(reply))
+        text = ": ".join(filter(None, (error.strerror or str(error), os.fsdecode(error.filename or ""))))
+        word, reply = "FAULT", {"errno": error.errno or 0, "error": text[:500]}
+    # A name that is not UTF-8 stands here for people only; where it counts it is quoted.
+    line = json.dumps(reply, ensure_ascii=False).encode("utf-8", "replace")
+    sys.stdout.buffer.write(b"\n" + mark.encode() + word.encode() + b" " + line + b"\n")
     sys.stdout.flush()
 
 
 def hello(request):
-    """Make the working folder; say where it is, how much room it has, what is missing, who holds the lock."""
-    root = workdir_of(request)
-    for name in ("store", "deployments", "jobs"):
-        os.makedirs(os.path.join(root, name), exist_ok=True)
+    """Make the folders; say where they are, how much room there is, what is missing, who holds the lock."""
+    shared, own = folders_of(request)
     missing = {}
     for sha in request["files"]:
-        if not os.path.exists(os.path.join(root, "store", sha)):
-            part = part_of(root, sha, request["client"])
+        if not os.path.exists(os.path.join(own, "store", sha)):
+            part = part_of(own, sha, request["client"])
             missing[sha] = os.path.getsize(part) if os.path.exists(part) else 0
+    command, skipped = command_of(shared, request["srdeploy"])
     return {
-        "workdir": root,
-        "free_bytes": free_bytes(root),
-        "srdeploy": command_of(root, request["srdeploy"]),
+        "workdir": own,
+        "free_bytes": free_bytes(own),
+        "srdeploy": command,
+        "skipped": [text[:500] for text in skipped[:10]],
         "missing": missing,
-        "busy": holder_of(root),
-        "job": job_state(root, request["job"]) if request.get("job") else None,
+        "busy": holder_of(shared, own),
+        "job": job_state(own, request["job"]) if request.get("job") else None,
     }
 
 
@@ -70,51 +84,51 @@ def doctor(request):
     )
     return {
         "code": done.returncode,
-        "out": done.stdout.decode("utf-8", "replace"),
+        "out": done.stdout.decode("utf-8", "replace")[:MOST_DOCTOR],
         "err": done.stderr.decode("utf-8", "replace")[-2000:],
     }
 
 
 def commit(request):
-    """Move complete uploads into the store; remove those whose hash is not their name, and say which."""
-    root, bad = workdir_of(request), []
+    """Move complete uploads into the store and hash what lies there; remove and name what is not its name."""
+    own, bad = own_folder(request), []
     for sha in request["files"]:
-        part, stored = part_of(root, sha, request["client"]), os.path.join(root, "store", sha)
+        part, stored = part_of(own, sha, request["client"]), os.path.join(own, "store", sha)
         if os.path.exists(part):
-            if sha256_of(part) == sha:
-                os.chmod(part, 0o444)
-                os.replace(part, stored)
-            else:
-                os.unlink(part)
+            os.chmod(part, 0o444)
+            os.replace(part, stored)
         if not os.path.exists(stored):
             bad.append(sha)
-    return {"bad": bad, "free_bytes": free_bytes(root)}
+        elif sha256_of(stored) != sha:
+            os.unlink(stored)
+            bad.append(sha)
+    return {"bad": bad, "free_bytes": free_bytes(own)}
 
 
 def discard(request):
     """Remove this client's incomplete uploads, so that a full disk is no fuller than before."""
-    root = workdir_of(request)
+    own = own_folder(request)
     for sha in request["files"]:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(part_of(root, sha, request["client"]))
-    return {"free_bytes": free_bytes(root)}
+            os.unlink(part_of(own, sha, request["client"]))
+    return {"free_bytes": free_bytes(own)}
 
 
 def start(request):
     """Take the board's lock and start the job detached; a job that is there already is not started again."""
-    root, job = workdir_of(request), request["job"]
-    known = job_state(root, job["id"])
+    (shared, own), job = folders_of(request), request["job"]
+    known = job_state(own, job["id"])
     if known["state"] == "running" or (known["state"] == "ended" and not known["fetched"]):
-        return known
-    lock = os.open(os.path.join(root, "lock"), os.O_RDWR | os.O_CREAT, 0o664)
+        return {"job": known}
+    lock = open_lock(shared, make=True)
     # Who only looks at the lock holds it for a moment.
     if not any(taken(lock) or time.sleep(0.1) for _ in range(5)):
         # Between asking and locking the same job may have been started from elsewhere.
-        known = job_state(root, job["id"])
-        return known if known["state"] == "running" else {"busy": holder_of(root) or {}}
-    folder = os.path.join(root, "jobs", job["id"])
+        known = job_state(own, job["id"])
+        return {"job": known} if known["state"] == "running" else {"busy": holder_of(shared, own) or {}}
+    folder = os.path.join(own, "jobs", job["id"])
     try:
-        return run_detached(root, folder, job, request["command"], lock)
+        return {"job": run_detached(own, folder, job, request["command"], lock)}
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -130,20 +144,20 @@ def run_detached(root, folder, job, command, lock):
     write(os.path.join(folder, "reserve"), "\0" * RESERVE_BYTES)
     holder = {"holder": job["holder"], "since": now(), "job": job["id"], "command": job["title"]}
     write(os.path.join(folder, "job.json"), json.dumps(dict(job, since=holder["since"])))
-    alive = os.open(os.path.join(folder, "alive"), os.O_RDWR | os.O_CREAT, 0o664)
-    fcntl.flock(alive, fcntl.LOCK_EX)
+    alive = os.open(os.path.join(folder, "alive"), os.O_RDWR | os.O_CREAT, 0o600)
+    taken(alive)
     argv = command + [word.replace("{job}", folder).replace("{deployment}", deployment) for word in job["arguments"]]
     said, told = os.pipe()
     if os.fork() == 0:
-        detach_and_run(root, folder, deployment, argv, (lock, alive), holder, told)
+        detach_and_run(folder, deployment, argv, (lock, alive), holder, told)
     os.close(told)
     os.wait()
     # The pipe ends when the supervisor has gone on: only then is the job sure to outlive this connection.
     os.read(said, 1)
-    return dict(job_state(root, job["id"]), started=True)
+    return job_state(root, job["id"])
 
 
-def detach_and_run(root, folder, deployment, argv, locks, holder, told):
+def detach_and_run(folder, deployment, argv, locks, holder, told):
     """In the child: leave the session of the connection, run the command, write its exit status. Never returns."""
     os.setsid()
     if os.fork():
@@ -166,6 +180,7 @@ def detach_and_run(root, folder, deployment, argv, locks, holder, told):
                 pass_fds=locks,
                 start_new_session=True,
             )
+            write(os.path.join(folder, "pid"), str(process.pid))
             # Who holds the lock is told for the message only; the lock itself is the kernel's.
             with contextlib.suppress(OSError):
                 os.ftruncate(locks[0], 0)
@@ -173,9 +188,13 @@ def detach_and_run(root, folder, deployment, argv, locks, holder, told):
             os.write(told, b"1")
             os.close(told)
             status["exit_code"] = process.wait()
-        status["files"] = made(root, folder, deployment, before)
+        found = made(folder, deployment, before)
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(folder, "reserve"))
+        write(os.path.join(folder, "files"), "".join(json.dumps(file) + "\n" for file in found))
+        status["files"], status["bytes"] = len(found), sum(file["size"] for file in found)
     except Exception as error:
-        status["error"] = f"{type(error).__name__}: {error}"
+        status["error"] = f"{type(error).__name__}: {error}"[:500].encode("utf-8", "replace").decode()
     finally:
         status["seconds"], status["ended"] = round(time.monotonic() - begun, 3), now()
         with contextlib.suppress(OSError):
@@ -187,84 +206,36 @@ def detach_and_run(root, folder, deployment, argv, locks, holder, told):
 
 def status(request):
     """The states of all jobs whose ids begin with ``job``; last the one that runs, else the newest not yet home."""
-    root, wanted = workdir_of(request), request.get("job") or ""
+    root, wanted = own_folder(request), request.get("job") or ""
     folder = os.path.join(root, "jobs")
-    names = [name for name in (os.listdir(folder) if os.path.isdir(folder) else []) if name.startswith(wanted)]
+    names = [name for name in os.listdir(folder) if name.startswith(wanted) and known_id(name)]
     about = {name: load(os.path.join(folder, name, "job.json")) or {} for name in names}
     states = [dict(job_state(root, name), since=about[name].get("since", "")) for name in names]
     states.sort(key=lambda state: (state["state"] == "running", not state["fetched"], state["since"]))
-    return {"jobs": states}
+    return {"jobs": states[-MOST_JOBS:]}
 
 
 def fetched(request):
     """Note that the results are home; they stay until the next job starts."""
-    write(os.path.join(workdir_of(request), "jobs", request["job"], "fetched"), now())
+    write(os.path.join(own_folder(request), "jobs", request["job"], "fetched"), now())
     return {}
 
 
 def stop(request):
     """End a running job: SIGTERM to its processes, SIGKILL after ten seconds."""
-    root = workdir_of(request)
-    holder = holder_of(root) or {}
-    if holder.get("job") != request["job"] or not holder.get("pid"):
+    root = own_folder(request)
+    # From the job's own folder: what stands in the lock may have been written by anybody.
+    pid = load(os.path.join(root, "jobs", request["job"], "pid"))
+    if not pid or job_state(root, request["job"])["state"] != "running":
         return {"stopped": False}
     for kind in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(holder["pid"], kind)
+            os.killpg(pid, kind)
         for _ in range(100):
             if job_state(root, request["job"])["state"] != "running":
                 return {"stopped": True}
             time.sleep(0.1)
     return {"stopped": False}
-
-
-def workdir_of(request):
-    """The working folder, absolute. Where its group may write, the group may write all that is made in it."""
-    root = os.path.abspath(os.path.expanduser(request["workdir"]))
-    if os.path.isdir(root) and os.stat(root).st_mode & stat.S_IWGRP:
-        os.umask(0o002)
-    return root
-
-
-def command_of(root, command):
-    """The command for srdeploy with its program's full path; None where there is none."""
-    words = shlex.split(command)
-    here = os.pathsep.join([os.environ.get("PATH", "")] + [os.path.expanduser(p.format(workdir=root)) for p in PLACES])
-    program = shutil.which(os.path.expanduser(words[0]), path=here)
-    return [program] + words[1:] if program else None
-
-
-def environment_of(command):
-    """The environment of a job: unbuffered UTF-8, wide tables, and the board's tools in PATH."""
-    more = [os.path.dirname(command[0]), "/usr/local/bin", "/usr/sbin", "/usr/local/cuda/bin"]
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath)] + [place for place in more if place])
-    return dict(os.environ, PATH=path, PYTHONUNBUFFERED="1", PYTHONUTF8="1", COLUMNS="120")
-
-
-def holder_of(root):
-    """What the holder of the board's lock wrote of itself; None where the lock is free."""
-    try:
-        lock = os.open(os.path.join(root, "lock"), os.O_RDWR)
-    except FileNotFoundError:
-        return None
-    try:
-        if taken(lock):
-            return None
-        try:
-            return json.loads(os.pread(lock, 1 << 16, 0).decode())
-        except ValueError:
-            return {}
-    finally:
-        os.close(lock)
-
-
-def taken(lock):
-    """Take the lock without waiting; False where another process has it."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def job_state(root, name):
@@ -278,9 +249,8 @@ def job_state(root, name):
         running = not taken(alive)
     finally:
         os.close(alive)
-    found = load(os.path.join(folder, "status.json"))
-    if found is not None:
-        return dict(state, state="ended", status=found)
+    if os.path.exists(os.path.join(folder, "status.json")):
+        return dict(state, state="ended")
     return dict(state, state="running" if running else "died")
 
 
@@ -290,109 +260,6 @@ def clear_old_jobs(root, name):
         folder = os.path.join(root, "jobs", other)
         if other == name or os.path.exists(os.path.join(folder, "fetched")):
             shutil.rmtree(folder)
-
-
-def assemble(root, name, files):
-    """The deployment's folder, made of links into the store; one that is there keeps its engines and results."""
-    folder = os.path.join(root, name)
-    for path, sha in files.items():
-        place = os.path.join(folder, path)
-        if not os.path.exists(place) or os.path.getsize(place) != os.path.getsize(os.path.join(root, "store", sha)):
-            link(root, sha, place)
-    return folder
-
-
-def link(root, sha, place):
-    """Put a stored file at ``place``, whole or not at all; a copy where the file system has no hard links."""
-    os.makedirs(os.path.dirname(place), exist_ok=True)
-    temporary = place + ".new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    try:
-        os.link(os.path.join(root, "store", sha), temporary)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EXDEV):
-            raise
-        shutil.copyfile(os.path.join(root, "store", sha), temporary)
-    os.replace(temporary, place)
-
-
-def walk(folder):
-    """All files below a folder but hidden ones."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if not name.startswith("."):
-                yield os.path.join(place, name)
-
-
-def snapshot(deployment):
-    """Modification times of engines and results, so that afterwards those of this job are known."""
-    return {
-        path: os.stat(path).st_mtime_ns
-        for part in ("engines", "results")
-        for path in walk(os.path.join(deployment, part))
-    }
-
-
-def made(root, folder, deployment, before):
-    """What goes home: manifests of new engines, new results, pictures, the log and the output."""
-    found = []
-    for path, changed in snapshot(deployment).items():
-        home = os.path.relpath(path, deployment)
-        if before.get(path) != changed and (home.startswith("results") or path.endswith(".json")):
-            found.append((path, home))
-    out = os.path.join(folder, "out")
-    found += [(path, os.path.join("pictures", os.path.relpath(path, out))) for path in walk(out)]
-    found += [
-        (os.path.join(folder, name), os.path.join("jobs", os.path.basename(folder), name)) for name in ("log", "output")
-    ]
-    return [
-        {"path": path, "to": home, "size": os.path.getsize(path), "sha256": sha256_of(path)}
-        for path, home in sorted(found)
-    ]
-
-
-def part_of(root, sha, client):
-    """Where a client's incomplete upload lies."""
-    return os.path.join(root, "store", f".{sha}.{client}.part")
-
-
-def free_bytes(folder):
-    """What this user may still write there."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
-
-
-def sha256_of(path):
-    """The SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write(path, text):
-    """Write a text file whole or not at all."""
-    with open(path + ".new", "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(path + ".new", path)
-
-
-def load(path):
-    """A JSON file, or None where there is none."""
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except (OSError, ValueError):
-        return None
-
-
-def now():
-    """This moment in UTC, ISO 8601."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 OPERATIONS = {each.__name__: each for each in (hello, doctor, commit, discard, start, status, fetched, stop)}

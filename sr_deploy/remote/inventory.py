@@ -6,10 +6,13 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
-from sr_deploy.core.errors import BadInput, UsageError
-from sr_deploy.core.toml import toml_reader
+from pydantic import Field
+from typing_extensions import Annotated
+
+from sr_deploy.core.errors import UsageError
+from sr_deploy.core.schema import described, read_described_toml
 
 #: Where a board keeps what was copied and made, unless the inventory says otherwise; ``~`` is the user's home there.
 WORKDIR = "~/srdeploy-boards"
@@ -26,7 +29,8 @@ class Board:
         host: host name, address, or alias of ~/.ssh/config.
         user, port, key: None leaves them to ~/.ssh/config and its defaults; ``key`` is a private key's file.
         python: the Python on the board that keeps lock and job; 3.7 or newer, needs no package.
-        srdeploy: the command there; looked for in PATH, the workdir's venv, ~/.local/bin and /opt/srdeploy/bin.
+        srdeploy: the command there; looked for in PATH, /opt/srdeploy/bin, /usr/local/bin, ~/.local/bin and the
+            workdir's venv, and run only where nobody but root and the user can change it.
         workdir: the folder on the board. Boards that several people use need one for all: its lock is in there.
     """
 
@@ -38,12 +42,6 @@ class Board:
     python: str = "python3"
     srdeploy: str = "srdeploy"
     workdir: str = WORKDIR
-
-
-#: The keys of [boards.NAME] and their types: the fields of Board but its name.
-KEYS: Dict[str, type] = {
-    f.name: int if f.name == "port" else str for f in dataclasses.fields(Board) if f.name != "name"
-}
 
 
 def boards_of(targets: Sequence[str], inventory: Optional[Path], key: Optional[Path] = None) -> Tuple[Board, ...]:
@@ -91,36 +89,49 @@ def parse_target(text: str) -> Board:
     return Board(name, host, match.group("user"), port)
 
 
+#: A word of ssh's command line or of a path: printable, and ssh cannot take it for an option.
+_Word = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-][^\x00-\x1f\x7f]*$", max_length=1000)]
+_Host = Annotated[str, Field(pattern=r"^[^\x00-\x20\x7f/@-][^\x00-\x20\x7f/@]*$", max_length=255)]
+#: A board's name becomes a folder of results.
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+@described
+@dataclass(frozen=True)
+class BoardTable:
+    """The table ``[boards.NAME]``; see ``Board`` for the meaning of each key."""
+
+    host: _Host
+    user: Optional[_Host] = None
+    port: Optional[Annotated[int, Field(ge=1, le=65535)]] = None
+    key: Optional[_Word] = None
+    python: _Word = "python3"
+    srdeploy: _Word = "srdeploy"
+    workdir: _Word = WORKDIR
+
+
+@described
+@dataclass(frozen=True)
+class Inventory:
+    """What stands in an inventory: one table a board."""
+
+    boards: Annotated[Dict[_Name, BoardTable], Field(min_length=1, max_length=10_000)]
+
+    def __post_init__(self) -> None:
+        """Refuse the name that stands for every board.
+
+        Raises:
+            ValueError: naming the key.
+        """
+        if "all" in self.boards:
+            raise ValueError("boards.all: 'all' is no name for a board")
+
+
 def read_inventory(path: Path) -> Dict[str, Board]:
-    """The boards of a TOML file: one table ``[boards.NAME]`` each, ``host`` required, the other keys of KEYS optional.
+    """The boards of a TOML file: one table ``[boards.NAME]`` each, see BoardTable for its keys.
 
     Raises:
-        BadInput: not readable, not TOML, an unknown key, a wrong type, a board without host.
+        BadInput: not readable, not TOML, or not as described.
     """
-    path = Path(path)
-    try:
-        raw = toml_reader().loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"cannot read the inventory {path}: {error.strerror}", "a TOML file") from error
-    except ValueError as error:
-        raise BadInput(f"{path} is not TOML: {error}", "tables [boards.NAME]") from error
-    boards = raw.get("boards")
-    if set(raw) != {"boards"} or not isinstance(boards, dict) or not boards:
-        odd = sorted(set(raw) - {"boards"})
-        found = f"{path} has the unknown key {odd[0]!r}" if odd else f"{path} names no board"
-        raise BadInput(found, "tables [boards.NAME] and nothing else")
-    return {name: _board(path, name, table) for name, table in boards.items()}
-
-
-def _board(path: Path, name: str, table: Any) -> Board:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) or name == "all":
-        raise BadInput(f"{path}: {name!r} is no name for a board", "letters, digits, '.', '_' and '-'; not 'all'")
-    if not isinstance(table, dict) or not isinstance(table.get("host"), str):
-        raise BadInput(f"{path}: [boards.{name}] has no host", 'host = "192.0.2.7" or a name')
-    for key, value in table.items():
-        if key not in KEYS:
-            raise BadInput(f"{path}: [boards.{name}] has the unknown key {key!r}", "one of " + ", ".join(KEYS))
-        if not isinstance(value, KEYS[key]) or isinstance(value, bool) or (key == "port" and not 0 < value < 65536):
-            kind = "a number from 1 to 65535" if key == "port" else "a text"
-            raise BadInput(f"{path}: [boards.{name}] {key} is {value!r}", kind)
-    return Board(name, **table)
+    read = read_described_toml(Inventory, path, "inventory", 'write tables [boards.NAME] with host = "192.0.2.7"')
+    return {name: Board(name, **dataclasses.asdict(table)) for name, table in read.boards.items()}

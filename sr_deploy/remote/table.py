@@ -18,6 +18,8 @@ def states_table(outcomes: Sequence[Dict[str, Any]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from sr_deploy.core.text import markup
+
     table = Table(title="Boards")
     for heading in ("board", "state", "job"):
         table.add_column(heading, no_wrap=True)
@@ -28,13 +30,13 @@ def states_table(outcomes: Sequence[Dict[str, Any]]) -> Table:
         style = {"done": "green", "failed": "red"}.get(row["state"], "yellow")
         seconds = "–" if row["seconds"] is None else f"{row['seconds']:.1f}"
         table.add_row(
-            row["board"],
+            markup(row["board"]),
             Text(row["state"] + (" (attached)" if row["attached"] else ""), style),
             row["job"] or "–",
             seconds,
             f"{row['sent_bytes'] / 1024:.0f}",
             str(row["dropped"]),
             str(len(row["files"])),
-            row["error"]["found"] if row["error"] else "",
+            markup(row["error"]["found"]) if row["error"] else "",
         )
     return table

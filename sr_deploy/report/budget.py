@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Dict, Optional, Tuple
 
 from sr_deploy.core.contract import Size, parse_size
-from sr_deploy.core.errors import BadInput, UsageError
-from sr_deploy.core.toml import toml_reader
+from sr_deploy.core.errors import BadInput
+from sr_deploy.core.schema import Amount, SizeText, described, read_described_toml
+from sr_deploy.core.text import plain
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class DeviceBudget:
     sizes: Tuple[SizeBudget, ...]
 
 
+@described
 @dataclass(frozen=True)
 class QualityFloors:
     """Bounds on the figures of ``srdeploy verify --json``; None where there is none.
@@ -39,10 +41,10 @@ class QualityFloors:
         max_difference: largest difference from the FP32 PyTorch network, in 8-bit steps.
     """
 
-    min_psnr_y: Optional[float] = None
-    min_ssim_y: Optional[float] = None
-    max_psnr_y_loss: Optional[float] = None
-    max_difference: Optional[float] = None
+    min_psnr_y: Optional[Amount] = None
+    min_ssim_y: Optional[Amount] = None
+    max_psnr_y_loss: Optional[Amount] = None
+    max_difference: Optional[Amount] = None
 
 
 @dataclass(frozen=True)
@@ -77,71 +79,58 @@ class Budget:
                 return entry
         if self.devices:
             raise BadInput(
-                f"{self.source} has no budget for {name!r}",
+                f"{plain(self.source)} has no budget for {name!r}",
                 "one of its devices: " + ", ".join(repr(entry.device) for entry in self.devices),
                 f'add [devices."{name}".sizes.HxW] with max_median_ms to it, or gate on one of those devices',
             )
         return DeviceBudget(name, ())
 
 
+@described
+@dataclass(frozen=True)
+class _Bounds:
+    """The table of one size in the file."""
+
+    max_median_ms: Optional[Amount] = None
+    max_p99_ms: Optional[Amount] = None
+
+
+@described
+@dataclass(frozen=True)
+class _Device:
+    """The table of one device in the file: bounds by size."""
+
+    sizes: Dict[SizeText, _Bounds] = field(default_factory=dict)
+
+
+@described
+@dataclass(frozen=True)
+class BudgetFile:
+    """What stands in a budget file; see ``Budget`` for the meaning of each key."""
+
+    threshold_percent: Amount = 3.0
+    floor_us: Amount = 20.0
+    run_noise_percent: Amount = 10.0
+    quality: QualityFloors = QualityFloors()
+    devices: Dict[str, _Device] = field(default_factory=dict)
+
+
 def read_budget(path: Path) -> Budget:
     """Read a budget.
 
     Raises:
-        BadInput: not a file, not TOML, an unknown key, a value of the wrong kind.
+        BadInput: not a file, not TOML, or not as described.
         MissingPackage: a Python before 3.11 without the package tomli.
     """
-    try:
-        raw = toml_reader().loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        found = f"cannot read the budget {path}: {error.strerror}"
-        raise BadInput(found, "a file such as engines/example.toml") from error
-    except ValueError as error:
-        raise BadInput(f"{path} is not TOML: {error}", "a budget such as engines/example.toml") from error
-    known = ("threshold_percent", "floor_us", "run_noise_percent", "quality", "devices")
-    _only(raw, known, path, "")
-    numbers = {key: _number(raw[key], path, key) for key in known[:3] if key in raw}
-    floors = _table(raw.get("quality", {}), path, "quality")
-    names = tuple(QualityFloors.__dataclass_fields__)
-    _only(floors, names, path, "quality.")
-    quality = QualityFloors(**{key: _number(value, path, f"quality.{key}") for key, value in floors.items()})
+    read = read_described_toml(BudgetFile, path, "budget", "compare it with engines/example.toml")
     devices = tuple(
-        _device(name, _table(entry, path, f"devices.{name}"), path)
-        for name, entry in _table(raw.get("devices", {}), path, "devices").items()
+        DeviceBudget(
+            name,
+            tuple(
+                SizeBudget(parse_size(text), bounds.max_median_ms, bounds.max_p99_ms)
+                for text, bounds in device.sizes.items()
+            ),
+        )
+        for name, device in read.devices.items()
     )
-    return Budget(quality=quality, devices=devices, source=str(path), **numbers)
-
-
-def _device(name: str, entry: Dict[str, Any], path: Path) -> DeviceBudget:
-    where = f"devices.{name}."
-    _only(entry, ("sizes",), path, where)
-    sizes = []
-    for text, bounds in _table(entry.get("sizes", {}), path, where + "sizes").items():
-        try:
-            size = parse_size(text)
-        except UsageError as error:
-            raise BadInput(f"{path}: {where}sizes.{text} is not a size", error.wanted) from error
-        inside = f"{where}sizes.{text}"
-        _only(_table(bounds, path, inside), ("max_median_ms", "max_p99_ms"), path, inside + ".")
-        numbers = {key: _number(value, path, f"{inside}.{key}") for key, value in bounds.items()}
-        sizes.append(SizeBudget(size, **numbers))
-    return DeviceBudget(name, tuple(sizes))
-
-
-def _only(found: Dict[str, Any], known: Sequence[str], path: Path, where: str) -> None:
-    unknown = sorted(set(found) - set(known))
-    if unknown:
-        wanted = "one of " + ", ".join(known)
-        raise BadInput(f"{path} has the unknown key {where}{unknown[0]}", wanted, "correct its name")
-
-
-def _table(value: Any, path: Path, name: str) -> Dict[str, Any]:
-    if not isinstance(value, dict):
-        raise BadInput(f"{path}: {name} is {value!r}", "a table")
-    return value
-
-
-def _number(value: Any, path: Path, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
-        raise BadInput(f"{path}: {name} is {value!r}", "a number that is not negative")
-    return float(value)
+    return Budget(read.threshold_percent, read.floor_us, read.run_noise_percent, read.quality, devices, str(path))

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy.bench.compare import Ratio, process_ratio, single_run_ratio
-from sr_deploy.bench.interval import effective_sample_size, median_interval
+from sr_deploy.bench.interval import binomial_tail, effective_sample_size, median_interval
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.device import environment_identity
 from sr_deploy.core.errors import BadInput
 from sr_deploy.report.budget import Budget, DeviceBudget, QualityFloors
+from sr_deploy.report.quality_file import QualityFile
 
 PASS, REGRESSION, INCONCLUSIVE = "PASS", "REGRESSION", "INCONCLUSIVE"
 #: From the best to the worst: what is proved bad outweighs what is not known.
@@ -21,13 +22,13 @@ ORDER = (PASS, INCONCLUSIVE, REGRESSION)
 #: Where an interval lies against the limit.
 BEYOND, WITHIN, STRADDLING = "beyond", "within", "straddling"
 
-#: Of one comparison: the chance that its interval misses the true ratio is at most one in a hundred.
+#: Of one comparison: of a hundred, one may give an interval that misses the true ratio.
 CONFIDENCE = 0.99
 
 #: What two sweeps must share of their options: it changes what a sample is. How long they measured may differ.
 SAME_OPTIONS = ("scope", "value_range", "seed", "timer", "cuda_graph", "wait", "streams")
 #: What a runner's description may differ in: names, and the reason for a choice.
-FREE_DESCRIPTION = ("file", "provider_reason")
+FREE_DESCRIPTION = ("file", "provider_reason", "runtime_cache")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class GateReport:
         threshold_percent, floor_us: both must be exceeded for a regression.
         findings: in the order judged.
         notes: what a reader should know and what does not count.
+        seed: of what was drawn in running in turn: the order of the rounds and who was opened first; None for files.
         schema: version of this layout.
     """
 
@@ -80,6 +82,7 @@ class GateReport:
     floor_us: float
     findings: Tuple[Finding, ...]
     notes: Tuple[str, ...] = ()
+    seed: Optional[int] = None
     schema: int = 1
 
     def to_dict(self) -> Dict[str, Any]:
@@ -110,6 +113,12 @@ def position(ratio: Ratio, limit: float) -> str:
     return WITHIN if ratio.high <= limit else STRADDLING
 
 
+def launches_compared(before: Point, after: Point) -> str:
+    """For a finding's reason: that a side's times are the host's launches; "" where they are the device's work."""
+    bound = [name for name, point in (("baseline", before), ("candidate", after)) if point.launch_bound]
+    return f"; launch-bound ({' and '.join(bound)}): it compares launches, not kernels" if bound else ""
+
+
 def judge_sessions(size: Size, baseline_s: float, candidate_s: float, ratios: Sequence[Ratio], limit: float) -> Finding:
     """One size that ran in turn.
 
@@ -130,7 +139,7 @@ def judge_sessions(size: Size, baseline_s: float, candidate_s: float, ratios: Se
         verdict = REGRESSION
     else:
         verdict = INCONCLUSIVE
-    why = _comparison(last, limit)
+    why = f"{_comparison(last, limit)}; {last.count} rounds, worth {last.effective:.0f} independent ones"
     if confirmed:
         why += f"; confirmation of {_percent(ratios[0].estimate)} ({_range(ratios[0])}) with newly opened runners"
     if verdict == INCONCLUSIVE and where == BEYOND:
@@ -183,7 +192,7 @@ def differences(baseline: Result, candidate: Result) -> List[str]:
 
 def point_differences(before: Point, after: Point) -> List[str]:
     """As ``differences``, for the runners of two points."""
-    same = ("scope", "runtime", "device", "timer", "settings")
+    same = ("scope", "runtime", "device", "timer", "in_flight", "settings")
     old, new = ({key: getattr(point, key) for key in same} for point in (before, after))
     for facts, point in ((old, before), (new, after)):
         facts["runner"] = {k: v for k, v in point.description.items() if k not in FREE_DESCRIPTION}
@@ -228,21 +237,20 @@ def check_budget(points: Sequence[Point], device: DeviceBudget) -> List[Finding]
     return findings
 
 
-def check_quality(floors: QualityFloors, report: Dict[str, Any]) -> List[Finding]:
+def check_quality(floors: QualityFloors, report: QualityFile) -> List[Finding]:
     """Quality floors against the report of ``srdeploy verify --json``: one finding for each floor.
 
     Args:
         floors: None where there is no floor.
-        report: its "mean" and "largest_difference" are read.
+        report: its mean and its largest difference are judged.
     """
-    mean = report.get("mean", {})
-    psnr, torch_psnr, ssim = (mean.get(key) for key in ("psnr_y", "torch_psnr_y", "ssim_y"))
+    psnr, torch_psnr, ssim = report.mean.psnr_y, report.mean.torch_psnr_y, report.mean.ssim_y
     loss = None if psnr is None or torch_psnr is None else torch_psnr - psnr
     rows = (
         ("PSNR-Y against HR", psnr, floors.min_psnr_y, False, "dB"),
         ("SSIM-Y against HR", ssim, floors.min_ssim_y, False, ""),
         ("PSNR-Y lost against FP32", loss, floors.max_psnr_y_loss, True, "dB"),
-        ("largest difference from FP32", report.get("largest_difference"), floors.max_difference, True, "of 255"),
+        ("largest difference from FP32", report.largest_difference, floors.max_difference, True, "of 255"),
     )
     findings: List[Finding] = []
     for what, value, bound, upper, unit in rows:
@@ -280,7 +288,7 @@ def _judged_points(before: Point, after: Optional[Point], old: Result, new: Resu
     where = position(ratio, limit)
     verdict = {BEYOND: REGRESSION, WITHIN: PASS, STRADDLING: INCONCLUSIVE}[where]
     why = _comparison(ratio, limit) + (f"; {advice}" if advice and where == STRADDLING else "")
-    why += f" [{ratio.method}]"
+    why += f" [{ratio.method}]" + launches_compared(before, after)
     return _finding(before.size, verdict, why, before.median_s or 0.0, after.median_s or 0.0, ratio)
 
 
@@ -302,16 +310,16 @@ def _judge_median(point: Point, bound_ms: float) -> Tuple[str, str]:
     interval = median_interval(point.samples_s, CONFIDENCE)
     low, high = interval or (0.0, float("inf"))
     verdict = REGRESSION if low * 1e3 > bound_ms else PASS if high * 1e3 <= bound_ms else INCONCLUSIVE
-    text = f"{low * 1e3:.3f} … {high * 1e3:.3f} ms" if interval else "unknown: too few samples"
+    text = f"{low * 1e3:.3f} … {high * 1e3:.3f} ms" if interval else "unknown: too few independent samples"
     return verdict, f"median {1e3 * (point.median_s or 0):.3f} ms ({text}), at most {bound_ms:g} ms wanted"
 
 
 def _judge_p99(point: Point, bound_ms: float) -> Tuple[str, str]:
-    above = sum(sample * 1e3 > bound_ms for sample in point.samples_s)
-    count = len(point.samples_s)
-    worth = effective_sample_size(point.samples_s)
-    # The share above must exceed one in a hundred by more than chance: z for 0.99, one-sided, of a normal share.
-    certain = count >= 100 and above / count > 0.01 + 2.326 * (0.01 * 0.99 / worth) ** 0.5
+    beyond = [float(sample * 1e3 > bound_ms) for sample in point.samples_s]
+    above, count = int(sum(beyond)), len(beyond)
+    worth = min(effective_sample_size(point.samples_s), effective_sample_size(beyond))
+    # The share above must exceed one in a hundred by more than chance, as in so many independent samples.
+    certain = binomial_tail(int(worth), int(above * worth / count), 0.01) < 1 - CONFIDENCE
     within = (point.p99_s or 0.0) * 1e3 <= bound_ms
     verdict = PASS if within else REGRESSION if certain else INCONCLUSIVE
     why = f"p99 {1e3 * (point.p99_s or 0):.3f} ms, at most {bound_ms:g} ms wanted; {above} of {count} samples above"
@@ -331,7 +339,7 @@ def _comparison(ratio: Ratio, limit: float) -> str:
 
 def _range(ratio: Ratio) -> str:
     if not 0 < ratio.low <= ratio.high < float("inf"):
-        return "no interval: too few rounds or processes"
+        return "no interval: too few independent rounds or processes"
     return f"{_percent(ratio.low)} … {_percent(ratio.high)}"
 
 

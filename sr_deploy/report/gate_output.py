@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
+from sr_deploy.bench.result import now_utc
+from sr_deploy.core import text
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.report.gate import INCONCLUSIVE, PASS, REGRESSION, Finding, GateReport
 
@@ -27,7 +29,8 @@ def gate_table(report: GateReport) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{report.candidate} against {report.baseline}", title_justify="left", title_style="bold")
+    title = text.markup(f"{report.candidate} against {report.baseline}")
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("judged")
     for heading in ("input", "verdict"):
         table.add_column(heading, no_wrap=True)
@@ -35,17 +38,25 @@ def gate_table(report: GateReport) -> Group:
         table.add_column(heading, justify="right")
     for finding in report.findings:
         cells = _cells(finding)[:3]
-        table.add_row(Text(finding.what), finding.size, Text(finding.verdict, STYLES[finding.verdict]), *cells)
-    table.caption = f"{report.device}, {report.scope}; {report.method}"
+        judged = (text.markup(finding.what), text.markup(finding.size))
+        table.add_row(*judged, Text(finding.verdict, STYLES[finding.verdict]), *cells)
+    table.caption = text.markup(f"{report.device}, {report.scope}; {report.method}")
     table.caption_justify = "left"
-    reasons = [Text(f"{_name(f)}: {f.why}", STYLES[f.verdict]) for f in report.findings]
-    notes = [Text(f"note: {note}") for note in report.notes]
+    reasons = [Text(text.log_line(f"{_name(f)}: {f.why}"), STYLES[f.verdict]) for f in report.findings]
+    notes = [Text(text.log_line(f"note: {note}")) for note in report.notes]
     verdict = Text(f"{report.verdict}: {MEANINGS[report.verdict]}", STYLES[report.verdict])
     return Group(table, *reasons, *notes, verdict)
 
 
-def junit_xml(report: GateReport) -> str:
-    """A test suite with one case a finding: REGRESSION is a failure, INCONCLUSIVE is skipped with its reason."""
+def junit_xml(report: GateReport, when: Optional[str] = None) -> str:
+    """A test suite with one case a finding: REGRESSION is a failure, INCONCLUSIVE is skipped with its reason.
+
+    ``time`` is the candidate's median in seconds, which a CI draws over builds; 0 for what is no latency.
+
+    Args:
+        report: from the gate.
+        when: of the suite, ISO 8601; None: now.
+    """
     counts = {verdict: sum(f.verdict == verdict for f in report.findings) for verdict in STYLES}
     suite = ElementTree.Element(
         "testsuite",
@@ -54,15 +65,20 @@ def junit_xml(report: GateReport) -> str:
         failures=str(counts[REGRESSION]),
         errors="0",
         skipped=str(counts[INCONCLUSIVE]),
+        time=_seconds(sum(finding.candidate_ms or 0.0 for finding in report.findings)),
+        timestamp=(when or now_utc())[: len("2026-05-01T12:00:00")],
     )
     for finding in report.findings:
-        case = ElementTree.SubElement(suite, "testcase", classname="srdeploy.gate", name=_name(finding))
+        # ElementTree escapes markup; what XML cannot hold at all is taken out here.
+        name, why = text.plain(_name(finding)), text.plain(finding.why)
+        time = _seconds(finding.candidate_ms or 0.0)
+        case = ElementTree.SubElement(suite, "testcase", classname="srdeploy.gate", name=name, time=time)
         if finding.verdict == REGRESSION:
-            ElementTree.SubElement(case, "failure", type=REGRESSION, message=finding.why)
+            ElementTree.SubElement(case, "failure", type=REGRESSION, message=why)
         elif finding.verdict == INCONCLUSIVE:
-            ElementTree.SubElement(case, "skipped", type=INCONCLUSIVE, message=finding.why)
+            ElementTree.SubElement(case, "skipped", type=INCONCLUSIVE, message=why)
         else:
-            ElementTree.SubElement(case, "system-out").text = finding.why
+            ElementTree.SubElement(case, "system-out").text = why
     body = ElementTree.tostring(suite, encoding="unicode")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{body}\n'
 
@@ -85,23 +101,24 @@ def markdown(report: GateReport) -> str:
     lines = [
         f"## srdeploy gate: {report.verdict}",
         "",
-        f"{_cell(report.candidate)} against {_cell(report.baseline)} on {_cell(report.device)}, scope {report.scope}. "
+        f"{_cell(report.candidate)} against {_cell(report.baseline)} on {_cell(report.device)}, "
+        f"scope {_cell(report.scope)}. "
         f"A regression is slower by more than {report.threshold_percent:g} % and by more than {report.floor_us:g} µs.",
         "",
         "| judged | input | verdict | baseline ms | candidate ms | change | interval | why |",
         "|---|---|---|---:|---:|---:|---:|---|",
     ]
     for finding in report.findings:
-        cells = (finding.what, finding.size, f"**{finding.verdict}**", *_cells(finding), finding.why)
-        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
+        judged = (_cell(finding.what), _cell(finding.size), f"**{finding.verdict}**")
+        lines.append("| " + " | ".join((*judged, *_cells(finding), _cell(finding.why))) + " |")
     lines += ["", f"How: {_cell(report.method)}."] + [f"Note: {_cell(note)}." for note in report.notes]
     return "\n".join(lines) + "\n"
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, content: str) -> None:
     """Write a file, whole or not at all; raises DiskFull or EnvironmentFault."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(content, encoding="utf-8")
 
 
 def _name(finding: Finding) -> str:
@@ -124,16 +141,20 @@ def _percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):+.2f} %"
 
 
-def _cell(text: str) -> str:
-    """Text inside a Markdown table."""
-    return text.replace("|", "\\|").replace("\n", " ")
+def _seconds(milliseconds: float) -> str:
+    return f"{milliseconds / 1e3:.6f}"
 
 
-def _data(text: str) -> str:
+def _cell(told: str) -> str:
+    """Text of others inside Markdown. Signs of figures need no escape, and stay readable where nothing renders them."""
+    return text.markdown(told).replace("\\+", "+").replace("\\(", "(").replace("\\)", ")")
+
+
+def _data(told: str) -> str:
     """Text of a workflow command, escaped as GitHub's runner reads it."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.plain(told).replace("%", "%25")
 
 
-def _property(text: str) -> str:
+def _property(told: str) -> str:
     """A property of a workflow command."""
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
+    return _data(told).replace(":", "%3A").replace(",", "%2C")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from html import escape
 from typing import Optional, Sequence, Tuple, Union
 
+from sr_deploy.core.text import xml
 from sr_deploy.report.html_style import STYLE
 
 #: A cell: text, or (text, class) with a class of the style sheet.
@@ -27,7 +27,7 @@ def page(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n"
+        f"<title>{xml(title)}</title>\n"
         '<link rel="icon" href="data:,">\n'
         f"<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
@@ -37,23 +37,23 @@ def section(heading: str, body: str, anchor: str, level: int = 2) -> str:
     """A section with its heading; empty without a body."""
     if not body:
         return ""
-    return f'<section id="{escape(anchor)}">\n<h{level}>{escape(heading)}</h{level}>\n{body}</section>\n'
+    return f'<section id="{xml(anchor)}">\n<h{level}>{xml(heading)}</h{level}>\n{body}</section>\n'
 
 
 def paragraph(text: str, kind: str = "") -> str:
     """A paragraph of plain text; ``kind`` is a class of the style sheet: "note", "warn" or "small"."""
-    return f"<p{_class(kind)}>{escape(text)}</p>\n"
+    return f"<p{_class(kind)}>{xml(text)}</p>\n"
 
 
 def items(texts: Sequence[str], kind: str = "") -> str:
     """A list of plain texts; nothing for none."""
-    rows = "".join(f"<li>{escape(text)}</li>\n" for text in texts)
+    rows = "".join(f"<li>{xml(text)}</li>\n" for text in texts)
     return f"<ul{_class(kind)}>\n{rows}</ul>\n" if rows else ""
 
 
 def command(text: str) -> str:
     """A command that a reader can copy."""
-    return f"<pre><code>{escape(text)}</code></pre>\n"
+    return f"<pre><code>{_lines(text)}</code></pre>\n"
 
 
 def table(
@@ -77,40 +77,40 @@ def table(
     kinds = ["" if column < numbers_from else "number" for column in range(len(headings))]
     # A heading without text is no heading: screen readers would announce it.
     head = "".join(
-        f'<th scope="col"{_class(kind)}>{escape(text)}</th>' if text else "<td></td>"
+        f'<th scope="col"{_class(kind)}>{xml(text)}</th>' if text else "<td></td>"
         for text, kind in zip(headings, kinds)
     )
-    over = "".join(f'<th scope="colgroup" colspan="{span}">{escape(text)}</th>' for text, span in groups)
+    over = "".join(f'<th scope="colgroup" colspan="{span}">{xml(text)}</th>' for text, span in groups)
     head = f"<tr><td></td>{over}</tr>\n<tr>{head}</tr>" if groups else f"<tr>{head}</tr>"
     lines = [_row(row, kinds) for row in rows]
     body, last = lines[: len(lines) - foot], lines[len(lines) - foot :]
     closing = f"<tfoot>\n{''.join(last)}</tfoot>\n" if last else ""
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>\n'
-        f"<caption>{escape(caption)}</caption>\n"
+        f'<div class="wide" tabindex="0" role="region" aria-label="{xml(caption)}"><table>\n'
+        f"<caption>{xml(caption)}</caption>\n"
         f"<thead>\n{head}\n</thead>\n<tbody>\n{''.join(body)}</tbody>\n{closing}</table></div>\n"
     )
 
 
 def facts(pairs: Sequence[Tuple[str, str]]) -> str:
     """Names and values, one pair a line."""
-    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>\n" for name, value in pairs)
+    rows = "".join(f"<div><dt>{xml(name)}</dt><dd>{xml(value)}</dd></div>\n" for name, value in pairs)
     return f"<dl>\n{rows}</dl>\n" if rows else ""
 
 
 def details(summary: str, body: str) -> str:
     """What is folded away until somebody asks; printed in full."""
-    return f"<details>\n<summary>{escape(summary)}</summary>\n{body}</details>\n" if body else ""
+    return f"<details>\n<summary>{xml(summary)}</summary>\n{body}</details>\n" if body else ""
 
 
 def image(media_type: str, data: bytes, alt: str, kind: str = "") -> str:
     """A picture within the page."""
-    return f'<img{_class(kind)} src="{data_uri(media_type, data)}" alt="{escape(alt)}">'
+    return f'<img{_class(kind)} src="{data_uri(media_type, data)}" alt="{xml(alt)}">'
 
 
 def figure(body: str, caption: str, kind: str = "") -> str:
     """A picture or several, with a caption in plain text."""
-    return f"<figure{_class(kind)}>\n{body}\n<figcaption>{escape(caption)}</figcaption>\n</figure>\n"
+    return f"<figure{_class(kind)}>\n{body}\n<figcaption>{xml(caption)}</figcaption>\n</figure>\n"
 
 
 def data_uri(media_type: str, data: bytes) -> str:
@@ -124,9 +124,13 @@ def _row(cells: Sequence[Cell], kinds: Sequence[str]) -> str:
         text, extra = cell if isinstance(cell, tuple) else (cell, "")
         classes = _class(" ".join(filter(None, (kind, extra))))
         opening, closing = ('<th scope="row"', "</th>") if index == 0 else ("<td", "</td>")
-        out.append(f"{opening}{classes}>{escape(text)}{closing}")
+        out.append(f"{opening}{classes}>{xml(text)}{closing}")
     return f"<tr>{''.join(out)}</tr>\n"
 
 
+def _lines(text: str) -> str:
+    return "\n".join(map(xml, text.split("\n")))
+
+
 def _class(kind: Optional[str]) -> str:
-    return f' class="{escape(kind)}"' if kind else ""
+    return f' class="{xml(kind)}"' if kind else ""

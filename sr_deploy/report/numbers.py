@@ -35,6 +35,36 @@ def mebibytes(count: Optional[int]) -> str:
     return fixed(None if count is None else count / 2**20, 1)
 
 
+def megabytes(count: Optional[int]) -> str:
+    """Bytes moved as MB (10⁶) with one decimal."""
+    return fixed(None if count is None else count / 1e6, 1)
+
+
+def listing_text(listing: Optional[Dict[str, Any]]) -> str:
+    """An engine's layers in one sentence, from the summary of its listing (engine/listing.py); "" without one."""
+    if listing is None:
+        return ""
+    products = ", ".join(f"{types} {count}" for types, count in listing["products"].items())
+    found = f"{listing['products_found']} of {listing['products_in_graph']} products"
+    found += f" ({products})" if products else ""
+    moved = listing["bytes_moved"]
+    ends = f"{megabytes(moved)} MB read and written" if moved is not None else "bytes unknown, as the size is not fixed"
+    unread = f"; {listing['unread_lines']} lines of it could not be read" if listing["unread_lines"] else ""
+    return f"{listing['kernels']} kernels, {found}, {ends}, by the {listing['source']}{unread}"
+
+
+def layer_cells(layer: Dict[str, Any]) -> Sequence[str]:
+    """MB read and written, kind, types, shape and what it computes, of one of ``layer_facts`` (engine/listing.py)."""
+    known = layer["bytes_read"] is not None and layer["bytes_written"] is not None
+    moved = layer["bytes_read"] + layer["bytes_written"] if known else None
+    # A batch of one is not told.
+    shape = [extent for place, extent in enumerate(layer["shape"]) if place or extent != 1]
+    named = layer["products"] or layer["nodes"]
+    more = f" +{len(layer['nodes']) - 1}" if len(layer["nodes"]) > 1 else ""
+    computes = (named[0] + more) if named else layer["name"]
+    return megabytes(moved), layer["kind"], layer["types"], "×".join("?" if e < 0 else str(e) for e in shape), computes
+
+
 def profile_text(profile: Optional[Sequence[Sequence[int]]]) -> str:
     """The inputs of an engine: one size, or smallest … largest."""
     if profile is None:
@@ -49,7 +79,18 @@ def doubts(point: Point) -> str:
         return f"failed: {point.failure}"
     notes = [f"invalid, not to be used: {point.invalid}"] if point.invalid else []
     notes += [] if point.warmup_stable else ["warm-up did not settle"]
-    return "; ".join(notes + (["cut short by its time limit"] if point.cut_short else []))
+    if point.effective_samples is not None and point.median_low_s is None:
+        worth = f"{len(point.samples_s)} samples are worth {point.effective_samples:.3g} independent ones"
+        notes.append(f"no interval of the median: {worth}")
+    notes += ["cut short by its time limit"] if point.cut_short else []
+    return "; ".join(notes + ([launches_text(point)] if point.launch_bound else []))
+
+
+def launches_text(point: Point) -> str:
+    """Why a launch-bound point's time is the host's, and what to do where something can be done."""
+    text = f"launch-bound: the host takes {milliseconds(point.enqueue_s)} ms to queue a run, so this times launches"
+    graph = point.settings.get("cuda_graph")
+    return text if graph is not False else text + "; time it with --cuda-graph for the kernels alone"
 
 
 def rate_cells(point: Point) -> Sequence[str]:

@@ -6,6 +6,7 @@ import math
 from typing import Any, Dict, List, Sequence, Tuple
 
 from sr_deploy.core.contract import format_size
+from sr_deploy.core.text import xml
 from sr_deploy.report import html
 from sr_deploy.report.content import Comparison, Content, Deployed, comparisons
 from sr_deploy.report.numbers import NONE, figures, fixed, milliseconds
@@ -24,7 +25,7 @@ def report_page(content: Content) -> str:
     several = len(content.deployments) > 1
     body = "".join(
         (
-            f"<header>\n<h1>{html.escape(content.title)}</h1>\n{html.paragraph(content.made, 'small')}</header>\n",
+            f"<header>\n<h1>{xml(content.title)}</h1>\n{html.paragraph(content.made, 'small')}</header>\n",
             _glance(content, compared),
             "".join(_comparison(index, comparison) for index, comparison in enumerate(compared)),
             html.paragraph(_why_not_compared(content.deployments), "note") if several and not compared else "",
@@ -172,7 +173,7 @@ def _pictures(content: Content) -> str:
                 )
                 for panel in panels
             )
-            heading = f"<h3>{html.escape(row.name)}</h3>\n" if not error else ""
+            heading = f"<h3>{xml(row.name)}</h3>\n" if not error else ""
             kind = "panels errors" if error else "panels"
             parts.append(f'{heading}<div class="{kind}">\n{figures_}</div>\n' if figures_ else "")
         parts.append(_scale() if any(panel.error for panel in row.panels) else "")

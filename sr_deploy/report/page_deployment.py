@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.deployment import Manifest
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.report import html
 from sr_deploy.report.content import Deployed
@@ -16,6 +16,8 @@ from sr_deploy.report.numbers import (
     NONE,
     doubts,
     fixed,
+    layer_cells,
+    listing_text,
     mebibytes,
     milliseconds,
     profile_text,
@@ -31,6 +33,11 @@ SCOPES = {
     "enqueue": "until the call returns",
     "end-to-end": "upload, compute and download",
 }
+#: What the half-width beside a median says, and what it does not.
+INTERVAL = (
+    "± is half the interval of the median, by how many independent samples the samples are worth; – where that is too "
+    "few. It speaks of the time that was measured: what the machine does at other times is not in it."
+)
 #: Peak memory of a point: key and heading.
 MEMORY = {"rss_bytes": "process MiB", "gpu_used_bytes": "GPU MiB"}
 #: So many layers of a profile are listed.
@@ -56,8 +63,8 @@ def deployment_section(deployed: Deployed, anchor: str, several: bool) -> str:
 
 def drawing(draw: Callable[[Path], None], alt: str, caption: str, suffix: str) -> str:
     """A figure of a plot; ``suffix`` chooses SVG for lines and PNG for thousands of dots."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"plot{suffix}"
+    with temporary_folder() as folder:
+        path = folder / f"plot{suffix}"
         draw(path)
         media = {".svg": "image/svg+xml", ".png": "image/png"}[suffix]
         return html.figure(html.image(media, path.read_bytes(), alt), caption, "plot")
@@ -121,8 +128,9 @@ def _sweep(file: str, result: Result) -> str:
         alt = "Distribution of the samples around their median, and the samples in the order taken"
         caption = "Left: which part of the samples is at most so slow; a step is a second mode. Right: any drift."
         plots.append(drawing(lambda path: distribution_plot(result, path), alt, caption, ".png"))
+    meaning = html.paragraph(INTERVAL, "note") if with_interval else ""
     conditions = html.details("How it was measured", _conditions(result) + _layers(worked))
-    return table + html.items(notes, "warn") + "".join(plots) + conditions
+    return table + meaning + html.items(notes, "warn") + "".join(plots) + conditions
 
 
 def _row(point: Point, with_interval: bool, memory: Sequence[str]) -> List[html.Cell]:
@@ -194,7 +202,21 @@ def _engines(deployed: Deployed) -> str:
     warnings = [f"{e['file']}: {warning}" for e in deployed.engines for warning in e["warnings"]]
     streamed = [f"{e['file']} {told}." for e in deployed.engines for told in [streaming_text(e)] if told]
     caption = "Engines; memory as their builder reports it, – where it reports none"
-    return html.paragraph(text) + html.table(caption, headings, rows, 5) + html.items([*streamed, *warnings], "small")
+    table = html.table(caption, headings, rows, 5)
+    listed = "".join(map(_built, deployed.engines))
+    return html.paragraph(text) + table + listed + html.items([*streamed, *warnings], "small")
+
+
+def _built(engine: Dict[str, Any]) -> str:
+    """What the builder made of the graph: a sentence, and folded away the layers that move most."""
+    layers = engine.get("layers") or []
+    if not layers:
+        return ""
+    shown = layers[:MOST_LAYERS]
+    caption = f"The {len(shown)} of {len(layers)} layers that read and write most, weights left out"
+    rows = [layer_cells(layer) for layer in shown]
+    body = html.table(caption, ["MB", "kind", "types", "output", "computes"], rows, 5)
+    return html.details(f"{engine['file']}: {listing_text(engine['listing'])}", body)
 
 
 def _proofs(manifest: Manifest) -> str:

@@ -12,6 +12,7 @@ from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.text import mathtext
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +27,8 @@ DASHES = ("-", "--", "-.", ":", "-", "--")
 FRAME_COLOUR = "#FF2D00"
 #: Smallest type, in points.
 SMALL = 9
+#: How the legend names hollow markers.
+LAUNCH_BOUND = "hollow: launch-bound, it times the host's launches"
 
 #: Part of a picture: top, left, height, width, in pixels of the largest panel.
 Crop = Tuple[int, int, int, int]
@@ -57,7 +60,7 @@ def latency_plot(results: Sequence[Result], path: Path) -> None:
     axes.set_ylabel("latency, ms", fontsize=11)
     labels = labels_of(results)
     title = labels[0] if len(results) == 1 else "Latency of " + ", ".join(dict.fromkeys(r.deployment for r in results))
-    axes.set_title(title, fontsize=12, loc="left", wrap=True)
+    axes.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     for index, result in enumerate(results):
         _line(axes, result, "median" if len(results) == 1 else labels[index], index)
     axes.fill_between([], [], color="#777777", alpha=0.25, linewidth=0, label="from the median up to p90")
@@ -117,7 +120,7 @@ def comparison_picture(
         full = cv2.resize(panel, (width, height), interpolation=cv2.INTER_NEAREST)
         shown = _fitted(full, round(column * figure.dpi))
         above.imshow(shown, extent=(0, width, height, 0), interpolation="nearest", aspect="auto")
-        above.set_title(title, fontsize=12, pad=5)
+        above.set_title(mathtext(title), fontsize=12, pad=5)
         above.add_patch(Rectangle((left, top), columns, rows, fill=False, edgecolor=FRAME_COLOUR, linewidth=1.5))
         below.imshow(full[top : top + rows, left : left + columns], interpolation="nearest", aspect="auto")
         for axes, edge, line in ((above, "#000000", 0.5), (below, FRAME_COLOUR, 1.5)):
@@ -167,8 +170,21 @@ def _line(axes: Axes, result: Result, label: str, index: int) -> None:
     x = [point.input_pixels for point in points]
     low = [1e3 * (point.median_s or 0.0) for point in points]
     high = [1e3 * (point.p90_s or 0.0) for point in points]
-    axes.plot(x, low, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=label, markersize=6)
+    axes.plot(x, low, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=mathtext(label), markersize=6)
     axes.fill_between(x, low, high, color=COLOURS[style], alpha=0.25, linewidth=0)
+    mark_launch_bound(axes, points, low, style)
+
+
+def mark_launch_bound(axes: Axes, points: Sequence[Point], y: Sequence[float], style: int) -> None:
+    """Hollow markers for points that time launches rather than kernels, named once in the legend."""
+    bound = [(point.input_pixels, value) for point, value in zip(points, y) if point.launch_bound]
+    if not bound:
+        return
+    named = any(line.get_label() == LAUNCH_BOUND for line in axes.lines)
+    axes.plot(
+        *zip(*bound), MARKERS[style], color=COLOURS[style], markerfacecolor="white", markersize=6, zorder=3,
+        label=None if named else LAUNCH_BOUND,
+    )  # fmt: skip
 
 
 def size_axis(axes: Axes, results: Sequence[Result]) -> None:
@@ -222,7 +238,7 @@ def _failures(axes: Axes, results: Sequence[Result]) -> None:
         reason = reason if len(reason) <= 44 else reason[:43] + "…"
         leftmost = np.log(point.input_pixels / axes.get_xlim()[0]) < 0.5 * np.log(np.divide(*axes.get_xlim()[::-1]))
         axes.annotate(
-            f"{'failed' if point.failure else 'invalid'}: {reason}",
+            mathtext(f"{'failed' if point.failure else 'invalid'}: {reason}"),
             (point.input_pixels, height),
             xycoords=across,
             xytext=(8 if leftmost else -8, 0),

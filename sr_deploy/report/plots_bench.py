@@ -12,8 +12,19 @@ import numpy as np
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.text import mathtext
 from sr_deploy.report.numbers import figures
-from sr_deploy.report.plots import COLOURS, DASHES, MARKERS, SMALL, check_suffix, labels_of, save_figure, size_axis
+from sr_deploy.report.plots import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    SMALL,
+    check_suffix,
+    labels_of,
+    mark_launch_bound,
+    save_figure,
+    size_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +68,9 @@ def throughput_plot(results: Sequence[Result], path: Path) -> None:
         x = [point.input_pixels for point in points]
         y = [point.output_pixels / 1e6 / (point.median_s or 1.0) for point in points]
         style = index % len(COLOURS)
-        axes.plot(x, y, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=label, markersize=6)
+        name = mathtext(label)
+        axes.plot(x, y, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=name, markersize=6)
+        mark_launch_bound(axes, points, y, style)
     size_axis(axes, results)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("input (height × width)", fontsize=11)
@@ -156,7 +169,7 @@ def pareto_plot(candidates: Sequence[Candidate], front: Sequence[int], title: st
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("median latency, ms (left is better)", fontsize=11)
     axes.set_ylabel("mean PSNR-Y, dB (up is better)", fontsize=11)
-    axes.set_title(title, fontsize=12, loc="left", wrap=True)
+    axes.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     _plain(axes)
     figure.legend(fontsize=SMALL, loc="outside lower left", frameon=False, ncols=2)
     _name_candidates(figure, axes, candidates)
@@ -173,7 +186,7 @@ def _name_candidates(figure: Figure, axes: Axes, candidates: Sequence[Candidate]
     taken: List[Any] = []
     places = ((9, -4, "left", "top"), (-9, 4, "right", "bottom"), (9, 4, "left", "bottom"), (-9, -4, "right", "top"))
     for index, candidate in enumerate(candidates):
-        text = f"{candidate.name}\n{candidate.psnr_y:.2f} dB, {figures(1e3 * candidate.latency_s)} ms"
+        text = f"{mathtext(candidate.name)}\n{candidate.psnr_y:.2f} dB, {figures(1e3 * candidate.latency_s)} ms"
         for last, (right, up, horizontal, vertical) in enumerate(places, 1):
             label = axes.annotate(
                 text,

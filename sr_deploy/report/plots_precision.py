@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.text import mathtext
 from sr_deploy.report.plots import COLOURS, SMALL, check_suffix, save_figure
 
 #: So many layers are drawn, the costliest; the rest are in the table.
@@ -41,12 +42,12 @@ def sensitivity_plot(layers: Sequence[Mapping[str, Any]], path: Path, title: str
             axes.barh(
                 rows, [drawn[row]["loss_db"] for row in rows], color=colour, hatch=hatch, edgecolor="white", label=label
             )
-    axes.set_yticks(range(len(drawn)), [shortened(layer["name"]) for layer in drawn], fontsize=SMALL)
+    axes.set_yticks(range(len(drawn)), [mathtext(shortened(layer["name"])) for layer in drawn], fontsize=SMALL)
     axes.invert_yaxis()
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel("dB of PSNR-Y lost when this layer alone runs in INT8 (most noise on top)", fontsize=11)
     more = f" (the {len(drawn)} costliest of {len(layers)} layers)" if len(layers) > len(drawn) else ""
-    axes.set_title(title + more, fontsize=12, loc="left", wrap=True)
+    axes.set_title(mathtext(title + more), fontsize=12, loc="left", wrap=True)
     axes.grid(True, axis="x", alpha=0.3)
     axes.legend(fontsize=SMALL)
     save_figure(figure, path)

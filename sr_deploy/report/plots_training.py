@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Sequence, Tuple
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.text import mathtext
 from sr_deploy.report.plots import COLOURS, DASHES, MARKERS, SMALL, check_suffix, save_figure
 
 #: A judgement: step, mean loss since the last one in 8-bit steps (NaN: none yet), PSNR against float32 in dB.
@@ -35,7 +36,7 @@ def training_plot(points: Sequence[Judgement], path: Path, title: str) -> None:
     if learned:
         above.plot(*zip(*learned), DASHES[0], marker=MARKERS[0], color=COLOURS[0], markersize=4)
     above.set_ylabel("loss, 8-bit steps", fontsize=11)
-    above.set_title(title, fontsize=12, loc="left", wrap=True)
+    above.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     steps, psnrs = [step for step, _, _ in points], [psnr for _, _, psnr in points]
     below.plot(steps, psnrs, DASHES[0], marker=MARKERS[1], color=COLOURS[1], markersize=4)
     best = max(range(len(points)), key=lambda index: psnrs[index])

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.device import Finding
-from sr_deploy.report.numbers import doubts, fixed, mebibytes, milliseconds, rate_cells, strips_of
+from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
+from sr_deploy.report.numbers import (
+    NONE,
+    doubts,
+    fixed,
+    layer_cells,
+    mebibytes,
+    megabytes,
+    milliseconds,
+    rate_cells,
+    strips_of,
+)
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -20,6 +31,8 @@ QUALITY_COLUMNS = (
     ("torch_psnr_y", "PyTorch PSNR-Y dB", 3),
     ("difference", "largest difference /255", 4),
 )
+#: A node's name keeps so many characters, its end: with the other columns the table of layers is 80 columns wide.
+NODE_CHARACTERS = 20
 LEVEL_STYLES = {"ok": "green", "missing": "red", "warning": "yellow"}
 
 
@@ -41,7 +54,8 @@ def latency_table(result: Result) -> Group:
         else:
             cells = ["–"] * 6
         table.add_row(format_size(point.size), *cells)
-    notes = [Text(f"{format_size(point.size)}: {doubts(point)}", "yellow") for point in result.points if doubts(point)]
+    told = [f"{format_size(point.size)}: {doubts(point)}" for point in result.points if doubts(point)]
+    notes = [Text(log_line(text), "yellow") for text in told]
     return Group(table, *notes)
 
 
@@ -58,7 +72,7 @@ def quality_table(report: Dict[str, Any]) -> Table:
     for _, heading, _ in columns:
         table.add_column(heading, justify="right")
     for image in report["images"]:
-        table.add_row(_plain(image["name"]), *(fixed(image.get(key), digits) for key, _, digits in columns))
+        table.add_row(markup(image["name"]), *(fixed(image.get(key), digits) for key, _, digits in columns))
     table.add_section()
     mean = {"difference": report.get("largest_difference"), **report["mean"]}
     table.add_row("mean", *(fixed(mean.get(key), digits) for key, _, digits in columns), style="bold")
@@ -87,8 +101,8 @@ def sensitivity_table(facts: Dict[str, Any]) -> Table:
     table.add_column("why wider")
     for layer in facts["layers"]:
         table.add_row(
-            _plain(layer["name"]), layer["default"], f"{layer['loss_db']:+.4f}", f"{layer['noise']:.4f}",
-            f"{layer['macs_share']:.1%}", _plain(layer["why_wide"].partition(":")[0]),
+            markup(layer["name"]), markup(layer["default"]), f"{layer['loss_db']:+.4f}", f"{layer['noise']:.4f}",
+            f"{layer['macs_share']:.1%}", markup(layer["why_wide"].partition(":")[0]),
         )  # fmt: skip
     return table
 
@@ -104,10 +118,10 @@ def doctor_table(findings: Sequence[Finding]) -> Group:
     steps: List[Text] = []
     for finding in findings:
         style = LEVEL_STYLES[finding.level]
-        table.add_row(f"[{style}]{finding.level}[/{style}]", _plain(finding.what), _plain(finding.found))
+        table.add_row(f"[{style}]{finding.level}[/{style}]", markup(finding.what), markup_lines(finding.found))
         if finding.how_to_get:
-            steps.append(Text(f"{finding.what}:", style))
-            steps.append(Text(f"  {finding.how_to_get}"))
+            steps.append(Text(log_line(f"{finding.what}:"), style))
+            steps.append(Text(log_lines(f"  {finding.how_to_get}")))
     return Group(table, *([Text("\nWhat to do", style="bold"), *steps] if steps else []))
 
 
@@ -122,14 +136,55 @@ def engine_table(engines: Sequence[Dict[str, Any]]) -> Table:
         table.add_column(heading, justify="right")
     for engine in engines:
         table.add_row(
-            _plain(engine["file"]),
-            engine["precision"],
-            ", ".join(engine["compute_capabilities"]) or "–",
+            markup(engine["file"]),
+            markup(engine["precision"]),
+            markup(", ".join(engine["compute_capabilities"])) or "–",
             *(mebibytes(engine[key]) for key in ("activation_bytes", "weights_bytes")),
             fixed(engine["build_seconds"], 1),
             *([str(strips_of(engine) or "–")] if streamed else []),
         )
     return table
+
+
+def built_table(listings: Sequence[Tuple[str, Dict[str, Any]]]) -> Table:
+    """One row an engine: its kernels, its products by type, what it moves.
+
+    Args:
+        listings: (engine's file, summary of its listing, see engine/listing.py).
+    """
+    caption = "products: convolutions and matrix products, by input → output type\n"
+    caption += "MB: read and written, without weights"
+    table = _table("What the builder made of them", caption, "engine")
+    table.add_column("kernels", justify="right")
+    table.add_column("products", no_wrap=True)
+    table.add_column("MB", justify="right", no_wrap=True)
+    for name, one in listings:
+        products = [f"{types} {count}" for types, count in one["products"].items()]
+        missing = one["products_in_graph"] - one["products_found"]
+        products += [f"not told {missing}"] if missing else []
+        table.add_row(markup(name), str(one["kernels"]), "\n".join(products) or NONE, megabytes(one["bytes_moved"]))
+    return table
+
+
+def layers_table(summary: str, layers: Sequence[Dict[str, Any]]) -> Group:
+    """One row a layer, what moves most first.
+
+    Args:
+        summary: a sentence for below the table.
+        layers: dicts of ``layer_facts`` (engine/listing.py).
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    table = _table("Layers", "MB: read and written, without weights; +N: it computes N more nodes", "MB")
+    table.columns[0].justify = "right"
+    for heading in ("kind", "types", "output", "computes"):
+        table.add_column(heading, no_wrap=True)
+    for layer in layers:
+        moved, kind, types, shape, computes = layer_cells(layer)
+        short = computes if len(computes) <= NODE_CHARACTERS else "…" + computes[1 - NODE_CHARACTERS :]
+        table.add_row(moved, markup(kind), types, shape, markup(short))
+    return Group(table, Text(summary))
 
 
 def facts_table(facts: Dict[str, Any]) -> Table:
@@ -142,18 +197,17 @@ def facts_table(facts: Dict[str, Any]) -> Table:
     table = _table(f"{facts.get('kind', '')} {facts.get('path', '')}".strip(), "", "fact")
     table.add_column("value", overflow="fold")
     for name, value in _flattened(shown):
-        table.add_row(_plain(name), _plain(value))
+        table.add_row(markup(name), markup_lines(value))
     return table
 
 
 def _table(title: str, caption: str, first_heading: str) -> Table:
     """An empty table in the house's looks, with its first column."""
-    from rich.markup import escape
     from rich.table import Table, box
 
     table = Table(
-        title=escape(title),
-        caption=escape(caption) or None,
+        title=markup(title),
+        caption=markup_lines(caption) or None,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
@@ -204,10 +258,3 @@ def _fact_text(key: str, value: Any) -> str:
         words = [_fact_text("", entry) for entry in value]
         return "\n".join(words) if any(" " in word for word in words) else ", ".join(words)
     return str(value)
-
-
-def _plain(text: str) -> str:
-    """Text of others (names, messages) without rich's markup being read into it."""
-    from rich.markup import escape
-
-    return escape(str(text))

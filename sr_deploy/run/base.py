@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Protocol
+from typing import Any, Dict, NamedTuple, Protocol
 
 import numpy as np
 
 from sr_deploy.core.contract import Size, picture_size
 from sr_deploy.run.settings import DeviceSettings
+
+
+class DeviceTime(NamedTuple):
+    """One run by the device's clock.
+
+    Attributes:
+        seconds: between two events on the device, before and after the run.
+        enqueue_seconds: how long the host takes to queue such a run on an idle device.
+    """
+
+    seconds: float
+    enqueue_seconds: float
 
 
 class Runner(Protocol):
@@ -51,8 +63,12 @@ class Runner(Protocol):
     def synchronize(self) -> None:
         """Wait until the device has finished all that was asked."""
 
-    def timed_compute(self) -> float:
-        """``compute`` and ``synchronize``; the seconds between two events on the device, before and after.
+    def timed_compute(self) -> DeviceTime:
+        """``compute`` twice and ``synchronize``; the second run's time, by the device's own clock.
+
+        The timed run is queued while the device is busy with the first, as trtexec keeps 1 + overlap in flight: begun
+        on an idle device, a short run would be the launch of its first kernel. Where queueing takes longer than
+        computing, it still is what is timed; the time of the first run's queueing, which nothing holds up, tells.
 
         Only where ``device_events`` is True.
         """

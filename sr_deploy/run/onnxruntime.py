@@ -10,8 +10,6 @@ import numpy as np
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
 from sr_deploy.engine.onnxruntime import (
-    CPU,
-    CUDA,
     ONLY_FATAL,
     import_onnxruntime,
     input_size,
@@ -19,6 +17,7 @@ from sr_deploy.engine.onnxruntime import (
     open_session,
     providers_here,
 )
+from sr_deploy.engine.onnxruntime_cuda import CUDA, default_provider, tf32_of
 from sr_deploy.run.inputs import checked_input, io_facts, nothing_uploaded
 from sr_deploy.run.names import gpu_name, processor_name
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
@@ -38,9 +37,9 @@ def runner_from_graph(
         contract: the tensors at both ends.
         scale: output size over input size.
         threads: of the CPU, for one operator; None lets ONNX Runtime choose.
-        provider: "CUDAExecutionProvider", "CPUExecutionProvider" or another one of this build. One that is asked for
-            runs or is an error. None takes CUDA if this build has it and it starts, else the CPU; ``describe`` says
-            which one it was, and why.
+        provider: "CUDAExecutionProvider", "CPUExecutionProvider" or another one of this build. None takes CUDA if this
+            build has it and there is a GPU, else the CPU; ``describe`` says which one it was, and why. It runs or is an
+            error: never another in its place.
 
     Raises:
         EnvironmentFault: the provider is not here or does not start.
@@ -55,19 +54,8 @@ def runner_from_graph(
     options.log_severity_level = ONLY_FATAL
     if threads is not None:
         options.intra_op_num_threads = threads
-    why = "asked for"
-    if provider is not None:
-        session = open_session(graph, options, provider)
-    elif CUDA in providers_here():
-        try:
-            provider, session = CUDA, open_session(graph, options, CUDA)
-            why = "the fastest provider here"
-        except EnvironmentFault as error:
-            provider, session = CPU, open_session(graph, options, CPU)
-            why = error.found
-    else:
-        provider, session = CPU, open_session(graph, options, CPU)
-        why = f"this build of ONNX Runtime has no {CUDA}"
+    provider, why = (provider, "asked for") if provider is not None else default_provider(providers_here())
+    session = open_session(graph, options, provider)
     return OnnxRuntimeRunner(session, Path(graph), contract, scale, provider, threads, why)
 
 
@@ -91,6 +79,7 @@ class OnnxRuntimeRunner:
     ) -> None:
         self._session, self._graph, self._contract, self._scale = session, graph, contract, scale
         self._provider, self._threads, self._why = provider, threads, why
+        self._tf32 = tf32_of(session)
         self._fixed = input_size(session, contract, graph)
         self.io_dtype = contract.dtype
         self._memory = "cuda" if provider == CUDA else "cpu"
@@ -112,7 +101,8 @@ class OnnxRuntimeRunner:
             raise BadInput(
                 f"{self._graph.name} does not take an input of {format_size(size)}",
                 f"an input of {have}",
-                f"pad or crop the picture, or build an engine with --size {format_size(size)}",
+                f"srdeploy build DEPLOYMENT --backend onnxruntime --size {format_size(size)}; where its graphs are of "
+                f"fixed sizes, srdeploy export … --size {format_size(size)} or --dynamic first",
             )
         self._uploaded = self._computed = False
         if self._size == tuple(size):
@@ -160,7 +150,7 @@ class OnnxRuntimeRunner:
         return np.array(self._output.numpy(), order="C", copy=True)
 
     def describe(self) -> Dict[str, Any]:
-        """Version, provider and why this one, threads, precision."""
+        """Version, provider and why this one, threads, precision, and whether CUDA may use TensorFloat-32."""
         return {
             "runtime": self.runtime,
             "version": import_onnxruntime().__version__,
@@ -168,6 +158,7 @@ class OnnxRuntimeRunner:
             "provider_reason": self._why,
             "threads": self._threads,
             "precision": "fp32",
+            "tf32": self._tf32,
             **io_facts(self._contract),
             # Inputs are copied from ordinary memory; on the CPU nothing needs a copy engine.
             "pinned_memory": False if self._provider == CUDA else None,

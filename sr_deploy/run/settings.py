@@ -18,7 +18,7 @@ class DeviceSettings:
     Attributes:
         cuda_graph: launch one captured graph instead of one kernel after the other.
         wait: how the host waits for the device, one of WAITS.
-        streams: how many runs are in flight at once.
+        streams: how many streams run at once; the runs of one follow each other.
     """
 
     cuda_graph: bool = False

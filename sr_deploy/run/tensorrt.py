@@ -9,6 +9,7 @@ the bindings of TensorRT-RTX 1.7.1 (tests/run/test_run_tensorrt.py), and a plan 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
@@ -16,11 +17,15 @@ import numpy as np
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault
+from sr_deploy.engine.dla import runtime_for
 from sr_deploy.engine.flavour import collected, import_flavour, logger_of
 from sr_deploy.engine.manifest import EngineManifest, open_engine
+from sr_deploy.engine.timing_cache import cache_path
+from sr_deploy.run.base import DeviceTime
 from sr_deploy.run.cuda import Cuda, open_cuda
 from sr_deploy.run.inputs import checked_input, io_facts, nothing_uploaded
 from sr_deploy.run.names import gpu_name
+from sr_deploy.run.runtime_cache import RuntimeCache
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
 
@@ -33,16 +38,18 @@ def runner_from_engine(path: Path) -> TensorRTRunner:
     Raises:
         BadDeployment: engine or manifest missing or altered, or tensors other than the contract's.
         MissingPackage: TensorRT or a CUDA binding is not installed.
-        EnvironmentFault: no GPU, or TensorRT cannot load the plan on it; the message holds TensorRT's own.
+        EnvironmentFault: no GPU, no DLA core that the engine was built for, or TensorRT cannot load the plan; the
+            message holds TensorRT's own.
     """
     manifest = open_engine(path)
     trt = import_flavour(manifest.backend)
     cuda = open_cuda()
     try:
         with collected(manifest.backend) as messages:
-            runtime = trt.Runtime(logger_of(manifest.backend))
+            runtime = runtime_for(trt, logger_of(manifest.backend), manifest.settings)
             engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
-            context = None if engine is None else _context_of(trt, engine)
+            kernels = RuntimeCache(cache_path(path.parent, "runtime", manifest.backend, trt.__version__, gpu_name()))
+            context = None if engine is None else _context_of(trt, engine, kernels)
         if context is None:
             raise EnvironmentFault(
                 f"{manifest.backend} {trt.__version__} cannot load {path}: {messages.explain()}",
@@ -53,7 +60,7 @@ def runner_from_engine(path: Path) -> TensorRTRunner:
     except BaseException:
         cuda.close()
         raise
-    return TensorRTRunner(trt, (runtime, engine), context, cuda, manifest)
+    return TensorRTRunner(trt, (runtime, engine), context, cuda, manifest, kernels)
 
 
 class TensorRTRunner:
@@ -62,7 +69,15 @@ class TensorRTRunner:
     asynchronous = True
     device_events = True
 
-    def __init__(self, trt: Any, owners: Any, context: Any, cuda: Cuda, manifest: EngineManifest) -> None:
+    def __init__(
+        self,
+        trt: Any,
+        owners: Any,
+        context: Any,
+        cuda: Cuda,
+        manifest: EngineManifest,
+        kernels: Optional[RuntimeCache] = None,
+    ) -> None:
         self.runtime = manifest.backend
         self.io_dtype = manifest.contract.dtype
         self.device = gpu_name()
@@ -70,6 +85,7 @@ class TensorRTRunner:
         self._trt, self._owners, self._context = trt, owners, context
         self._cuda: Optional[Cuda] = cuda
         self._manifest = manifest
+        self._kernels = kernels
         self._size: Optional[Size] = None
         self._device_memory: Dict[str, int] = {}
         self._host: Dict[str, np.ndarray] = {}
@@ -91,7 +107,7 @@ class TensorRTRunner:
             raise BadInput(
                 f"the engine {manifest.file} does not take an input of {format_size(size)}",
                 f"an input of {manifest.allowed_sizes()}",
-                f"pad or tile the picture, or srdeploy build --size {format_size(size)}",
+                manifest.command_for(size),
             )
         self._uploaded = self._computed = False
         if self._size == tuple(size):
@@ -135,14 +151,17 @@ class TensorRTRunner:
             self._enqueue()
         self._computed = True
 
-    def timed_compute(self) -> float:
+    def timed_compute(self) -> DeviceTime:
         """See ``run/base.py``."""
         start, end = self._events
+        before = time.perf_counter()
+        self.compute()
+        enqueued = time.perf_counter() - before
         self._cuda.record(start)
         self.compute()
         self._cuda.record(end)
         self._cuda.wait_for(end)
-        return self._cuda.seconds_between(start, end)
+        return DeviceTime(self._cuda.seconds_between(start, end), enqueued)
 
     def synchronize(self) -> None:
         """Wait for the stream, in the way that was configured."""
@@ -178,6 +197,7 @@ class TensorRTRunner:
             "wait": self._settings.wait,
             "streams": self._settings.streams,
             "pinned_memory": True,
+            "runtime_cache": self._kernels.state if self._kernels else "none",
         }
 
     def close(self) -> None:
@@ -186,6 +206,8 @@ class TensorRTRunner:
             return
         self._cuda.synchronize()
         self._release()
+        if self._kernels is not None:
+            self._kernels.save()
         self._context = self._owners = None
         self._cuda.close()
         self._cuda = None
@@ -193,7 +215,13 @@ class TensorRTRunner:
     def _enqueue(self) -> None:
         """Queue the kernels one after the other."""
         if not self._context.execute_async_v3(self._cuda.stream()):
-            raise CheckFailed(f"TensorRT failed to run {self._manifest.file} at {format_size(self._size)}")
+            raise CheckFailed(
+                f"TensorRT failed to run {self._manifest.file} at {format_size(self._size)}", "a run", self._remedy()
+            )
+
+    def _remedy(self) -> str:
+        """What helps when a run fails; a run that works alone may not be one that CUDA can capture."""
+        return "leave --cuda-graph out" if self._settings.cuda_graph else "see srdeploy doctor and dmesg"
 
     def _captured(self) -> Any:
         """A CUDA graph of one run, proved: a graph can be captured empty and leave the output as it was.
@@ -208,6 +236,16 @@ class TensorRTRunner:
         self._cuda.synchronize()
         expected = self._host[name].copy()
         graph = self._cuda.capture(self._enqueue)
+        try:
+            self._prove(graph, expected)
+        except BaseException:
+            self._cuda.free_graph(graph)
+            raise
+        return graph
+
+    def _prove(self, graph: Any, expected: np.ndarray) -> None:
+        """Refuse a graph that does not give the expected output."""
+        name = self._manifest.contract.output_name
         # What no run of this picture gives: NaN, or the complement of the bytes that are expected.
         np.copyto(self._host[name], np.nan if expected.dtype != np.uint8 else 255 - expected)
         self._cuda.to_device(self._device_memory[name], self._host[name])
@@ -215,13 +253,11 @@ class TensorRTRunner:
         self._cuda.to_host(self._host[name], self._device_memory[name])
         self._cuda.synchronize()
         if not np.array_equal(self._host[name], expected):
-            self._cuda.free_graph(graph)
             raise CheckFailed(
                 f"the CUDA graph of {self._manifest.file} at {format_size(self._size)} gives another picture",
                 "what its kernels give one after the other",
                 "leave --cuda-graph out",
             )
-        return graph
 
     def _release(self) -> None:
         """Give all tensor memory, the events and the graph back."""
@@ -239,17 +275,22 @@ class TensorRTRunner:
         self._events, self._graph = (), None
 
 
-def _context_of(trt: Any, engine: Any) -> Any:
+def _context_of(trt: Any, engine: Any, kernels: RuntimeCache) -> Any:
     """An execution context.
 
     TensorRT-RTX by default runs a general kernel first and swaps in one for the shape when that has been compiled in
-    the background; a latency would then depend on when it is measured. EAGER compiles before the first run.
+    the background; a latency would then depend on when it is measured. EAGER compiles before the first run, and what
+    it compiled is kept in ``kernels``.
     """
     if not hasattr(engine, "create_runtime_config") or not hasattr(trt, "DynamicShapesKernelSpecializationStrategy"):
         return engine.create_execution_context()
     config = engine.create_runtime_config()
     strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
     config.dynamic_shapes_kernel_specialization_strategy = strategy
+    if hasattr(config, "create_runtime_cache"):
+        compiled = config.create_runtime_cache()
+        kernels.load(compiled)
+        config.set_runtime_cache(compiled)
     return engine.create_execution_context(config)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Optional
 
 import numpy as np
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import EnvironmentFault, MissingPackage
+from sr_deploy.run.base import DeviceTime
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
 from sr_deploy.run.names import processor_name
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
@@ -101,14 +103,17 @@ class TorchRunner:
         if self._on_gpu:
             self._torch.cuda.synchronize(self._device)
 
-    def timed_compute(self) -> float:
+    def timed_compute(self) -> DeviceTime:
         """See ``run/base.py``; not run on a GPU."""
         events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        before = time.perf_counter()
+        self.compute()
+        enqueued = time.perf_counter() - before
         events[0].record()
         self.compute()
         events[1].record()
         events[1].synchronize()
-        return events[0].elapsed_time(events[1]) / 1e3
+        return DeviceTime(events[0].elapsed_time(events[1]) / 1e3, enqueued)
 
     def download(self) -> np.ndarray:
         """A new array with the result."""

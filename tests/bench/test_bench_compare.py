@@ -8,7 +8,15 @@ import math
 import numpy as np
 import pytest
 
-from sr_deploy.bench.compare import paired_ratio, process_ratio, rank_sum_cut, signed_rank_cut, single_run_ratio
+from sr_deploy.bench.compare import (
+    _cut,
+    paired_cut,
+    paired_ratio,
+    process_ratio,
+    rank_sum_cut,
+    signed_rank_cut,
+    single_run_ratio,
+)
 
 
 @pytest.mark.parametrize("rounds, confidence, largest", [(8, 0.99, 0), (16, 0.99, 19), (20, 0.95, 52), (20, 0.99, 37)])
@@ -52,7 +60,40 @@ def test_the_paired_interval_holds_the_ratio_as_often_as_it_says():
         noise = random.standard_t(2, (2, 16)) * 0.05
         ratio = paired_ratio(np.exp(noise[0]), 1.1 * np.exp(noise[1]), 0.9)
         inside += ratio.low <= 1.1 <= ratio.high
-    assert 0.89 <= inside / 2000 <= 0.93
+        assert 1 <= ratio.effective <= ratio.count == 16
+    assert 0.89 <= inside / 2000 <= 0.99
+
+
+@pytest.mark.parametrize("rounds", [20, 60, 180])
+def test_rounds_that_correlate_miss_the_ratio_no_more_often_than_said(rounds):
+    random = np.random.default_rng(4)
+    missed = 0
+    for _ in range(1000):
+        noise = random.standard_normal(rounds)
+        noise[1:] *= 0.6
+        for step in range(1, rounds):
+            noise[step] += 0.8 * noise[step - 1]
+        ratio = paired_ratio(np.ones(rounds), 1.1 * np.exp(0.05 * noise), 0.95)
+        missed += not ratio.low <= 1.1 <= ratio.high
+    assert missed / 1000 <= 0.06
+
+
+def test_the_cut_of_rounds_worth_fewer():
+    assert paired_cut(60, 0.99, 60.0) == signed_rank_cut(60, 0.99)
+    # Of 20 independent rounds the 38th of 210 averages; of 60 worth 20 the same share of 1830.
+    assert paired_cut(60, 0.99, 20.9) == 38 * 1830 // 210
+    assert paired_cut(60, 0.99, 7.0) is None
+
+
+def test_the_normal_cut_continues_the_exact_one():
+    for rounds in (61, 120, 200):
+        ways = np.ones(1)
+        for rank in range(1, rounds + 1):
+            ways = np.convolve(ways, np.eye(1, rank + 1, 0)[0] + np.eye(1, rank + 1, rank)[0]) / 2
+        for confidence in (0.95, 0.9975):
+            middle, exact = rounds * (rounds + 1) / 4, _cut(ways, confidence)
+            width = (middle - signed_rank_cut(rounds, confidence)) / (middle - exact)
+            assert 0.999 <= width <= 1.02
 
 
 def test_processes_and_not_samples_decide():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from sr_deploy.bench.interleave import InterleaveOptions, interleave
+from sr_deploy.bench.interleave import InterleaveOptions, interleave, opened_first
 from sr_deploy.bench.measure import BenchOptions
 from sr_deploy.core.errors import UsageError
 from sr_deploy.run.fake import FakeClock, FakeRunner
@@ -51,7 +53,29 @@ def test_the_order_is_random_and_the_same_for_the_same_seed():
         return [rounds[i] for i in range(0, 400, 10)]
 
     assert {"A", "B"} == set(starts(0))
+    # Of every two rounds one begins with each side.
+    assert all({one, other} == {"A", "B"} for one, other in zip(starts(0)[::2], starts(0)[1::2]))
     assert starts(0) == starts(0) != starts(1)
+
+
+def test_the_order_is_in_the_session():
+    log = Log(0.001, 0.001)
+    session = log.run(InterleaveOptions(looks=(40,), part_seconds=0.005, warmup_seconds=0.0, seed=3))
+    assert ["AB"[side] for side in session.order] == [log.order[-400:][i] for i in range(0, 400, 10)]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_side_that_is_first_is_warmed_up_first(first):
+    log = Log(0.001, 0.001)
+    log.run(dataclasses.replace(NEVER, first=first))
+    assert log.order[0] == "AB"[first]
+
+
+def test_who_is_opened_first_is_drawn_and_turned_round_for_the_confirmation():
+    drawn = [opened_first(seed, (4, 6), 0) for seed in range(200)]
+    assert 70 < sum(drawn) < 130
+    assert [opened_first(seed, (4, 6), 1) for seed in range(200)] == [1 - side for side in drawn]
+    assert drawn != [opened_first(seed, (6, 4), 0) for seed in range(200)]
 
 
 def test_it_ends_at_the_look_that_decides():
@@ -74,7 +98,9 @@ def test_both_sides_have_parts_of_one_length_even_when_one_was_slow_at_first():
     assert len(session.points[0].samples_s) == len(session.points[1].samples_s)
 
 
-@pytest.mark.parametrize("wrong", [{"looks": ()}, {"looks": (4, 4)}, {"part_seconds": 0.0}, {"max_seconds": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"looks": ()}, {"looks": (4, 4)}, {"part_seconds": 0.0}, {"max_seconds": 0.0}, {"first": 2}]
+)
 def test_impossible_sessions_are_refused(wrong):
     with pytest.raises(UsageError):
         InterleaveOptions(**wrong)

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from sr_deploy.bench.result import load_result
-from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault
 from sr_deploy.pipeline.fresh import request_from_dict, request_to_dict
 from sr_deploy.pipeline.matrix import measure_cell, read_matrix, run_matrix
 
@@ -59,7 +59,7 @@ def test_two_folders_of_one_name_do_not_share_a_file(nets, tmp_path):
         ({"colour": ["red"]}, "colour"),
         ({"sizes": []}, "sizes"),
         ({"sizes": ["12y"]}, "12y"),
-        ({"deployments": "net"}, "a list"),
+        ({"deployments": "net"}, "deployments is 'net'"),
         ({"backends": ["openvino"]}, "openvino"),
         ({"scopes": ["latency"]}, "latency"),
         ({"seconds": "long"}, "long"),
@@ -69,7 +69,7 @@ def test_two_folders_of_one_name_do_not_share_a_file(nets, tmp_path):
     ],
 )
 def test_a_wrong_matrix_is_refused(nets, tmp_path, entries, word):
-    with pytest.raises(UsageError, match=word):
+    with pytest.raises(BadInput, match=word):
         read_matrix(matrix(nets, **entries), tmp_path)
 
 

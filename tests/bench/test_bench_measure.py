@@ -97,8 +97,8 @@ def test_fast_network_is_bounded_in_count():
 
 
 def test_both_minimums_hold():
-    _, point = run(lambda n: 1.0, min_iterations=7)
-    assert len(point.samples_s) == 7
+    _, point = run(lambda n: 1.0, min_iterations=12)
+    assert len(point.samples_s) == 12
     _, point = run(lambda n: 0.25, min_seconds=10.0)
     assert len(point.samples_s) == 40
     assert not point.cut_short

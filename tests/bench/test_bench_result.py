@@ -52,8 +52,8 @@ def point(**changes):
 @pytest.mark.parametrize(
     ("raw", "word"),
     [
-        ([], "schema 'list'"),
-        ({}, "schema None"),
+        ([], "the whole is"),
+        ({}, "schema no"),
         (damaged(schema=99), "schema 99"),
         (damaged(colour="red"), "colour"),
         (damaged(points=None), "points|NoneType"),
@@ -62,9 +62,14 @@ def point(**changes):
         (point(size=[144]), "size"),
         (point(size=[144, -1]), "size"),
         (point(size=7), "int"),
-        (point(samples_s=["fast"]), "144x256"),
-        (point(samples_s=[]), "144x256"),
-        (point(median_s=None), "144x256"),
+        (point(samples_s=["fast"]), r"points\[0\].samples_s\[0\] is 'fast'"),
+        (point(samples_s=[]), "samples_s"),
+        (point(median_s=None), "median_s"),
+        (point(samples_s=[0.0]), r"points\[0\].samples_s\[0\] is 0.0"),
+        (point(samples_s=[-1e-3]), r"points\[0\].samples_s\[0\] is -0.001"),
+        (point(samples_s=[float("nan")]), r"points\[0\].samples_s\[0\] is nan"),
+        (point(description={"layers": [{"name": "a"}]}), r"points\[0\].description.layers\[0\].mean_s is missing"),
+        (damaged(variance=[3]), r"variance\[0\]"),
     ],
 )
 def test_what_is_not_a_result_is_refused(tmp_path, raw, word):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from sr_deploy.bench.measure import measure
 from sr_deploy.bench.monitor import Watch
 from sr_deploy.bench.options import BenchOptions
 from sr_deploy.core.errors import UsageError
+from sr_deploy.report.numbers import doubts
+from sr_deploy.run.base import DeviceTime
 from sr_deploy.run.fake import FakeClock, FakeRunner
 
 
@@ -88,10 +91,12 @@ class Eventful(FakeRunner):
 
     device_events = True
 
+    queueing = 0.01
+
     def timed_compute(self):
         self.compute()
         self.synchronize()
-        return 0.05
+        return DeviceTime(0.05, self.queueing)
 
 
 def test_device_events_are_taken_where_there_are_and_the_host_on_request():
@@ -101,7 +106,33 @@ def test_device_events_are_taken_where_there_are_and_the_host_on_request():
     by_host = measure(runner, (4, 6), BenchOptions(timer="host"), clock)
     assert (by_device.timer, by_device.median_s) == ("events", pytest.approx(0.05))
     assert (by_host.timer, by_host.median_s) == ("host", pytest.approx(0.1))
+    assert (by_device.in_flight, by_host.in_flight) == (2, None)
     assert measure(runner, (4, 6), BenchOptions(scope="end-to-end"), clock).timer == "host"
+
+
+def test_a_run_that_takes_as_long_to_queue_as_to_run_is_launch_bound():
+    clock = FakeClock()
+    runner = Eventful(2, lambda size, n: 0.1, clock.sleep)
+    for queueing, bound in ((0.039, False), (0.041, True)):
+        runner.queueing = queueing
+        point = measure(runner, (4, 6), BenchOptions(), clock)
+        assert (point.enqueue_s, point.launch_bound) == (queueing, bound)
+        assert ("launch-bound" in doubts(point)) == bound
+    assert "--cuda-graph" in doubts(point)
+    assert "--cuda-graph" not in doubts(dataclasses.replace(point, settings={"cuda_graph": True}))
+
+
+def test_by_the_hosts_clock_queueing_is_known_too():
+    clock = FakeClock()
+    runner = FakeRunner(2, lambda size, n: 0.1, clock.sleep)
+    plain = runner.compute
+    runner.compute = lambda: (clock.sleep(0.9), plain())[1]
+    point = measure(runner, (4, 6), BenchOptions(), clock)
+    assert (point.enqueue_s, point.launch_bound, point.median_s) == (pytest.approx(0.9), True, pytest.approx(1.0))
+    runner.asynchronous = False
+    point = measure(runner, (4, 6), BenchOptions(), clock)
+    assert (point.enqueue_s, point.launch_bound, point.in_flight) == (None, None, None)
+    assert measure(runner, (4, 6), BenchOptions(scope="end-to-end"), clock).launch_bound is None
 
 
 @pytest.mark.parametrize(

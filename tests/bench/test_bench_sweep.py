@@ -52,12 +52,14 @@ class Network:
     def close(self):
         self.closed += 1
 
+A, B = "a" * 64, "b" * 64
 
-def jobs(network, *edges, sha256="a"):
+
+def jobs(network, *edges, sha256=A):
     return [Job((edge, edge), sha256, lambda: contextlib.nullcontext(network)) for edge in edges]
 
 
-def measured(network, *edges, save_to=None, options=QUICK, environment=ENVIRONMENT, sha256="a", **more):
+def measured(network, *edges, save_to=None, options=QUICK, environment=ENVIRONMENT, sha256=A, **more):
     network.computed.clear()
     return sweep(
         jobs(network, *edges, sha256=sha256), options, "net", environment, save_to, clock=network.clock, **more
@@ -71,7 +73,7 @@ def test_points_in_order_with_their_facts():
     assert [p.median_s for p in result.points] == pytest.approx([0.008, 0.016])
     assert [len(p.samples_s) for p in result.points] == [3, 3]
     assert result.points[0].output_pixels == 256
-    assert result.points[0].sha256 == "a"
+    assert result.points[0].sha256 == A
     assert seen == [((8, 8), False), ((16, 16), False)]
     assert result.options == dataclasses.asdict(QUICK)
     assert network.closed == 0
@@ -121,7 +123,7 @@ def test_point_of_something_else_is_measured_again(tmp_path, change):
     network = Network(threads=2 if change == "threads" else 1)
     if change == "device":
         network.device = "another"
-    measured(network, 8, save_to=path, sha256="b" if change == "engine" else "a")
+    measured(network, 8, save_to=path, sha256=B if change == "engine" else A)
     assert network.computed
     assert len(load_result(path).points) == 1
 
@@ -176,14 +178,14 @@ def test_engine_that_cannot_be_opened_is_a_failure_of_its_size():
         raise ForeignEngine("built for another GPU")
 
     network = Network()
-    both = [Job((8, 8), "a", refuse), *jobs(network, 16)]
+    both = [Job((8, 8), A, refuse), *jobs(network, 16)]
     result = sweep(both, QUICK, "net", ENVIRONMENT, clock=network.clock)
     assert [p.failure for p in result.points] == ["built for another GPU", None]
 
 
 def test_runner_of_one_size_is_closed_even_when_it_fails():
     good, bad = Network(), Network({(16, 16): MemoryError()})
-    both = [Job((8, 8), "a", lambda: contextlib.closing(good)), Job((16, 16), "b", lambda: contextlib.closing(bad))]
+    both = [Job((8, 8), A, lambda: contextlib.closing(good)), Job((16, 16), B, lambda: contextlib.closing(bad))]
     sweep(both, QUICK, "net", ENVIRONMENT, clock=good.clock)
     assert (good.closed, bad.closed) == (1, 1)
 

@@ -64,6 +64,15 @@ def test_defaults_follow_the_version(version, graph, wait):
     assert point.settings["wait"] == f"unknown; {wait} by default in trtexec {version}"
 
 
+def test_the_time_of_queueing_is_read_and_marks_launches(tmp_path):
+    (point,) = result_from_trtexec(OLD, run()).points
+    assert (point.enqueue_s, point.launch_bound) == (pytest.approx(0.3e-3), False)
+    assert result_from_trtexec(OLD, run(scope="end-to-end")).points[0].launch_bound is None
+    entries = json.loads(OLD.read_text())
+    (tmp_path / "t.json").write_text(json.dumps([{**e, "endEnqMs": e["startEnqMs"] + 6.0} for e in entries]))
+    assert result_from_trtexec(tmp_path / "t.json", run()).points[0].launch_bound is True
+
+
 def test_end_to_end_without_transfers_is_refused():
     with pytest.raises(UsageError, match="timed without transfers") as error:
         result_from_trtexec(NEW, run(scope="end-to-end"))

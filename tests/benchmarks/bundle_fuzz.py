@@ -49,11 +49,12 @@ EVIL_NAMES = (
 
 
 def small_bundle(folder: Path) -> Tuple[Path, Files]:
-    """A bundle of some kilobytes and its files. Its graph is never run, so any bytes will do for one."""
+    """A bundle of some kilobytes and its files. Its graph is never run: a ModelProto that is all doc_string."""
     folder.mkdir(parents=True)
-    graph = bytes(random.Random(1).randrange(256) for _ in range(3000))
+    graph = b"\x32\xb5\x17" + bytes(random.Random(1).randrange(256) for _ in range(2997))
     entry = GraphFile("model.onnx", None, hashlib.sha256(graph).hexdigest(), 16, 10, 100, 1000, (8, 8))
-    rest: dict = {"source": {"path": "net.pth"}, "hyperparameters": {}, "fold": {}, "proofs": {}, "pinned_fp32": {}}
+    source = {"file": "net.pth", "path": "net.pth", "sha256": "0" * 64, "load_options": {}}
+    rest: dict = {"source": source, "hyperparameters": {}, "fold": {}, "proofs": {}, "pinned_fp32": {}}
     save_manifest(
         folder,
         Manifest(

@@ -122,10 +122,14 @@ def timeline(random: np.random.Generator, parts, trials: int, samples: int) -> n
 
 
 def medians_in_turn(random: np.random.Generator, line: np.ndarray, part: int):
-    """Cut a machine's time into rounds of two parts, in random order: (part medians, samples), baseline first."""
+    """Cut a machine's time into rounds of two parts: (part medians, samples), baseline first.
+
+    Of every two rounds one begins with the baseline and one with the candidate, as in the product.
+    """
     trials, rounds = line.shape[0], line.shape[1] // (2 * part)
     cut = line[:, : 2 * rounds * part].reshape(trials, rounds, 2, part)
-    swap = random.random((trials, rounds)) < 0.5
+    blocks = random.random((trials, -(-rounds // 2), 1)) < 0.5
+    swap = np.concatenate([blocks, ~blocks], axis=2).reshape(trials, -1)[:, :rounds]
     first = np.where(swap[..., None], cut[:, :, 1], cut[:, :, 0])
     second = np.where(swap[..., None], cut[:, :, 0], cut[:, :, 1])
     skip = 1 if part >= 3 else 0
@@ -155,13 +159,18 @@ def model_trials(name: str, trials: int, random: np.random.Generator) -> Trials:
     )
 
 
+def part_of(trace: np.ndarray) -> int:
+    """How often a part of a round would run the network of this trace."""
+    return int(max(1, min(PART_MOST, round(PART_SECONDS / float(np.median(trace))))))
+
+
 def trace_trials(trace: np.ndarray, trials: int, random: np.random.Generator) -> Trials:
     """Trials cut from a recorded trace: contiguous pieces from random moments, the trace taken as a ring.
 
     A session is no longer than the trace: no moment is met twice.
     """
     logs = np.log(trace.astype(np.float64))
-    part = int(max(1, min(PART_MOST, round(PART_SECONDS / float(np.median(trace))))))
+    part = part_of(trace)
     run = min(RUN_SAMPLES, logs.size // 2)
 
     def pieces(count: int) -> np.ndarray:

@@ -3,8 +3,9 @@
     python tests/benchmarks/gate_real.py [--times 10] [--size 48] [--threads 1] [--only same|different]
 
 A is F2SRGAN x4 exported with its Fourier units folded, B with DFT matrices (srdeploy export --spectral dft). A against
-a copy of A must PASS every time; B against A (baseline) must be a REGRESSION every time, and A against B a PASS. The
-checkpoint is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Run it on a machine that does
+a copy of A must PASS every time; B against A (baseline) must be a REGRESSION every time, and A against B a PASS. How
+many estimates lie below 1 is printed by the side that was opened first: of equal sides it should be about half of all.
+The checkpoint is weights/f2srgan_x4.pt of the folder SRDEPLOY_ASSETS, default ../shared. Run it on a machine that does
 nothing else, or see INCONCLUSIVE more often. Exit code 1 when a verdict is another one.
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sr_deploy.bench.interleave import InterleaveOptions  # noqa: E402
+from sr_deploy.bench.interleave import InterleaveOptions, opened_first  # noqa: E402
 from sr_deploy.core.contract import parse_size  # noqa: E402
 from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
 from sr_deploy.pipeline.gate import GateRequest, run_gate  # noqa: E402
@@ -46,6 +47,7 @@ def main() -> int:
         for target, spectral in ((folded, "fold"), (matrices, "dft")):
             export_deployment(ExportOptions(checkpoint, target, (size,), spectral=spectral))
         shutil.copytree(folded, copy)
+        lean: Counter = Counter()
         pairs = (
             ("same", "folded against itself", folded, copy, PASS),
             ("different", "DFT matrices against folded", folded, matrices, REGRESSION),
@@ -55,6 +57,7 @@ def main() -> int:
             if options.only not in (None, kind):
                 continue
             verdicts: Counter = Counter()
+            lean.clear()
             for number in range(options.times):
                 request = GateRequest(
                     baseline,
@@ -68,9 +71,13 @@ def main() -> int:
                 start = time.perf_counter()
                 report = run_gate(request)
                 verdicts[report.verdict] += 1
+                lean[(opened_first(number, size, 0), (report.findings[0].ratio or 1.0) < 1)] += 1
                 seconds = time.perf_counter() - start
                 print(f"{name}: {report.verdict} in {seconds:.1f} s: {report.findings[0].why}", flush=True)
             print(f"{name}: {dict(verdicts)}, {wanted} wanted {options.times} times")
+            for first, side in enumerate(("baseline", "candidate")):
+                below, runs = lean[(first, True)], lean[(first, True)] + lean[(first, False)]
+                print(f"  {side} opened first: {below} of {runs} estimates below 1")
             good = good and verdicts[wanted] == options.times
     return 0 if good else 1
 

@@ -4,9 +4,9 @@
 
 Noise: the recorded traces of tests/benchmarks/traces, cut from random moments, and models of run-to-run noise (10 %),
 drift, two modes, bursts, autocorrelation and heavy tails, alone and together (gate_noise.py). The gate's rows use the
-product's own functions and defaults: rounds looked at after 20, 60, 180
-and 540, a confirmation with fresh rounds, and the
-interval of the signed-rank test. "5 processes" is what two files of srdeploy bench --processes 5 give.
+product's own functions and defaults: rounds looked at after 20, 60, 180 and 540, a confirmation with fresh rounds, and
+the interval of the signed-rank test by the rounds' effective sample size. "5 processes" is what two files of srdeploy
+bench --processes 5 give.
 
 The same trials go through three rules that people use: pytest-benchmark's --benchmark-compare-fail=min:5%;
 github-action-benchmark's ratio of means with its default alert-threshold of 200 % and with 110 %; asv compare's factor
@@ -37,6 +37,7 @@ from gate_noise import MODELS, Trials, model_trials, recorded_traces, trace_tria
 
 from sr_deploy.bench.compare import paired_interval, rank_sum_cut  # noqa: E402
 from sr_deploy.bench.interleave import InterleaveOptions  # noqa: E402
+from sr_deploy.bench.interval import effective_sample_size  # noqa: E402
 from sr_deploy.report.gate import CONFIDENCE, look_confidence  # noqa: E402
 
 TRACES = Path(__file__).resolve().parent / "traces"
@@ -63,11 +64,14 @@ def looked_at(trials: Trials) -> Batch:
     """Compute the product's interval at every look."""
     return Batch(
         trials,
-        [
-            [paired_interval(s[1, :, :look] - s[0, :, :look], LOOK_CONFIDENCE) for look in LOOKS if look <= s.shape[2]]
-            for s in trials.rounds
-        ],
+        [[intervals(s[1, :, :look] - s[0, :, :look]) for look in LOOKS if look <= s.shape[2]] for s in trials.rounds],
     )
+
+
+def intervals(logs: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(estimate, low, high) of each trial; ``logs`` is (trials, rounds)."""
+    found = [paired_interval(row, LOOK_CONFIDENCE, effective_sample_size(row)) for row in logs]
+    return tuple(np.array(found).T)
 
 
 def session_verdict(looks, shift: float, limit: float) -> Tuple[np.ndarray, np.ndarray]:

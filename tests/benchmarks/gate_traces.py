@@ -28,20 +28,21 @@ KEPT = 9000
 
 
 def write_network(path: Path, depth: int, channels: int, edge: int) -> None:
-    """A stack of convolutions with ReLU, random weights, input (1, 3, edge, edge)."""
+    """A stack of convolutions with ReLU, random weights, input and output (1, 3, edge, edge)."""
     random = np.random.default_rng(0)
     nodes, weights, name, width = [], [], "lr", 3
     for index in range(depth):
-        kernel = random.standard_normal((channels, width, 3, 3)).astype(np.float32) / np.float32(9 * width)
+        wide = 3 if index == depth - 1 else channels
+        kernel = random.standard_normal((wide, width, 3, 3)).astype(np.float32) / np.float32(9 * width)
         weights.append(numpy_helper.from_array(kernel, f"w{index}"))
         nodes.append(helper.make_node("Conv", [name, f"w{index}"], [f"c{index}"], pads=[1, 1, 1, 1]))
-        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
-        name, width = f"r{index}", channels
+        name, width = ("sr" if index == depth - 1 else f"r{index}"), wide
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [name]))
     graph = helper.make_graph(
         nodes,
         "stack",
         [helper.make_tensor_value_info("lr", TensorProto.FLOAT, [1, 3, edge, edge])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, edge, edge])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, edge, edge])],
         weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -12,6 +12,7 @@ are CPU time of this process, and of fine-tuning the time that passed. Data is f
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import numpy as np
 
-from sr_deploy.core.artifact import read_json, write_json
+from sr_deploy.core.artifact import write_json
 from sr_deploy.core.deployment import Deployment, open_deployment
 from sr_deploy.core.image import find_images, read_picture, to_network
 from sr_deploy.core.plan import Plan
@@ -50,7 +51,7 @@ class Bench:
     def __init__(self, name: str, work: Path, options: QatOptions) -> None:
         self.folder = work / name.split(".")[0]
         self.rows_file = self.folder / "rows.json"
-        self.rows: Dict[str, Any] = read_json(self.rows_file, "table") if self.rows_file.is_file() else {}
+        self.rows: Dict[str, Any] = json.loads(self.rows_file.read_text()) if self.rows_file.is_file() else {}
         self.options = options
         self.deployment = self._deployment(name)
         path = self.deployment.folder / "model.onnx"

@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
+from sr_deploy.bench.interleave import opened_first
 from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point, Result, load_result, save_result
 
@@ -18,8 +19,11 @@ def written(path, median_s, spread=0.001, device="AMD EPYC", **environment):
     random = np.random.default_rng(int(median_s * 1e9))
     samples = tuple(float(median_s * (1 + 0.001 * value)) for value in random.standard_normal(300))
     medians = [median_s * (1 + spread * step) for step in (-2, -1, 0, 1, 2)]
-    point = Point((8, 8), "compute", "onnxruntime", device, {"version": "1"}, samples_s=samples, **summary(samples))
-    table = {"size": [8, 8], "process_medians_s": medians, "processes": 5, "builds": 1}
+    told = {"version": "1"}
+    point = Point((8, 8), "compute", "onnxruntime", device, told, samples_s=samples, **summary(samples))
+    table = {"size": [8, 8], "scope": "compute", "median_s": median_s, "builds": 1, "processes": 5, "runs": 10,
+             "run_s": 1e-5, "process_s": None, "build_s": None, "process_medians_s": medians,
+             "left_out": []}  # fmt: skip
     facts = {"cpu": "x", **environment}
     save_result(path, Result("net", facts, {"scope": "compute"}, (point,), "2026-05-01T00:00:00+00:00", (table,)))
     return path
@@ -58,7 +62,8 @@ def test_budget_and_quality_are_judged_in_the_same_call(tmp_path, srdeploy):
     old = written(tmp_path / "old.json", 0.01)
     budget, quality = tmp_path / "b.toml", tmp_path / "q.json"
     budget.write_text('[quality]\nmin_psnr_y = 30\n[devices."AMD EPYC".sizes.8x8]\nmax_median_ms = 9\n')
-    quality.write_text('{"mean": {"psnr_y": 29.0}}')
+    head = {"schema": 1, "convention": "Y", "runtime": "it", "images": []}
+    quality.write_text(json.dumps({**head, "mean": {"psnr_y": 29.0}}))
     outcome = srdeploy("gate", old, old, "--budget", budget, "--quality", quality, "--json")
     found = {finding["what"]: finding["verdict"] for finding in json.loads(outcome.out)["findings"]}
     assert found == {"latency": "PASS", "median budget": "REGRESSION", "PSNR-Y against HR": "REGRESSION"}
@@ -116,5 +121,21 @@ def test_two_deployments_run_in_turn(tmp_path, srdeploy, assets):
     assert (outcome.code, report["verdict"]) == (0, "PASS"), outcome.err
     assert report["findings"][0]["size"] == "16x16"
     assert report["method"].startswith("in turn")
+    # What was drawn is in the report, and drawn anew by every run that is not given a seed.
+    size, side = (16, 16), ("baseline", "candidate")
+    assert f"opened first was the {side[opened_first(report['seed'], size, 0)]} at 16x16" in report["notes"][0]
+    again = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--threshold", "1000")
+    assert json.loads(again.out)["seed"] != report["seed"]
+    given = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--threshold", "1000", "--seed", "7")
+    assert json.loads(given.out)["seed"] == 7
     outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--sizes", "24")
     assert outcome.code == 4 and "no graph for 24x24" in outcome.err
+
+
+@pytest.mark.parametrize("deployment", ["../../../victim", "/tmp/victim", "a/../../b"])
+def test_a_baseline_stays_in_its_folder(tmp_path, srdeploy, deployment):
+    new, folder = written(tmp_path / "new.json", 0.01), tmp_path / "deep" / "er" / "baselines"
+    save_result(new, dataclasses.replace(load_result(new), deployment=deployment))
+    outcome = srdeploy("gate", folder / "x.json", new, "--update-baseline", "--baselines", folder)
+    assert outcome.code == 4 and "deployment" in outcome.err
+    assert [path.name for path in tmp_path.rglob("*.json")] == ["new.json"]

@@ -1,16 +1,22 @@
-"""Files that are not what they should be are bad input, never a traceback."""
+"""Places that cannot be written are the environment's fault, never a traceback."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from sr_deploy.core.artifact import read_json
-from sr_deploy.core.errors import BadInput
+from sr_deploy.core.artifact import atomic_file, atomic_folder
+from sr_deploy.core.errors import EnvironmentFault
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, '{"a": ' * 100_000, "{", ""])
-def test_json_that_is_too_deep_or_cut_off(tmp_path, text):
-    path = tmp_path / "manifest.json"
-    path.write_text(text)
-    with pytest.raises(BadInput, match="(?s)manifest.json is not a deployment manifest.*valid JSON"):
-        read_json(path, "deployment manifest")
+@pytest.mark.parametrize("place", [atomic_file, atomic_folder])
+@pytest.mark.parametrize("target", ["/proc/x", "/proc/x/y/z"])
+def test_proc_takes_no_file_and_no_folder(place, target):
+    with pytest.raises(EnvironmentFault, match=f"cannot write {target}"), place(Path(target)):
+        pass
+
+
+def test_a_missing_file_elsewhere_is_not_blamed_on_the_target(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "a" / "b.json"):
+        (tmp_path / "other" / "c.json").read_text()

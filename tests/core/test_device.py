@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,16 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sr_deploy.core.device import (
-    EXPORT_PACKAGES,
-    Facts,
-    doctor_findings,
-    environment,
-    environment_identity,
-    gather_facts,
-    pip_install,
-    runs_rtx,
-)
+from sr_deploy.core.device import EXPORT_PACKAGES, doctor_findings, environment, environment_identity, gather_facts
+from sr_deploy.core.doctor_tensorrt import runs_rtx
+from sr_deploy.core.driver import cuda_in, cuda_packages, newest_cuda
+from sr_deploy.core.finding import Facts, pip_install
 from sr_deploy.core.machine import (
     Gpu,
     Jetson,
@@ -34,6 +29,7 @@ from sr_deploy.core.machine import (
     parse_tegra_release,
 )
 from sr_deploy.core.packages import Software, SystemTensorRT, TensorRT, find_system_tensorrt, importable, version_of
+from sr_deploy.core.rtx import RTX_CAPABILITIES, rtx_capabilities
 
 QUERY = ("name", "compute_cap", "memory.total", "driver_version")
 H200 = Gpu("NVIDIA H200", "9.0", 143771 << 20, "570.133.20")
@@ -192,7 +188,8 @@ def test_findings_of_this_machine():
 
 def test_every_extra_that_doctor_names_exists():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    source = (Path(__file__).parents[2] / "sr_deploy/core/device.py").read_text(encoding="utf-8")
+    core = Path(__file__).parents[2] / "sr_deploy/core"
+    source = "".join((core / name).read_text(encoding="utf-8") for name in ("device.py", "doctor_tensorrt.py"))
     for extra in ("export", "zoo", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "jetson"):
         assert f"\n{extra} = [" in text
         assert f'"{extra}"' in source or f"'{extra}'" in source
@@ -220,7 +217,7 @@ def test_running_engines_takes_gpu_tensorrt_and_binding():
     with_gpu = replace(PC, gpus=(RTX,))
     full = replace(BARE, tensorrt=(TensorRT("tensorrt", "10.3.0"),))
     assert finding(Facts(with_gpu, BARE), "run TensorRT engines").found == "no TensorRT"
-    assert finding(Facts(with_gpu, full), "run TensorRT engines").how_to_get == "pip install cuda-python"
+    assert finding(Facts(with_gpu, full), "run TensorRT engines").how_to_get == 'pip install "cuda-python==12.*"'
     assert finding(Facts(with_gpu, replace(full, cuda_binding="pycuda")), "run TensorRT engines").level == "ok"
 
 
@@ -232,6 +229,105 @@ def test_rtx_is_refused_on_a_gpu_that_it_does_not_know():
     run = finding(Facts(replace(PC, gpus=(H200,)), software), "run TensorRT engines")
     assert (run.level, run.how_to_get) == ("missing", pip_install("tensorrt"))
     assert "9.0" in run.found
+
+
+@pytest.mark.parametrize("capability", ["7.2", "8.7", "9.0", "10.0", "10.1", "10.3", "11.0"])
+def test_rtx_is_never_recommended_on_a_gpu_that_it_does_not_know(capability):
+    """Orin, Hopper, Thor and the data-centre Blackwells, which the module's ComputeCapability lacks."""
+    machine = replace(PC, gpus=(replace(H200, compute_capability=capability),))
+    assert "rtx" not in finding(Facts(machine, BARE), "build TensorRT engines").how_to_get
+    with_rtx = replace(BARE, tensorrt=(TensorRT("tensorrt_rtx", "1.7.1.116"),), cuda_binding="cuda-python")
+    run = finding(Facts(machine, with_rtx), "run TensorRT engines")
+    assert (run.level, run.how_to_get) == ("missing", pip_install("tensorrt"))
+
+
+def test_the_list_of_gpus_is_the_modules_own():
+    trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    names = {name for name in trt.ComputeCapability.__members__ if name.startswith("SM")}
+    assert {f"SM{capability.replace('.', '')}" for capability in rtx_capabilities()} == names
+    if trt.__version__ == "1.7.1.116":
+        assert rtx_capabilities() == RTX_CAPABILITIES
+    newer = Facts(replace(PC, gpus=(H200,)), replace(BARE, rtx_capabilities=("9.0",)))
+    assert finding(newer, "build TensorRT engines").how_to_get == pip_install("tensorrt-rtx")
+
+
+@pytest.mark.parametrize(
+    ("driver", "newest"),
+    [("535.183.01", 12), ("550.54.14", 12), ("580.65.06", 13), ("470.182.03", 11), ("390.1", 0), (None, None)],
+)
+def test_newest_cuda_of_a_driver(driver, newest):
+    assert newest_cuda(driver) == newest
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "needed", "cuda"),
+    [
+        ("tensorrt", "11.4.0.106", ["tensorrt_cu13==11.4.0.106"], 13),
+        ("tensorrt-cu12", "10.16.1.11", ["tensorrt_cu12_libs==10.16.1.11"], 12),
+        ("tensorrt-rtx", "1.7.1.116", ["tensorrt_rtx_cu13==1.7.1.116"], 13),
+        ("cuda-python", "13.4.4", ["cuda-bindings~=13.4.4"], 13),
+        ("cuda-bindings", "12.9.10", [], 12),
+        ("onnxruntime-gpu", "1.26.0", ["flatbuffers", 'nvidia-cuda-runtime-cu12~=12.0; extra == "cuda"'], 12),
+        ("onnxruntime-gpu", "1.31.1", ["flatbuffers", 'nvidia-cuda-runtime~=13.0; extra == "cuda"'], 13),
+        ("onnxruntime-gpu", "1.17.1", ["flatbuffers"], None),
+    ],
+)
+def test_cuda_of_a_distribution(name, version, needed, cuda):
+    """Lines of the metadata of the real wheels."""
+    assert cuda_in(name, version, needed) == cuda
+
+
+def test_cuda_of_what_is_installed_here():
+    for name, cuda in cuda_packages().items():
+        assert version_of(name) and cuda in (11, 12, 13)
+    if version_of("cuda-python"):
+        assert str(cuda_packages()["cuda-python"]) == version_of("cuda-python").split(".")[0]
+
+
+NEW = replace(
+    BARE,
+    packages={"tensorrt-cu13": "11.4.0.106", "cuda-python": "13.4.4"},
+    cuda={"tensorrt-cu13": 13, "cuda-python": 13},
+    tensorrt=(TensorRT("tensorrt", "11.4.0.106"),),
+    cuda_binding="cuda-python",
+)
+
+
+def test_a_driver_that_is_too_old_for_what_is_installed():
+    """R550 and CUDA 13: cudaErrorInsufficientDriver at the first call, and doctor said all was well."""
+    old = Facts(replace(PC, gpus=(RTX,)), NEW)
+    driver = finding(old, "NVIDIA driver")
+    assert driver.level == "missing" and driver.found.startswith("driver 550.54.14 runs CUDA 12;")
+    assert "tensorrt-cu13 11.4.0.106 (CUDA 13)" in driver.found and "cuda-python 13.4.4 (CUDA 13)" in driver.found
+    assert "580 or newer" in driver.how_to_get and pip_install("tensorrt") in driver.how_to_get
+    for what in ("build TensorRT engines", "run TensorRT engines"):
+        assert finding(old, what).level == "missing" and "too old for tensorrt-cu13" in finding(old, what).found
+
+
+def test_a_driver_that_is_new_enough_or_not_to_be_judged():
+    for gpu, software, jetson in (
+        (replace(RTX, driver="580.65.06"), NEW, None),
+        (RTX, replace(NEW, cuda={"tensorrt-cu12": 12, "cuda-python": 12}), None),
+        (replace(RTX, driver=None), NEW, None),
+        # JetPack 6: the number is of another series, and CUDA comes with JetPack.
+        (replace(RTX, driver="540.4.0"), NEW, BOARD.jetson),
+    ):
+        facts = Facts(replace(PC, gpus=(gpu,), jetson=jetson), software)
+        assert not [f for f in doctor_findings(facts) if f.what == "NVIDIA driver"]
+        assert finding(facts, "run TensorRT engines").level == "ok"
+    ancient = Facts(replace(PC, gpus=(replace(RTX, driver="470.182.03"),)), replace(NEW, cuda={"tensorrt-cu12": 12}))
+    assert finding(ancient, "NVIDIA driver").how_to_get == "a driver of 525 or newer"
+
+
+def test_an_extra_brings_one_cuda_and_no_newer_one():
+    """An extra without an upper bound takes whatever CUDA is newest."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    for extra, cuda in (("tensorrt", 12), ("tensorrt-cu13", 13), ("tensorrt-rtx", 12), ("tensorrt-rtx-cu13", 13)):
+        line = next(line for line in text.splitlines() if line.startswith(f"{extra} = ["))
+        packages = re.findall(r'"([^"]+)"', line)
+        assert f"cuda-python>={cuda},<{cuda + 1}" in packages
+        assert re.match(rf"{extra.split('-cu')[0]}-cu{cuda}(==|>=[\d.]+,<)", packages[0])
+    assert "[cuda,cudnn]>=1.21,<1.27" in text and "[cuda,cudnn]>=1.27,<2" in text
 
 
 def test_broken_and_doubled_onnxruntime():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -14,8 +15,8 @@ from sr_deploy.core.confine import confined
 from sr_deploy.core.errors import BadInput
 
 NASTY = st.text(st.characters(), max_size=40) | st.sampled_from(
-    ["a\n::error ::x", "::error::x", "  ::set-output", "##[error]x", "[/b]", "net[fp16]", "\x1b]0;t\x07", "<img src=x>",
-     "\udcff", "\u202eabc", "\u2028x", "a|b", "\x00", "\\", "a\\\\", "[b]\\"]
+    ["a\n::error ::x", "::error::x", "  ::set-output", "##[error]x", "a ##vso[task.x]y", "[/b]", "net[fp16]",
+     "\x1b]0;t\x07", "<img src=x>", "\udcff", "\u202eabc", "\u2028x", "a|b", "\x00", "\\", "a\\\\", "[b]\\"]
 )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def test_plain_is_one_printable_line(found):
 @given(NASTY)
 def test_no_line_is_a_command(found):
     line = text.log_line(found)
-    assert not line.lstrip().startswith("::") and "##[" not in line and "\n" not in line
+    assert not line.lstrip().startswith("::") and not re.search(r"##\w*\[", line) and "\n" not in line
 
 
 @given(NASTY)
@@ -60,6 +61,13 @@ def test_readable_text_stays():
 def test_names_that_lead_out(tmp_path, name):
     with pytest.raises(BadInput, match="names"):
         confined(tmp_path, name, "the board")
+
+
+def test_a_name_of_this_system_alone(tmp_path):
+    assert confined(tmp_path, "12:30.png", "the board", portable=False) == tmp_path / "12:30.png"
+    for name in ("../x", "a\nb", "/x"):
+        with pytest.raises(BadInput, match="names"):
+            confined(tmp_path, name, "the board", portable=False)
 
 
 def test_links_that_lead_out(tmp_path):

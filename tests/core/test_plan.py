@@ -84,8 +84,8 @@ def test_what_is_no_plan(tmp_path, text):
     [
         ({"schema": 2}, "schema 2"),
         ({"schema": None}, "schema None"),
-        ({"surprise": 1}, "fields of a plan"),
-        ({"nodes": ["/body/Conv"]}, "fields of a plan"),
+        ({"surprise": 1}, "surprise"),
+        ({"nodes": ["/body/Conv"]}, "nodes"),
         ({"nodes": {"/body/Conv": "int4"}}, "'int4'"),
         ({"nodes": {"/body/Conv": ["int8"]}}, r"\['int8'\]"),
         ({"nodes": {"/body/Conv": None}}, "None"),
@@ -93,25 +93,25 @@ def test_what_is_no_plan(tmp_path, text):
         ({"rest": None}, "None"),
         ({"precision": "int4"}, "int4"),
         ({"precision": 8}, "8"),
-        ({"graph_sha256": 12}, "fields of a plan"),
-        ({"reasons": ["because"]}, "fields of a plan"),
-        ({"reasons": {"/head/Conv": 3}}, "fields of a plan"),
-        ({"calibration": None}, "fields of a plan"),
-        ({"notes": "one"}, "fields of a plan"),
-        ({"notes": None}, "fields of a plan"),
-        ({"notes": [1]}, "fields of a plan"),
-        ({"activation_scales": {"/head/out": 0.0}}, "/head/out: 0.0"),
+        ({"graph_sha256": 12}, "graph_sha256"),
+        ({"reasons": ["because"]}, "reasons"),
+        ({"reasons": {"/head/Conv": 3}}, "reasons"),
+        ({"calibration": None}, "calibration"),
+        ({"notes": "one"}, "notes"),
+        ({"notes": None}, "notes"),
+        ({"notes": [1]}, "notes"),
+        ({"activation_scales": {"/head/out": 0.0}}, "/head/out is 0.0"),
         ({"activation_scales": {"/head/out": -0.1}}, "-0.1"),
-        ({"activation_scales": {"/head/out": float("nan")}}, "nan"),
-        ({"activation_scales": {"/head/out": float("inf")}}, "inf"),
-        ({"activation_scales": {"/head/out": 10**400}}, "fields of a plan"),
-        ({"activation_scales": {"/head/out": "wide"}}, "fields of a plan"),
-        ({"activation_scales": {"/head/out": None}}, "fields of a plan"),
-        ({"weight_scales": {"body.weight": [0.5, float("nan")]}}, "body.weight: nan"),
-        ({"weight_scales": {"body.weight": [0.5, -1]}}, "body.weight: -1"),
-        ({"weight_scales": {"body.weight": 0.5}}, "fields of a plan"),
+        ({"activation_scales": {"/head/out": float("nan")}}, "activation_scales./head/out is nan"),
+        ({"activation_scales": {"/head/out": float("inf")}}, "activation_scales./head/out is inf"),
+        ({"activation_scales": {"/head/out": 10**400}}, "activation_scales"),
+        ({"activation_scales": {"/head/out": "wide"}}, "activation_scales"),
+        ({"activation_scales": {"/head/out": None}}, "activation_scales"),
+        ({"weight_scales": {"body.weight": [0.5, float("nan")]}}, r"weight_scales.body.weight\[1\] is nan"),
+        ({"weight_scales": {"body.weight": [0.5, -1]}}, r"weight_scales.body.weight\[1\] is -1"),
+        ({"weight_scales": {"body.weight": 0.5}}, "weight_scales"),
         ({"weights_sha256": "0" * 64}, "not the file that the plan names"),
-        ({"weights_sha256": 3}, "fields of a plan"),
+        ({"weights_sha256": 3}, "weights_sha256"),
     ],
 )
 def test_refusals_name_what_is_wrong(stored, changes, complaint):
@@ -131,6 +131,9 @@ def test_altered_missing_and_damaged_weights(stored):
             open_plan(altered(stored, weights_sha256=sha256_of(weights)))
     np.savez(weights, names=np.asarray(["a", "b"]), array_0=np.zeros(2))
     with pytest.raises(BadDeployment, match=r"weights\.npz"):
+        open_plan(altered(stored, weights_sha256=sha256_of(weights)))
+    np.savez_compressed(weights, names=np.asarray(["a"]), array_0=np.zeros(10**6, np.float32))
+    with pytest.raises(BadDeployment, match="compressed"):
         open_plan(altered(stored, weights_sha256=sha256_of(weights)))
     np.savez(weights, names=np.asarray(["a"]), array_0=np.float32([np.nan]))
     with pytest.raises(BadDeployment, match="not finite"):

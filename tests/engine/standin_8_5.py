@@ -98,7 +98,8 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
 
         def __init__(self, node: Any) -> None:
             self.name, self.type = node.name, kinds[KINDS.get(node.op_type, "UNARY")]
-            self.num_outputs = len(node.output)
+            self.num_inputs, self.num_outputs = len(node.input), len(node.output)
+            self._inputs = [Tensor(name, ()) for name in node.input]
             self._outputs = [Tensor(name, ()) for name in node.output]
             self.metadata = f"[ONNX Layer: {node.name}]" if LISTED.lookup("ILayer", "metadata") is not None else None
             self._precision = self._held = None
@@ -114,6 +115,9 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
 
         def set_output_type(self, index: int, dtype: Any) -> None:
             calls.append(("output type", self.name, index, dtype.name))
+
+        def get_input(self, index: int) -> Any:
+            return self._inputs[index]
 
         def get_output(self, index: int) -> Any:
             return self._outputs[index]
@@ -188,8 +192,11 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
     class TimingCache(Listed):
         listed = "ITimingCache"
 
+        def __init__(self, stored: bytes) -> None:
+            self._kept = stored if stored == b"timings of 8.5" else b"empty"
+
         def serialize(self) -> bytes:
-            return b"timings of 8.5"
+            return self._kept
 
     class Config(Listed):
         listed = "IBuilderConfig"
@@ -197,7 +204,7 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
         def __init__(self) -> None:
             self._flags, self._pools, self._profiles = {flags.TF32}, {}, []
             self.default_device_type, self.DLA_core = enums["DeviceType"].GPU, -1
-            self.int8_calibrator = None
+            self.int8_calibrator, self._timings = None, None
             self.profiling_verbosity = enums["ProfilingVerbosity"].LAYER_NAMES_ONLY
 
         def set_flag(self, flag: Any) -> None:
@@ -221,9 +228,11 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
             return len(self._profiles) - 1
 
         def create_timing_cache(self, data: bytes) -> Any:
-            return TimingCache()
+            return TimingCache(data)
 
         def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+            calls.append(("timings", b"" if cache._kept == b"empty" else cache._kept))
+            self._timings = cache
             return True
 
         def can_run_on_DLA(self, layer: Any) -> bool:  # noqa: N802 - TensorRT's name
@@ -255,6 +264,8 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
 
         def build_serialized_network(self, network: Any, config: Any) -> Any:
             problem = self._problem(network, config)
+            if config._timings is not None:
+                config._timings._kept = b"timings of 8.5"
             if problem:
                 self._logger.log(ILogger.ERROR, problem)
                 return None
@@ -301,11 +312,13 @@ def stand_in(version: str = "8.5.2.2", dla_cores: int = 2) -> types.ModuleType:
 
     class Runtime(Listed):
         listed = "Runtime"
+        num_DLA_cores = dla_cores  # noqa: N815 - TensorRT's name
 
         def __init__(self, logger: Any) -> None:
-            pass
+            self.DLA_core = 0
 
         def deserialize_cuda_engine(self, plan: bytes) -> Any:
+            calls.append(("deserialize", self.DLA_core))
             return Engine() if plan.startswith(b"plan of") else None
 
     def calibrator(algorithm: str) -> type:

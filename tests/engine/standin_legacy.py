@@ -46,6 +46,9 @@ class Layer:
         self.precision: Optional[DataType] = None
         self.output_types: Dict[int, DataType] = {}
 
+    def get_input(self, index: int) -> Tensor:
+        return Tensor(f"{self.name} reads", DataType.FLOAT)
+
     def get_output(self, index: int) -> Tensor:
         return self._outputs[index]
 

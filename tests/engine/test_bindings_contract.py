@@ -6,13 +6,14 @@ The lists in tests/engine/bindings come from the bindings' own wheels (tests/ben
 from __future__ import annotations
 
 import ast
-import importlib
 from pathlib import Path
 
 import pytest
 
 import sr_deploy
+from sr_deploy.core import cuda_device
 from tests.engine.bindings_contract import LISTS, PARAMETERS, RTX, TENSORRT, Findings, Walker, is_name, read_bindings
+from tests.run.standin_cuda_python import signatures
 
 PRODUCT = Path(sr_deploy.__file__).parent
 GENERATIONS = [read_bindings(name) for name in TENSORRT]
@@ -143,37 +144,43 @@ def test_each_list_says_where_it_comes_from(name):
     assert head[2].startswith("# sha256 ") and len(head[2].split()[-1]) == 64
 
 
-def cuda_source(class_name: str) -> ast.ClassDef:
-    tree = ast.parse((PRODUCT / "run/cuda.py").read_text(encoding="utf-8"))
-    return next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
+def cuda_nodes(file: str, function: str) -> list:
+    """The syntax of a class over a binding, and of the function of core/cuda_device.py that asks the same binding."""
+    trees = [ast.parse((PRODUCT / name).read_text(encoding="utf-8")) for name in (file, "core/cuda_device.py")]
+    asking = [node for node in trees[1].body if isinstance(node, ast.FunctionDef) and node.name == function]
+    return [node for tree in (trees[0], *asking) for node in ast.walk(tree)]
 
 
 @pytest.mark.parametrize("name", ["cuda_python_11", "cuda_python_12", "cuda_python_13"])
 def test_cuda_python_of_each_generation(name):
-    listed = read_bindings(name)
-    calls, chains = set(), set()
-    for node in ast.walk(cuda_source("CudaPython")):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "_call":
+    listed, calls, chains = read_bindings(name), set(), set()
+    functions, classes = signatures(name.rpartition("_")[2])
+    for node in cuda_nodes("run/cuda_python.py", "_told_by_runtime"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("self._call", "ask"):
             calls.add(node.args[0].value)
         if isinstance(node, ast.Attribute):
-            chain = ast.unparse(node).replace("self._runtime.", "runtime.").split(".")
+            chain = ast.unparse(node).replace("self._runtime.", "runtime.")
+            chain = chain.replace("kinds.", "runtime.cudaDeviceAttr.").split(".")
             if chain[0] == "runtime" and len(chain) > 1:
                 chains.add(tuple(chain[1:]))
-    assert {"cudaMalloc", "cudaGraphInstantiate"} <= calls and ("cudaError_t", "cudaSuccess") in chains
+    assert {"cudaMalloc", "cudaGraphInstantiateWithFlags", "cudaDeviceGetPCIBusId"} <= calls
+    assert {("cudaError_t", "cudaSuccess"), ("cudaDeviceAttr", "cudaDevAttrIntegrated")} <= chains
+    assert calls <= set(functions)
     for function in calls:
         assert listed.lookup("module", function) is not None, function
     for chain in chains:
         assert listed.lookup("module", chain[0]) is not None, chain
         if len(chain) > 1:
-            assert chain[1] in listed.classes[chain[0]][1], chain
+            assert f"{chain[1]}=" in classes[chain[0]], chain
 
 
 def test_pycuda():
     listed = read_bindings("pycuda")
     held = {"_driver": "module", "_context": "Context", "_stream": "Stream", "memory": "DeviceAllocation"}
     held.update({"event": "Event", "start": "Event", "flags": "event_flags", "driver": "module", "Device": "Device"})
+    held.update({"device": "Device", "device_attribute": "device_attribute", "Context": "Context"})
     found = set()
-    for node in ast.walk(cuda_source("PyCuda")):
+    for node in cuda_nodes("run/pycuda.py", "_told_by_pycuda"):
         if isinstance(node, ast.Attribute):
             value = node.value
             owner = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", None)
@@ -186,6 +193,7 @@ def test_pycuda():
 
 
 def test_the_bindings_that_are_imported_are_those_of_the_lists():
-    source = (PRODUCT / "run/cuda.py").read_text(encoding="utf-8")
-    assert '"cuda.bindings.runtime", "cuda.cudart"' in source and '"pycuda.driver"' in source
-    assert importlib.util.find_spec("sr_deploy.run.cuda") is not None
+    assert cuda_device.BINDINGS == ("cuda.bindings.runtime", "cuda.cudart", "pycuda.driver")
+    for generation, module in (("11", "cuda.cudart"), ("13", "cuda.bindings.runtime")):
+        head = (LISTS / f"cuda_signatures_{generation}.txt").read_text(encoding="utf-8").splitlines()[:3]
+        assert head[0] == f"# signatures of {module}" and head[1].endswith(".whl") and head[2].startswith("# sha256 ")

@@ -91,6 +91,7 @@ def test_dla_tells_what_falls_back(board, graphs):
     built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, precision="fp16", dla_core=1)
     assert ("set", "GPU_FALLBACK") in trt.calls
     assert built.settings["dla_core"] == "1"
+    assert ("deserialize", 1) in trt.calls, "the read-back opens the engine on its core"
     on, _, total = built.settings["dla_layers"].partition(" of ")
     assert 0 < int(on) < int(total) and "shuffle" in built.settings["dla_on_gpu"]
 

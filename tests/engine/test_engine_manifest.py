@@ -6,8 +6,10 @@ import dataclasses
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +73,10 @@ def test_saved_and_opened_again(engine):
 
 def test_a_profile_that_is_none_survives(tmp_path):
     path = tmp_path / "onnxruntime_dynamic.onnx"
-    save_engine(path, PLAN, manifest(backend="onnxruntime", profile=None, compute_capabilities=()))
+    # As ONNX: a ModelProto that holds its ir_version only.
+    graph = b"\x08\x08"
+    facts = {"backend": "onnxruntime", "profile": None, "compute_capabilities": ()}
+    save_engine(path, graph, manifest(sha256=hashlib.sha256(graph).hexdigest(), **facts))
     assert open_engine(path).profile is None
 
 
@@ -165,11 +170,11 @@ def with_value(field, value):
         (lambda path: path.unlink(), "there is no engine"),
         (lambda path: manifest_path(path).unlink(), "has no manifest"),
         (lambda path: manifest_path(path).write_text(manifest_path(path).read_text()[:300]), "not a engine manifest"),
-        (lambda path: manifest_path(path).write_text("[]"), "fields of an engine manifest"),
+        (lambda path: manifest_path(path).write_text("[]"), "the whole is"),
         (lambda path: manifest_path(path).write_bytes(b"\xff\xfe\x00"), "engine manifest"),
         (with_value("schema", 2), "schema 2"),
         (with_value("surprise", 1), "surprise"),
-        (with_value("profile", [[1, 2], [3]]), "fields of an engine manifest"),
+        (with_value("profile", [[1, 2], [3]]), r"profile\[1\]"),
         (with_value("profile", [[9, 9], [8, 8], [9, 9]]), "not in order"),
         (with_value("contract", {"colour": "BGR"}), "value_range"),
         (without("graph_sha256"), "graph_sha256"),
@@ -237,3 +242,52 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, limit, before):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.startswith(f"{DiskFull.exit_code} no space left while writing {tmp_path}/x."), done.stderr
     assert {name.name: name.read_bytes() for name in tmp_path.iterdir()} == files
+
+
+DYING = """
+import hashlib, os, signal, sys
+from pathlib import Path
+from tests.engine.test_engine_manifest import manifest
+from sr_deploy.engine.manifest import save_engine
+calls, die = [0], lambda: os.kill(os.getpid(), signal.SIGKILL)
+replace = os.replace
+def dying(source, target):
+    calls[0] += 1
+    if calls[0] == int(sys.argv[2]): die()
+    replace(source, target)
+    if calls[0] == int(sys.argv[3]): die()
+os.replace = dying
+save_engine(Path(sys.argv[1]), b"new", manifest(sha256=hashlib.sha256(b"new").hexdigest()))
+"""
+
+
+def killed_while_saving(path, before, after):
+    """Whether saving another engine at ``path`` was killed before, or after, its n-th rename."""
+    words = [sys.executable, "-c", DYING, str(path), str(before), str(after)]
+    root = Path(__file__).resolve().parents[2]
+    return subprocess.run(words, cwd=root, timeout=60).returncode == -signal.SIGKILL
+
+
+def test_a_pair_opens_whenever_replacing_it_is_killed(tmp_path):
+    found, number = [], 0
+    while not found or found[-1][0]:
+        number += 1
+        for before, after in ((number, 0), (0, number)):
+            path = tmp_path / f"{number}{before}" / manifest().file
+            save_engine(path, PLAN, manifest())
+            died = killed_while_saving(path, before, after)
+            opened = open_engine(path)
+            assert path.read_bytes() == (b"new" if opened.sha256 != manifest().sha256 else PLAN)
+            found.append((died, path.read_bytes()))
+            save_engine(path, PLAN, manifest())
+            assert open_engine(path) == manifest()
+            assert "replaces" not in json.loads(manifest_path(path).read_text())
+    assert {content for died, content in found if died} == {b"new", PLAN} and number == 4
+
+
+def test_an_engine_never_appears_without_its_manifest(tmp_path):
+    for number in (1, 2):
+        for before, after in ((number, 0), (0, number)):
+            path = tmp_path / f"{number}{before}" / manifest().file
+            assert killed_while_saving(path, before, after)
+            assert not path.exists() or open_engine(path)

@@ -6,17 +6,24 @@ import json
 import sys
 import types
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import sr_deploy.engine.tensorrt as engine_tensorrt
 from sr_deploy.core.calibration_cache import CalibrationCache, cache_text
-from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
 from sr_deploy.core.machine import Gpu
+from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.flavour import logger_of
+from sr_deploy.engine.graph_nodes import node_names
+from sr_deploy.engine.manifest import open_engine
+from sr_deploy.engine.preflight import manifests_in
 from sr_deploy.engine.tensorrt import engine_from_graph, is_strongly_typed
 from sr_deploy.engine.tensorrt_legacy import node_to_hold
 from tests.engine.bindings_contract import read_bindings
 from tests.engine.standin_legacy import DataType, Layer, Tensor, tensorrt_8_5
+from tests.small_network import CONTRACT, SCALE
 
 FIXED = ((8, 8),) * 3
 XAVIER = Gpu("NVIDIA Jetson Xavier NX (integrated)", "7.2", None, None)
@@ -112,9 +119,47 @@ def test_layers_are_held_and_obeyed(board, graphs):
 
 
 def test_names_of_second_layers():
-    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32"}) == "/a/Pad"
-    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32", "/a/Pad_3": "float16"}) == "/a/Pad_3"
-    assert node_to_hold("/a/Padding", {"/a/Pad": "float32"}) is None
+    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32"}, {"/a/Pad"}) == "/a/Pad"
+    assert node_to_hold("/a/Pad_3", {"/a/Pad": "float32", "/a/Pad_3": "float16"}, set()) == "/a/Pad_3"
+    assert node_to_hold("/a/Padding", {"/a/Pad": "float32"}, set()) is None
+
+
+def test_a_node_with_a_number_is_no_second_layer_of_another():
+    """An exporter numbers nodes as the importer numbers layers: Mul, Mul_1, Mul_2 are three nodes."""
+    nodes = {"/b/Mul", "/b/Mul_1", "/b/Mul_2"}
+    assert node_to_hold("/b/Mul_1", {"/b/Mul": "float32"}, nodes) is None
+    assert node_to_hold("/b/Mul_7", {"/b/Mul": "float32"}, nodes) == "/b/Mul"
+    assert node_to_hold("/b/Mul_1_9", {"/b/Mul_1": "float32"}, nodes) == "/b/Mul_1"
+
+
+def test_held_layers_of_a_graph_with_numbered_nodes(board, tmp_path):
+    names = ["Mul", "Mul_1", "Mul_2"]
+    graph = numbered_nodes(tmp_path, names)
+    assert node_names(graph) == set(names)
+    layers = [Layer(name, "ELEMENTWISE", [Tensor(name, DataType.FLOAT)]) for name in (*names, "Mul_3")]
+    board(layers)
+    built = engine_from_graph("tensorrt", graph, None, precision="fp16", layer_types={"Mul": "float32"})
+    assert built.settings["held_layers"] == "2"
+    assert [layer.name for layer in layers if layer.precision is not None] == ["Mul", "Mul_3"]
+
+
+def numbered_nodes(folder, names):
+    """lr + lr, times itself, … with these node names."""
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("lr", "sr")]
+    tensors = ["lr", *(f"t{index}" for index in range(len(names) - 1)), "sr"]
+    nodes = [helper.make_node("Mul", [a, a], [b], name=name) for a, b, name in zip(tensors, tensors[1:], names)]
+    path = folder / "numbered.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "g", ends[:1], ends[1:])), str(path))
+    return path
+
+
+def test_node_names_are_those_that_onnx_reads(graphs, tmp_path):
+    for path in (graphs.fixed, graphs.dynamic):
+        assert node_names(path) == {node.name for node in onnx.load(str(path)).graph.node if node.name}
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(graphs.fixed.read_bytes()[:-20])
+    with pytest.raises(BadDeployment, match="cut.onnx is no ONNX graph"):
+        node_names(cut)
 
 
 def test_holding_nothing_is_an_error(board, graphs):
@@ -153,9 +198,11 @@ def test_a_cache_that_tensorrt_does_not_accept_is_an_error(board, graphs, tmp_pa
     board(plain_layers(), accepts_cache=False)
     path = cache_file(tmp_path)
     before = path.read_bytes()
+    built = build(graphs, precision="int8", calibration_cache=path)
     with pytest.raises(CheckFailed, match="did not accept the calibration cache .* asked for pictures of 'lr'"):
-        build(graphs, precision="int8", calibration_cache=path)
+        write_engine(built, tmp_path / "engines", graphs.fixed, CONTRACT, SCALE)
     assert path.read_bytes() == before
+    assert not list((tmp_path / "engines").glob("*.engine"))
 
 
 def test_caches_that_do_not_fit(board, graphs, tmp_path):
@@ -198,16 +245,57 @@ def inspector(kind, weights):
     return json.dumps({"Layers": [layer], "Bindings": ["lr", "sr"]})
 
 
+INT8 = "Thirty-two wide channel vectorized row major Int8 format"
+HALF = "Row major linear FP16 format"
+
+
 def test_what_was_built_is_read_back(board, graphs):
-    board(quantised_layers(), inspected=inspector("Thirty-two wide channel vectorized row major Int8 format", "Int8"))
+    board(quantised_layers(), inspected=inspector(INT8, "Int8"))
     planned = {"conv": "int8", "relu": "float16"}
-    settings = build(graphs, precision="int8", planned=planned).settings
-    assert settings["built"] == "int8 1" and "int8_nodes_not_told" not in settings
+    built = build(graphs, precision="int8", planned=planned)
+    assert built.refusal is None and built.settings["built"] == "int8 1"
+    assert built.settings["products_found"] == "1 of 1" and "int8_nodes_not_told" not in built.settings
     settings = build(graphs, precision="int8", planned={**planned, "hidden": "int8"}).settings
     assert settings["int8_nodes_not_told"] == "1"
-    board(quantised_layers(), inspected=inspector("Row major linear FP16 format", "Half"))
-    with pytest.raises(CheckFailed, match=r"(?s)conv \+ relu \(CaskConvolution\): planned int8, runs in float16"):
-        build(graphs, precision="int8", planned=planned)
+    assert built.listing is not None and built.listing.source == "engine inspector"
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "weights", "refused"),
+    [
+        ("int8", HALF, "Half", True),
+        ("float16", "Row major linear FP32", "Float", False),
+        ("float32", HALF, "Half", True),
+        ("float16", INT8, "Int8", True),
+    ],
+)
+def test_the_flags_of_8_5_allow_wider_and_never_narrower(board, graphs, asked, kind, weights, refused):
+    board(quantised_layers(), inspected=inspector(kind, weights))
+    refusal = build(graphs, precision="int8", planned={"conv": asked}).refusal
+    assert (refusal is not None) == refused
+    if refusal is not None:
+        assert f"conv: planned {asked}, runs in" in refusal.found and "(CaskConvolution conv + relu)" in refusal.found
+
+
+@pytest.mark.parametrize("inspected", ['{"Layers": ["conv + relu"], "Bindings": []}', "no JSON"])
+def test_a_refused_engine_is_kept_and_is_none_to_run(board, graphs, tmp_path, inspected):
+    """An hour of building is not thrown away: the file is there to be looked at, and nothing takes it for an engine."""
+    board(quantised_layers(), inspected=inspector(INT8, "Int8"))
+    good = write_engine(build(graphs, precision="int8"), tmp_path, graphs.fixed, CONTRACT, SCALE)
+    before = (tmp_path / good.file).read_bytes()
+    board(quantised_layers(), inspected=inspected)
+    with pytest.raises(BadInput, match=r"(?s)kept for a look at it, not for use: .*_int8\.engine\.refused"):
+        write_engine(build(graphs, precision="int8"), tmp_path, graphs.fixed, CONTRACT, SCALE)
+    refused = tmp_path / f"{good.file}.refused"
+    assert refused.read_bytes() == b"plan" and manifests_in(tmp_path) == [good]
+    assert (tmp_path / good.file).read_bytes() == before
+    with pytest.raises(BadDeployment, match="(?s)was refused after its build: the engine inspector gave"):
+        open_engine(refused)
+    assert open_engine(refused, refused_too=True).settings["refused"]
+    # The next engine that is good takes what was refused before away.
+    board(quantised_layers(), inspected=inspector(INT8, "Int8"))
+    write_engine(build(graphs, precision="int8"), tmp_path, graphs.fixed, CONTRACT, SCALE)
+    assert sorted(path.name.split(".", 1)[1] for path in tmp_path.iterdir()) == ["engine", "json", "layers.json"]
 
 
 def test_the_stand_in_has_only_names_of_8_5():

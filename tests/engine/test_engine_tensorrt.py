@@ -13,9 +13,11 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, UsageError
 from sr_deploy.core.machine import this_machine
+from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.flavour import flavours
+from sr_deploy.engine.listing import open_listing
 from sr_deploy.engine.manifest import open_engine
-from sr_deploy.engine.tensorrt import engine_from_graph, targets_of, write_engine
+from sr_deploy.engine.tensorrt import engine_from_graph, targets_of
 from tests.small_network import CONTRACT, FIXED_SIZE, SCALE
 
 pytestmark = pytest.mark.skipif(
@@ -37,11 +39,15 @@ def test_builds_for_gpus_that_are_not_here(graphs, tmp_path, capability, profile
     built = engine_from_graph(RTX, graphs.dynamic, profile, (capability,))
     assert built.compute_capabilities == (capability,) and built.device is None
     assert built.activation_bytes > 0 and built.weights_bytes > 0
-    assert built.settings == {"typing": "strongly_typed", "tf32": "off"}
+    settings = {"typing": "strongly_typed", "tf32": "off", "built": "float32 2", "products_found": "2 of 2"}
+    assert built.settings == settings and built.refusal is None
     assert built.warnings == ()
     manifest = write_engine(built, tmp_path / "engines", graphs.dynamic, CONTRACT, SCALE)
     path = tmp_path / "engines" / manifest.file
     assert manifest == open_engine(path)
+    assert open_listing(path, manifest.sha256) == built.listing
+    # What an input of any size moves is not known; all else is.
+    assert (built.listing.bytes_moved is None) == (profile == DYNAMIC)
     assert path.read_bytes() == built.plan and manifest.sha256 == sha256_of(path)
     assert manifest.graph_sha256 == sha256_of(graphs.dynamic)
     assert manifest.runtime_version == tensorrt_rtx.__version__

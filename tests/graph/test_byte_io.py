@@ -191,7 +191,8 @@ def test_tensorrt_takes_the_bytes(graphs, tmp_path):
     """TensorRT-RTX builds it, fixed and for a range of sizes, and the engine's tensors are uint8 NHWC."""
     trt = pytest.importorskip("tensorrt_rtx")
     from sr_deploy.core.errors import BadDeployment
-    from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+    from sr_deploy.engine.built import write_engine
+    from sr_deploy.engine.tensorrt import engine_from_graph
 
     for profile in (((8, 10),) * 3, ((8, 8), (16, 16), (32, 24))):
         built = engine_from_graph("tensorrt-rtx", graphs[1], profile, ("8.6",))

@@ -52,7 +52,8 @@ def exported(tmp_path_factory):
         folder,
         Manifest(
             architecture="small", form="folded", scale=SCALE, contract=CONTRACT, sizes=SizeRules(), graphs=(entry,),
-            source={}, parameters=700, hyperparameters={}, fold={}, proofs={}, pinned_fp32={}, notes=(), tools={},
+            source={"file": "w.pth", "path": "w.pth", "sha256": "0" * 64, "load_options": {}}, parameters=700,
+            hyperparameters={}, fold={}, proofs={}, pinned_fp32={}, notes=(), tools={},
         ),
     )  # fmt: skip
     return folder

@@ -185,14 +185,14 @@ def test_texts_of_a_manifest_survive(tmp_path):
 @pytest.mark.parametrize(
     "text, complaint",
     [
-        ("schema = 1\nimage = 3\n", "unknown key 'image'"),
-        ("schema = 1\n[crop]\nsize = 3\n", "unknown key 'crop.size'"),
+        ("schema = 1\nimage = 3\n", "key image is unknown"),
+        ("schema = 1\n[crop]\nsize = 3\n", "key crop.size is unknown"),
         ("schema = 2\n", "schema 2"),
-        ("schema = 1\n[images]\n", "does not list"),
-        ('schema = 1\n[images]\n"a.png" = "12"\n', "does not list"),
-        (f'schema = 1\nwhite = "x"\n[images]\n"a.png" = "{"0" * 64}"\n', "'white'"),
-        (f'schema = 1\n[crop]\nside = 0\n[images]\n"a.png" = "{"0" * 64}"\n', "'crop.side'"),
-        ("schema = ", "is not TOML"),
+        ("schema = 1\n[images]\n", "images is"),
+        ('schema = 1\n[images]\n"a.png" = "12"\n', "images.a.png is"),
+        (f'schema = 1\nwhite = "x"\n[images]\n"a.png" = "{"0" * 64}"\n', "white is"),
+        (f'schema = 1\n[crop]\nside = 0\n[images]\n"a.png" = "{"0" * 64}"\n', "crop.side is"),
+        ("schema = ", "valid TOML"),
     ],
 )
 def test_bad_manifests(tmp_path, text, complaint):

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.core.signals import ended_by_signals
 from sr_deploy.precision.qat import STATE_NAME, QatOptions, fine_tune
 from sr_deploy.precision.quantize import quantized_weights
 from sr_deploy.precision.training_patches import pool_of, squares_of
 from tests.precision import small_plans
 
 OPTIONS = QatOptions(
-    steps=40, batch=2, patch=16, warm_up=5, judge_every=10, keep_every=10, judged_patch=32,
+    steps=40, batch=2, patch=16, warm_up=5, judge_every=10, keep_seconds=0.0, judged_patch=32,
     weight_rate=1e-3, scale_rate=2e-3,
 )  # fmt: skip
 
@@ -73,7 +74,7 @@ def test_resuming_gives_the_same_weights(model, plan, tuned, tmp_path):
         fine_tune(model, plan, {}, pictures, OPTIONS, 1.0, folder=tmp_path, say=stop)
     said = []
     again = fine_tune(model, plan, {}, pictures, OPTIONS, 1.0, folder=tmp_path, resume=True, say=said.append)
-    assert said[0] == "going on after step 20"
+    assert said[0] == "going on after step 29"
     assert [dataclasses.replace(p, seconds=0) for p in again.points[1:]] == [
         dataclasses.replace(p, seconds=0) for p in tuned.points[1:]
     ]
@@ -82,7 +83,7 @@ def test_resuming_gives_the_same_weights(model, plan, tuned, tmp_path):
 
 
 KILLED = """
-import sys
+import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.precision import small_plans
@@ -90,8 +91,11 @@ from tests.precision.test_qat import OPTIONS, small_coarse
 from sr_deploy.precision.qat import fine_tune
 import dataclasses
 model, plan = small_coarse()
-options = dataclasses.replace(OPTIONS, steps=100000)
-fine_tune(model, plan, {{}}, small_plans.pictures(), options, 1.0, folder=Path({folder!r}))
+def die(text):
+    if text.startswith("step 20/"):
+        os.kill(os.getpid(), signal.SIGKILL)
+options = dataclasses.replace(OPTIONS, keep_seconds={seconds})
+fine_tune(model, plan, {{}}, small_plans.pictures(), options, 1.0, folder=Path({folder!r}), say=die)
 """
 
 
@@ -103,23 +107,37 @@ def small_coarse():
     return model, dataclasses.replace(made, weight_scales=wider)
 
 
-def test_killing_it_leaves_a_whole_state(model, plan, tmp_path):
+@pytest.mark.parametrize("seconds, kept", [(30.0, 1), (0.0, 19)])
+def test_kill_9_costs_nothing_but_time(model, plan, tuned, tmp_path, seconds, kept):
     root = str(Path(__file__).resolve().parents[2])
-    process = subprocess.Popen([sys.executable, "-c", KILLED.format(root=root, folder=str(tmp_path))])
-    try:
-        for _ in range(1200):
-            if (tmp_path / STATE_NAME).is_file() or process.poll() is not None:
-                break
-            time.sleep(0.05)
-    finally:
-        process.kill()
-        process.wait()
+    killed = [sys.executable, "-c", KILLED.format(root=root, folder=str(tmp_path), seconds=seconds)]
+    assert subprocess.run(killed, timeout=120).returncode == -signal.SIGKILL
     said = []
-    options = dataclasses.replace(OPTIONS, steps=100000, minutes=1e-9)
-    result = fine_tune(
-        model, plan, {}, small_plans.pictures(), options, 1.0, folder=tmp_path, resume=True, say=said.append
+    again = fine_tune(
+        model, plan, {}, small_plans.pictures(), OPTIONS, 1.0, folder=tmp_path, resume=True, say=said.append
     )
-    assert said[0].startswith("going on after step ") and result.points[-1].step >= 10
+    assert said[0] == f"going on after step {kept}"
+    assert {path.name for path in tmp_path.iterdir()} == {STATE_NAME}
+    assert [(p.step, p.psnr) for p in again.points] == [(p.step, p.psnr) for p in tuned.points]
+    assert [p.loss for p in again.points[1:]] == [p.loss for p in tuned.points[1:]]
+    assert all(np.array_equal(again.weights[name], tuned.weights[name]) for name in tuned.weights)
+    assert again.plan.activation_scales == tuned.plan.activation_scales
+    assert again.plan.weight_scales == tuned.plan.weight_scales
+
+
+def test_the_state_is_kept_by_time(model, plan, tmp_path, monkeypatch):
+    from sr_deploy.precision import qat
+
+    # Every look at the clock is a second later; a step looks a few times.
+    ticks = itertools.count()
+    monkeypatch.setattr(qat.time, "monotonic", lambda: float(next(ticks)))
+    steps = []
+    monkeypatch.setattr(qat._Training, "_keep", lambda training, step: steps.append((step, next(ticks))))
+    options = dataclasses.replace(OPTIONS, steps=30, keep_seconds=QatOptions().keep_seconds)
+    fine_tune(model, plan, {}, small_plans.pictures(), options, 1.0, folder=tmp_path)
+    assert QatOptions().keep_seconds == 30.0
+    assert steps[0][0] == 1 and steps[-1][0] == 30 and len(steps) > 3
+    assert all(later - earlier <= 30 + 6 for (_, earlier), (_, later) in zip(steps, steps[1:]))
 
 
 def test_a_state_of_another_run_is_refused(model, plan, tmp_path):
@@ -138,6 +156,26 @@ def test_a_state_of_another_run_is_refused(model, plan, tmp_path):
             fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path, resume=True)
     with pytest.raises(UsageError, match="no state"):
         fine_tune(model, plan, {}, pictures, short, 1.0, folder=tmp_path / "empty", resume=True)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_waits_until_the_step_is_kept(model, plan, tmp_path, kind):
+    def tell(line):
+        if line.startswith("step 2/"):
+            os.kill(os.getpid(), kind)
+
+    options = dataclasses.replace(OPTIONS, steps=4, judge_every=1, keep_seconds=1e9)
+    before = signal.signal(kind, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended, ended_by_signals():
+            fine_tune(model, plan, {}, small_plans.pictures(), options, 1.0, folder=tmp_path, say=tell)
+        assert signal.getsignal(kind) == signal.SIG_DFL
+    finally:
+        signal.signal(kind, before)
+    assert ended.value.code == 128 + kind
+    said = []
+    fine_tune(model, plan, {}, small_plans.pictures(), options, 1.0, folder=tmp_path, resume=True, say=said.append)
+    assert said[0] == "going on after step 2"
 
 
 @pytest.mark.skipif(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, reason="Ctrl-C is ignored here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sr_deploy.remote import agent_place
 from tests.remote import loopback
 
 
@@ -21,6 +23,11 @@ class Board:
     workdir: Path
     inventory: Path
     program: Path
+
+    @property
+    def own(self) -> Path:
+        """The user's own folder in the workdir."""
+        return self.workdir / f"uid-{os.getuid()}"
 
     @property
     def known_hosts(self) -> Path:
@@ -60,8 +67,13 @@ def board(server, tmp_path, monkeypatch):
         shutil.copy(name, home / ".ssh" / name.name)
     (home / ".ssh" / "known_hosts").write_text(running.known_hosts_line)
     monkeypatch.setenv("HOME", str(home))
+    # Results without -o go to the folder one is in.
+    monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     program = loopback.command_file(tmp_path / "bin" / "srdeploy")
+    found, skipped = agent_place.command_of(str(tmp_path), str(program))
+    if found is None:
+        pytest.skip(f"no board would run this Python: {skipped[0]}")
     made = Board(running, home, tmp_path / "board", tmp_path / "boards.toml", program)
     made.write_inventory()
     return made

@@ -136,3 +136,37 @@ def command_file(path: Path, before: str = "") -> Path:
     )
     path.chmod(0o755)
     return path
+
+
+def liar(path: Path, attack: int, claimed: Path) -> Path:
+    """A "Python" of a board that answers every program with an attack of attacks.py, and lays out the job's files."""
+    path.write_text(
+        f"""#!{sys.executable}
+import os, sys, time
+sys.path.insert(0, {str(REPOSITORY)!r})
+from tests.remote.attacks import SILENCE, Attack, request_of
+request = dict(request_of(sys.stdin.read()), claimed={str(claimed)!r})
+attack = Attack({attack})
+if attack.target == "discard" and os.path.isdir({str(claimed / "store")!r}):
+    os.rmdir({str(claimed / "store")!r})
+if request["op"] in ("start", "status"):
+    job = request["job"]["id"] if request["op"] == "start" else request["job"] or "bench-0123456789ab"
+    folder = os.path.join({str(claimed)!r}, "jobs", job)
+    os.makedirs(folder, exist_ok=True)
+    for name, content in attack.files(job, {str(claimed)!r}).items():
+        if content is None:
+            os.path.lexists(os.path.join(folder, name)) or os.symlink("/dev/zero", os.path.join(folder, name))
+        else:
+            with open(os.path.join(folder, name), "wb") as stream:
+                stream.write(content)
+out, err, code = attack.reply(request)
+for block in out:
+    if block == SILENCE:
+        time.sleep(30)
+    os.write(1, block)
+os.write(2, err)
+os._exit(code & 127)
+"""
+    )
+    path.chmod(0o755)
+    return path

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from sr_deploy.pipeline.remote import RemoteOptions, run_remote, worst
@@ -38,7 +39,7 @@ def running_children(workdir):
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
             links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-            if any(link.startswith(str(workdir / "jobs")) for link in links):
+            if any(link.startswith(str(workdir)) and "/jobs/" in link for link in links):
                 found.append(int(pid))
     return found
 
@@ -94,6 +95,38 @@ def test_build_bench_verify_and_run_come_home(srdeploy, board, net, pictures, tm
     assert left == [] and not list(home.glob(".incoming*"))
 
 
+#: A name in Latin-1, one that Windows would not take, one beyond the basic plane, one with a newline.
+NAMES = (b"stra\xdfe \xfcber.png", b"12:30.png", "\U0001f4f7 größe.png".encode(), b"a\n::error::b.png", b"plain.png")
+
+
+def test_results_of_pictures_with_odd_names_come_home(srdeploy, board, net, pictures, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in NAMES:
+        shutil.copy(pictures / "lr" / "ramp.png", os.path.join(os.fsencode(folder), name))
+    words = ["remote", "--inventory", board.inventory, "-o", tmp_path / "out", "nx"]
+    outcome = srdeploy(*words, "run", net, "-i", folder)
+    home = tmp_path / "out" / "nx"
+    # A name with a newline is the one that is not brought home, and is named.
+    assert sorted(os.listdir(os.fsencode(home / "pictures"))) == sorted(set(NAMES) - {NAMES[3]})
+    assert outcome.code == 3 and "not brought home: pictures/a\\n::error::b.png" in outcome.err, outcome.err
+    assert "\n::error" not in outcome.out + outcome.err
+    assert (board.own / "jobs").is_dir() and not list((board.own / "jobs").glob("*/fetched"))
+
+    os.unlink(os.path.join(os.fsencode(folder), NAMES[3]))
+    outcome = srdeploy(*words, "run", net, "-i", folder, "--force")
+    assert outcome.code == 0, outcome.err
+    here = [str(board.program), "run", str(net), "-i", str(folder), "-o", str(tmp_path / "here"), *ORT]
+    printed = subprocess.run(here, capture_output=True, check=True).stdout
+    assert b"/" + NAMES[0] + b"\n" in printed, "the bytes of the name, for whoever reads them"
+    for name in set(NAMES) - {NAMES[3]}:
+        there, local = (
+            cv2.imdecode(np.fromfile(os.path.join(os.fsencode(place), name), np.uint8), cv2.IMREAD_COLOR)
+            for place in (home / "pictures", tmp_path / "here")
+        )
+        assert there.shape == (48, 64, 3) and cv2.absdiff(there, local).max() <= 1
+
+
 def test_a_packed_deployment_is_taken(srdeploy, board, net, tmp_path):
     assert srdeploy("pack", net, "-o", tmp_path / "net.srd").code == 0
     outcome = srdeploy(
@@ -143,7 +176,8 @@ def test_who_leaves_finds_the_job_again_by_the_same_command_and_by_attach(srdepl
     arguments = ("--sizes", "24,32", "--seconds", "1.0", "--iterations", "10", "--ci", "0.0", *ORT)
     options = options_of(board, net, tmp_path / "first", "bench", arguments)
     from sr_deploy.pipeline.remote import job_of
-    from sr_deploy.remote.session import Progress, Session, bring_home
+    from sr_deploy.remote.progress import Progress, Session
+    from sr_deploy.remote.session import bring_home
 
     job = job_of(net, "net", options)
     progress = Progress()
@@ -154,7 +188,7 @@ def test_who_leaves_finds_the_job_again_by_the_same_command_and_by_attach(srdepl
     outcome = only(run_remote(options_of(board, net, tmp_path / "second", "bench", arguments)))
     assert outcome.error is None and outcome.progress.attached and outcome.progress.job == job.id
     assert (tmp_path / "second" / "nx" / "results" / "bench_onnxruntime_compute.json").is_file()
-    assert len(list((board.workdir / "jobs").iterdir())) == 1, "not started twice"
+    assert len(list((board.own / "jobs").iterdir())) == 1, "not started twice"
 
     attached = srdeploy("remote", "--inventory", board.inventory, "-o", tmp_path / "third", "nx", "attach", "bench")
     assert attached.code == 0, attached.err
@@ -180,7 +214,7 @@ def test_a_connection_cut_while_copying_sends_only_the_rest(board, net, pictures
     assert outcome.progress.drops >= 1
     # Sent twice is at most what was on its way when it was cut, not the file from its beginning.
     assert total <= outcome.progress.sent < total + (12 << 20)
-    stored = board.workdir / "store" / hashlib.sha256(big.read_bytes()).hexdigest()
+    stored = board.own / "store" / hashlib.sha256(big.read_bytes()).hexdigest()
     assert stored.stat().st_size == big.stat().st_size
     assert sorted(p.name for p in (tmp_path / "out" / "nx" / "pictures").iterdir()) == ["ramp.png", "zz.png"]
 
@@ -188,7 +222,7 @@ def test_a_connection_cut_while_copying_sends_only_the_rest(board, net, pictures
 def cut_when_half_there(board, size):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        parts = list((board.workdir / "store").glob(".*.part")) if board.workdir.exists() else []
+        parts = list((board.own / "store").glob(".*.part")) if board.workdir.exists() else []
         if any(part.stat().st_size > size // 2 for part in parts):
             board.server.cut()
             return
@@ -196,9 +230,9 @@ def cut_when_half_there(board, size):
 
 
 def test_a_killed_job_is_told_and_can_be_started_again(board, net, tmp_path, monkeypatch):
-    import sr_deploy.remote.session as session
+    import sr_deploy.remote.follow as follow
 
-    monkeypatch.setattr(session, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(follow, "SILENT_SECONDS", 0.5)
 
     def kill(text):
         if "24x24: median" in text:
@@ -218,7 +252,7 @@ def test_a_busy_board_names_its_holder_and_nothing_is_copied(srdeploy, board, ne
         outcome = srdeploy("remote", "--inventory", board.inventory, "nx", "build", net, *ORT)
     assert outcome.code == 3
     assert "busy: eva@lab runs bench x since 2026-01-02T03:04:05Z (process 4711)" in outcome.err
-    assert list((board.workdir / "store").iterdir()) == []
+    assert list((board.own / "store").iterdir()) == []
 
 
 def test_a_second_job_waits_for_nobody(board, net, tmp_path):
@@ -256,7 +290,7 @@ def test_a_full_disk_is_found_before_copying(small_disk, board, net, pictures, t
     options = options_of(board, net, tmp_path / "out", "run", ORT, pictures=(("-i", (big,)),))
     error = only(run_remote(options)).error
     assert error.exit_code == 3 and "the board's disk is full" in error.found and "nothing incomplete" in error.wanted
-    assert list((small_disk / "store").iterdir()) == [] and list((small_disk / "jobs").iterdir()) == []
+    assert list((board.own / "store").iterdir()) == [] and list((board.own / "jobs").iterdir()) == []
 
 
 def test_a_disk_that_fills_while_copying(small_disk, board, net, pictures, tmp_path, monkeypatch):
@@ -266,9 +300,9 @@ def test_a_disk_that_fills_while_copying(small_disk, board, net, pictures, tmp_p
     big.write_bytes((pictures / "lr" / "ramp.png").read_bytes() + os.urandom(2 << 20))
     ask = session.ask
 
-    def fill_after_hello(link, operation, **request):
-        reply = ask(link, operation, **request)
-        if operation == "doctor":
+    def fill_after_hello(link, kind, **request):
+        reply = ask(link, kind, **request)
+        if kind.operation == "doctor":
             (small_disk / "somebody's file").write_bytes(bytes(int(2.5 * 2**20)))
         return reply
 
@@ -277,8 +311,8 @@ def test_a_disk_that_fills_while_copying(small_disk, board, net, pictures, tmp_p
     options = options_of(board, net, tmp_path / "out", "run", ORT, pictures=(("-i", (big,)),))
     error = only(run_remote(options)).error
     assert error.exit_code == 3 and "the board's disk is full" in error.found
-    assert [p.name for p in (small_disk / "store").iterdir() if p.name.endswith(".part")] == []
-    assert list((small_disk / "jobs").iterdir()) == []
+    assert [p.name for p in (board.own / "store").iterdir() if p.name.endswith(".part")] == []
+    assert list((board.own / "jobs").iterdir()) == []
 
 
 def test_missing_tensorrt_and_missing_srdeploy_are_named_before_copying(srdeploy, board, net, tmp_path):
@@ -291,7 +325,7 @@ def test_missing_tensorrt_and_missing_srdeploy_are_named_before_copying(srdeploy
     outcome = srdeploy(*words, "--backend", "tensorrt", "--size", "24")
     assert outcome.code == 3 and "nx cannot build TensorRT engines" in outcome.err
     assert "no TensorRT" in outcome.err and "pip install" in outcome.err
-    assert list((board.workdir / "store").iterdir()) == []
+    assert list((board.own / "store").iterdir()) == []
     board.write_inventory(srdeploy="no-such-srdeploy")
     outcome = srdeploy(*words, *ORT)
     assert outcome.code == 3 and "nx has no srdeploy" in outcome.err and "playbook" in outcome.err

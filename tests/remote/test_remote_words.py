@@ -15,6 +15,7 @@ from sr_deploy.pipeline.remote import RemoteOptions, job_of
 from sr_deploy.remote.check import check_doctor
 from sr_deploy.remote.inventory import Board, boards_of, parse_target, read_inventory
 from sr_deploy.remote.job import Job, LocalFile
+from sr_deploy.remote.replies import Doctor
 
 
 @pytest.mark.parametrize(
@@ -51,17 +52,19 @@ def test_an_inventory(tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ('[boards.a]\nhost = "x"\nhots = 1\n', "unknown key 'hots'"),
-        ("[boards.a]\nport = 22\n", "no host"),
+        ('[boards.a]\nhost = "x"\nhots = 1\n', "key boards.a.hots is unknown"),
+        ("[boards.a]\nport = 22\n", "boards.a.host is missing"),
         ('[boards.a]\nhost = "x"\nport = "22"\n', "port is '22'"),
         ('[boards.a]\nhost = "x"\nport = true\n', "port is True"),
         ('[boards.a]\nhost = "x"\nport = 0\n', "port is 0"),
         ('[boards.a]\nhost = "x"\nuser = 5\n', "user is 5"),
-        ('[boards."../a"]\nhost = "x"\n', "no name for a board"),
+        ('[boards."../a"]\nhost = "x"\n', "boards.../a is"),
         ('[boards.all]\nhost = "x"\n', "no name for a board"),
-        ("[boards]\n", "names no board"),
-        ('[board.a]\nhost = "x"\n', "unknown key 'board'"),
-        ("[boards.a\n", "is not TOML"),
+        ('[boards.a]\nhost = "-oProxyCommand=x"\n', "boards.a.host is"),
+        ('[boards.a]\nhost = "x"\nworkdir = "a\\nb"\n', "boards.a.workdir is"),
+        ("[boards]\n", "boards is {}"),
+        ('[board.a]\nhost = "x"\n', "key board is unknown"),
+        ("[boards.a\n", "is not a inventory.*\nwanted: valid TOML"),
     ],
 )
 def test_inventories_that_are_refused(tmp_path, text, named):
@@ -133,7 +136,7 @@ def facts(jetson, **software):
 def doctor_reply(given):
     findings = [finding.to_dict() for finding in doctor_findings(given)]
     jetson = None if given.machine.jetson is None else {"l4t": given.machine.jetson.l4t}
-    return {"code": 0, "err": "", "out": json.dumps({"findings": findings, "environment": {"jetson": jetson}})}
+    return Doctor(0, json.dumps({"findings": findings, "environment": {"jetson": jetson}}), "")
 
 
 def test_a_jetson_without_tensorrt_is_told_before_it_falls_back_to_its_processor():
@@ -148,4 +151,4 @@ def test_a_jetson_without_tensorrt_is_told_before_it_falls_back_to_its_processor
     runs = facts(None, onnxruntime_providers=("CPUExecutionProvider",))
     assert check_doctor("pc", doctor_reply(runs), ["bench", "net"]) == ()
     with pytest.raises(EnvironmentFault, match="doctor does not run there"):
-        check_doctor("nx", {"code": 1, "out": "", "err": "Traceback\nImportError: numpy"}, ["bench", "net"])
+        check_doctor("nx", Doctor(1, "", "Traceback\nImportError: numpy"), ["bench", "net"])

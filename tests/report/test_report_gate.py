@@ -27,6 +27,7 @@ from sr_deploy.report.gate import (
     process_medians,
     refuse_unlike,
 )
+from sr_deploy.report.quality_file import QualityFile, QualityMean
 
 OPTIONS = {"scope": "compute", "value_range": 1.0, "seed": 0, "timer": "auto", "min_seconds": 3.0}
 VERSIONS = {"onnxruntime": "1.20"}
@@ -49,12 +50,25 @@ def result(*points, processes=None, **environment):
 
 
 def ratio(low, estimate, high):
-    return Ratio(estimate, low, high, 0.99, "test", 20)
+    return Ratio(estimate, low, high, 0.99, "test", 20, 15.0)
 
 
 def verdict_of(baseline, candidate, budget=DEFAULT):
     (finding,), _ = compare_results(baseline, candidate, budget)
     return finding.verdict
+
+
+def test_a_verdict_on_launches_says_so():
+    (finding,), _ = compare_results(result(point(0.002)), result(point(0.002, launch_bound=True)), DEFAULT)
+    assert "launch-bound (candidate): it compares launches, not kernels" in finding.why
+    (finding,), _ = compare_results(result(point(0.002)), result(point(0.002)), DEFAULT)
+    assert "launch-bound" not in finding.why
+
+
+def test_times_of_a_busy_and_of_an_idle_device_are_not_compared():
+    events = {"timer": "events", "settings": {}}
+    with pytest.raises(BadInput, match="in_flight: None and 2"):
+        refuse_unlike(differences(result(point(0.002, **events)), result(point(0.002, in_flight=2, **events))))
 
 
 @pytest.mark.parametrize(
@@ -75,6 +89,7 @@ def test_a_regression_takes_two_sessions(sessions, wanted):
     finding = judge_sessions((8, 8), 0.01, 0.01, sessions, 1.03)
     assert finding.verdict == wanted
     assert "limit +3.00 %" in finding.why
+    assert "20 rounds, worth 15 independent ones" in finding.why
 
 
 def test_threshold_and_floor_must_both_be_exceeded():
@@ -135,6 +150,20 @@ def test_builds_are_the_independent_ones_where_there_are_several():
     assert process_medians(result(point(1)), (8, 8)) == ()
 
 
+def test_slow_samples_in_one_burst_do_not_prove_a_p99():
+    steady = 0.01 * (1 + 0.001 * np.random.default_rng(5).standard_normal(1000))
+    burst, spread = steady.copy(), steady.copy()
+    burst[500:530] = 0.02
+    spread[::33] = 0.02
+    device = DeviceBudget("a device", (SizeBudget((8, 8), max_p99_ms=15.0),))
+    verdicts = []
+    for samples in (burst, spread):
+        slow = dataclasses.replace(point(0.01), samples_s=tuple(samples), **summary(samples.tolist()))
+        verdicts += [finding.verdict for finding in check_budget([slow], device)]
+    # Thirty of a thousand above the bound, each time: one event, and thirty.
+    assert verdicts == [INCONCLUSIVE, REGRESSION]
+
+
 @pytest.mark.parametrize(
     "bounds, wanted",
     [
@@ -160,7 +189,7 @@ def test_a_few_slow_samples_are_no_proof_against_the_p99_bound():
 
 
 def test_quality_floors():
-    report = {"mean": {"psnr_y": 31.0, "torch_psnr_y": 31.2}, "largest_difference": 0.01}
+    report = QualityFile("Y", "it", (), QualityMean(psnr_y=31.0, torch_psnr_y=31.2), largest_difference=0.01)
     floors = QualityFloors(min_psnr_y=30.0, max_psnr_y_loss=0.1, min_ssim_y=0.9, max_difference=0.05)
     assert [f.verdict for f in check_quality(floors, report)] == [PASS, INCONCLUSIVE, REGRESSION, PASS]
     assert check_quality(QualityFloors(), report) == []

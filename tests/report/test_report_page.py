@@ -85,7 +85,8 @@ def make(tmp_path, graph):
                  "error_float64": 1.5e-15}  # fmt: skip
         save_manifest(folder, Manifest(
             architecture="Small <&>", form="folded", scale=2, contract=CONTRACT, sizes=SizeRules(1, 1), graphs=(file,),
-            source={"file": "w<u>.pth", "sha256": "ab" * 32, "path": "/secret/place/w.pth"}, parameters=4321,
+            source={"file": "w<u>.pth", "sha256": "ab" * 32, "path": "/secret/place/w.pth", "load_options": {}},
+            parameters=4321,
             hyperparameters={"width": 8}, fold={"blocks": [block], "kept": [], "network_error": 2.5e-7},
             proofs={"model.onnx at 40x56": 0.00123}, pinned_fp32={}, notes=("note <s>",), tools={"torch": "2.5"},
         ))  # fmt: skip

@@ -11,7 +11,8 @@ import pytest
 from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.errors import UsageError
-from sr_deploy.report.plots import busiest_square, comparison_picture, latency_plot
+from sr_deploy.report.plots import LAUNCH_BOUND, busiest_square, comparison_picture, latency_plot
+from sr_deploy.report.plots_bench import throughput_plot
 
 
 def point(edge, ms, failure=None):
@@ -38,6 +39,16 @@ def test_latency_plot_says_medians_sizes_device_and_failures(tmp_path):
     for wanted in ("1.23", "7.00", "144×144", "1080×1080", "net: fake on no device", "failed: out of memory"):
         assert wanted in texts
     assert not list(tmp_path.glob(".l*"))
+
+
+def test_launch_bound_points_are_hollow_in_both_plots(tmp_path):
+    bound = dataclasses.replace(point(144, 1.0), enqueue_s=0.9e-3, launch_bound=True, output_pixels=288 * 288)
+    good = dataclasses.replace(point(360, 7.0), output_pixels=720 * 720)
+    for name, draw in (("l.svg", latency_plot), ("t.svg", throughput_plot)):
+        draw([result(bound, good), result(bound, good, name="other")], tmp_path / name)
+        assert svg_texts(tmp_path / name).count(LAUNCH_BOUND) == 1
+        draw([result(good)], tmp_path / name)
+        assert LAUNCH_BOUND not in svg_texts(tmp_path / name)
 
 
 def test_latency_plot_of_several_results_names_each(tmp_path):

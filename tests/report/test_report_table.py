@@ -35,6 +35,13 @@ def latency(*points):
     return text_of(latency_table(Result("efdn", {}, {"scope": "compute"}, points, "now")))
 
 
+def test_a_launch_bound_row_says_what_it_times():
+    bound = dataclasses.replace(GOOD, enqueue_s=0.0019, launch_bound=True, settings={"cuda_graph": False})
+    text = " ".join(latency(bound).split())
+    assert "100x200: launch-bound: the host takes 1.900 ms to queue a run" in text and "--cuda-graph" in text
+    assert "launch-bound" not in latency(GOOD)
+
+
 def test_latency_row():
     text = latency(GOOD)
     assert row_of(text, "100x200") == ["100x200", "2.000", "3.000", "3.000", "500.0", "160.0", "3"]

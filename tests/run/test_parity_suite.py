@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from sr_deploy.core.errors import BadInput, EnvironmentFault
 from sr_deploy.core.machine import this_machine
 from sr_deploy.core.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
-from sr_deploy.engine.flavour import flavours
+from sr_deploy.engine.flavour import flavours, logger_of
 from sr_deploy.run.base import upscale
+from tests.run.standin_bindings import BINDINGS, install
+from tests.run.standin_driver import Driver
+from tests.run.standin_tensorrt import engine_file, running_tensorrt
 from tests.small_network import CONTRACT, SCALE, small_network
 
 #: Even, odd, mixed, one pixel wide, one pixel high, one pixel, long.
@@ -51,7 +55,8 @@ def onnxruntime_engine_runner(graphs, folder):
 
 def tensorrt_runner(flavour):
     def make(graphs, folder):
-        from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+        from sr_deploy.engine.built import write_engine
+        from sr_deploy.engine.tensorrt import engine_from_graph
         from sr_deploy.run.tensorrt import runner_from_engine
 
         if flavour not in [found.name for found in flavours()]:
@@ -60,6 +65,23 @@ def tensorrt_runner(flavour):
             pytest.skip(f"no NVIDIA GPU: {flavour} engines cannot run here")
         built = engine_from_graph(flavour, graphs.dynamic, ((1, 1), (16, 16), LARGEST))
         return runner_from_engine(folder / write_engine(built, folder, graphs.dynamic, CONTRACT, SCALE).file)
+
+    return make
+
+
+def stand_in_runner(binding):
+    """The TensorRT runner on a device of host memory, through the real class of one CUDA binding."""
+
+    def make(graphs, folder, monkeypatch):
+        from sr_deploy.run.tensorrt import runner_from_engine
+
+        driver = Driver()
+        install(monkeypatch, binding, driver)
+        monkeypatch.setitem(sys.modules, "tensorrt", running_tensorrt(driver))
+        logger_of.cache_clear()
+        runner = runner_from_engine(engine_file(graphs.dynamic, folder))
+        assert runner.describe()["provider"] == binding.split()[0]
+        return runner, driver
 
     return make
 
@@ -74,10 +96,20 @@ RUNTIMES = {
 }
 
 
-@pytest.fixture(params=RUNTIMES.values(), ids=RUNTIMES.keys())
-def runner(request, graphs, tmp_path):
-    with contextlib.closing(request.param(graphs, tmp_path)) as opened:
+STAND_INS = {f"tensorrt on a stand-in of {binding}": stand_in_runner(binding) for binding in BINDINGS}
+
+
+@pytest.fixture(params=[*RUNTIMES, *STAND_INS])
+def runner(request, graphs, tmp_path, monkeypatch):
+    if request.param in RUNTIMES:
+        with contextlib.closing(RUNTIMES[request.param](graphs, tmp_path)) as opened:
+            yield opened
+        return
+    opened, driver = STAND_INS[request.param](graphs, tmp_path, monkeypatch)
+    with contextlib.closing(opened):
         yield opened
+    logger_of.cache_clear()
+    assert not driver.leaks()
 
 
 def expected(lr: np.ndarray) -> np.ndarray:

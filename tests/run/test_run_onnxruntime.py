@@ -43,8 +43,12 @@ def test_no_threads(graphs):
 
 def test_a_fixed_graph_names_its_size(graphs):
     runner = runner_from_graph(graphs.fixed, CONTRACT, SCALE)
-    with pytest.raises(BadInput, match="(?s)model_8x10.onnx does not take an input of 9x11.*an input of 8x10"):
+    with pytest.raises(
+        BadInput, match="(?s)model_8x10.onnx does not take an input of 9x11.*an input of 8x10"
+    ) as refused:
         runner.prepare((9, 11))
+    assert "srdeploy build DEPLOYMENT --backend onnxruntime --size 9x11" in str(refused.value)
+    assert "--dynamic" in str(refused.value) and "pad" not in str(refused.value)
     assert upscale(runner, sample_input(FIXED_SIZE, 1.0)).shape == (1, 3, 16, 20)
 
 

@@ -14,8 +14,9 @@ import sr_deploy.run.tensorrt
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
 from sr_deploy.core.machine import this_machine
+from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.manifest import open_engine
-from sr_deploy.engine.tensorrt import engine_from_graph, write_engine
+from sr_deploy.engine.tensorrt import engine_from_graph
 from sr_deploy.run.cuda import CudaPython, PyCuda, open_cuda
 from sr_deploy.run.tensorrt import TensorRTRunner, runner_from_engine
 from tests.small_network import CONTRACT, SCALE
@@ -228,8 +229,11 @@ def test_bookkeeping_of_sizes_and_memory(engine):
     for _ in range(2):
         assert np.array_equal(upscale(runner, lr), lr.repeat(2, axis=2).repeat(2, axis=3))
     assert len(cuda.memory) == len(cuda.pinned_arrays) == 2
-    with pytest.raises(BadInput, match="(?s)does not take an input of 9x11.*an input of 8x10"):
+    with pytest.raises(BadInput, match="(?s)does not take an input of 9x11.*an input of 8x10") as refused:
         runner.prepare((9, 11))
+    told = str(refused.value)
+    assert "srdeploy build DEPLOYMENT --backend tensorrt-rtx --size 9x11" in told
+    assert "--min-size 8x10 --opt-size 9x11 --max-size 9x11" in told and "pad" not in told
     runner.close()
     runner.close()
     assert cuda.closed == 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any, Dict, Sequence
 
 import onnx
 
 from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.graph.census import census_of
 from sr_deploy.graph.rewrite import rewrite
 from sr_deploy.graph.rewrite.base import Pass, RewriteOptions
@@ -49,8 +49,8 @@ def pinned_nodes(path: Path) -> Dict[str, str]:
 
 
 def _counts(model: onnx.ModelProto, size: Size) -> Dict[str, int]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "graph.onnx"
+    with temporary_folder() as folder:
+        path = folder / "graph.onnx"
         onnx.save(model, str(path))
         census = census_of(path, size)
     return {

@@ -1,0 +1,105 @@
+"""What a deployment's manifest keeps of how it was made: tables of JSON, described so that reading checks them.
+
+They stay dicts and not dataclasses: an entry may lack what its step did not find, and people read them as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Dict, List, Optional
+
+from pydantic import ConfigDict
+from typing_extensions import Required, TypedDict
+
+from sr_deploy.core.schema import Amount, Count, Scale, Sha256, ShortText, SizePair
+
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class LoadRecord(TypedDict, total=False):
+    """The fields of LoadOptions, see pipeline/load.py."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    arch: Optional[ShortText]
+    factory: Optional[ShortText]
+    scale: Optional[Scale]
+    value_range: Optional[Amount]
+    lora_alpha: Optional[ShortText]
+    res_scale: Optional[float]
+    key: Optional[ShortText]
+
+
+class SourceRecord(TypedDict, total=False):
+    """The checkpoint: its name, the path it had, its hash, and how its tensors were found and loaded."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    file: Required[str]
+    path: Required[str]
+    sha256: Required[Sha256]
+    container: str
+    found_under: Optional[str]
+    stripped_prefix: Optional[str]
+    load_options: Required[LoadRecord]
+
+
+class FoldedRecord(TypedDict, total=False):
+    """One block that was folded; the fields of FoldedBlock in fold/result.py."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    name: Required[str]
+    was: Required[str]
+    became: Required[str]
+    macs_before: Count
+    macs_after: Count
+    error_float64: Optional[Amount]
+    error_float32: Optional[Amount]
+    error_original_float32: Optional[Amount]
+
+
+class KeptRecord(TypedDict):
+    """One block that was left as it was, and why."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    name: str
+    was: str
+    reason: str
+
+
+class FoldRecord(TypedDict, total=False):
+    """What was folded; the fields of FoldReport in fold/result.py."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    blocks: List[FoldedRecord]
+    kept: List[KeptRecord]
+    network_error: Optional[Amount]
+    network_error_before: Optional[Amount]
+    network_error_float64: Optional[Amount]
+    sizes: List[SizePair]
+
+
+class CountsRecord(TypedDict, total=False):
+    """Counts of a graph."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    nodes: Count
+    macs: Count
+    moved_bytes: Count
+    peak_activation_bytes: Count
+
+
+class PassRecord(CountsRecord, total=False):
+    """What one pass of the rewriting changed, and the counts after it."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    places: Required[Count]
+    notes: List[str]
+
+
+class RewriteRecord(TypedDict, total=False):
+    """What the rewriting did to one graph; empty where it did nothing."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    counted_at: str
+    before: CountsRecord
+    passes: Dict[str, PassRecord]
+    # By srdeploy tune: "variant", "backend" and "from", the graph that it began with.
+    tuned: Dict[str, str]
