@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text as Drawn
 from rich.text import Text
 
 from sr_deploy.core import text
@@ -78,3 +79,19 @@ def test_links_that_lead_out(tmp_path):
         confined(inside, "link/x", "the board")
     assert confined(inside, "a/b.png", "the board") == inside / "a" / "b.png"
     assert confined(inside, "größe 1.png", "the board").name == "größe 1.png"
+
+
+@given(NASTY)
+def test_several_lines_stay_several_and_none_is_a_command(found):
+    lines = text.log_lines(f"one\n{found}").split("\n")
+    assert lines[0] == "one" and len(lines) == 2 + found.count("\n")
+    assert not any(line.lstrip().startswith("::") or "##[" in line for line in lines)
+    assert "::error" not in text.log_line(f"a {found} ::error ::x").lower()
+
+
+@given(NASTY | st.sampled_from(["$x$", "a$", "\\$", "$\\frac{", "_hidden"]))
+def test_matplotlib_takes_no_name_for_mathematics(found):
+    drawn = Drawn(0, 0, text.mathtext(found))
+    shown, is_math = drawn._preprocess_math(drawn.get_text())
+    assert is_math is False and shown.lstrip(" ") == text.plain(found).lstrip(" ")
+    assert not drawn.get_text().startswith("_")
