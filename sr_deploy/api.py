@@ -106,8 +106,9 @@ def build(deployment: Place, size: Sizes = None, *, precision: Optional[str] = N
     """
     import inspect
 
-    from sr_deploy.pipeline.build import BuildOptions, build_engines
-    from sr_deploy.pipeline.planned import precision_options
+    from sr_deploy.pipeline.engines.build import build_engines
+    from sr_deploy.pipeline.engines.request import BuildOptions
+    from sr_deploy.pipeline.precision.deployed_plan import precision_options
 
     planning = set(inspect.signature(precision_options).parameters) - {"precision", "plan"}
     building = {field.name for field in dataclasses.fields(BuildOptions)} - {"deployment", "sizes", "precision"}
@@ -143,7 +144,7 @@ class Deployed:
                  precision: Optional[str] = None, say: Say = silent) -> None:  # fmt: skip
         import contextlib
 
-        from sr_deploy.core.deployment import open_deployment
+        from sr_deploy.core.deployment.manifest import open_deployment
 
         self.deployment = open_deployment(folder)
         self._asked = (backend, engine)
@@ -204,7 +205,7 @@ class Deployed:
         Raises:
             UsageError: an option that does not exist, or see ``pipeline.bench.bench_deployment``.
         """
-        from sr_deploy.pipeline.bench import BenchRequest, bench_deployment
+        from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
 
         known = {field.name for field in dataclasses.fields(BenchRequest)}
         known -= {"deployment", "sizes", "backend", "precision"}
@@ -250,7 +251,7 @@ def _picture_of(picture: Any) -> Any:
     """A ``Picture`` in RGB without alpha, of a file or an array."""
     import numpy as np
 
-    from sr_deploy.core.image import Picture, read_picture
+    from sr_deploy.core.media.image import Picture, read_picture
 
     if isinstance(picture, (str, Path)):
         pixels = read_picture(Path(picture)).pixels

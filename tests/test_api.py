@@ -12,7 +12,7 @@ import pytest
 
 import sr_deploy
 from sr_deploy.core.errors import BadImage, UsageError
-from sr_deploy.core.image import Picture, read_picture, write_picture
+from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.pipeline.demo import ASSETS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -50,7 +50,9 @@ def test_a_build_loads_no_heavy_part_of_python(tmp_path):
     """A board has little memory: neither torch, onnx, matplotlib nor OpenCV is in the process that builds."""
     deployment, _, _ = material(tmp_path, bundle=False)
     code = (
-        "import sys; from pathlib import Path; from sr_deploy.pipeline.build import BuildOptions, build_engines\n"
+        "import sys; from pathlib import Path\n"
+        "from sr_deploy.pipeline.engines.build import build_engines\n"
+        "from sr_deploy.pipeline.engines.request import BuildOptions\n"
         f"build_engines(BuildOptions(Path({str(deployment)!r}), 'onnxruntime', ((16, 16),)))\n"
         "print(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     )
@@ -65,9 +67,10 @@ def test_a_board_without_room_is_told_before_the_build(tmp_path, monkeypatch):
     import dataclasses
 
     import sr_deploy.engine.tensorrt
-    import sr_deploy.pipeline.build as pipeline
+    import sr_deploy.pipeline.engines.build as pipeline
+    import sr_deploy.pipeline.engines.request as request
     from sr_deploy.core.errors import EnvironmentFault
-    from sr_deploy.core.machine import Gpu, Jetson, this_machine
+    from sr_deploy.core.host.machine import Gpu, Jetson, this_machine
     from sr_deploy.engine.flavour import logger_of
     from tests.engine.standin_8_5 import stand_in
 
@@ -77,7 +80,8 @@ def test_a_board_without_room_is_told_before_the_build(tmp_path, monkeypatch):
     board = dataclasses.replace(this_machine(), gpus=(gpu,), jetson=jetson, memory_available_bytes=4 * 10**9)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(sr_deploy.engine.tensorrt, "this_machine", lambda: board)
-    monkeypatch.setattr(pipeline, "this_machine", lambda: board)
+    for module in (pipeline, request):
+        monkeypatch.setattr(module, "this_machine", lambda: board)
     logger_of.cache_clear()
     deployment, _, _ = material(tmp_path, bundle=False)
     manifest = pipeline.build_engines(pipeline.BuildOptions(deployment, "tensorrt", ((144, 144),)))[0]

@@ -61,7 +61,7 @@ def test_export_of_fixed_sizes(srdeploy, tmp_path):
 
 
 def test_a_run_that_cannot_fit_in_memory_is_not_begun(deployment):
-    from sr_deploy.core.deployment import open_deployment
+    from sr_deploy.core.deployment.manifest import open_deployment
     from sr_deploy.core.errors import EnvironmentFault
     from sr_deploy.pipeline.memory import check_memory
 
@@ -72,7 +72,7 @@ def test_a_run_that_cannot_fit_in_memory_is_not_begun(deployment):
 
 
 def test_unfolded_export_is_the_same_function(srdeploy, tmp_path):
-    from sr_deploy.core.deployment import open_deployment
+    from sr_deploy.core.deployment.manifest import open_deployment
 
     assert srdeploy("export", DEMO, "-o", tmp_path / "plain", "--no-fold").code == 0
     assert srdeploy("export", DEMO, "-o", tmp_path / "folded").code == 0
@@ -128,7 +128,7 @@ def test_tensorrt_rtx_engine_is_built_and_not_run_without_a_gpu(srdeploy, deploy
     assert outcome.code == 0, outcome.err
     (engine,) = json.loads(outcome.out)
     assert engine["compute_capabilities"] == ["8.6", "12.0"] and engine["activation_bytes"] > 0
-    from sr_deploy.core.machine import this_machine
+    from sr_deploy.core.host.machine import this_machine
 
     if this_machine().gpus:
         pytest.skip("this machine has a GPU; the refusal is for machines without one")
@@ -150,7 +150,7 @@ def test_dynamic_tensorrt_rtx_engine(srdeploy, deployment):
 
 
 def test_verify_measures_against_hr_and_pytorch(srdeploy, deployment, tmp_path):
-    from sr_deploy.core.bicubic import resize
+    from sr_deploy.core.media.bicubic import resize
 
     hr = cv2.imread(str(ASSETS / "demo.png"))[:96, :128]
     for folder, pixels in (("hr", hr), ("lr", resize(hr, (48, 64)))):

@@ -99,7 +99,7 @@ def test_torch_never_reaches_a_board(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_what_is_needed_is_a_line_of_doctor(path):
     """A health check that asks for a line that doctor does not print would always fail."""
-    from sr_deploy.core.device import doctor_findings
+    from sr_deploy.core.host.device import doctor_findings
 
     lines = {finding.what for finding in doctor_findings()} | {"container"}
     health = next(rest for name, rest in instructions(path) if name == "HEALTHCHECK")

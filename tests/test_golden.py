@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sr_deploy.core.contract import IOContract
-from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.tolerance import GRAPH_FP32, TORCH_FP32, largest_difference
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.load import LoadOptions, load_model

@@ -111,3 +111,36 @@ def test_files_stay_small():
 
 def test_no_grab_bags():
     assert not [p for p in FILES if p.stem in ("utils", "helpers", "misc", "common")]
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Imports inside functions count; those for type checkers alone do not."""
+    modules = {".".join(path.with_suffix("").relative_to(PACKAGE.parent).parts): path for path in FILES}
+    modules = {name.replace(".__init__", ""): path for name, path in modules.items()}
+    graph = {name: needed_by(TREES[path], name, modules) for name, path in modules.items()}
+    while True:
+        leaves = [name for name, needed in graph.items() if not needed]
+        if not leaves:
+            break
+        graph = {name: needed - set(leaves) for name, needed in graph.items() if name not in leaves}
+    in_circles = {name for name in graph if any(name in needed for needed in graph.values())}
+    assert not in_circles
+
+
+def needed_by(tree, name, modules):
+    """The modules of the package that one imports, the packages they lie in left out."""
+    skipped = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and getattr(block.test, "id", "") == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if id(node) in skipped or not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        for word in node.names:
+            module = word.name if isinstance(node, ast.Import) else node.module
+            inner = f"{module}.{word.name}"
+            found.add(inner if isinstance(node, ast.ImportFrom) and inner in modules else module)
+    return {one for one in found if one in modules and one != name}

@@ -78,14 +78,14 @@ def test_every_strip_of_a_pinned_node_stays_float32(deployment):
     import onnx
     from onnx import TensorProto
 
-    from sr_deploy.core.deployment import open_deployment
-    from sr_deploy.core.plan import Plan, save_plan
+    from sr_deploy.core.deployment.manifest import open_deployment
+    from sr_deploy.core.deployment.plan import Plan, save_plan
     from sr_deploy.graph.rewrite.base import RewriteOptions
     from sr_deploy.graph.rewrite.editor import is_pinned
     from sr_deploy.graph.rewrite.streaming import apply_streaming
     from sr_deploy.graph.specialise import load_graph, static_graph
-    from sr_deploy.pipeline.stream import marked_for_half
-    from sr_deploy.precision.apply import half_graph
+    from sr_deploy.pipeline.engines.strips import marked_for_half
+    from sr_deploy.precision.lower.typed_graph import half_graph
 
     graph = deployment / "model.onnx"
     names = [node.name for node in load_graph(graph).graph.node if node.op_type == "Conv"]

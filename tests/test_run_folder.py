@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.core.imagefile import PNG_SIGNATURE, png_chunk
+from sr_deploy.core.media.imagefile import PNG_SIGNATURE, png_chunk
 from sr_deploy.pipeline.demo import ASSETS
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 

@@ -19,8 +19,8 @@ from sr_deploy.bench.sensors import (
     reset_peak_rss,
 )
 from sr_deploy.bench.tegrastats import parse_tegrastats
-from sr_deploy.core.cuda_device import cuda_device
-from sr_deploy.core.machine import command_output, parse_power_mode
+from sr_deploy.core.host.cuda_device import cuda_device
+from sr_deploy.core.host.machine import command_output, parse_power_mode
 
 #: Seconds between readings while a network is timed: seldom, as each one takes the processor for about a millisecond.
 INTERVAL = 1.0

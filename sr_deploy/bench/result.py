@@ -176,7 +176,7 @@ class Result:
 
     Attributes:
         deployment: name of the deployment's folder.
-        environment: see core/device.py.
+        environment: see core/host/device.py.
         options: the fields of BenchOptions.
         points: one for each size, in the order measured.
         created: when the sweep was begun, ISO 8601 in UTC.

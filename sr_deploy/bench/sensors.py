@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from sr_deploy.core.machine import command_output
+from sr_deploy.core.host.machine import command_output
 
 Reading = Dict[str, Any]
 

@@ -17,8 +17,8 @@ from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import Point, Result, load_result, now_utc, save_result
 from sr_deploy.core.contract import Size
-from sr_deploy.core.device import environment_identity
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, MissingPackage, UsageError
+from sr_deploy.core.host.device import environment_identity
 from sr_deploy.run.base import Runner
 
 

@@ -25,7 +25,7 @@ from sr_deploy.bundle.layout import (
 )
 from sr_deploy.bundle.recipe import read_recipe
 from sr_deploy.core.artifact import atomic_folder, sha256_of
-from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadInput
 
 _AGAIN = "copy it again, or pack it again with srdeploy pack"

@@ -14,7 +14,7 @@ from sr_deploy import __version__
 from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report
 from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError
-from sr_deploy.core.l4t import check_container
+from sr_deploy.core.host.l4t import check_container
 from sr_deploy.core.signals import ended_by_signals, name_of
 from sr_deploy.core.text import log_lines
 

@@ -51,8 +51,8 @@ def pack(
 ) -> None:
     """Deployment to one file for a board: graphs, golden pictures, recipe, hashes. Or to a Triton model repository."""
     from sr_deploy.bundle.recipe import Recipe
-    from sr_deploy.pipeline.pack import PackOptions, pack_deployment, plan_pack
-    from sr_deploy.pipeline.triton import TritonOptions, plan_triton, write_triton
+    from sr_deploy.pipeline.ship.pack import PackOptions, pack_deployment, plan_pack
+    from sr_deploy.pipeline.ship.triton import TritonOptions, plan_triton, write_triton
 
     profile = tuple(parse_size(text) for text in (min_size, opt_size, max_size) if text)
     if profile and len(profile) < 3:
@@ -111,7 +111,7 @@ def unpack(
     as_json: bool = JSON_FLAG,
 ) -> None:
     """Bundle to deployment, on the board: every byte is compared with the bundle's index first."""
-    from sr_deploy.pipeline.unpack import UnpackOptions, unpack_bundle
+    from sr_deploy.pipeline.ship.unpack import UnpackOptions, unpack_bundle
 
     unpacked = unpack_bundle(UnpackOptions(bundle, out, sha256, build, force), say)
     if as_json:

@@ -131,9 +131,10 @@ def build(
     as_json: bool = JSON_FLAG,
 ) -> None:
     """Graph to engine, with a manifest beside it: backend, GPU, versions, memory."""
-    from sr_deploy.pipeline.build import BuildOptions, build_engines, plan_build
+    from sr_deploy.pipeline.engines.build import build_engines, plan_build
+    from sr_deploy.pipeline.engines.request import BuildOptions
     from sr_deploy.pipeline.inspect import listings_of
-    from sr_deploy.pipeline.planned import precision_options
+    from sr_deploy.pipeline.precision.deployed_plan import precision_options
 
     profile = tuple(parse_size(text) if text else None for text in (min_size, opt_size, max_size))
     options = BuildOptions(
@@ -248,7 +249,7 @@ def _verify_golden(
     as_json: bool,
 ) -> None:
     """The form of verify that needs no pictures of the user's own."""
-    from sr_deploy.pipeline.golden import GoldenOptions, check_goldens
+    from sr_deploy.pipeline.ship.golden import GoldenOptions, check_goldens
 
     if pictures is not None:
         raise UsageError("--golden compares with the bundle's own pictures", "it without --lr, --hr and --checkpoint")
@@ -276,7 +277,7 @@ def inspect(
 
     facts = inspect_path(path, parse_size(size) if size else None)
     if roofline:
-        from sr_deploy.pipeline.roofline import roofline_of
+        from sr_deploy.pipeline.measure.roofline import roofline_of
 
         bounds = roofline_of(path, roofline, parse_size(size) if size else None)
         facts = {"kind": facts["kind"], "path": facts["path"], f"roofline of {roofline} (estimate)": bounds}
@@ -299,7 +300,7 @@ def doctor(
     as_json: bool = JSON_FLAG,
 ) -> None:
     """What this machine has and lacks, and how to get it."""
-    from sr_deploy.core.device import doctor_findings, environment, unmet
+    from sr_deploy.core.host.device import doctor_findings, environment, unmet
 
     findings = doctor_findings()
     if as_json:

@@ -57,7 +57,7 @@ def gate(
 ) -> None:
     """Is the candidate slower? PASS (exit 0), REGRESSION (1) or INCONCLUSIVE (5), each with why."""
     from sr_deploy.bench.interleave import InterleaveOptions
-    from sr_deploy.pipeline.gate import GateRequest, result_of, run_gate, update_baseline
+    from sr_deploy.pipeline.measure.gate import GateRequest, result_of, run_gate, update_baseline
     from sr_deploy.report.gate_output import (
         EXIT_CODES,
         gate_table,

@@ -62,8 +62,8 @@ def bench(
     """Latency over input sizes: table, JSON and plot in the deployment's results folder."""
     from sr_deploy.bench.presets import preset_named
     from sr_deploy.bench.variance import variance_lines
-    from sr_deploy.pipeline.bench import BenchRequest, bench_deployment
-    from sr_deploy.pipeline.repeat import bench_repeatedly
+    from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
+    from sr_deploy.pipeline.measure.repeat import bench_repeatedly
     from sr_deploy.report.table import latency_table
 
     if times is not None:
@@ -134,7 +134,7 @@ def _import_times(
     """``bench --import``: a file of trtexec becomes a result of the deployment."""
     from sr_deploy.cli.report import import_
     from sr_deploy.core.contract import format_size
-    from sr_deploy.core.deployment import open_deployment
+    from sr_deploy.core.deployment.manifest import open_deployment
 
     deployment = open_deployment(folder)
     wanted = sizes_of([sizes]) if sizes else ()
@@ -157,8 +157,8 @@ def sweep(
     dry_run: bool = typer.Option(False, "--dry-run", help="Only list what would be measured."),
 ) -> None:
     """Many sweeps as one: networks × precisions × runtimes × scopes, over all sizes, with progress and resume."""
-    from sr_deploy.pipeline.cluster import run_on_dask
-    from sr_deploy.pipeline.matrix import read_matrix, run_matrix
+    from sr_deploy.pipeline.measure.cluster import run_on_dask
+    from sr_deploy.pipeline.measure.matrix import read_matrix, run_matrix
 
     cells = read_matrix(matrix, out)
     if dry_run:
@@ -181,7 +181,7 @@ def tune(
 ) -> None:
     """Time equal graphs on this machine and keep the fastest as the graph of this size."""
     from sr_deploy.core.contract import parse_size
-    from sr_deploy.pipeline.tune import TuneOptions, tune_deployment
+    from sr_deploy.pipeline.measure.tune import TuneOptions, tune_deployment
 
     tuned = tune_deployment(TuneOptions(deployment, parse_size(size), backend, rounds, threads), say)
     facts = tuned.to_dict()

@@ -28,7 +28,7 @@ def calibrate(
     as_json: bool = JSON_FLAG,
 ) -> None:
     """Ranges of all tensors on real photographs, and INT8 scales: DIR/precision/calibration/METHOD.json."""
-    from sr_deploy.pipeline.calibrate import CalibrateOptions, calibrate_deployment, plan_calibration
+    from sr_deploy.pipeline.precision.calibrate import CalibrateOptions, calibrate_deployment, plan_calibration
     from sr_deploy.report.table import facts_table
 
     options = CalibrateOptions(
@@ -53,7 +53,7 @@ def sensitivity(
     as_json: bool = JSON_FLAG,
 ) -> None:
     """What each layer costs in dB when it alone runs in INT8: DIR/precision/sensitivity.json and .png."""
-    from sr_deploy.pipeline.sensitivity import SensitivityOptions, measure_sensitivity
+    from sr_deploy.pipeline.precision.sensitivity import SensitivityOptions, measure_sensitivity
     from sr_deploy.report.table import sensitivity_table
 
     found = measure_sensitivity(SensitivityOptions(deployment, images, lr, hr, method), say)

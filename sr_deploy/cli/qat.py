@@ -35,7 +35,7 @@ def qat(
     It starts from the plan that [bold]srdeploy build DIR --precision int8[/bold] made, and
     [bold]srdeploy build DIR --plan DIR/precision/qat[/bold] takes the result.
     """
-    from sr_deploy.pipeline.qat import QatRequest, fine_tune_deployment
+    from sr_deploy.pipeline.precision.qat import QatRequest, fine_tune_deployment
 
     request = QatRequest(
         deployment, images, steps, batch, patch, minutes, rate, teacher, hr, device, seed, resume, force

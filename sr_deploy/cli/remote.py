@@ -55,7 +55,7 @@ def remote(
     """
     import dataclasses
 
-    from sr_deploy.pipeline.remote import RemoteOptions, run_remote, stop_jobs, worst
+    from sr_deploy.pipeline.ship.remote import RemoteOptions, run_remote, stop_jobs, worst
     from sr_deploy.remote.inventory import boards_of
     from sr_deploy.remote.table import states_table
 

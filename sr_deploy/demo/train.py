@@ -23,11 +23,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from sr_deploy.core.artifact import atomic_file
-from sr_deploy.core.bicubic import crop_to_multiple, resize
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage, SrDeployError, UsageError
-from sr_deploy.core.image import find_images, from_network, read_picture, to_network
-from sr_deploy.core.quality import crop_like, pair_images, psnr_y
+from sr_deploy.core.media.bicubic import crop_to_multiple, resize
+from sr_deploy.core.media.image import find_images, from_network, read_picture, to_network
+from sr_deploy.core.quality.pairing import pair_images
+from sr_deploy.core.quality.psnr_ssim import crop_like, psnr_y
 from sr_deploy.models.span import Conv3XC, SPANNetwork
 
 WIDTH = 12

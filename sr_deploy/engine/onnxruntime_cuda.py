@@ -9,7 +9,7 @@ import re
 from typing import Any, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import EnvironmentFault
-from sr_deploy.core.machine import this_machine
+from sr_deploy.core.host.machine import this_machine
 
 CPU = "CPUExecutionProvider"
 CUDA = "CUDAExecutionProvider"

@@ -12,7 +12,7 @@ from typing import Callable, Iterable, List, Optional, TypeVar
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput, EnvironmentFault
-from sr_deploy.core.machine import MIB, Machine
+from sr_deploy.core.host.machine import MIB, Machine
 from sr_deploy.engine.manifest import EngineManifest, open_engine
 from sr_deploy.engine.tensorrt_faults import OUT_OF_MEMORY
 

@@ -3,7 +3,7 @@
 Flags are looked up by name and attributes by ``hasattr``, never by number or version: the same bit of
 ``create_network`` means EXPLICIT_BATCH in 8.x and STRONGLY_TYPED in 11, and numbers of builder flags moved between
 major releases (NvInfer.h of the releases). A strongly typed network computes in the types the graph holds; where the
-flavour has that mode it is used. Elsewhere (8.x) flags and layer precisions are set: engine/tensorrt_legacy.py.
+flavour has that mode it is used. Elsewhere (8.x) flags and layer precisions are set: engine/tensorrt8.py.
 
 ``precision="fp32"`` switches TensorFloat-32 off. TensorRT leaves it on, and its 10-bit mantissa is not the float32 that
 the graph was proved with.
@@ -22,8 +22,8 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.contract import Size, format_size, shape_in
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.machine import Gpu, this_machine
-from sr_deploy.core.rtx import capabilities_of
+from sr_deploy.core.host.machine import Gpu, this_machine
+from sr_deploy.core.host.rtx import capabilities_of
 from sr_deploy.engine.built import BuiltEngine
 from sr_deploy.engine.dla import runtime_for, use_dla
 from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
@@ -31,8 +31,8 @@ from sr_deploy.engine.graph_nodes import node_names
 from sr_deploy.engine.layers import check_network, network_layers
 from sr_deploy.engine.manifest import Profile, check_profile
 from sr_deploy.engine.read_back import ReadBack, listing_of, products_of, read_back
+from sr_deploy.engine.tensorrt8 import set_precision
 from sr_deploy.engine.tensorrt_faults import build_failure, parse_failure
-from sr_deploy.engine.tensorrt_legacy import set_precision
 from sr_deploy.engine.timing_cache import attach_timing_cache, save_timing_cache
 
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
@@ -68,8 +68,8 @@ def engine_from_graph(
         timing_cache: a file with the timings of earlier builds, read if it exists and written after; "tensorrt" only.
             What is wrong with it is among the warnings.
         progress: called during the build where the flavour can tell; raising there stops the build.
-        layer_types: ONNX node name → "float16" or "float32" that TensorRT 8 must obey (precision/legacy.py); of no
-            meaning to a strongly typed flavour, so it is refused there.
+        layer_types: ONNX node name → "float16" or "float32" that TensorRT 8 must obey (precision/lower/tensorrt8.py);
+            of no meaning to a strongly typed flavour, so it is refused there.
         calibration_cache: INT8 scales for TensorRT 8 and a graph without Q/DQ; refused likewise.
         rest: type of what is not quantised in an INT8 engine of TensorRT 8: "float16", or "float32".
         planned: ONNX node name → type, a plan's ``nodes``. They are compared with the network where it is strongly

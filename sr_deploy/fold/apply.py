@@ -12,8 +12,8 @@ from sr_deploy.fold.affine import Kernel, macs_per_pixel, macs_per_traced_pixel,
 from sr_deploy.fold.double import copy_as, one_thread, run_block
 from sr_deploy.fold.observe import Observation, Seen, observe
 from sr_deploy.fold.prove import proved_convolution
+from sr_deploy.fold.prove_network import Replacements, prove_network, with_replacements
 from sr_deploy.fold.result import FoldedBlock, FoldReport, FoldResult, Kept, KeptBlock
-from sr_deploy.fold.whole import Replacements, prove_network, with_replacements
 
 Replaced = Tuple[torch.nn.Module, FoldedBlock]
 

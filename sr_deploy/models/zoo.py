@@ -8,7 +8,7 @@ import torch
 
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint, MissingPackage
-from sr_deploy.core.packages import importable
+from sr_deploy.core.host.packages import importable
 from sr_deploy.models.base import LoadedModel, Tensors
 
 

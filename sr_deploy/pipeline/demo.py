@@ -8,13 +8,14 @@ from typing import Any, Callable, Dict, Tuple
 
 from sr_deploy.bench.result import Result
 from sr_deploy.core.artifact import atomic_folder
-from sr_deploy.core.bicubic import resize
 from sr_deploy.core.errors import UsageError
-from sr_deploy.core.image import Picture, read_picture, write_picture
-from sr_deploy.core.quality import psnr_y
-from sr_deploy.pipeline.bench import BenchRequest, bench_deployment
-from sr_deploy.pipeline.build import BuildOptions, build_engines
+from sr_deploy.core.media.bicubic import resize
+from sr_deploy.core.media.image import Picture, read_picture, write_picture
+from sr_deploy.core.quality.psnr_ssim import psnr_y
+from sr_deploy.pipeline.engines.build import build_engines
+from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
+from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
 from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 

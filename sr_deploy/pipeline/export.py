@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
 from sr_deploy.core.contract import LAYOUTS, IOContract, Size, SizeRules, format_size
-from sr_deploy.core.deployment import Deployment, GraphFile, Manifest, open_deployment, save_manifest
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.pipeline.load import LoadOptions, load_model, source_record

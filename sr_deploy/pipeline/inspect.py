@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadInput, SrDeployError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
 
 def _deployment_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
     from sr_deploy.engine.manifest import open_engine
-    from sr_deploy.pipeline.plans import plan_facts
+    from sr_deploy.pipeline.precision.plan_facts import plan_facts
     from sr_deploy.pipeline.runner import engine_files
     from sr_deploy.report.numbers import streaming_text
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment import GraphFile
+from sr_deploy.core.deployment.manifest import GraphFile
 from sr_deploy.core.errors import EnvironmentFault
-from sr_deploy.core.machine import available_memory_bytes
+from sr_deploy.core.host.machine import available_memory_bytes
 
 #: A run is not begun when its activations alone, by the census, pass this part of the free memory.
 MEMORY_SHARE = 0.8

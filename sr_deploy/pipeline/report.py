@@ -11,12 +11,13 @@ from sr_deploy import __version__
 from sr_deploy.bench.result import Result, load_result
 from sr_deploy.core.artifact import atomic_file, check_free
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment import Deployment, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, UsageError
-from sr_deploy.core.image import Picture, read_picture
-from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
+from sr_deploy.core.media.image import Picture, read_picture
+from sr_deploy.core.quality.pairing import pair_images
+from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like, psnr_y, ssim_y
 from sr_deploy.core.temporary import is_temporary
-from sr_deploy.pipeline.plans import plan_facts
+from sr_deploy.pipeline.precision.plan_facts import plan_facts
 from sr_deploy.pipeline.runner import check_backend, engine_files, fitting_engine, runners
 from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
@@ -146,7 +147,8 @@ def _ways(
     deployment: Deployment, pairs: Sequence[Pair], backend: Optional[str]
 ) -> Tuple[Tuple[Way, ...], Tuple[str, ...]]:
     """How to run it: what ``srdeploy run`` would choose, and each other engine that fits; with why others do not."""
-    from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
+    from sr_deploy.engine.fits import check_engine, host_facts
+    from sr_deploy.engine.manifest import open_engine
 
     sizes = sorted({read_picture(low).size for _, low, _ in pairs})
     best = {fitting_engine(deployment, size, backend) for size in sizes}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Callable, Iterator, List, Optional, Tuple
 
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment import Deployment
+from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
 from sr_deploy.run.base import Runner
 
@@ -179,7 +179,8 @@ def _sorted_out(
 
     Engines of another precision or backend were not asked for, so nothing is said of them.
     """
-    from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
+    from sr_deploy.engine.fits import check_engine, host_facts
+    from sr_deploy.engine.manifest import open_engine
 
     fitting: List[Tuple[bool, bool, Path]] = []
     refused: List[str] = []
@@ -207,7 +208,8 @@ def _from_engine(
     deployment: Deployment, path: Path, backend: Optional[str], precision: Optional[str], threads: Optional[int]
 ) -> Chosen:
     """Open a named engine, or refuse it with the difference."""
-    from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
+    from sr_deploy.engine.fits import check_engine, host_facts
+    from sr_deploy.engine.manifest import open_engine
 
     manifest = open_engine(path)
     if backend is not None and manifest.backend != backend:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy.core.contract import Size
-from sr_deploy.core.deployment import Deployment, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import (
     BadDeployment,
     BadImage,
@@ -17,7 +17,7 @@ from sr_deploy.core.errors import (
     SrDeployError,
     UsageError,
 )
-from sr_deploy.core.image import (
+from sr_deploy.core.media.image import (
     Picture,
     check_writable,
     find_images,
@@ -26,7 +26,7 @@ from sr_deploy.core.image import (
     to_network,
     write_picture,
 )
-from sr_deploy.core.room import bytes_to_upscale
+from sr_deploy.core.media.room import bytes_to_upscale
 from sr_deploy.engine.onnxruntime import CPU
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.runner import runners

@@ -11,11 +11,12 @@ import numpy as np
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract, Size
-from sr_deploy.core.deployment import Deployment, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
-from sr_deploy.core.image import from_network, read_picture, to_network
-from sr_deploy.core.quality import CONVENTION, crop_like, pair_images, psnr_y, ssim_y
-from sr_deploy.core.room import bytes_to_upscale
+from sr_deploy.core.media.image import from_network, read_picture, to_network
+from sr_deploy.core.media.room import bytes_to_upscale
+from sr_deploy.core.quality.pairing import pair_images
+from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like, psnr_y, ssim_y
 from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY
 from sr_deploy.pipeline.runner import precision_of, runners
 from sr_deploy.run.base import Runner, upscale

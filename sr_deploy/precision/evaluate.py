@@ -13,11 +13,12 @@ from typing import Callable, List, Sequence, Tuple
 import numpy as np
 import onnx
 
-from sr_deploy.core.bicubic import resize
 from sr_deploy.core.contract import IOContract
-from sr_deploy.core.image import Picture, from_network, read_picture, to_network
-from sr_deploy.core.quality import crop_like, luma, pair_images, psnr_y
-from sr_deploy.precision.rounded import rounded_graph, rounding_session
+from sr_deploy.core.media.bicubic import resize
+from sr_deploy.core.media.image import Picture, from_network, read_picture, to_network
+from sr_deploy.core.quality.pairing import pair_images
+from sr_deploy.core.quality.psnr_ssim import crop_like, luma, psnr_y
+from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
 
 #: The smallest height or width of a low-resolution picture that is worth judging, pixels.
 LEAST_SIDE = 16

@@ -15,11 +15,11 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import UsageError
-from sr_deploy.core.plan import Plan
-from sr_deploy.precision.fake_quant import quantised_activation, quantised_weight
+from sr_deploy.precision.fit.fake_quant import quantised_activation, quantised_weight
+from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, check_plan
 from sr_deploy.precision.operators import FUNCTIONS
-from sr_deploy.precision.quantize import CHANNEL_AXIS, check_plan
 from sr_deploy.precision.tensors import following_picture
 
 #: Inputs of an operator that training may change. Other constants (means, limits, Fourier matrices) stay.
@@ -276,7 +276,7 @@ def _steps(model: onnx.ModelProto, plan: Optional[Plan]) -> Tuple[_Step, ...]:
 
 
 def _quantised_inputs(node: onnx.NodeProto, plan: Optional[Plan]) -> Dict[int, Optional[int]]:
-    """Which inputs the lowered graph reads through Q/DQ, as precision/quantize.py places them."""
+    """Which inputs the lowered graph reads through Q/DQ, as precision/lower/quantize.py places them."""
     if plan is None or plan.nodes.get(node.name) != "int8":
         return {}
     if node.op_type == "Add":

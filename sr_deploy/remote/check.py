@@ -10,7 +10,7 @@ from sr_deploy.core.schema import value_from
 from sr_deploy.core.text import log_line
 from sr_deploy.remote.replies import Doctor, DoctorReport
 
-#: Findings of core/device.py by what a command needs of TensorRT.
+#: Findings of core/host/device.py by what a command needs of TensorRT.
 BUILD_TENSORRT, RUN_TENSORRT, RUN_CPU = "build TensorRT engines", "run TensorRT engines", "run on the CPU"
 
 

@@ -189,7 +189,7 @@ class ResultFile:
 @described_in_part
 @dataclass(frozen=True)
 class Found:
-    """One finding of doctor; see core/device.py."""
+    """One finding of doctor; see core/host/device.py."""
 
     level: Literal["ok", "missing", "warning"]
     what: Shown

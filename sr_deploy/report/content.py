@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size
-from sr_deploy.core.deployment import Manifest
-from sr_deploy.core.device import environment_identity
+from sr_deploy.core.deployment.manifest import Manifest
+from sr_deploy.core.host.device import environment_identity
 from sr_deploy.report.pareto import pareto_front
 from sr_deploy.report.pictures import Panel
 
@@ -40,7 +40,7 @@ class Deployed:
         qualities: each way to run it that was judged.
         no_quality: why there is none; empty where there is.
         problems: files that could not be read, engines that could not be judged, and why.
-        plans: its precision plans, see pipeline/plans.py.
+        plans: its precision plans, see pipeline/precision/plan_facts.py.
     """
 
     name: str

@@ -10,8 +10,8 @@ from sr_deploy.bench.compare import Ratio, process_ratio, single_run_ratio
 from sr_deploy.bench.interval import binomial_tail, effective_sample_size, median_interval
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.device import environment_identity
 from sr_deploy.core.errors import BadInput
+from sr_deploy.core.host.device import environment_identity
 from sr_deploy.report.budget import Budget, DeviceBudget, QualityFloors
 from sr_deploy.report.quality_file import QualityFile
 

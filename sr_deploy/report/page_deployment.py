@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
-from sr_deploy.core.deployment import Manifest
+from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.report import html

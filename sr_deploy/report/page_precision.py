@@ -15,7 +15,7 @@ def precision_section(plans: Sequence[Dict[str, Any]]) -> str:
     """Each plan: shares, loss, islands, what does not fuse, what was given up.
 
     Args:
-        plans: from pipeline/plans.py.
+        plans: from pipeline/precision/plan_facts.py.
     """
     if not plans:
         return html.paragraph("No plan has been made: srdeploy build --precision makes one.", "note")

@@ -8,8 +8,8 @@ from typing import Tuple
 import cv2
 import numpy as np
 
-from sr_deploy.core.bicubic import resize
-from sr_deploy.core.quality import luma
+from sr_deploy.core.media.bicubic import resize
+from sr_deploy.core.quality.psnr_ssim import luma
 from sr_deploy.report.plots import Crop
 
 #: Where an error map is white-hot: an error of so many 8-bit steps of luma, or more.

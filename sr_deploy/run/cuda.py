@@ -14,7 +14,7 @@ from typing import Any, Callable, Protocol, Tuple
 
 import numpy as np
 
-from sr_deploy.core.cuda_device import import_binding
+from sr_deploy.core.host.cuda_device import import_binding
 from sr_deploy.run.cuda_python import CudaPython
 from sr_deploy.run.pycuda import PyCuda
 

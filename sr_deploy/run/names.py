@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from sr_deploy.core.machine import this_machine
+from sr_deploy.core.host.machine import this_machine
 
 
 @functools.lru_cache(maxsize=None)

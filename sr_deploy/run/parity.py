@@ -8,7 +8,7 @@ import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import CheckFailed
-from sr_deploy.core.sample import sample_for, sample_input
+from sr_deploy.core.media.sample import sample_for, sample_input
 from sr_deploy.core.tolerance import Tolerance, difference_beyond_rounding, largest_difference
 from sr_deploy.run.base import Runner, upscale
 

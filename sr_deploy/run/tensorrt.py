@@ -30,7 +30,7 @@ from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
 
 def runner_from_engine(path: Path) -> TensorRTRunner:
-    """Load an engine. Whether it belongs here is asked before, by ``engine.manifest.check_engine``.
+    """Load an engine. Whether it belongs here is asked before, by ``engine.fits.check_engine``.
 
     Args:
         path: the plan; its manifest lies beside it.

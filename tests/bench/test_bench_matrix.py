@@ -12,8 +12,8 @@ import pytest
 
 from sr_deploy.bench.result import load_result
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault
-from sr_deploy.pipeline.fresh import request_from_dict, request_to_dict
-from sr_deploy.pipeline.matrix import measure_cell, read_matrix, run_matrix
+from sr_deploy.pipeline.measure.matrix import measure_cell, read_matrix, run_matrix
+from sr_deploy.pipeline.measure.subprocess_bench import request_from_dict, request_to_dict
 
 QUICK = {"runs": 10, "backends": ["onnxruntime"]}
 
@@ -159,7 +159,7 @@ def test_a_worker_that_nobody_offers_is_an_error_and_not_an_endless_wait(nets, t
 
 def test_no_scheduler(nets, tmp_path):
     pytest.importorskip("distributed", reason="dask is not installed (the extra scale)")
-    from sr_deploy.pipeline.cluster import run_on_dask
+    from sr_deploy.pipeline.measure.cluster import run_on_dask
 
     cells = read_matrix(matrix(nets), tmp_path)
     with pytest.raises(EnvironmentFault, match="no Dask scheduler"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from sr_deploy.bench.tegrastats import parse_tegrastats
-from sr_deploy.core.machine import parse_power_mode
+from sr_deploy.core.host.machine import parse_power_mode
 
 MIB = 1 << 20
 LINES = {

@@ -27,9 +27,9 @@ sys.path.insert(0, str(ROOT))
 
 from sr_deploy.bench.result import load_result, save_result  # noqa: E402
 from sr_deploy.core.contract import format_size  # noqa: E402
-from sr_deploy.core.machine import this_machine  # noqa: E402
+from sr_deploy.core.host.machine import this_machine  # noqa: E402
 from sr_deploy.engine.flavour import flavours  # noqa: E402
-from sr_deploy.pipeline.gate import device_folder  # noqa: E402
+from sr_deploy.pipeline.measure.gate import device_folder  # noqa: E402
 
 
 def srdeploy(*arguments: object) -> int:

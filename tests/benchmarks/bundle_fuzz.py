@@ -33,7 +33,7 @@ from sr_deploy.bundle.open import unpack  # noqa: E402
 from sr_deploy.bundle.recipe import Recipe, recipe_text  # noqa: E402
 from sr_deploy.bundle.write import write_bundle  # noqa: E402
 from sr_deploy.core.contract import IOContract, SizeRules  # noqa: E402
-from sr_deploy.core.deployment import GraphFile, Manifest, save_manifest  # noqa: E402
+from sr_deploy.core.deployment.manifest import GraphFile, Manifest, save_manifest  # noqa: E402
 from sr_deploy.core.errors import BadInput  # noqa: E402
 
 Files = Dict[str, bytes]

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from sr_deploy.core.tolerance import largest_difference
-from sr_deploy.pipeline.build import BuildOptions, build_engines
+from sr_deploy.pipeline.engines.build import build_engines
+from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.load import LoadOptions, load_model
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality

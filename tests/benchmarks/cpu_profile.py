@@ -32,7 +32,7 @@ from onnx import TensorProto, helper
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sr_deploy.core.sample import sample_input  # noqa: E402
+from sr_deploy.core.media.sample import sample_input  # noqa: E402
 from sr_deploy.graph.census import work_by_node  # noqa: E402
 from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
 

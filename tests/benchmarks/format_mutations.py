@@ -30,7 +30,7 @@ from sr_deploy.bench.measure import summary  # noqa: E402
 from sr_deploy.bench.result import Point, Result  # noqa: E402
 from sr_deploy.bundle.layout import INDEX_NAME  # noqa: E402
 from sr_deploy.cli import main as srdeploy  # noqa: E402
-from sr_deploy.core.plan import Plan  # noqa: E402
+from sr_deploy.core.deployment.plan import Plan  # noqa: E402
 from tests.benchmarks.bundle_fuzz import archive, canonical, forged, small_bundle  # noqa: E402
 
 #: What takes the place of a value: other types, numbers at and beyond the ends, nesting, controls, wrong lists.

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 from sr_deploy.bench.interleave import InterleaveOptions, opened_first  # noqa: E402
 from sr_deploy.core.contract import parse_size  # noqa: E402
 from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
-from sr_deploy.pipeline.gate import GateRequest, run_gate  # noqa: E402
+from sr_deploy.pipeline.measure.gate import GateRequest, run_gate  # noqa: E402
 from sr_deploy.report.gate import PASS, REGRESSION  # noqa: E402
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", ROOT.parent / "shared"))

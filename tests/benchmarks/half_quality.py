@@ -5,7 +5,7 @@
     python tests/benchmarks/half_quality.py --results half.json --print    the table
 
 Nodes beyond the float16 range are pinned by the scan, on calibration photographs. ONNX Runtime on the CPU computes the
-graphs, with every float16 result rounded (precision/rounded.py). At 1080x1080 the graph runs in strips.
+graphs, with every float16 result rounded (precision/float16_rounding.py). At 1080x1080 the graph runs in strips.
 Data is found through SRDEPLOY_ASSETS (default ../shared).
 """
 
@@ -24,16 +24,16 @@ import numpy as np
 import onnx
 
 from sr_deploy.core.artifact import write_json
-from sr_deploy.core.deployment import Deployment, open_deployment
-from sr_deploy.core.image import find_images, read_picture, to_network
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
+from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.graph.rewrite.base import RewriteOptions
 from sr_deploy.graph.rewrite.streaming import apply_streaming
 from sr_deploy.graph.specialise import static_graph
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.precision.apply import half_graph
-from sr_deploy.precision.collect import patches, ranges_of
+from sr_deploy.precision.calibrate.collect import patches, ranges_of
+from sr_deploy.precision.calibrate.scan import extreme_inputs, is_finite, pinned, scan_half
 from sr_deploy.precision.evaluate import computing, judge, scenes_of
-from sr_deploy.precision.scan import extreme_inputs, is_finite, pinned, scan_half
+from sr_deploy.precision.lower.typed_graph import half_graph
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 CHECKPOINTS = (

@@ -80,7 +80,7 @@ def fake_error(latency: float, seconds: float, seed: int) -> tuple:
 
 def exported(folder: Path) -> tuple:
     """(graph, contract, scale) of the shipped network."""
-    from sr_deploy.core.deployment import open_deployment
+    from sr_deploy.core.deployment.manifest import open_deployment
     from sr_deploy.pipeline.export import ExportOptions, export_deployment
 
     deployment = open_deployment(export_deployment(ExportOptions(CHECKPOINT, folder / "net")).folder)

@@ -43,13 +43,13 @@ from sr_deploy import cli  # noqa: E402
 from sr_deploy.bench.result import load_result  # noqa: E402
 from sr_deploy.bundle.open import check_bundle  # noqa: E402
 from sr_deploy.core import artifact  # noqa: E402
-from sr_deploy.core.deployment import open_deployment  # noqa: E402
-from sr_deploy.core.image import Picture, read_picture, write_picture  # noqa: E402
-from sr_deploy.core.plan import open_plan  # noqa: E402
+from sr_deploy.core.deployment.manifest import open_deployment  # noqa: E402
+from sr_deploy.core.deployment.plan import open_plan  # noqa: E402
+from sr_deploy.core.media.image import Picture, read_picture, write_picture  # noqa: E402
 from sr_deploy.core.temporary import is_temporary  # noqa: E402
 from sr_deploy.engine.manifest import open_engine  # noqa: E402
-from sr_deploy.precision.calibration import open_set  # noqa: E402
-from sr_deploy.precision.ranges import open_ranges  # noqa: E402
+from sr_deploy.precision.calibrate.picture_set import open_set  # noqa: E402
+from sr_deploy.precision.calibrate.ranges import open_ranges  # noqa: E402
 from tests import synthetic_checkpoints  # noqa: E402
 from tests.precision import small_plans  # noqa: E402
 

@@ -17,11 +17,11 @@ import onnx
 from sr_deploy.core.errors import SrDeployError
 from sr_deploy.graph.census import work_by_node
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.precision.islands import floating_nodes, kinds_of
-from sr_deploy.precision.legacy import legacy_graph
-from sr_deploy.precision.legacy_check import check_legacy
-from sr_deploy.precision.lint import lint
-from sr_deploy.precision.make import int8_plan
+from sr_deploy.precision.choose.islands import floating_nodes, kinds_of
+from sr_deploy.precision.choose.plan_from_ranges import int8_plan
+from sr_deploy.precision.lower.lint import lint
+from sr_deploy.precision.lower.tensorrt8 import legacy_graph
+from sr_deploy.precision.lower.tensorrt8_importer import check_legacy
 
 SIZE = (32, 32)
 

@@ -28,7 +28,7 @@ from sr_deploy.graph.rewrite.base import RewriteOptions
 from sr_deploy.graph.rewrite.streaming import apply_streaming
 from sr_deploy.graph.specialise import static_graph
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.precision.apply import half_graph
+from sr_deploy.precision.lower.typed_graph import half_graph
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 CHECKPOINTS = (

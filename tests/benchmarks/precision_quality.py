@@ -24,14 +24,15 @@ from typing import Any, Dict
 import onnx
 
 from sr_deploy.core.artifact import write_json
-from sr_deploy.core.deployment import Deployment, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import SrDeployError
-from sr_deploy.pipeline.build import BuildOptions, build_engines
+from sr_deploy.pipeline.engines.build import build_engines
+from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.planned import Planned, PrecisionOptions, ready_plan
-from sr_deploy.pipeline.precision import plan_for
+from sr_deploy.pipeline.precision.deployed_plan import Planned, PrecisionOptions, ready_plan
+from sr_deploy.pipeline.precision.make_plan import plan_for
 from sr_deploy.precision.evaluate import computing, judge, scenes_of
-from sr_deploy.precision.legacy_check import check_legacy
+from sr_deploy.precision.lower.tensorrt8_importer import check_legacy
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 CHECKPOINTS = (

@@ -50,13 +50,13 @@ import numpy as np
 import onnx
 
 from sr_deploy.core.artifact import write_json
-from sr_deploy.core.deployment import Deployment, open_deployment
-from sr_deploy.core.image import find_images, read_picture, to_network
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
+from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.graph.census import work_by_node
 from sr_deploy.pipeline.export import CENSUS_SIZE, ExportOptions, export_deployment
-from sr_deploy.precision.collect import PATCH, patches
+from sr_deploy.precision.calibrate.collect import PATCH, patches
+from sr_deploy.precision.choose.islands import Kinds, kinds_of
 from sr_deploy.precision.evaluate import Scene, computing, judge, scenes_of
-from sr_deploy.precision.islands import Kinds, kinds_of
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 CHECKPOINTS = (
@@ -194,8 +194,8 @@ def quantise(tool: str, variant: str, subject: Subject, output: Path, python: Pa
 
 def srdeploy_worker(job: Dict[str, Any]) -> None:
     """What ``srdeploy build --precision int8`` does up to the engine, in a copy of the deployment without any plan."""
-    from sr_deploy.pipeline.planned import PrecisionOptions
-    from sr_deploy.pipeline.precision import plan_for
+    from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
+    from sr_deploy.pipeline.precision.make_plan import plan_for
 
     copy, source = Path(job["work"]) / "deployment", Path(job["deployment"])
     copy.mkdir()

@@ -22,21 +22,21 @@ from typing import Any, Callable, Dict, List, Tuple
 import numpy as np
 
 from sr_deploy.core.artifact import write_json
-from sr_deploy.core.deployment import Deployment, open_deployment
-from sr_deploy.core.image import find_images, read_picture, to_network
-from sr_deploy.core.plan import Plan
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
+from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.graph.census import work_by_node
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.precision.apply import typed_graph
-from sr_deploy.precision.bias import corrected_bias
-from sr_deploy.precision.collect import patches, ranges_of
+from sr_deploy.precision.calibrate.collect import patches, ranges_of
+from sr_deploy.precision.calibrate.ranges import scale_of
+from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.plan_from_ranges import int8_plan, int8_share
 from sr_deploy.precision.evaluate import computing, judge, scenes_of
-from sr_deploy.precision.islands import kinds_of
-from sr_deploy.precision.make import int8_plan, int8_share
-from sr_deploy.precision.qat import STATE_NAME, QatOptions, fine_tune
-from sr_deploy.precision.ranges import scale_of
-from sr_deploy.precision.rounding import learned_rounding
+from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
+from sr_deploy.precision.fit.bias_correction import corrected_bias
+from sr_deploy.precision.fit.qat import STATE_NAME, QatOptions, fine_tune
+from sr_deploy.precision.lower.typed_graph import typed_graph
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 NETWORKS = ("efdn_x4.pth", "span_ch26_x4.pth", "dsclora_x4.pth", "light_f2srgan_x4_whole_module.pt")

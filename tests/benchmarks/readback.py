@@ -21,16 +21,17 @@ import numpy as np
 import onnx
 import torch
 
-from sr_deploy.core.deployment import Deployment, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import SrDeployError
-from sr_deploy.core.image import Picture, find_images, read_picture, write_picture
+from sr_deploy.core.media.image import Picture, find_images, read_picture, write_picture
 from sr_deploy.models.edsr import BasicSREDSR
 from sr_deploy.models.swinir import LightweightSwinIR, SwinShape
-from sr_deploy.pipeline.build import BuildOptions, build_engines
+from sr_deploy.pipeline.engines.build import build_engines
+from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.inspect import listings_of
 from sr_deploy.pipeline.load import LoadOptions
-from sr_deploy.pipeline.planned import PrecisionOptions
+from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 CHECKPOINTS = (

@@ -23,7 +23,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from sr_deploy.pipeline.remote import RemoteOptions, run_remote  # noqa: E402
+from sr_deploy.pipeline.ship.remote import RemoteOptions, run_remote  # noqa: E402
 from sr_deploy.remote.inventory import boards_of  # noqa: E402
 from sr_deploy.remote.table import states_table  # noqa: E402
 from tests.remote import loopback  # noqa: E402

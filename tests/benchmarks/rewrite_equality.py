@@ -32,8 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sr_deploy.core.contract import IOContract, format_size  # noqa: E402
-from sr_deploy.core.image import Picture, from_network, to_network  # noqa: E402
-from sr_deploy.core.sample import sample_input  # noqa: E402
+from sr_deploy.core.media.image import Picture, from_network, to_network  # noqa: E402
+from sr_deploy.core.media.sample import sample_input  # noqa: E402
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference  # noqa: E402
 from sr_deploy.graph.byte_io import byte_graph  # noqa: E402
 from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite  # noqa: E402

@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 from fourier_unit import write_graphs  # noqa: E402
 
-from sr_deploy.core.sample import sample_input  # noqa: E402
+from sr_deploy.core.media.sample import sample_input  # noqa: E402
 from sr_deploy.core.tolerance import largest_difference  # noqa: E402
 from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite  # noqa: E402
 from sr_deploy.graph.rewrite.streaming import apply_streaming  # noqa: E402

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.core.bicubic import crop_to_multiple, resize
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.media.bicubic import crop_to_multiple, resize
 
 
 def enlarge(pixels, factor):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sr_deploy.core.calibration_cache import (
+from sr_deploy.core.deployment.calibration_cache import (
     CalibrationCache,
     cache_text,
     parse_cache,

@@ -7,9 +7,9 @@ import types
 
 import pytest
 
-import sr_deploy.core.machine as machine
-from sr_deploy.core.cuda_device import CudaDevice, bus_id
-from sr_deploy.core.machine import Gpu, parse_nvidia_smi, with_cuda_first
+import sr_deploy.core.host.machine as machine
+from sr_deploy.core.host.cuda_device import CudaDevice, bus_id
+from sr_deploy.core.host.machine import Gpu, parse_nvidia_smi, with_cuda_first
 
 QUERY = ("name", "compute_cap", "memory.total", "driver_version", "pci.bus_id")
 TWO = (
@@ -77,7 +77,7 @@ def test_a_jetson_container_without_device_tree_and_nvidia_smi(bare):
 
 
 def test_there_an_engine_has_its_capability_and_its_memory_is_the_boards(bare, monkeypatch):
-    from sr_deploy.core.cuda_device import cuda_device
+    from sr_deploy.core.host.cuda_device import cuda_device
     from sr_deploy.engine.preflight import shares_memory
     from sr_deploy.engine.tensorrt import targets_of
     from tests.engine.standin_8_5 import stand_in

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sr_deploy.core.device import EXPORT_PACKAGES, doctor_findings, environment, environment_identity, gather_facts
-from sr_deploy.core.doctor_tensorrt import runs_rtx
-from sr_deploy.core.driver import cuda_in, cuda_packages, newest_cuda
-from sr_deploy.core.finding import Facts, pip_install
-from sr_deploy.core.machine import (
+from sr_deploy.core.host.device import EXPORT_PACKAGES, doctor_findings, environment, environment_identity, gather_facts
+from sr_deploy.core.host.doctor_tensorrt import runs_rtx
+from sr_deploy.core.host.driver import cuda_in, cuda_packages, newest_cuda
+from sr_deploy.core.host.finding import Facts, pip_install
+from sr_deploy.core.host.machine import (
     Gpu,
     Jetson,
     Machine,
@@ -28,8 +28,15 @@ from sr_deploy.core.machine import (
     parse_power_mode,
     parse_tegra_release,
 )
-from sr_deploy.core.packages import Software, SystemTensorRT, TensorRT, find_system_tensorrt, importable, version_of
-from sr_deploy.core.rtx import RTX_CAPABILITIES, rtx_capabilities
+from sr_deploy.core.host.packages import (
+    Software,
+    SystemTensorRT,
+    TensorRT,
+    find_system_tensorrt,
+    importable,
+    version_of,
+)
+from sr_deploy.core.host.rtx import RTX_CAPABILITIES, rtx_capabilities
 
 QUERY = ("name", "compute_cap", "memory.total", "driver_version")
 H200 = Gpu("NVIDIA H200", "9.0", 143771 << 20, "570.133.20")
@@ -169,7 +176,7 @@ def test_identity_ignores_free_memory_only():
 
 def test_environment_imports_nothing_heavy():
     code = (
-        "import sys; from sr_deploy.core.device import environment; environment();"
+        "import sys; from sr_deploy.core.host.device import environment; environment();"
         "print([m for m in ('torch', 'onnx', 'onnxruntime', 'tensorrt', 'tensorrt_rtx', 'cv2') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, timeout=60)

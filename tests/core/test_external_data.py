@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.errors import BadDeployment
-from sr_deploy.core.external_data import check_self_contained
 
 
 def tensor(external: bool, name: str = "w") -> TensorProto:
@@ -117,5 +117,5 @@ def test_an_engine_of_onnxruntime_is_refused_too(exported, tmp_path, srdeploy):
 
 
 def test_no_package_onnx_is_needed():
-    code = "import sys; import sr_deploy.core.external_data; sys.exit('onnx' in sys.modules)"
+    code = "import sys; import sr_deploy.core.deployment.external_data; sys.exit('onnx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sr_deploy.core.bicubic import resize
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, BadImage, CheckFailed, UsageError
-from sr_deploy.core.image import (
+from sr_deploy.core.media.bicubic import resize
+from sr_deploy.core.media.image import (
     Picture,
     check_writable,
     find_images,
@@ -22,7 +22,7 @@ from sr_deploy.core.image import (
     to_network,
     write_picture,
 )
-from sr_deploy.core.imagefile import PNG_SIGNATURE, png_chunk
+from sr_deploy.core.media.imagefile import PNG_SIGNATURE, png_chunk
 
 UNIT, BYTE = IOContract(1.0), IOContract(255.0)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sr_deploy.core.errors import EnvironmentFault
-from sr_deploy.core.l4t import DOCKERFILES, check_container, check_release
-from sr_deploy.core.machine import parse_tegra_release
+from sr_deploy.core.host.l4t import DOCKERFILES, check_container, check_release
+from sr_deploy.core.host.machine import parse_tegra_release
 
 XAVIER_NX = (
     "# R35 (release), REVISION: 4.1, GCID: 33958178, BOARD: t186ref, EABI: aarch64, "

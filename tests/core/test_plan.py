@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.deployment.plan import Plan, open_plan, save_plan
 from sr_deploy.core.errors import BadDeployment, DiskFull
-from sr_deploy.core.plan import Plan, open_plan, save_plan
 
 PLAN = Plan(
     precision="int8",

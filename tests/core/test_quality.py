@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.core.bicubic import resize
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import read_picture
-from sr_deploy.core.quality import crop_like, luma, pair_images, psnr_y, ssim_y
+from sr_deploy.core.media.bicubic import resize
+from sr_deploy.core.media.image import read_picture
+from sr_deploy.core.quality.pairing import pair_images
+from sr_deploy.core.quality.psnr_ssim import crop_like, luma, psnr_y, ssim_y
 
 
 def noisy_pair(height=40, width=46, seed=0):

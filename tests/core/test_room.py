@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.core import room
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import Picture, from_network, read_picture, to_network
-from sr_deploy.core.imagefile import PNG_SIGNATURE, facts_of_file, png_chunk
+from sr_deploy.core.media import room
+from sr_deploy.core.media.image import Picture, from_network, read_picture, to_network
+from sr_deploy.core.media.imagefile import PNG_SIGNATURE, facts_of_file, png_chunk
 
 FLOATS, BYTES = IOContract(1.0), IOContract(255.0, layout="NHWC", dtype="uint8")
 

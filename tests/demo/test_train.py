@@ -11,10 +11,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import sr_deploy.demo
-from sr_deploy.core.bicubic import crop_to_multiple, resize
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import read_picture, write_picture
-from sr_deploy.core.quality import pair_images, psnr_y
+from sr_deploy.core.media.bicubic import crop_to_multiple, resize
+from sr_deploy.core.media.image import read_picture, write_picture
+from sr_deploy.core.quality.pairing import pair_images
+from sr_deploy.core.quality.psnr_ssim import psnr_y
 from sr_deploy.demo import train
 from sr_deploy.models.base import Asked
 from sr_deploy.models.span import SPAN

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sr_deploy
-from sr_deploy.core import cuda_device
+from sr_deploy.core.host import cuda_device
 from tests.engine.bindings_contract import LISTS, PARAMETERS, RTX, TENSORRT, Findings, Walker, is_name, read_bindings
 from tests.run.standin_cuda_python import signatures
 
@@ -145,8 +145,8 @@ def test_each_list_says_where_it_comes_from(name):
 
 
 def cuda_nodes(file: str, function: str) -> list:
-    """The syntax of a class over a binding, and of the function of core/cuda_device.py that asks the same binding."""
-    trees = [ast.parse((PRODUCT / name).read_text(encoding="utf-8")) for name in (file, "core/cuda_device.py")]
+    """The syntax of a class over a binding, and of the function of cuda_device.py that asks the same binding."""
+    trees = [ast.parse((PRODUCT / name).read_text(encoding="utf-8")) for name in (file, "core/host/cuda_device.py")]
     asking = [node for node in trees[1].body if isinstance(node, ast.FunctionDef) and node.name == function]
     return [node for tree in (trees[0], *asking) for node in ast.walk(tree)]
 

@@ -10,7 +10,7 @@ import pytest
 
 import sr_deploy.engine.tensorrt as engine_tensorrt
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.machine import Gpu, Jetson, Machine
+from sr_deploy.core.host.machine import Gpu, Jetson, Machine
 from sr_deploy.engine.flavour import logger_of
 from sr_deploy.engine.preflight import (
     LEAST_WORKSPACE,

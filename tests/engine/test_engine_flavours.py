@@ -14,7 +14,7 @@ import pytest
 
 import sr_deploy.engine.tensorrt as engine_tensorrt
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, MissingPackage, UsageError
-from sr_deploy.core.machine import Gpu, this_machine
+from sr_deploy.core.host.machine import Gpu, this_machine
 from sr_deploy.engine.flavour import flavour_version, flavours, import_flavour, logger_of
 from sr_deploy.engine.tensorrt import engine_from_graph, targets_of
 

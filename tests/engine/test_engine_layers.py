@@ -23,7 +23,7 @@ def typed(tmp_path_factory):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     from onnx import TensorProto, helper
 
-    from sr_deploy.precision.apply import half_graph, typed_graph
+    from sr_deploy.precision.lower.typed_graph import half_graph, typed_graph
     from tests.precision.small_graphs import residual, residual_plan
 
     model = residual()

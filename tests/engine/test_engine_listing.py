@@ -310,7 +310,7 @@ def test_figures_of_networks_equal_those_of_another_program(assets, tmp_path, ch
     """The program beside the checkpoints reads the same builder's log; it knows nothing of this package."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     from sr_deploy.pipeline.export import ExportOptions, export_deployment
-    from sr_deploy.precision.apply import half_graph
+    from sr_deploy.precision.lower.typed_graph import half_graph
 
     folder = export_deployment(ExportOptions(assets / "weights" / checkpoint, tmp_path / "net")).folder
     half = tmp_path / "half.onnx"

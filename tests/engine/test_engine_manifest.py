@@ -15,13 +15,11 @@ import pytest
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, DiskFull, ForeignEngine, UsageError
+from sr_deploy.engine.fits import HostFacts, check_engine, host_facts
 from sr_deploy.engine.manifest import (
     EngineManifest,
-    HostFacts,
-    check_engine,
     check_profile,
     engine_name,
-    host_facts,
     manifest_path,
     open_engine,
     save_engine,

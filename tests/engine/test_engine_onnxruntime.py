@@ -13,7 +13,8 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, CheckFailed, DiskFull, EnvironmentFault
 from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.engine.manifest import check_engine, host_facts, open_engine
+from sr_deploy.engine.fits import check_engine, host_facts
+from sr_deploy.engine.manifest import open_engine
 from sr_deploy.engine.onnxruntime import CPU, engine_from_graph, is_out_of_memory
 from sr_deploy.run.onnxruntime import runner_from_graph
 from sr_deploy.run.parity import check_parity, compare
@@ -116,7 +117,7 @@ def test_words_of_memory(text, memory):
 
 
 def test_results_equal_those_of_the_graph_itself(graphs, tmp_path):
-    from sr_deploy.core.sample import sample_input
+    from sr_deploy.core.media.sample import sample_input
     from sr_deploy.run.base import upscale
 
     lr = sample_input((9, 11), 1.0)

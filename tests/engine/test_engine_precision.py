@@ -11,16 +11,16 @@ import pytest
 from onnx import TensorProto, helper
 
 import sr_deploy.engine.tensorrt as engine_tensorrt
-from sr_deploy.core.calibration_cache import CalibrationCache, cache_text
+from sr_deploy.core.deployment.calibration_cache import CalibrationCache, cache_text
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.machine import Gpu
+from sr_deploy.core.host.machine import Gpu
 from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.flavour import logger_of
 from sr_deploy.engine.graph_nodes import node_names
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.engine.preflight import manifests_in
 from sr_deploy.engine.tensorrt import engine_from_graph, is_strongly_typed
-from sr_deploy.engine.tensorrt_legacy import node_to_hold
+from sr_deploy.engine.tensorrt8 import node_to_hold
 from tests.engine.bindings_contract import read_bindings
 from tests.engine.standin_legacy import DataType, Layer, Tensor, tensorrt_8_5
 from tests.small_network import CONTRACT, SCALE
@@ -318,8 +318,8 @@ def planned_files(tmp_path_factory):
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from sr_deploy.precision.cache_file import cache_of, write_cache
-    from sr_deploy.precision.legacy import layer_types, legacy_graph
+    from sr_deploy.precision.lower.calibration_cache import cache_of, write_cache
+    from sr_deploy.precision.lower.tensorrt8 import layer_types, legacy_graph
     from tests.precision.small_graphs import residual, residual_plan
 
     folder = tmp_path_factory.mktemp("planned")

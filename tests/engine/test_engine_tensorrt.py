@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.machine import this_machine
+from sr_deploy.core.host.machine import this_machine
 from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.flavour import flavours
 from sr_deploy.engine.listing import open_listing

@@ -223,7 +223,7 @@ def test_rtx_a_plan_that_the_engine_does_not_keep_is_refused_after_it_is_saved(r
 @pytest.fixture(scope="module")
 def eight_bits(tmp_path_factory):
     """Three convolutions, the two inner ones in INT8."""
-    from sr_deploy.precision.apply import typed_graph
+    from sr_deploy.precision.lower.typed_graph import typed_graph
     from tests.precision.small_graphs import residual, residual_plan
 
     model = residual()

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 
 import sr_deploy.engine.tensorrt
-import sr_deploy.pipeline.build as pipeline
+import sr_deploy.pipeline.engines.build as pipeline
+import sr_deploy.pipeline.engines.request as request
 from sr_deploy.core.errors import UsageError
-from sr_deploy.core.machine import Gpu, Jetson, this_machine
+from sr_deploy.core.host.machine import Gpu, Jetson, this_machine
 from sr_deploy.engine.flavour import logger_of
 from sr_deploy.engine.timing_cache import attach_timing_cache, cache_path, save_timing_cache
-from sr_deploy.pipeline.timings import check_timings
+from sr_deploy.pipeline.engines.timings import check_timings
 from tests.benchmarks.pythons import material
 from tests.engine.standin_8_5 import stand_in
 
@@ -78,7 +79,8 @@ def board(exported, tmp_path, monkeypatch):
     machine = dataclasses.replace(this_machine(), gpus=(XAVIER,), jetson=jetson, memory_available_bytes=8 * 10**9)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(sr_deploy.engine.tensorrt, "this_machine", lambda: machine)
-    monkeypatch.setattr(pipeline, "this_machine", lambda: machine)
+    for module in (pipeline, request):
+        monkeypatch.setattr(module, "this_machine", lambda: machine)
     logger_of.cache_clear()
     deployment = tmp_path / "deployment"
     shutil.copytree(exported, deployment)

@@ -15,7 +15,7 @@ from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE
 from sr_deploy.fold import fold
 from sr_deploy.fold.double import copy_as
 from sr_deploy.fold.observe import observe
-from sr_deploy.fold.whole import ROUNDING_ALLOWED
+from sr_deploy.fold.prove_network import ROUNDING_ALLOWED
 from sr_deploy.models.base import Asked, LoadedModel
 from sr_deploy.models.efdn import EFDN, EdgeBranches
 from sr_deploy.models.f2srgan import F2SRGAN, FourierUnit

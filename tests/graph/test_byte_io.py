@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage, UsageError
-from sr_deploy.core.image import Picture, from_network, to_network
-from sr_deploy.core.sample import sample_for
+from sr_deploy.core.media.image import Picture, from_network, to_network
+from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.tolerance import difference_beyond_rounding
 from sr_deploy.graph.byte_io import IO_PREFIX, byte_graph, is_byte_io, takes_bytes
 from sr_deploy.graph.census import census_of, graph_signature
@@ -21,8 +21,8 @@ from sr_deploy.graph.rewrite import PASSES, RewriteOptions, rewrite
 from sr_deploy.graph.rewrite.report import pinned_nodes
 from sr_deploy.graph.rewrite.streaming import apply_streaming
 from sr_deploy.graph.specialise import static_graph
+from sr_deploy.pipeline.engines.strips import prove_seams
 from sr_deploy.pipeline.export import ExportOptions, contract_of, export_deployment
-from sr_deploy.pipeline.stream import prove_seams
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
 from sr_deploy.run.parity import compare

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from sr_deploy.core.contract import IOContract
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite
 from sr_deploy.pipeline.export import ExportOptions, export_deployment

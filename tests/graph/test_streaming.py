@@ -12,7 +12,7 @@ from torch import nn
 
 from sr_deploy.core.contract import IOContract, parse_bytes
 from sr_deploy.core.errors import CheckFailed, UsageError
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.fold.spectral import FoldedFourierUnit
 from sr_deploy.graph.exact import difference_in_float64
@@ -231,7 +231,7 @@ def test_the_fourier_network_is_within_its_memory(assets, tmp_path):
     from sr_deploy.graph.rewrite import passes_named, rewrite
     from sr_deploy.graph.specialise import load_graph
     from sr_deploy.pipeline.load import LoadOptions, load_model
-    from sr_deploy.precision.apply import half_graph
+    from sr_deploy.precision.lower.typed_graph import half_graph
 
     _, loaded = load_model(assets / "weights" / "f2srgan_x4.pt", LoadOptions())
     network = fold(loaded.module, input_size=(40, 56), value_range=255.0, spectral=True).module

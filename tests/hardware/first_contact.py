@@ -27,8 +27,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from sr_deploy.core.device import environment  # noqa: E402
-from sr_deploy.core.machine import this_machine  # noqa: E402
+from sr_deploy.core.host.device import environment  # noqa: E402
+from sr_deploy.core.host.machine import this_machine  # noqa: E402
 from tests.hardware import material, on_cuda, on_engines, on_onnxruntime  # noqa: E402
 from tests.hardware.rows import Row, Rows, read_rows  # noqa: E402
 

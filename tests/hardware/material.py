@@ -11,8 +11,8 @@ from typing import Callable, Optional, Sequence, Tuple
 import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.sample import sample_for
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.media.sample import sample_for
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", ROOT.parent / "shared"))
@@ -49,9 +49,9 @@ def prepare(
         images: photographs to calibrate on, for int8.
         say: told of each step.
     """
-    from sr_deploy.pipeline.build import planned_for
+    from sr_deploy.pipeline.engines.build import planned_for
     from sr_deploy.pipeline.export import ExportOptions, export_deployment
-    from sr_deploy.pipeline.planned import precision_options
+    from sr_deploy.pipeline.precision.deployed_plan import precision_options
 
     folder.mkdir(parents=True)
     for name, checkpoint in networks:
@@ -149,7 +149,7 @@ def write_island(folder: Path) -> None:
 def write_rtx_plans(folder: Path, graph: Path, size: Size, say: Callable[[str], None]) -> None:
     """Plans for GPUs that are not here, where TensorRT-RTX imports."""
     from sr_deploy.core.errors import MissingPackage
-    from sr_deploy.core.rtx import rtx_capabilities
+    from sr_deploy.core.host.rtx import rtx_capabilities
     from sr_deploy.engine.tensorrt import engine_from_graph
 
     (folder / "rtx").mkdir()

@@ -10,9 +10,9 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 import numpy as np
 
 import sr_deploy.run.cuda
-from sr_deploy.core.device import doctor_findings
 from sr_deploy.core.errors import EnvironmentFault, UsageError
-from sr_deploy.core.machine import command_output, this_machine
+from sr_deploy.core.host.device import doctor_findings
+from sr_deploy.core.host.machine import command_output, this_machine
 from sr_deploy.run.cuda import Cuda
 from tests.hardware.rows import Rows, StillOpen
 

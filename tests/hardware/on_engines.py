@@ -1,6 +1,6 @@
 """First contact with TensorRT: builds, read-backs, pictures and times of the prepared deployments, by the product.
 
-Not run on a GPU yet: the calls are the product's own (pipeline/build.py, run/tensorrt.py) and, for the inspector,
+Not run on a GPU yet: the calls are the product's own (pipeline/engines/, run/tensorrt.py) and, for the inspector,
 ``create_engine_inspector``, which every TensorRT from 8.5 on has.
 """
 
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.machine import this_machine
-from sr_deploy.core.rtx import rtx_capabilities
-from sr_deploy.core.sample import sample_for
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.host.machine import this_machine
+from sr_deploy.core.host.rtx import rtx_capabilities
+from sr_deploy.core.media.sample import sample_for
 from sr_deploy.engine.flavour import flavours, import_flavour, logger_of
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.run.settings import DeviceSettings
@@ -118,8 +118,9 @@ def judge(rows: Rows, case: Case, work: Path) -> Optional[Dict[str, Any]]:
 
 def build(case: Case) -> EngineManifest:
     """By the product's own command."""
-    from sr_deploy.pipeline.build import BuildOptions, build_engines
-    from sr_deploy.pipeline.planned import precision_options
+    from sr_deploy.pipeline.engines.build import build_engines
+    from sr_deploy.pipeline.engines.request import BuildOptions
+    from sr_deploy.pipeline.precision.deployed_plan import precision_options
 
     options = BuildOptions(
         case.deployment,

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, Dict
 
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.machine import this_machine
-from sr_deploy.core.sample import sample_for
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.host.machine import this_machine
+from sr_deploy.core.media.sample import sample_for
 from sr_deploy.engine.onnxruntime import import_onnxruntime, providers_here
 from sr_deploy.engine.onnxruntime_cuda import CPU, CUDA, preload_cuda
 from tests.hardware.material import largest_step

@@ -15,7 +15,7 @@ import pytest
 
 import sr_deploy.run.tensorrt
 from sr_deploy.core.errors import EnvironmentFault
-from sr_deploy.core.machine import Gpu, this_machine
+from sr_deploy.core.host.machine import Gpu, this_machine
 from sr_deploy.run.onnxruntime import runner_from_graph
 from tests.hardware import first_contact, on_cuda, on_engines
 from tests.hardware.rows import Rows, StillOpen, read_rows

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.image import Picture, read_picture, write_picture
-from sr_deploy.pipeline.build import planned_for
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.media.image import Picture, read_picture, write_picture
+from sr_deploy.pipeline.engines.build import planned_for
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.planned import PrecisionOptions
+from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
 

@@ -13,9 +13,9 @@ import onnx
 import pytest
 
 from sr_deploy.core import temporary
-from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.deployment.plan import open_plan
 from sr_deploy.core.errors import EnvironmentFault
-from sr_deploy.core.plan import open_plan
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.graph.specialise import static_graph
 from sr_deploy.pipeline import tune, unpack
@@ -168,7 +168,8 @@ def test_what_a_killed_plan_left_is_neither_packed_nor_listed(srdeploy, prepared
 
 
 def test_a_measuring_process_whose_parent_died_meanwhile_measures_nothing(tmp_path):
-    words = [sys.executable, "-m", "sr_deploy.pipeline.fresh", str(tmp_path / "gone.json"), str(os.getppid())]
+    module = "sr_deploy.pipeline.measure.subprocess_bench"
+    words = [sys.executable, "-m", module, str(tmp_path / "gone.json"), str(os.getppid())]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, cwd=ROOT)
     assert (done.returncode, done.stderr) == (1, "")
 

@@ -6,14 +6,14 @@ import dataclasses
 
 import pytest
 
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.plan import open_plan
-from sr_deploy.pipeline import int8
-from sr_deploy.pipeline.calibrate import open_calibration
-from sr_deploy.pipeline.planned import PrecisionOptions
-from sr_deploy.pipeline.precision import plannable
-from sr_deploy.pipeline.workbench import workbench
-from sr_deploy.precision.make import rounded_scale
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.deployment.plan import open_plan
+from sr_deploy.pipeline.precision import int8
+from sr_deploy.pipeline.precision.calibrate import open_calibration
+from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
+from sr_deploy.pipeline.precision.make_plan import plannable
+from sr_deploy.pipeline.precision.plan_inputs import workbench
+from sr_deploy.precision.choose.plan_from_ranges import rounded_scale
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.plan import open_plan, save_plan
-from sr_deploy.pipeline.build import planned_for
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.deployment.plan import open_plan, save_plan
+from sr_deploy.pipeline.engines.build import planned_for
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.planned import PrecisionOptions
-from sr_deploy.pipeline.plans import islands_of, plan_facts
+from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
+from sr_deploy.pipeline.precision.plan_facts import islands_of, plan_facts
 from sr_deploy.report.page_precision import plan_lines, precision_section
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"

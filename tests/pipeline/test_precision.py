@@ -12,12 +12,12 @@ import onnx
 import pytest
 
 from sr_deploy.core.artifact import sha256_of
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.image import Picture, read_picture, write_picture
-from sr_deploy.core.plan import open_plan
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.deployment.plan import open_plan
+from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.precision import _edited
+from sr_deploy.pipeline.precision.make_plan import _edited
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
 RTX = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--size", "24x32")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_deploy.core.image import Picture, read_picture, write_picture
+from sr_deploy.core.media.image import Picture, read_picture, write_picture
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
 RANGE = ("--min-size", "8", "--opt-size", "8", "--max-size", "9")
@@ -130,8 +130,9 @@ def test_a_dla_is_for_tensorrt_and_a_lower_precision_and_that_is_said_before_a_p
 def xavier(monkeypatch):
     """A Xavier NX that is not there: machine and TensorRT 8.5 are stand-ins, the rest is real. A byte is free."""
     import sr_deploy.engine.tensorrt
-    import sr_deploy.pipeline.build
-    from sr_deploy.core.machine import Gpu, Jetson, this_machine
+    import sr_deploy.pipeline.engines.build
+    import sr_deploy.pipeline.engines.request
+    from sr_deploy.core.host.machine import Gpu, Jetson, this_machine
     from sr_deploy.engine.flavour import logger_of
     from tests.engine.standin_8_5 import stand_in
 
@@ -139,7 +140,8 @@ def xavier(monkeypatch):
     jetson = Jetson("NVIDIA Jetson Xavier NX", "35.4.1", 8, "")
     board = dataclasses.replace(this_machine(), gpus=(gpu,), jetson=jetson, memory_available_bytes=4 * 10**9)
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in())
-    for module in (sr_deploy.engine.tensorrt, sr_deploy.pipeline.build):
+    engines = sr_deploy.pipeline.engines
+    for module in (sr_deploy.engine.tensorrt, engines.build, engines.request):
         monkeypatch.setattr(module, "this_machine", lambda: board)
     logger_of.cache_clear()
     yield

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.image import Picture, write_picture
-from sr_deploy.core.plan import open_plan, save_plan
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.deployment.plan import open_plan, save_plan
+from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.graph.census import work_by_node
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.qat import STATE_FOLDER
-from sr_deploy.precision.collect import ranges_of
-from sr_deploy.precision.islands import kinds_of
-from sr_deploy.precision.make import int8_plan
-from sr_deploy.precision.ranges import scale_of
+from sr_deploy.pipeline.precision.qat import STATE_FOLDER
+from sr_deploy.precision.calibrate.collect import ranges_of
+from sr_deploy.precision.calibrate.ranges import scale_of
+from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.plan_from_ranges import int8_plan
 from tests import synthetic_checkpoints
 from tests.precision import small_plans
 
@@ -82,7 +82,7 @@ def test_it_writes_a_plan_that_fits_its_report_and_its_plot(net, photographs, sr
 
 
 def test_an_interrupted_one_goes_on_only_when_asked(net, photographs, srdeploy, monkeypatch):
-    from sr_deploy.precision import qat
+    from sr_deploy.precision.fit import qat
 
     class Gone(Exception):
         pass

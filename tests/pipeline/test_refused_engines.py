@@ -62,7 +62,7 @@ def test_the_graph_in_the_place_of_a_damaged_engine_is_said(net, tmp_path, srdep
 
 
 def test_pack_refuses_a_plan_of_another_graph(net, tmp_path, srdeploy):
-    from sr_deploy.core.plan import Plan, save_plan
+    from sr_deploy.core.deployment.plan import Plan, save_plan
 
     (net / "precision" / "int8").mkdir(parents=True)
     save_plan(net / "precision" / "int8", Plan("int8", "0" * 64, {"/a": "int8"}))

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
+from sr_deploy.core.deployment.plan import open_plan
 from sr_deploy.core.errors import BadInput
-from sr_deploy.core.plan import open_plan
 from sr_deploy.graph.census import Work
-from sr_deploy.pipeline.savings import savings_of
+from sr_deploy.pipeline.precision.layer_savings import savings_of
 
 CANDIDATES = {"/body/0/Conv": 300, "/body/1/Conv": 100, "/body/2/Conv": 100, "/body/3/Conv": 100}
 WORK = {name: Work(macs, 50) for name, macs in CANDIDATES.items()}

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sr_deploy.core.deployment import open_deployment
-from sr_deploy.core.image import Picture, read_picture, write_picture
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"

@@ -12,9 +12,9 @@ import pytest
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract, SizeRules
-from sr_deploy.core.deployment import GraphFile, Manifest, open_deployment, save_manifest
+from sr_deploy.core.deployment.manifest import GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.engine.manifest import EngineManifest, engine_name, save_engine
-from sr_deploy.pipeline.triton_config import Model, config_text
+from sr_deploy.pipeline.ship.triton_config import Model, config_text
 from tests.small_network import CONTRACT, FIXED_SIZE, SCALE, small_graphs
 
 

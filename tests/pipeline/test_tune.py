@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import UsageError
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.tune import TuneOptions, choose, tune_deployment, variants_for
+from sr_deploy.pipeline.measure.tune import TuneOptions, choose, tune_deployment, variants_for
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
 
@@ -73,7 +73,8 @@ def test_tuning_again_starts_from_the_exported_graph(light):
 
 
 def test_a_graph_tuned_on_the_cpu_is_not_given_to_tensorrt(light):
-    from sr_deploy.pipeline.build import BuildOptions, build_engines, plan_build
+    from sr_deploy.pipeline.engines.build import build_engines, plan_build
+    from sr_deploy.pipeline.engines.request import BuildOptions
 
     size = (14, 22)
     kept = tune_deployment(TuneOptions(light, size, "onnxruntime", rounds=1, threads=1, variants=("prelu",))).file

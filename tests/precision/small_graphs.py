@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.core.plan import INT8_MAX, Plan
+from sr_deploy.core.deployment.plan import INT8_MAX, Plan
 
 
 def graph(nodes: Sequence[onnx.NodeProto], constants: Dict[str, Any], opset: int = 17, inputs=None) -> onnx.ModelProto:

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.core.plan import Plan
-from sr_deploy.core.sample import sample_input
-from sr_deploy.precision.collect import ranges_of
-from sr_deploy.precision.islands import kinds_of
-from sr_deploy.precision.make import int8_plan
-from sr_deploy.precision.ranges import scale_of
+from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.media.sample import sample_input
+from sr_deploy.precision.calibrate.collect import ranges_of
+from sr_deploy.precision.calibrate.ranges import scale_of
+from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.plan_from_ranges import int8_plan
 
 CHANNELS = 12
 

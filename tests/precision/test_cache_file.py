@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from sr_deploy.core.calibration_cache import read_cache
+from sr_deploy.core.deployment.calibration_cache import read_cache
 from sr_deploy.core.errors import BadInput
-from sr_deploy.precision.cache_file import cache_of, int8_tensors, write_cache
-from sr_deploy.precision.collect import ranges_of
-from sr_deploy.precision.ranges import scale_of
+from sr_deploy.precision.calibrate.collect import ranges_of
+from sr_deploy.precision.calibrate.ranges import scale_of
+from sr_deploy.precision.lower.calibration_cache import cache_of, int8_tensors, write_cache
 from tests.precision.small_graphs import graph, node, residual, residual_plan
 
 V8 = (8, 5, 2)

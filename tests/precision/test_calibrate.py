@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from sr_deploy.core.artifact import sha256_of
-from sr_deploy.core.deployment import open_deployment
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, UsageError
-from sr_deploy.core.image import Picture, write_picture
-from sr_deploy.pipeline.calibrate import CalibrateOptions, calibrate_deployment, open_calibration
+from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.precision.calibration import CalibrationSet, Crop, open_set, save_set
-from sr_deploy.precision.ranges import scale_of
+from sr_deploy.pipeline.precision.calibrate import CalibrateOptions, calibrate_deployment, open_calibration
+from sr_deploy.precision.calibrate.picture_set import CalibrationSet, Crop, open_set, save_set
+from sr_deploy.precision.calibrate.ranges import scale_of
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo" / "demo_x2.safetensors"
 SHIPPED = Path(__file__).resolve().parents[2] / "calibration" / "div2k-test-lrx4.toml"

@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
-from sr_deploy.precision import collect
-from sr_deploy.precision.collect import floating_activations, patches, ranges_of
-from sr_deploy.precision.ranges import BINS
+from sr_deploy.precision.calibrate import collect
+from sr_deploy.precision.calibrate.collect import floating_activations, patches, ranges_of
+from sr_deploy.precision.calibrate.ranges import BINS
 from tests.small_network import small_graphs, small_network
 
 

@@ -7,14 +7,14 @@ import pytest
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.image import Picture, to_network, write_picture
-from sr_deploy.core.quality import luma, psnr_y
-from sr_deploy.precision.apply import half_graph, typed_graph
-from sr_deploy.precision.collect import ranges_of
+from sr_deploy.core.media.image import Picture, to_network, write_picture
+from sr_deploy.core.quality.psnr_ssim import luma, psnr_y
+from sr_deploy.precision.calibrate.collect import ranges_of
+from sr_deploy.precision.calibrate.ranges import scale_of
+from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.sensitivity import sensitivities
 from sr_deploy.precision.evaluate import LEAST_SIDE, computing, judge, scenes_from_photographs, scenes_of
-from sr_deploy.precision.islands import kinds_of
-from sr_deploy.precision.ranges import scale_of
-from sr_deploy.precision.sensitivity import sensitivities
+from sr_deploy.precision.lower.typed_graph import half_graph, typed_graph
 from tests.precision import small_plans
 
 CONTRACT = IOContract(1.0)

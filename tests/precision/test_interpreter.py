@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import UsageError
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.graph.export import graph_from_model
 from sr_deploy.graph.target import target_named
@@ -20,9 +20,9 @@ from sr_deploy.models.edsr import HeadBodyTailEDSR
 from sr_deploy.models.registry import model_from_tensors
 from sr_deploy.models.swinir import SWINIR, LightweightSwinIR, SwinShape
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.precision.fake_quant import quantised_activation
+from sr_deploy.precision.fit.fake_quant import quantised_activation
 from sr_deploy.precision.interpreter import GraphModule, takes_batches
-from sr_deploy.precision.quantize import quantized_graph
+from sr_deploy.precision.lower.quantize import quantized_graph
 from tests import synthetic_checkpoints
 from tests.precision import small_plans
 from tests.published import GOLDEN

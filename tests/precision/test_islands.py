@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.graph.census import work_by_node
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.load import LoadOptions
-from sr_deploy.precision.apply import typed_graph
-from sr_deploy.precision.collect import ranges_of
-from sr_deploy.precision.islands import kinds_of
-from sr_deploy.precision.make import half_plan, int8_plan, int8_share
-from sr_deploy.precision.ranges import scale_of
-from sr_deploy.precision.recipes import global_skips
+from sr_deploy.precision.calibrate.collect import ranges_of
+from sr_deploy.precision.calibrate.ranges import scale_of
+from sr_deploy.precision.choose.float32_patterns import global_skips
+from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.plan_from_ranges import half_plan, int8_plan, int8_share
+from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests import synthetic_checkpoints as synthetic
 from tests.models import test_swinir
 from tests.models.test_edsr import head_body_tail_tensors

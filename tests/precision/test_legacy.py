@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from sr_deploy.core.errors import BadDeployment, CheckFailed
-from sr_deploy.precision.apply import typed_graph
-from sr_deploy.precision.legacy import layer_types, legacy_graph
-from sr_deploy.precision.legacy_check import check_legacy
+from sr_deploy.precision.lower.tensorrt8 import layer_types, legacy_graph
+from sr_deploy.precision.lower.tensorrt8_importer import check_legacy
+from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests.precision.small_graphs import graph, node, residual, residual_plan
 
 

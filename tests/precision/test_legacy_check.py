@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from sr_deploy.precision.legacy_check import check_legacy
+from sr_deploy.precision.lower.tensorrt8_importer import check_legacy
 from tests.precision.small_graphs import graph, node, qdq
 
 WEIGHTS = np.random.default_rng(0).normal(0, 1, (6, 4, 3, 3))

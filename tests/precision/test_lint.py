@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from sr_deploy.precision.apply import typed_graph
-from sr_deploy.precision.legacy import legacy_graph
-from sr_deploy.precision.lint import RULES, lint, lint_table
+from sr_deploy.precision.lower.lint import RULES, lint, lint_table
+from sr_deploy.precision.lower.tensorrt8 import legacy_graph
+from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests.precision.small_graphs import graph, node, qdq, residual, residual_plan
 
 CONSTANTS = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sr_deploy.precision.collect import ranges_of
-from sr_deploy.precision.islands import kinds_of
-from sr_deploy.precision.make import channel_scales, half_plan, int8_plan, int8_share, rounded_scale
-from sr_deploy.precision.quantize import LEAST_HALF_SCALE, check_plan
-from sr_deploy.precision.ranges import scale_of
+from sr_deploy.precision.calibrate.collect import ranges_of
+from sr_deploy.precision.calibrate.ranges import scale_of
+from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.plan_from_ranges import channel_scales, half_plan, int8_plan, int8_share, rounded_scale
+from sr_deploy.precision.lower.quantize import LEAST_HALF_SCALE, check_plan
 from tests.precision import small_plans
 
 MACS = {"head/Conv": 10, "one.a/Conv": 100, "one.b/Conv": 100, "two.a/Conv": 100, "two.b/Conv": 100, "tail/Conv": 20}

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.graph.export import PIN_MARK
-from sr_deploy.precision.apply import half_graph
+from sr_deploy.precision.lower.typed_graph import half_graph
 
 
 def network(scale: float = 1.0, pinned: bool = False) -> onnx.ModelProto:

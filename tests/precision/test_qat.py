@@ -15,9 +15,9 @@ import pytest
 
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.signals import ended_by_signals
-from sr_deploy.precision.qat import STATE_NAME, QatOptions, fine_tune
-from sr_deploy.precision.quantize import quantized_weights
-from sr_deploy.precision.training_patches import pool_of, squares_of
+from sr_deploy.precision.fit.qat import STATE_NAME, QatOptions, fine_tune
+from sr_deploy.precision.fit.training_patches import pool_of, squares_of
+from sr_deploy.precision.lower.quantize import quantized_weights
 from tests.precision import small_plans
 
 OPTIONS = QatOptions(
@@ -88,7 +88,7 @@ from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.precision import small_plans
 from tests.precision.test_qat import OPTIONS, small_coarse
-from sr_deploy.precision.qat import fine_tune
+from sr_deploy.precision.fit.qat import fine_tune
 import dataclasses
 model, plan = small_coarse()
 def die(text):
@@ -126,7 +126,7 @@ def test_kill_9_costs_nothing_but_time(model, plan, tuned, tmp_path, seconds, ke
 
 
 def test_the_state_is_kept_by_time(model, plan, tmp_path, monkeypatch):
-    from sr_deploy.precision import qat
+    from sr_deploy.precision.fit import qat
 
     # Every look at the clock is a second later; a step looks a few times.
     ticks = itertools.count()

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from sr_deploy.core.errors import BadDeployment
 from sr_deploy.precision.evaluate import computing
-from sr_deploy.precision.quantize import quantized_graph, quantized_weights
+from sr_deploy.precision.lower.quantize import quantized_graph, quantized_weights
 from tests.precision.small_graphs import graph, node, residual, residual_plan
 
 RNG = np.random.default_rng(3)

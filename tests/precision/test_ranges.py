@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
-from sr_deploy.precision.collect import _Running
-from sr_deploy.precision.ranges import (
+from sr_deploy.precision.calibrate.collect import _Running
+from sr_deploy.precision.calibrate.ranges import (
     DEAD_SCALE,
     METHODS,
     Ranges,

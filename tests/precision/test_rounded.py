@@ -7,8 +7,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from sr_deploy.precision.apply import half_graph
-from sr_deploy.precision.rounded import rounded_graph, rounding_session
+from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
+from sr_deploy.precision.lower.typed_graph import half_graph
 from tests.small_network import small_graphs, small_network
 
 

@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from sr_deploy.core.sample import sample_input
-from sr_deploy.precision.bias import corrected_bias
-from sr_deploy.precision.quantize import quantized_graph, quantized_weights
-from sr_deploy.precision.rounding import learned_rounding
+from sr_deploy.core.media.sample import sample_input
+from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
+from sr_deploy.precision.fit.bias_correction import corrected_bias
+from sr_deploy.precision.lower.quantize import quantized_graph, quantized_weights
 from tests.precision import small_plans
 
 

@@ -17,11 +17,11 @@ from sr_deploy.graph.target import target_named
 from sr_deploy.models.base import Asked
 from sr_deploy.models.edsr import HeadBodyTailEDSR
 from sr_deploy.models.swinir import SWINIR, LightweightSwinIR, SwinShape
-from sr_deploy.precision.apply import half_graph
-from sr_deploy.precision.collect import ranges_of
-from sr_deploy.precision.recipes import ATTENTION, NORMALISATION, SOFTMAX, float32_recipes, global_skips
-from sr_deploy.precision.rounded import rounded_graph, rounding_session
-from sr_deploy.precision.scan import extreme_inputs, is_finite, pinned, scan_half, too_large
+from sr_deploy.precision.calibrate.collect import ranges_of
+from sr_deploy.precision.calibrate.scan import extreme_inputs, is_finite, pinned, scan_half, too_large
+from sr_deploy.precision.choose.float32_patterns import ATTENTION, NORMALISATION, SOFTMAX, float32_recipes, global_skips
+from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
+from sr_deploy.precision.lower.typed_graph import half_graph
 
 NO_MARGIN = 1e-9
 

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from sr_deploy.graph.roofline import XAVIER_NX
+from sr_deploy.precision.choose.search import saved_microseconds, search
+from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged
-from sr_deploy.precision.search import saved_microseconds, search
-from sr_deploy.precision.sensitivity import LayerCost
 
 
 def judged(loss: float, sick: int = 0, noise: float = 0.0) -> Judged:

@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from sr_deploy.core.errors import CheckFailed
-from sr_deploy.precision.apply import typed_graph
+from sr_deploy.precision.choose.plan_from_ranges import rounded_scale
 from sr_deploy.precision.evaluate import computing
-from sr_deploy.precision.make import rounded_scale
+from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests.precision import small_plans
 from tests.precision.small_graphs import graph, node, residual, residual_plan
 

@@ -191,7 +191,7 @@ def test_an_answer_of_many_wrong_values_costs_little(suffered, operation):
 
 def test_the_ordeal_sees_what_it_looks_for(suffered, monkeypatch, tmp_path):
     """Without the guards the same lies are found out here."""
-    import sr_deploy.pipeline.remote as pipeline
+    import sr_deploy.pipeline.ship.remote as pipeline
     import sr_deploy.remote.follow as follow
     import sr_deploy.remote.home as home
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.pipeline.remote import RemoteOptions, run_remote, worst
+from sr_deploy.pipeline.ship.remote import RemoteOptions, run_remote, worst
 from sr_deploy.remote.inventory import boards_of
 from tests.remote import loopback
 
@@ -175,7 +175,7 @@ def test_who_leaves_finds_the_job_again_by_the_same_command_and_by_attach(srdepl
     raise_in_follow = threading.Event()
     arguments = ("--sizes", "24,32", "--seconds", "1.0", "--iterations", "10", "--ci", "0.0", *ORT)
     options = options_of(board, net, tmp_path / "first", "bench", arguments)
-    from sr_deploy.pipeline.remote import job_of
+    from sr_deploy.pipeline.ship.remote import job_of
     from sr_deploy.remote.progress import Progress, Session
     from sr_deploy.remote.session import bring_home
 

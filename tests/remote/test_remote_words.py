@@ -7,11 +7,11 @@ import json
 import pytest
 
 from sr_deploy.cli.remote import board_command
-from sr_deploy.core.device import Facts, doctor_findings
 from sr_deploy.core.errors import BadInput, EnvironmentFault, UsageError
-from sr_deploy.core.machine import Jetson, Machine
-from sr_deploy.core.packages import Software
-from sr_deploy.pipeline.remote import RemoteOptions, job_of
+from sr_deploy.core.host.device import Facts, doctor_findings
+from sr_deploy.core.host.machine import Jetson, Machine
+from sr_deploy.core.host.packages import Software
+from sr_deploy.pipeline.ship.remote import RemoteOptions, job_of
 from sr_deploy.remote.check import check_doctor
 from sr_deploy.remote.inventory import Board, boards_of, parse_target, read_inventory
 from sr_deploy.remote.job import Job, LocalFile

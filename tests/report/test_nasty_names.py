@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from sr_deploy.bench.result import save_result
-from sr_deploy.core.device import Finding as DoctorFinding
+from sr_deploy.core.host.device import Finding as DoctorFinding
 from sr_deploy.core.text import markdown as markdown_text
 from sr_deploy.report import html
 from sr_deploy.report.gate import INCONCLUSIVE, REGRESSION, Finding, GateReport

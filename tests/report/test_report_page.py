@@ -15,8 +15,8 @@ from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point, Result, save_result
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import SizeRules
-from sr_deploy.core.deployment import GraphFile, Manifest, open_deployment, save_manifest
-from sr_deploy.core.image import Picture, write_picture
+from sr_deploy.core.deployment.manifest import GraphFile, Manifest, open_deployment, save_manifest
+from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.engine.manifest import open_engine, save_engine
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 from tests.small_network import CONTRACT, small_graphs

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sr_deploy.bench.result import Point, Result
-from sr_deploy.core.device import Finding
+from sr_deploy.core.host.device import Finding
 from sr_deploy.report.table import doctor_table, engine_table, facts_table, latency_table, quality_table
 
 GOOD = Point(

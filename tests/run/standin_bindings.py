@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from typing import Any, Callable, Dict, Tuple
 
-import sr_deploy.core.cuda_device as core
+import sr_deploy.core.host.cuda_device as core
 from tests.run.standin_cuda_python import cuda_python
 from tests.run.standin_driver import Driver
 from tests.run.standin_pycuda import pycuda

@@ -13,7 +13,7 @@ import pytest
 import sr_deploy.engine.onnxruntime as engine_onnxruntime
 import sr_deploy.engine.onnxruntime_cuda as onnxruntime_cuda
 from sr_deploy.core.errors import EnvironmentFault
-from sr_deploy.core.machine import Gpu
+from sr_deploy.core.host.machine import Gpu
 from sr_deploy.engine.onnxruntime import open_session
 from sr_deploy.engine.onnxruntime_cuda import CPU, CUDA, default_provider, preload_cuda, tf32_of
 from sr_deploy.run.onnxruntime import runner_from_graph

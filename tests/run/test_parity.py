@@ -5,7 +5,7 @@ import pytest
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import CheckFailed
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.run.fake import FakeClock, FakeRunner
 from sr_deploy.run.onnxruntime import runner_from_graph

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sr_deploy.core.errors import BadInput, EnvironmentFault
-from sr_deploy.core.machine import this_machine
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.host.machine import this_machine
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.engine.flavour import flavours, logger_of
 from sr_deploy.run.base import upscale

@@ -8,11 +8,11 @@ import types
 import numpy as np
 import pytest
 
-import sr_deploy.core.cuda_device as core
+import sr_deploy.core.host.cuda_device as core
 from sr_deploy.core.contract import IOContract
-from sr_deploy.core.cuda_device import cuda_device
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, MissingPackage, UsageError
-from sr_deploy.core.sample import sample_for, sample_input
+from sr_deploy.core.host.cuda_device import cuda_device
+from sr_deploy.core.media.sample import sample_for, sample_input
 from sr_deploy.engine.flavour import logger_of
 from sr_deploy.run.base import upscale
 from sr_deploy.run.cuda import open_cuda

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sr_deploy.core.errors import BadInput, EnvironmentFault
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.run.base import upscale
 from sr_deploy.run.fake import FakeClock, FakeRunner
 

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, MissingPackage, UsageError
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.engine.onnxruntime import CPU, CUDA, providers_here
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph

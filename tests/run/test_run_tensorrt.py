@@ -13,7 +13,7 @@ import sr_deploy.run.cuda
 import sr_deploy.run.tensorrt
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
-from sr_deploy.core.machine import this_machine
+from sr_deploy.core.host.machine import this_machine
 from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.engine.tensorrt import engine_from_graph
@@ -219,7 +219,7 @@ def test_bookkeeping_of_sizes_and_memory(engine):
     import tensorrt_rtx as trt
 
     from sr_deploy.core.errors import BadInput
-    from sr_deploy.core.sample import sample_input
+    from sr_deploy.core.media.sample import sample_input
     from sr_deploy.run.base import upscale
 
     manifest = open_engine(engine)
@@ -247,7 +247,7 @@ def test_bytes_cross_the_bus_as_bytes(engine):
 
     import tensorrt_rtx as trt
 
-    from sr_deploy.core.sample import sample_for
+    from sr_deploy.core.media.sample import sample_for
     from sr_deploy.run.base import upscale
     from sr_deploy.run.settings import DeviceSettings
 
@@ -297,7 +297,7 @@ def test_device_events_give_the_time_and_settings_are_recorded(engine):
 
 
 def test_a_cuda_graph_is_captured_once_a_size_proved_and_given_back(engine):
-    from sr_deploy.core.sample import sample_input
+    from sr_deploy.core.media.sample import sample_input
     from sr_deploy.run.base import upscale
     from sr_deploy.run.settings import DeviceSettings
 
@@ -314,7 +314,7 @@ def test_a_cuda_graph_is_captured_once_a_size_proved_and_given_back(engine):
 
 def test_an_empty_cuda_graph_is_found(engine):
     from sr_deploy.core.errors import CheckFailed
-    from sr_deploy.core.sample import sample_input
+    from sr_deploy.core.media.sample import sample_input
     from sr_deploy.run.base import upscale
     from sr_deploy.run.settings import DeviceSettings
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sr_deploy.core.errors import EnvironmentFault
-from sr_deploy.core.sample import sample_input
+from sr_deploy.core.media.sample import sample_input
 from sr_deploy.run.torch import TorchRunner
 from tests.small_network import small_network
 

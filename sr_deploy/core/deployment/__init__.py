@@ -1,0 +1,1 @@
+"""What lies in a deployment's folder, described."""

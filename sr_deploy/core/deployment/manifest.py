@@ -1,0 +1,207 @@
+"""The deployment: a folder with ``model.onnx``, ``manifest.json``, and engines and results beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+from pydantic import Field
+from typing_extensions import Annotated, Literal
+
+from sr_deploy.core.artifact import sha256_of, write_json
+from sr_deploy.core.confine import FileName, confined
+from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
+from sr_deploy.core.deployment.external_data import check_self_contained
+from sr_deploy.core.deployment.records import FoldRecord, RewriteRecord, SourceRecord
+from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.schema import Amount, Count, Scale, Sha256, ShortText, SizePair, described, read_described
+from sr_deploy.core.temporary import put_back
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA = 1
+
+
+@described
+@dataclass(frozen=True)
+class GraphFile:
+    """One ONNX file of a deployment.
+
+    Attributes:
+        file: name inside the folder.
+        size: the fixed input (height, width); None when height and width are dynamic.
+        sha256: of the file.
+        opset: ONNX operator set version.
+        parameters: number of weights in the graph.
+        macs: multiply-accumulates for one input of ``macs_size``.
+        peak_activation_bytes: the most that is alive at once when the nodes run in order, for that input.
+        macs_size: the input (height, width) that both were counted at.
+        tuned_for: the backend that ``srdeploy tune`` chose this form with; "": as it was exported, for all of them.
+    """
+
+    file: FileName
+    size: Optional[SizePair]
+    sha256: Sha256
+    opset: Annotated[int, Field(ge=1, le=1000)]
+    parameters: Count
+    macs: Count
+    peak_activation_bytes: Count
+    macs_size: SizePair
+    tuned_for: ShortText = ""
+
+    def serves(self, backend: Optional[str]) -> bool:
+        """Whether ``backend`` should be given this graph: one that was tuned serves the backend it was tuned with."""
+        return backend is None or self.tuned_for in ("", backend)
+
+    def peak_bytes_at(self, size: Size) -> int:
+        """``peak_activation_bytes`` scaled to another input: activations grow with the number of pixels."""
+        pixels = size[0] * size[1] / (self.macs_size[0] * self.macs_size[1])
+        return int(self.peak_activation_bytes * pixels)
+
+
+@described
+@dataclass(frozen=True)
+class Manifest:
+    """All that is known of a deployment; ``manifest.json`` is its JSON form.
+
+    Attributes:
+        schema: version of this layout.
+        architecture: for example "EFDN".
+        form: "training" (branches, LoRA, stale folds) or "folded": what the checkpoint held.
+        scale: output size over input size.
+        contract: what the graph takes and gives.
+        sizes: which input sizes it takes.
+        graphs: the ONNX files; the first is ``model.onnx``.
+        source: checkpoint name, sha256, and how its tensors were found.
+        parameters: weights of the network as trained (dead ones not counted).
+        hyperparameters: found from keys and shapes, or given by the user.
+        fold: what was folded, and the largest relative difference proved.
+        proofs: largest differences measured, in 8-bit steps, by size.
+        pinned_fp32: names of graph nodes that must stay FP32, with the reason.
+        notes: what a user should know (dead weights, switched-off observers, …).
+        tools: versions that made it.
+        target: the name of graph/target.py that the graphs were written for.
+        rewrite: graph file → what each pass of graph/rewrite did to it, in nodes, MACs and bytes.
+    """
+
+    architecture: ShortText
+    form: Literal["training", "folded"]
+    scale: Scale
+    contract: IOContract
+    sizes: SizeRules
+    graphs: Annotated[Tuple[GraphFile, ...], Field(min_length=1, max_length=1000)]
+    source: SourceRecord
+    parameters: Count
+    hyperparameters: Dict[str, Any]
+    fold: FoldRecord
+    proofs: Dict[str, Amount]
+    pinned_fp32: Dict[str, str]
+    notes: Tuple[str, ...]
+    tools: Dict[str, str]
+    target: ShortText = "any"
+    rewrite: Dict[str, RewriteRecord] = dataclasses.field(default_factory=dict)
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        """Refuse a contract that no picture fits, and one file as two graphs.
+
+        Raises:
+            ValueError: naming the key.
+        """
+        if not self.contract.is_known:
+            raise ValueError("contract: NCHW goes with float32, NHWC with uint8 and value_range 255")
+        names = [graph.file for graph in self.graphs]
+        if len(set(names)) < len(names) or MANIFEST_NAME in names:
+            raise ValueError("graphs: each file once, and not the manifest")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An opened deployment folder."""
+
+    folder: Path
+    manifest: Manifest
+
+    def graph_for(self, size: Optional[Size] = None, backend: Optional[str] = None) -> GraphFile:
+        """The graph that takes an input of ``size`` (height, width); without a size, ``model.onnx``.
+
+        One of exactly this size comes before a dynamic one, and of two such the later, which was tuned. A graph that
+        was tuned with another backend than ``backend`` is left aside: what is fast on a CPU may be slow on a GPU.
+
+        Raises:
+            BadDeployment: all graphs are of other fixed sizes; the message names them.
+            BadImage: the network does not take this size.
+        """
+        if size is None:
+            return self.manifest.graphs[0]
+        self.manifest.sizes.check(size)
+        serving = [graph for graph in self.manifest.graphs if graph.serves(backend)]
+        exact = [graph for graph in serving if graph.size is not None and tuple(graph.size) == tuple(size)]
+        dynamic = [graph for graph in serving if graph.size is None]
+        if exact or dynamic:
+            return exact[-1] if exact else dynamic[0]
+        have = ", ".join(format_size(g.size) for g in serving if g.size)
+        raise BadDeployment(
+            f"{self.folder} has no graph for {format_size(size)}",
+            f"one of the exported sizes: {have}",
+            f"export it again with --dynamic or --size {format_size(size)}",
+        )
+
+    @property
+    def dynamic_graph(self) -> Optional[GraphFile]:
+        """The graph that takes any size, if there is one."""
+        return next((graph for graph in self.manifest.graphs if graph.size is None), None)
+
+    def path_of(self, graph: GraphFile) -> Path:
+        """The path of one of its ONNX files."""
+        return confined(self.folder, graph.file, str(self.folder / MANIFEST_NAME), BadDeployment)
+
+    @property
+    def engines_folder(self) -> Path:
+        """Where engines and their manifests live."""
+        return self.folder / "engines"
+
+    @property
+    def results_folder(self) -> Path:
+        """Where measurements and plots live."""
+        return self.folder / "results"
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` into ``folder``, atomically."""
+    write_json(Path(folder) / MANIFEST_NAME, dataclasses.asdict(manifest))
+
+
+def open_deployment(folder: Path) -> Deployment:
+    """Open a deployment and check that its files are the ones its manifest describes.
+
+    Raises:
+        BadDeployment: no manifest, one that is not as described, or a graph that is missing, altered, or keeps weights
+            in other files, which its hash says nothing of.
+    """
+    folder = Path(folder)
+    put_back(folder)
+    if not (folder / MANIFEST_NAME).is_file():
+        raise BadDeployment(
+            f"{folder} is not a deployment: it has no {MANIFEST_NAME}",
+            "a folder made by srdeploy export",
+            f"srdeploy export CHECKPOINT -o {folder}",
+        )
+    manifest = read_described(
+        Manifest, folder / MANIFEST_NAME, "deployment manifest", "export it again", BadDeployment
+    )
+    deployment = Deployment(folder, manifest)
+    for graph in manifest.graphs:
+        path = deployment.path_of(graph)
+        if not path.is_file():
+            raise BadDeployment(f"{path} is missing", "the graph that the manifest names", "export it again")
+        if sha256_of(path) != graph.sha256:
+            raise BadDeployment(
+                f"{path} is not the file that was exported: its sha256 differs from the manifest's",
+                graph.sha256[:12] + "…",
+                "export it again; a graph is never edited in place",
+            )
+        check_self_contained(path)
+    return deployment
+

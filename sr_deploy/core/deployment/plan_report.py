@@ -1,0 +1,73 @@
+"""What lies beside a precision plan: the report of what was measured when it was made, and the types for TensorRT 8."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Optional
+
+from pydantic import ConfigDict
+from typing_extensions import Literal, TypedDict
+
+from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.schema import Amount, Count, Sha256, read_described
+
+REPORT_NAME = "report.json"
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+#: Further keys are facts for people: how the plan was searched for, how it was trained.
+_OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+_Dtype = Literal["int8", "float16", "float32"]
+
+
+class LintRecord(TypedDict, total=False):
+    """What the lint found in the typed graph."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    not_fusing: List[str]
+    int8_products: Count
+    reformats: Count
+    casts: Count
+
+
+class PlanReport(TypedDict, total=False):
+    """The keys of the report that commands work with; see ``report_of`` in pipeline/precision/make_plan.py."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+    macs_share: Dict[_Dtype, Amount]
+    loss_db: float
+    psnr_y: float
+    psnr_y_float32: float
+    pictures: Count
+    mean_shift: Amount
+    worst_shift: Amount
+    gave_up: Dict[str, str]
+    lint: LintRecord
+    legacy: str
+    plan_sha256: Optional[Sha256]
+    request: Dict[str, Any]
+
+
+class LayerTypes(TypedDict):
+    """Node → type that TensorRT 8 must obey: with Q/DQ, and with the calibration cache."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    explicit: Dict[str, str]
+    implicit: Dict[str, str]
+
+
+def read_plan_report(folder: Path) -> PlanReport:
+    """The report beside a plan.
+
+    Raises:
+        BadDeployment: missing, or not as described.
+    """
+    return read_described(PlanReport, Path(folder) / REPORT_NAME, "precision report", "make it with --remake-plan",
+                          BadDeployment)  # fmt: skip
+
+
+def read_layer_types(path: Path) -> LayerTypes:
+    """The list of types for TensorRT 8.
+
+    Raises:
+        BadDeployment: missing, or not as described.
+    """
+    return read_described(LayerTypes, path, "list of layer types", "make it with --remake-plan", BadDeployment)

@@ -1,0 +1,1 @@
+"""This machine: processor, memory, GPUs, packages, and what they allow."""

@@ -1,0 +1,311 @@
+"""Picture files ↔ network tensors: the only place that knows channel order and value range.
+
+What is kept: grey stays grey, alpha stays alpha, 16 bits stay 16 bits. The EXIF orientation is applied to the pixels on
+reading, as viewers do, because the files written here carry no EXIF. Colour profiles are not applied and not kept.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable, List, Optional, Tuple
+
+import cv2
+import numpy as np
+
+from sr_deploy.core.artifact import atomic_file
+from sr_deploy.core.contract import IOContract, Size, picture_size
+from sr_deploy.core.errors import BadDeployment, BadImage, CheckFailed, UsageError
+from sr_deploy.core.media.bicubic import resize
+from sr_deploy.core.media.imagefile import PNG_SIGNATURE, FileFacts, facts_of_file, png_chunk
+from sr_deploy.core.media.room import PLANES_BYTES, check_room
+
+#: What a folder is searched for, and what can be written.
+SUFFIXES = (".png", ".jpg", ".jpeg")
+JPEG_QUALITY = 95
+#: What OpenCV decodes at most.
+MOST_FILE_BYTES = (1 << 31) - 1
+#: BT.601's weights of R, G, B in luma: how a colour result becomes grey again.
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as its file has it.
+
+    Attributes:
+        pixels: uint8 or uint16, (H, W, 3) in RGB order or (H, W, 1) for grey.
+        alpha: (H, W) of the same dtype, full value = opaque; None: the file has none.
+    """
+
+    pixels: np.ndarray
+    alpha: Optional[np.ndarray] = None
+
+    @property
+    def kind(self) -> str:
+        """"grey" or "rgb"."""
+        return "grey" if self.pixels.shape[2] == 1 else "rgb"
+
+    @property
+    def depth(self) -> int:
+        """Bits per channel, 8 or 16."""
+        return 8 * self.pixels.dtype.itemsize
+
+    @property
+    def size(self) -> Size:
+        """(height, width) in pixels."""
+        return int(self.pixels.shape[0]), int(self.pixels.shape[1])
+
+
+def in_8_bits(picture: Picture) -> Picture:
+    """The picture with 8 bits a channel, rounded, without its alpha; PSNR is defined on those."""
+    if picture.pixels.dtype == np.uint8:
+        return picture
+    return Picture(np.rint(picture.pixels / 257.0).astype(np.uint8))
+
+
+def find_images(paths: Iterable[Path]) -> Tuple[Path, ...]:
+    """The picture files that ``paths`` name: files as they are, of folders the PNG and JPEG files directly inside.
+
+    Args:
+        paths: files and folders. Order is kept, folders are listed by name, repeated files are taken once.
+
+    Raises:
+        BadImage: a path that does not exist, or a folder without pictures.
+    """
+    found: List[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = [p for p in sorted(path.iterdir()) if p.suffix.lower() in SUFFIXES and p.is_file()]
+            inside = [p for p in inside if not p.name.startswith(".")]
+            if not inside:
+                raise BadImage(
+                    f"no pictures in the folder {path}",
+                    "files ending in " + ", ".join(SUFFIXES) + " (in any case), directly inside it",
+                    "name another folder, or the files themselves",
+                )
+            found.extend(inside)
+        elif path.exists():
+            found.append(path)
+        else:
+            raise BadImage(f"{path} does not exist", "a PNG or JPEG file, or a folder of them", "check the path")
+    return tuple(dict.fromkeys(found))
+
+
+def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
+    """Read a PNG (8 or 16 bit; grey, colour or palette; with or without alpha) or a JPEG (8 bit; grey or colour).
+
+    What the file is follows from its content, not from its name. Its header is read before it is decoded.
+
+    Args:
+        path: the file.
+        beside: bytes per pixel that will be wanted besides; a picture without room for them is refused undecoded.
+
+    Raises:
+        BadImage: missing, empty, cut off, damaged, of another format, animated, a video, a CMYK JPEG, or too large
+            (see ``check_room``).
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size
+            # Not more than that of what has no size, such as a device.
+            data = stream.read(MOST_FILE_BYTES) if size <= MOST_FILE_BYTES else b""
+    except OSError as error:
+        raise BadImage(f"cannot read {path}: {error.strerror}", "a PNG or JPEG file", "check the path") from error
+    if size > MOST_FILE_BYTES:
+        most = f"at most {MOST_FILE_BYTES / 1e9:.1f} GB"
+        raise BadImage(f"{path} has {size / 1e9:.1f} GB", most, "cut it into tiles")
+    facts = facts_of_file(data, path)
+    check_room(facts, path, beside)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise BadImage(f"{path} cannot be decoded: {error.err or error}", "a whole PNG or JPEG file") from error
+    if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
+        raise BadImage(f"{path} cannot be decoded: its content is damaged", "a whole PNG or JPEG file", "save it again")
+    pixels, alpha = _split(decoded, facts)
+    return Picture(_upright(pixels, facts.orientation), None if alpha is None else _upright(alpha, facts.orientation))
+
+
+def _split(decoded: np.ndarray, facts: FileFacts) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+    """OpenCV's grey, BGR or BGRA array as RGB or grey pixels and alpha.
+
+    OpenCV gives grey-with-alpha as BGRA, and drops the transparent colour that a PNG without an alpha channel can name.
+    """
+    planes = decoded.reshape(decoded.shape[0], decoded.shape[1], -1)
+    channels = planes.shape[2]
+    alpha = planes[:, :, -1] if channels in (2, 4) else None
+    colour = planes[:, :, : channels - 1] if alpha is not None else planes
+    pixels = colour[:, :, :1] if facts.grey else colour[:, :, ::-1]
+    if facts.transparent_colour is not None:
+        full = np.iinfo(pixels.dtype).max
+        through = np.all(pixels == np.asarray(facts.transparent_colour, pixels.dtype), axis=2)
+        alpha = np.where(through, 0, full).astype(pixels.dtype)
+    return np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha)
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation (1…8, TIFF 6.0 tag 274) to (H, W[, C])."""
+    if orientation >= 5:
+        array = np.swapaxes(array, 0, 1)
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    return np.ascontiguousarray(array)
+
+
+def to_network(picture: Picture, contract: IOContract) -> np.ndarray:
+    """The picture's colours as the network takes them; alpha is left out, grey is repeated in three channels.
+
+    Returns:
+        float32 (1, 3, H, W) in ``0…contract.value_range``, or uint8 (1, H, W, 3), channels in the contract's order.
+
+    Raises:
+        BadDeployment: the contract asks for a colour order, layout or type that is not known here.
+        BadImage: the picture has 16 bits and the graph takes 8.
+    """
+    _check(contract)
+    if contract.dtype == "uint8":
+        return _bytes_of(picture, contract)
+    full = np.iinfo(picture.pixels.dtype).max
+    colours = np.broadcast_to(picture.pixels, picture.size + (3,)).astype(np.float32)
+    if full != contract.value_range:
+        colours *= np.float32(contract.value_range / full)
+    if contract.colour == "BGR":
+        colours = colours[:, :, ::-1]
+    return np.ascontiguousarray(colours.transpose(2, 0, 1)[None])
+
+
+def _bytes_of(picture: Picture, contract: IOContract) -> np.ndarray:
+    """Pixels as they are, uint8 (1, H, W, 3); the graph itself converts, scales and rounds."""
+    if picture.depth != 8:
+        raise BadImage(
+            f"the picture has {picture.depth} bits per channel, and this graph takes and gives 8",
+            "an 8-bit picture",
+            "export the network without --io uint8, or convert the picture",
+        )
+    colours = np.broadcast_to(picture.pixels, picture.size + (3,))
+    return np.ascontiguousarray((colours[:, :, ::-1] if contract.colour == "BGR" else colours)[None])
+
+
+def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Picture:
+    """The network's output as a picture of the same kind and depth as its input ``like``.
+
+    Floats are limited to the range and rounded, half to even; uint8 has been rounded so in the graph. A grey input
+    gives a grey output, BT.601 luma of the three channels. Alpha is enlarged bicubically; the network never sees it,
+    nor do transparent pixels count as less.
+
+    Args:
+        array: float (1, 3, scale·H, scale·W) in ``0…contract.value_range``, values outside are clipped; or uint8
+            (1, scale·H, scale·W, 3).
+        contract: of the graph that made it.
+        like: the picture that went in.
+
+    Raises:
+        CheckFailed: NaN or infinite values.
+        ValueError: the shape is not that of ``like`` times a whole number.
+    """
+    _check(contract)
+    height, width = like.size
+    scale = picture_size(array)[0] // height
+    if array.shape != contract.shape((scale * height, scale * width)) or scale < 1:
+        raise ValueError(f"an output of {array.shape} does not belong to an input of {like.size}")
+    sick = int(np.count_nonzero(~np.isfinite(array)))
+    if sick:
+        raise CheckFailed(
+            f"{sick} of {array.size} output values are NaN or infinite",
+            "finite values",
+            "build the engine again with float32, and verify it on this device",
+        )
+    full = np.iinfo(like.pixels.dtype).max
+    colours = array[0] if contract.layout == "NHWC" else array[0].transpose(1, 2, 0)
+    if colours.dtype != np.uint8:
+        colours = colours * np.float32(full / contract.value_range)
+    if contract.colour == "BGR":
+        colours = colours[:, :, ::-1]
+    if like.kind == "grey":
+        colours = (colours @ np.asarray(LUMA))[:, :, None]
+    pixels = np.rint(np.clip(colours, 0, full)).astype(like.pixels.dtype)
+    return Picture(pixels, None if like.alpha is None else resize(like.alpha, (scale * height, scale * width)))
+
+
+def _check(contract: IOContract) -> None:
+    """Refuse contracts that other tools may have written and this one cannot follow."""
+    if not contract.is_known:
+        raise BadDeployment(
+            f"the graph takes {contract.colour} {contract.layout} {contract.dtype}, white = {contract.value_range:g}",
+            "RGB or BGR; NCHW float32, or NHWC uint8 with white = 255",
+            "export it again with srdeploy export",
+        )
+
+
+def check_writable(path: Path, alpha: bool, depth: int) -> None:
+    """Refuse, before any work is done, a file format that cannot hold the picture.
+
+    Args:
+        path: the file to be written; its suffix names the format.
+        alpha: the picture has transparency.
+        depth: bits per channel, 8 or 16.
+
+    Raises:
+        UsageError: neither PNG nor JPEG, or a JPEG that would lose alpha or 16 bits.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"cannot write {path}: unknown suffix {suffix!r}", "one of " + ", ".join(SUFFIXES), "use .png")
+    lost = [what for what, there in (("transparency", alpha), (f"{depth} bits per channel", depth != 8)) if there]
+    if suffix != ".png" and lost:
+        raise UsageError(
+            f"cannot write {path}: JPEG has no place for {' and '.join(lost)}", "a format that keeps them", "use .png"
+        )
+
+
+def write_picture(picture: Picture, path: Path) -> None:
+    """Write a PNG or a JPEG of quality 95, by the suffix; whole or not at all.
+
+    Raises:
+        UsageError: the suffix is unknown, or the format would lose alpha or 16 bits (see ``check_writable``).
+        DiskFull, EnvironmentFault: the place cannot be written.
+    """
+    path = Path(path)
+    check_writable(path, picture.alpha is not None, picture.depth)
+    if path.suffix.lower() != ".png":
+        data = _encoded(".jpg", picture.pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    elif picture.alpha is None:
+        data = _encoded(".png", picture.pixels[:, :, ::-1], [])
+    elif picture.kind == "rgb":
+        data = _encoded(".png", np.dstack([picture.pixels[:, :, ::-1], picture.alpha]), [])
+    else:
+        data = _grey_alpha_png(picture)
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _encoded(suffix: str, pixels: np.ndarray, options: List[int]) -> bytes:
+    """OpenCV's encoder: BGR(A) or grey (H, W, C) to the bytes of a file."""
+    try:
+        done, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), options)
+    except cv2.error:  # a JPEG of more than 65,500 pixels a side
+        done = False
+    if not done:
+        raise UsageError(f"cannot encode {pixels.shape[1]}x{pixels.shape[0]} pixels as {suffix}", "", "use .png")
+    return data.tobytes()
+
+
+def _grey_alpha_png(picture: Picture) -> bytes:
+    """Grey with alpha (PNG colour type 4), which OpenCV does not write. Rows are stored as differences to the left."""
+    height, width = picture.size
+    samples = np.dstack([picture.pixels, picture.alpha]).astype(picture.pixels.dtype.newbyteorder(">"))
+    rows = samples.reshape(height, -1).view(np.uint8)
+    step = 2 * picture.depth // 8
+    filtered = np.ones((height, rows.shape[1] + 1), np.uint8)
+    filtered[:, 1:] = rows
+    filtered[:, 1 + step :] = rows[:, step:] - rows[:, :-step]
+    header = struct.pack(">IIBBBBB", width, height, picture.depth, 4, 0, 0, 0)
+    body = zlib.compress(filtered.tobytes(), 6)
+    return PNG_SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")

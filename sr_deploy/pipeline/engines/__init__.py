@@ -1,0 +1,1 @@
+"""Graph to engines: built, taken again, weighed, within a memory budget."""

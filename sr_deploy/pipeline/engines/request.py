@@ -1,0 +1,196 @@
+"""What a build is asked for, and which engines that means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Tuple
+
+from sr_deploy.core.artifact import check_free
+from sr_deploy.core.contract import Size
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile
+from sr_deploy.core.errors import UsageError
+from sr_deploy.core.host.machine import this_machine
+from sr_deploy.engine.flavour import flavours
+from sr_deploy.engine.manifest import Profile, check_profile, engine_name
+from sr_deploy.pipeline.precision.deployed_plan import Planned, PrecisionOptions, check_options, graph_of
+from sr_deploy.pipeline.runner import check_backend
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What ``srdeploy build`` is asked for.
+
+    Attributes:
+        deployment: the folder.
+        backend: onnxruntime, tensorrt or tensorrt-rtx; None takes the best this machine has.
+        sizes: one engine of a fixed input for each (height, width).
+        profile: (minimum, optimum, maximum) input of one dynamic engine; excludes ``sizes``.
+        compute_capabilities: the GPUs that each engine shall run on, as "8.6"; empty takes this machine's GPU.
+        workspace_bytes: limit of the builder's scratch memory; None leaves it to TensorRT.
+        force: replace engines that exist.
+        memory_budget: bytes of activations that each engine of a fixed size shall stay within; None: no limit.
+        dla_core: a Jetson's DLA core that the engine shall run on; None: the GPU.
+        precision: how the plan is made or which is taken, see pipeline/precision/deployed_plan.py; None builds float32.
+        timing_cache: TensorRT's file of layer timings, see timings.py; None: one for each GPU and version, beside the
+            engines.
+        implicit: let TensorRT 8 take its INT8 scales from the calibration cache instead of Q/DQ.
+        keep: take engines that are there and are what is asked for. Without it that is done only where others of those
+            asked for are missing, as after an interruption.
+    """
+
+    deployment: Path
+    backend: Optional[str] = None
+    sizes: Tuple[Size, ...] = ()
+    profile: Optional[Tuple[Optional[Size], Optional[Size], Optional[Size]]] = None
+    compute_capabilities: Tuple[str, ...] = ()
+    workspace_bytes: Optional[int] = None
+    force: bool = False
+    memory_budget: Optional[int] = None
+    dla_core: Optional[int] = None
+    precision: Optional[PrecisionOptions] = None
+    implicit: bool = False
+    keep: bool = False
+    timing_cache: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """One engine to build: from which graph, for which inputs (None: any size, ONNX Runtime only).
+
+    ``planned`` holds the types of a lower precision; the graph is then the float32 one that it was made for.
+    """
+
+    backend: str
+    graph: GraphFile
+    profile: Optional[Profile]
+    planned: Optional[Planned] = None
+
+    @property
+    def precision(self) -> str:
+        """What the engine is called: "fp32", "fp16", "int8" or "mixed"."""
+        return self.planned.precision if self.planned else "fp32"
+
+
+def choose_backend(options: BuildOptions) -> Tuple[str, str]:
+    """The backend and why it is the one.
+
+    Raises:
+        UsageError: a backend that does not exist, or compute capabilities for a backend that has none.
+    """
+    check_backend(options.backend)
+    if options.backend is not None:
+        if options.backend == "onnxruntime" and options.compute_capabilities:
+            raise UsageError("--compute-capability has no meaning for onnxruntime", "it only with a TensorRT backend")
+        return options.backend, "asked for"
+    here = {flavour.name: flavour.version for flavour in flavours()}
+    if options.compute_capabilities:
+        if "tensorrt-rtx" in here:
+            return "tensorrt-rtx", f"{here['tensorrt-rtx']} builds for given compute capabilities"
+        raise UsageError(
+            "--compute-capability needs tensorrt-rtx, which does not import here",
+            "TensorRT-RTX",
+            "pip install 'srdeploy[tensorrt-rtx]'",
+        )
+    gpus = this_machine().gpus
+    for name in ("tensorrt", "tensorrt-rtx"):
+        if gpus and name in here:
+            return name, f"{here[name]} is installed and there is a GPU, {gpus[0].name}"
+    if not gpus:
+        return "onnxruntime", "this machine has no NVIDIA GPU; for another's GPU give --compute-capability"
+    return "onnxruntime", "no TensorRT is installed; srdeploy doctor says how to get it"
+
+
+def plans_of(deployment: Deployment, backend: str, options: BuildOptions) -> Tuple[BuildPlan, ...]:
+    """Which engines to build, from which graphs."""
+    if options.profile is not None:
+        return (_dynamic_plan(deployment, backend, options),)
+    if options.sizes:
+        return tuple(BuildPlan(backend, deployment.graph_for(size, backend), (size,) * 3) for size in options.sizes)
+    fixed = [graph for graph in deployment.manifest.graphs if graph.size is not None and graph.serves(backend)]
+    if fixed:
+        return tuple(BuildPlan(backend, graph, (graph.size,) * 3) for graph in fixed)
+    if backend == "onnxruntime":
+        return (BuildPlan(backend, deployment.manifest.graphs[0], None),)
+    raise UsageError(
+        f"{deployment.folder} holds a graph for any size, and {backend} needs to know which",
+        "a size to build for",
+        f"srdeploy build {deployment.folder} --size 144,360,720 (or --min-size, --opt-size and --max-size)",
+    )
+
+
+def check_request(backend: str, options: BuildOptions) -> None:
+    """Raises UsageError for what does not go together with a lower precision, before a plan is made."""
+    assert options.precision is not None
+    check_options(options.precision)
+    if options.memory_budget is not None and options.precision.precision != "fp16":
+        raise UsageError("--memory-budget streams float32 and fp16 graphs only", "--precision fp16, or no budget")
+    if options.implicit and backend != "tensorrt":
+        raise UsageError("--implicit is for TensorRT 8", "--backend tensorrt on a machine that has it")
+
+
+def check_dla(backend: str, options: BuildOptions) -> None:
+    """Raises UsageError for what does not go together with a DLA, before anything long is begun."""
+    if options.dla_core is None:
+        return
+    if backend != "tensorrt" or options.memory_budget is not None:
+        raise UsageError("--dla is for TensorRT on a Jetson", "--backend tensorrt, and no --memory-budget")
+    if options.precision is None:
+        raise UsageError("a DLA does not compute in FP32", "--precision fp16 or int8 with --dla")
+    if options.profile is not None:
+        raise UsageError("a DLA takes one size", "--size with --dla")
+
+
+def plans_with(deployment: Deployment, backend: str, options: BuildOptions, planned: Planned) -> Tuple[BuildPlan, ...]:
+    """Engines of a plan's graph: of the sizes asked for, or of the sizes of the deployment's fixed graphs."""
+    graph = graph_of(deployment, planned)
+    plans = plans_of(deployment, backend, options)
+    return tuple(BuildPlan(backend, graph, plan.profile, planned) for plan in plans)
+
+
+def _capabilities(backend: str, options: BuildOptions) -> Tuple[str, ...]:
+    """The compute capabilities that the engine will carry: those asked for, else this machine's GPU."""
+    from sr_deploy.engine.tensorrt import targets_of
+
+    return () if backend == "onnxruntime" else targets_of(backend, options.compute_capabilities)[0]
+
+
+def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -> BuildPlan:
+    """The plan of one engine for a range of sizes."""
+    if options.sizes or backend == "onnxruntime":
+        raise UsageError(
+            "--min-size, --opt-size and --max-size describe one dynamic TensorRT engine",
+            "them without --size, and a TensorRT backend (ONNX Runtime's engine takes any size anyway)",
+        )
+    if options.profile is None or None in options.profile:
+        raise UsageError("a dynamic engine needs three sizes", "all of --min-size, --opt-size and --max-size")
+    profile = check_profile([size for size in options.profile if size is not None])
+    for size in profile:
+        deployment.manifest.sizes.check(size)
+    graph = deployment.dynamic_graph
+    if graph is None:
+        raise UsageError(
+            f"{deployment.folder} holds graphs of fixed sizes only", "a graph for any size", "export it with --dynamic"
+        )
+    return BuildPlan(backend, graph, profile)
+
+
+def target_of(deployment: Deployment, plan: BuildPlan, options: BuildOptions, precision: str) -> Path:
+    """Where the engine will lie."""
+    name = engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options), precision)
+    return deployment.engines_folder / name
+
+
+def check_target_free(target: Path, options: BuildOptions) -> None:
+    """Refuse to replace an engine; asked before a plan is made too, which would replace the engine's own."""
+    check_free(target, options.force, "a new engine", "replace it with --force")
+
+
+def check_budget(plan: BuildPlan) -> None:
+    """A budget holds for one size, and only TensorRT says what it will use."""
+    if plan.backend == "onnxruntime" or plan.profile is None or plan.profile[0] != plan.profile[2]:
+        raise UsageError(
+            "--memory-budget needs a builder that tells its memory, and one size",
+            "a TensorRT backend and --size",
+            "srdeploy build … --backend tensorrt-rtx --compute-capability 8.6 --size 720 --memory-budget 600MB",
+        )

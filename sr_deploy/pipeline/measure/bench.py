@@ -1,0 +1,195 @@
+"""The latency sweep of a deployment: one point a size, saved as it exists, with a plot at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterator, Optional, Tuple
+
+from sr_deploy.bench.monitor import no_watch, watch_machine
+from sr_deploy.bench.options import BenchOptions
+from sr_deploy.bench.presets import preset_named
+from sr_deploy.bench.result import Point, Result, save_result
+from sr_deploy.bench.sweep import Job, sweep
+from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.deployment.manifest import Deployment, open_deployment
+from sr_deploy.core.errors import UsageError
+from sr_deploy.core.host.device import environment
+from sr_deploy.pipeline.memory import check_memory
+from sr_deploy.pipeline.runner import check_backend, fitting_engine, runner_for
+from sr_deploy.report.numbers import launches_text
+from sr_deploy.run.base import Runner
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What ``srdeploy bench`` is asked for.
+
+    Attributes:
+        deployment: the folder.
+        sizes: inputs (height, width), in the order to measure.
+        backend: see pipeline/runner.py.
+        scope: see SCOPES of bench/options.py.
+        seconds, iterations: each size is measured at least this long and this often.
+        threads: ONNX Runtime's threads on the CPU; None for its default.
+        json_file: another place for the result, beside the deployment's own.
+        resume: go on with the sweep in the deployment's result file, keeping its points; False begins anew.
+        ci_percent: wanted half-width of the median's 95 % interval, in percent of the median; None asks for none.
+        max_seconds: a size is measured no longer than this; None: four times ``seconds`` for the sake of the interval,
+            and a minute, if it takes as long to reach ``iterations``.
+        runs: time each size exactly so often, whatever ``seconds``, ``iterations`` and ``ci_percent`` say.
+        timer, cuda_graph, wait, streams: see BenchOptions.
+        precision: of the engine, see pipeline/runner.py; None is "fp32".
+        result_file: where the sweep is saved and resumed; None: in the deployment's results folder.
+        preset: name of a protocol of bench/presets.py that the rest follows; its scale is checked.
+        watch: record clocks, power and temperatures, and mark a throttled point invalid.
+    """
+
+    deployment: Path
+    sizes: Tuple[Size, ...]
+    backend: Optional[str] = None
+    scope: str = "compute"
+    seconds: float = 3.0
+    iterations: int = 10
+    threads: Optional[int] = None
+    json_file: Optional[Path] = None
+    resume: bool = False
+    ci_percent: Optional[float] = 1.0
+    max_seconds: Optional[float] = None
+    runs: Optional[int] = None
+    timer: str = "auto"
+    cuda_graph: bool = False
+    wait: str = "auto"
+    streams: int = 1
+    precision: Optional[str] = None
+    result_file: Optional[Path] = None
+    preset: Optional[str] = None
+    watch: bool = True
+
+
+def options_of(request: BenchRequest, value_range: float = 1.0) -> BenchOptions:
+    """The stop rules of a request; raises UsageError for what cannot be measured."""
+    seconds, iterations, precision = request.seconds, request.iterations, request.ci_percent
+    longest = request.max_seconds or max(60.0, 4 * seconds)
+    most = max(20000, iterations)
+    if request.runs is not None:
+        seconds, iterations, precision, most = 0.0, request.runs, None, request.runs
+        longest = request.max_seconds or 3600.0
+    return BenchOptions(
+        scope=request.scope,
+        value_range=value_range,
+        min_seconds=seconds,
+        max_seconds=longest,
+        min_iterations=iterations,
+        max_iterations=most,
+        warmup_seconds=min(1.0, request.seconds),
+        precision=None if precision is None else precision / 100,
+        precision_seconds=request.max_seconds or 4 * seconds,
+        timer=request.timer,
+        cuda_graph=request.cuda_graph,
+        wait=request.wait,
+        streams=request.streams,
+        preset=request.preset,
+    )
+
+
+def result_path(request: BenchRequest, deployment: Deployment) -> Path:
+    """Where the sweep of a request is saved."""
+    precision = f"_{request.precision}" if request.precision else ""
+    name = f"bench_{request.backend or 'best'}{precision}_{request.scope}.json"
+    return request.result_file or deployment.results_folder / name
+
+
+def bench_deployment(
+    request: BenchRequest, say: Callable[[str], None] = lambda _: None
+) -> Tuple[Result, Tuple[Path, ...]]:
+    """Measure a deployment over input sizes.
+
+    Returns:
+        The result, and the files written: the JSON result and the plot.
+
+    Raises:
+        UsageError: no size, a wrong scope, or the result file holds another sweep.
+        BadDeployment, EnvironmentFault: see ``runner_for``. A size that does not fit becomes a point that says why.
+    """
+    from sr_deploy.report.plots import latency_plot
+
+    check_backend(request.backend)
+    if not request.sizes:
+        raise UsageError("no size to measure", "--sizes 144,360,720 or --sizes 360x640")
+    deployment = open_deployment(request.deployment)
+    _check_preset(request.preset, deployment)
+    options = options_of(request, deployment.manifest.contract.value_range)
+    name = deployment.folder.resolve().name
+    target = result_path(request, deployment)
+    jobs = tuple(_job(deployment, size, request, say) for size in request.sizes)
+    watch = watch_machine if request.watch else no_watch
+    result = sweep(jobs, options, name, environment(), target, announce(say), request.resume, watch=watch)
+    plot = target.with_suffix(".png")
+    latency_plot([result], plot)
+    if request.json_file is not None:
+        save_result(request.json_file, result)
+    return result, (request.json_file or target, plot)
+
+
+def _check_preset(name: Optional[str], deployment: Deployment) -> None:
+    """Raise UsageError for a network that the protocol is not for: its figures would be compared with others'."""
+    scale = deployment.manifest.scale
+    if name is not None and preset_named(name).scale != scale:
+        raise UsageError(
+            f"the protocol {name} is for x{preset_named(name).scale}, and {deployment.folder} is x{scale}",
+            "a network of that scale",
+            "leave --preset out and give --sizes and --runs",
+        )
+
+
+def _job(deployment: Deployment, size: Size, request: BenchRequest, say: Callable[[str], None]) -> Job:
+    """One size; its runner is opened when its turn comes, so that one size's memory is free before the next."""
+    # The record needs the hash of what runs before it runs; the engine itself is opened later.
+    engine_or_graph = _what_runs(deployment, size, request)
+
+    @contextlib.contextmanager
+    def open_runner() -> Iterator[Runner]:
+        deployment.manifest.sizes.check(size)
+        chosen = runner_for(
+            deployment, size, request.backend, threads=request.threads, precision=request.precision
+        )
+        try:
+            if chosen.engine is None:
+                check_memory(deployment.graph_for(size), size)
+            say(f"{format_size(size)}: {chosen.why}")
+            yield chosen.runner
+        finally:
+            chosen.runner.close()
+
+    return Job(size, engine_or_graph, open_runner)
+
+
+def _what_runs(deployment: Deployment, size: Size, request: BenchRequest) -> str:
+    """sha256 of the engine that would be chosen for this size, or of the graph."""
+    if request.backend != "onnxruntime":
+        engine = fitting_engine(deployment, size, request.backend, request.precision)
+        if engine is not None:
+            return sha256_of(engine)
+    fitting = [graph for graph in deployment.manifest.graphs if graph.size in (None, size)]
+    return (fitting or deployment.manifest.graphs)[0].sha256
+
+
+
+def announce(say: Callable[[str], None]) -> Callable[[Point, bool], None]:
+    """What ``sweep`` calls after each point: one line for the user."""
+
+    def tell(point: Point, kept: bool) -> None:
+        if point.failure is not None:
+            say(f"  {format_size(point.size)}: {point.failure}")
+        else:
+            kept_text = " (kept from the earlier sweep)" if kept else ""
+            say(f"  {format_size(point.size)}: median {1e3 * (point.median_s or 0):.3f} ms{kept_text}")
+        if point.invalid is not None:
+            say(f"  {format_size(point.size)}: INVALID, {point.invalid}")
+        if point.launch_bound:
+            say(f"  {format_size(point.size)}: {launches_text(point)}")
+
+    return tell

@@ -1,0 +1,1 @@
+"""Plans of a deployment: calibrated, made, fine-tuned, shown."""

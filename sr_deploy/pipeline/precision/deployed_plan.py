@@ -1,0 +1,283 @@
+"""A plan that lies in a deployment with its graphs for every kind of TensorRT: what a build takes, also on a board.
+
+    DIR/precision/int8/plan.json          types, reasons and scales; weights.npz beside it
+                       model.onnx         the typed graph: TensorRT 10 and 11, TensorRT-RTX, ONNX Runtime
+                       legacy.onnx        float32 with Q/DQ: TensorRT 8.5 and 8.6, with the types in legacy.json
+                       calibration.cache  scales for TensorRT 8.5 without Q/DQ, and for trtexec --calib
+                       report.json        what was measured
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional
+
+from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.deployment.external_data import check_self_contained
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile
+from sr_deploy.core.deployment.plan import PLAN_NAME, PRECISIONS, Plan, open_plan, plan_file
+from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
+from sr_deploy.core.errors import BadDeployment, UsageError
+
+TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
+CACHE_NAME = "calibration.cache"
+#: An unfinished fine-tuning under ``DIR/precision``.
+UNFINISHED = "qat-unfinished"
+#: Folders of ``DIR/precision`` that hold no plan.
+RESERVED = ("calibration", UNFINISHED)
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """How a plan is to be made.
+
+    Attributes:
+        precision: one of PRECISIONS.
+        budget: dB of PSNR-Y that may be lost; None: 0.01 for "fp16", no limit for "int8". "auto" needs one.
+        images: photographs to calibrate with, to fit weights on and to judge on. Without them INT8 needs a calibration
+            and ``improve`` False, and the demo's photograph is judged on.
+        lr, hr: pairs to judge on instead of shrunk photographs.
+        method: of calibration, see precision/calibrate/ranges.py.
+        improve: correct biases and learn roundings; False is plain calibration.
+        spectral_half: let Fourier units compute in float16 too.
+        plan: a plan to use instead of making one.
+        remake: make the plan again though there is one.
+        half_times, int8_times: for "auto", trtexec's profiles of the float16 and of the INT8 engine; see
+            pipeline/precision/layer_savings.py.
+    """
+
+    precision: str
+    budget: Optional[float] = None
+    images: Optional[Path] = None
+    lr: Optional[Path] = None
+    hr: Optional[Path] = None
+    method: str = "mse"
+    improve: bool = True
+    spectral_half: bool = False
+    plan: Optional[Path] = None
+    remake: bool = False
+    half_times: Optional[Path] = None
+    int8_times: Optional[Path] = None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan that was proved, with what was lowered from it.
+
+    Attributes:
+        folder: where it lies.
+        plan: see core/deployment/plan.py.
+        report: what was measured, JSON-able.
+    """
+
+    folder: Path
+    plan: Plan
+    report: Dict[str, Any]
+
+    @property
+    def typed(self) -> Path:
+        """The typed graph."""
+        return self.folder / TYPED_NAME
+
+    @property
+    def cache(self) -> Path:
+        """The calibration cache; it need not be there."""
+        return self.folder / CACHE_NAME
+
+    @property
+    def precision(self) -> str:
+        """What engines of it are called: "fp16", "int8" or "mixed"."""
+        return engine_precision(self.plan.precision)
+
+    @property
+    def identity(self) -> Dict[str, str]:
+        """Its name and hash, for the settings in an engine's manifest."""
+        return {"plan": self.folder.name, "plan_sha256": sha256_of(self.folder / PLAN_NAME)}
+
+    def legacy(self, implicit: bool) -> Dict[str, str]:
+        """Node → type that TensorRT 8 must obey.
+
+        Args:
+            implicit: for a build with the calibration cache instead of Q/DQ.
+
+        Raises:
+            BadDeployment: the plan could not be lowered for TensorRT 8; the message says why.
+        """
+        path = self.folder / LEGACY_TYPES_NAME
+        if not path.is_file():
+            raise BadDeployment(
+                f"{self.folder} has no graph for TensorRT 8: {self.report.get('legacy', 'none was written')}",
+                f"{LEGACY_NAME} and {LEGACY_TYPES_NAME}",
+                "export the network with --target xavier-nx and make the plan again",
+            )
+        return read_layer_types(path)["implicit" if implicit else "explicit"]
+
+
+def engine_precision(asked: str) -> str:
+    """What engines of a plan for "fp16", "int8" or "auto" are called."""
+    return "mixed" if asked == "auto" else asked
+
+
+def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
+    """The plan of that name that the deployment holds; None when there is none.
+
+    Raises:
+        BadDeployment: it is damaged, or of a graph that the deployment does not have.
+    """
+    folder = deployment.folder / "precision" / name
+    if not plan_file(folder).is_file():
+        return None
+    planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)))
+    graph_of(deployment, planned)
+    if not planned.typed.is_file():
+        raise BadDeployment(f"{planned.typed} is missing", "the typed graph of the plan", "make it with --remake-plan")
+    for path in (planned.typed, folder / LEGACY_NAME):
+        if path.is_file():
+            check_self_contained(path)
+    return planned
+
+
+def graph_of(deployment: Deployment, planned: Planned) -> GraphFile:
+    """The float32 graph that a plan was made for.
+
+    Raises:
+        BadDeployment: the deployment does not have it.
+    """
+    for graph in deployment.manifest.graphs:
+        if graph.sha256 == planned.plan.graph_sha256:
+            return graph
+    have = ", ".join(f"{graph.file} {graph.sha256[:12]}…" for graph in deployment.manifest.graphs)
+    raise BadDeployment(
+        f"{planned.folder / PLAN_NAME} was made for another graph: {planned.plan.graph_sha256[:12]}…",
+        f"a plan for one of {have}",
+        f"make it again: srdeploy build {deployment.folder} --precision … --remake-plan",
+    )
+
+
+def ready_plan(deployment: Deployment, options: PrecisionOptions) -> Optional[Planned]:
+    """The plan that lies in the deployment and is what is asked for; None when one must be made.
+
+    Needs neither onnx nor pictures, so that a board can build what was planned on a PC.
+
+    Raises:
+        UsageError: options that contradict each other.
+        BadDeployment: see ``find_planned``.
+    """
+    check_options(options)
+    if options.remake:
+        return None
+    folder = deployment.folder / "precision" / folder_name(options)
+    if options.plan is not None and not _lies_in(options.plan, folder):
+        return None
+    found = find_planned(deployment, folder.name)
+    if found is None:
+        return None
+    lowered = found.report.get("plan_sha256") == sha256_of(folder / PLAN_NAME)
+    if options.plan is not None:
+        kept = options.budget is None or found.report.get("loss_db", math.inf) <= options.budget
+        return found if lowered and kept else None
+    if not _asked_alike(found.report.get("request", {}), options):
+        return None
+    if not lowered:
+        raise BadDeployment(
+            f"{folder / PLAN_NAME} was changed after its graphs were made",
+            "the plan that they were made from",
+            f"build with the changed plan: --plan {folder}; or make it again: --remake-plan",
+        )
+    return found
+
+
+def _lies_in(given: Path, folder: Path) -> bool:
+    """Whether the plan given is the one in ``folder``, with its graphs; a fine-tuned one has none at first."""
+    return plan_file(given).resolve() == (folder / PLAN_NAME).resolve() and (folder / REPORT_NAME).is_file()
+
+
+def check_options(options: PrecisionOptions) -> None:
+    """Raises UsageError for options that do not go together."""
+    if options.precision not in PRECISIONS:
+        raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PRECISIONS))
+    if options.budget is not None and not options.budget >= 0:
+        raise UsageError(f"a PSNR budget of {options.budget:g} dB cannot be kept", "0 or more, in dB")
+    if options.precision == "auto" and options.budget is None and options.plan is None:
+        raise UsageError("--precision auto needs to know what may be lost", "--psnr-budget in dB, such as 0.1")
+    if (options.lr is None) != (options.hr is None):
+        raise UsageError("--lr and --hr belong together", "both folders, or neither")
+    times = (options.half_times, options.int8_times)
+    if any(times) and (options.precision != "auto" or not all(times)):
+        raise UsageError("--fp16-times and --int8-times belong together, and to --precision auto", "both files with it")
+
+
+def folder_name(options: PrecisionOptions) -> str:
+    """Where a plan lies under ``DIR/precision``: under its precision.
+
+    One that was given lies under its file's name, without the suffix, or for a ``plan.json`` under its folder's.
+
+    Raises:
+        UsageError: that name cannot be a folder there.
+    """
+    if options.plan is None:
+        return options.precision
+    path = options.plan.resolve()
+    name = path.name if path.is_dir() else path.parent.name if path.name == PLAN_NAME else path.stem
+    if not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,30}[A-Za-z0-9_])?", name) or name in RESERVED:
+        raise UsageError(
+            f"the plan {options.plan} would be kept under the name {name!r}",
+            "a name of letters, digits, _ . and -, other than " + " and ".join(RESERVED),
+            "rename the file or its folder",
+        )
+    return name
+
+
+def request_of(options: PrecisionOptions) -> Dict[str, Any]:
+    """What a stored plan must have been asked for to be taken again."""
+    asked = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("remake", "plan")}
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
+
+
+def _asked_alike(stored: Mapping[str, Any], options: PrecisionOptions) -> bool:
+    """Whether a stored plan was asked for with all that is asked for now; what is left open now, it may have had."""
+    default = request_of(PrecisionOptions(options.precision))
+    return all(value in (default[key], stored.get(key)) for key, value in request_of(options).items())
+
+
+def precision_options(
+    precision: Optional[str],
+    plan: Optional[Path],
+    budget: Optional[float] = None,
+    images: Optional[Path] = None,
+    lr: Optional[Path] = None,
+    hr: Optional[Path] = None,
+    method: str = "mse",
+    improve: bool = True,
+    spectral_half: bool = False,
+    remake: bool = False,
+    half_times: Optional[Path] = None,
+    int8_times: Optional[Path] = None,
+) -> Optional[PrecisionOptions]:
+    """What the options of ``build`` ask for; None is float32.
+
+    Raises:
+        UsageError: options of a plan without a precision, or a plan of another precision than the one asked for.
+        BadDeployment: the plan given cannot be read.
+    """
+    if plan is not None:
+        own = open_plan(plan)[0].precision
+        if precision not in (None, own):
+            raise UsageError(f"{plan} is a plan for {own}, and --precision is {precision}", "the same, or one of them")
+        precision = own
+    if precision in (None, "fp32"):
+        if spectral_half or any(given is not None for given in (budget, images, lr, hr, half_times, int8_times)):
+            raise UsageError(
+                "--psnr-budget, --images, --lr, --hr, --allow-fp16-spectral and the times are for a lower precision",
+                "--precision fp16, int8 or auto with them",
+            )
+        return None
+    options = PrecisionOptions(
+        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times
+    )
+    check_options(options)
+    return options

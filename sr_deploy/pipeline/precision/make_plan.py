@@ -1,0 +1,203 @@
+"""From a deployment's float32 graph to a precision plan, proved on pictures: what FP16 and INT8 builds start with."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
+
+from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile
+from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
+from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_plan_report
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
+from sr_deploy.core.tolerance import HALF
+from sr_deploy.pipeline.precision.calibrate import open_calibration
+from sr_deploy.pipeline.precision.deployed_plan import (
+    Planned,
+    PrecisionOptions,
+    check_options,
+    find_planned,
+    folder_name,
+    request_of,
+)
+from sr_deploy.pipeline.precision.int8 import auto_plan, calibrated_plan
+from sr_deploy.pipeline.precision.plan_forms import write_lowered
+from sr_deploy.pipeline.precision.plan_inputs import Workbench, counted, scan, workbench
+from sr_deploy.precision.choose.islands import Kinds
+from sr_deploy.precision.choose.plan_from_ranges import half_plan, int8_share
+from sr_deploy.precision.evaluate import Judged
+
+if TYPE_CHECKING:
+    from sr_deploy.precision.calibrate.ranges import Ranges
+
+
+def plan_for(
+    deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None] = lambda _: None
+) -> Planned:
+    """Make a plan for the deployment's graph, or take the one given; lower it, and prove it on pictures.
+
+    It lands in ``DIR/precision/NAME``, whole or not at all.
+
+    Raises:
+        UsageError: options that contradict each other, or a precision that does not exist.
+        BadInput: no pictures, or a plan that does not fit the graph.
+        CheckFailed: NaN or infinite values, or more dB lost than the budget allows.
+    """
+    check_options(options)
+    graph = plannable(deployment)
+    name = folder_name(options)
+    folder = deployment.folder / "precision" / name
+    if options.plan is not None:
+        plan, weights = open_plan(options.plan)
+        _check_graph(plan, graph, options.plan)
+        _check_given(options.plan, plan, folder, options.remake)
+    bench = workbench(deployment, graph, options, say)
+    facts: Dict[str, Any] = {}
+    if options.plan is not None:
+        plan = _explained(plan, bench.kinds)
+        if weights and _edited(options.plan):
+            say("the plan was edited, and its weights were fitted to what it was: --precision auto fits them anew")
+    elif options.precision == "fp16":
+        plan, weights = half_plan(bench.kinds, graph.sha256, scan(bench, say)), {}
+    elif options.precision == "int8":
+        plan, weights = calibrated_plan(deployment, bench, options, say)
+    else:
+        plan, weights, facts = auto_plan(deployment, bench, options, say)
+    judged = bench.judged(plan, weights)
+    report = {**report_of(bench, plan, judged), **facts, "request": request_of(options)}
+    for line in describe(report):
+        say(line)
+    _check_quality(judged, options, plan)
+    with atomic_folder(folder, force=True) as temporary:
+        if options.plan is not None and folder.is_dir():
+            # A fine-tuned plan has its plots and records beside it.
+            shutil.copytree(folder, temporary, dirs_exist_ok=True)
+        plan = save_plan(temporary, plan, weights)
+        ranges = known_ranges(deployment, graph, plan)
+        report.update(write_lowered(temporary, bench.model, plan, weights, ranges))
+        write_json(temporary / REPORT_NAME, {**report, "plan_sha256": sha256_of(temporary / PLAN_NAME)})
+    planned = find_planned(deployment, name)
+    assert planned is not None
+    return planned
+
+
+def plannable(deployment: Deployment) -> GraphFile:
+    """The graph that plans are made for: the one for any size, which can be judged on pictures of any size.
+
+    Raises:
+        BadDeployment: all graphs are of fixed sizes.
+    """
+    if deployment.dynamic_graph is not None:
+        return deployment.dynamic_graph
+    raise BadDeployment(
+        f"{deployment.folder} holds graphs of fixed sizes only, and precision is judged on pictures of many",
+        "a graph for any size; engines of fixed sizes are built from it",
+        "export the network with --dynamic, then srdeploy build DIR --size HxW --precision …",
+    )
+
+
+def _check_graph(plan: Plan, graph: GraphFile, path: Path) -> None:
+    if plan.graph_sha256 != graph.sha256:
+        raise BadDeployment(
+            f"{path} was made for another graph: {plan.graph_sha256[:12]}…",
+            f"a plan for {graph.file}, {graph.sha256[:12]}…",
+            "make it again: srdeploy build DIR --precision … without --plan",
+        )
+
+
+def _edited(path: Path) -> bool:
+    """Whether a plan is not the one that the report beside it is of."""
+    path = plan_file(path)
+    if not (path.parent / REPORT_NAME).is_file() or path.name != PLAN_NAME:
+        return False
+    return read_plan_report(path.parent).get("plan_sha256") not in (None, sha256_of(path))
+
+
+def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:
+    """Refuse a plan that is not what it says, and one from elsewhere that would replace another in ``folder``."""
+    if plan.precision == "int8" and not plan.nodes_of("int8"):
+        raise BadInput(
+            f"{path} is a plan for int8 in which nothing runs in INT8",
+            "INT8 nodes",
+            'make it a plan for fp16: "precision": "fp16"',
+        )
+    own = folder / PLAN_NAME
+    if replace or not own.is_file() or plan_file(path).resolve() == own.resolve():
+        return
+    there = open_plan(folder)[0]
+    if any(getattr(there, key) != getattr(plan, key) for key in ("nodes", "activation_scales", "weight_scales")):
+        raise UsageError(
+            f"{folder} holds another plan than {path}",
+            "a name that is free",
+            "rename the file or its folder, or replace the plan that is there with --remake-plan",
+        )
+
+
+def _explained(plan: Plan, kinds: Kinds) -> Plan:
+    """A plan given, with a reason for each wider node that has none: someone set it so."""
+    wider: List[str] = []
+    if plan.nodes_of("int8"):
+        wider += [name for name, dtype in plan.nodes.items() if name in kinds.candidates and dtype != "int8"]
+    wider += [name for name in plan.nodes_of("float32") if plan.rest == "float16"]
+    reasons = {name: why for name, why in plan.reasons.items() if plan.nodes.get(name) != "int8"}
+    return dataclasses.replace(plan, reasons={**dict.fromkeys(wider, "set by hand"), **reasons})
+
+
+def known_ranges(deployment: Deployment, graph: GraphFile, plan: Plan) -> Optional[Ranges]:
+    """The ranges that a plan's scales come from, if the deployment still has them."""
+    method = plan.calibration.get("method")
+    try:
+        return None if method is None else open_calibration(deployment, str(method), graph=graph).ranges
+    except BadInput:
+        return None
+
+
+def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
+    """What is written beside a plan, JSON-able."""
+    total = sum(bench.macs.values())
+    work = dict.fromkeys(("int8", "float16", "float32"), 0)
+    for name, macs in bench.macs.items():
+        work[plan.nodes.get(name, plan.rest)] += macs
+    shares = {dtype: round(macs / max(total, 1), 4) for dtype, macs in work.items()}
+    return {
+        "macs_share": shares,
+        "int8_share_outside_pinned": round(int8_share(plan, bench.macs, bench.kinds), 4),
+        "psnr_y": round(judged.psnr, 4),
+        "psnr_y_float32": round(judged.reference_psnr, 4),
+        "loss_db": round(judged.loss, 4),
+        "noise": round(judged.noise, 4),
+        "mean_shift": round(judged.mean_shift, 4),
+        "worst_shift": round(judged.worst_shift, 4),
+        "pictures": judged.pictures,
+    }
+
+
+def describe(report: Mapping[str, Any]) -> List[str]:
+    """A plan's report in lines for people."""
+    shares = ", ".join(f"{share:.1%} {dtype}" for dtype, share in report["macs_share"].items() if share)
+    return [
+        f"multiply-accumulates: {shares}",
+        f"PSNR-Y {report['psnr_y']:.3f} dB on {counted(report['pictures'])}, {report['loss_db']:+.4f} dB lost "
+        f"against float32; colours shift by {report['mean_shift']:.3f} of 255, in one picture by up to "
+        f"{report['worst_shift']:.3f}",
+    ]
+
+
+def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan) -> None:
+    """Refuse a plan that breaks the picture or its budget."""
+    if judged.sick:
+        raise CheckFailed(
+            f"the {plan.precision} graph gives {judged.sick} NaN or infinite values",
+            "finite values",
+            "leave out --allow-fp16-spectral, or give pictures that show the whole range with --images",
+        )
+    budget = options.budget if options.budget is not None or options.precision != "fp16" else HALF.decibels
+    if budget is not None and judged.loss > budget:
+        raise CheckFailed(
+            f"the {plan.precision} graph loses {judged.loss:.4f} dB on {counted(judged.pictures)}",
+            f"at most {budget:g} dB",
+            f"srdeploy build DIR --precision auto --psnr-budget {budget:g} finds the layers to keep wider; "
+            "srdeploy qat DIR fine-tunes",
+        )

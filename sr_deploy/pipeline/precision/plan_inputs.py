@@ -1,0 +1,129 @@
+"""What the work on one graph's precision starts from: its nodes sorted, pictures to calibrate with and to judge on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+from sr_deploy.core.contract import IOContract, Size
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile
+from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.errors import BadImage
+from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_network
+from sr_deploy.graph.census import Work, work_by_node
+from sr_deploy.graph.specialise import load_graph
+from sr_deploy.pipeline.export import CENSUS_SIZE
+from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
+from sr_deploy.precision.calibrate.collect import ranges_of
+from sr_deploy.precision.calibrate.scan import extreme_inputs, pinned, scan_half, too_large
+from sr_deploy.precision.choose.islands import Kinds, kinds_of
+from sr_deploy.precision.evaluate import Judged, Scene, computing, judge, scenes_from_photographs, scenes_of
+from sr_deploy.precision.lower.typed_graph import typed_graph
+
+if TYPE_CHECKING:
+    import onnx
+
+#: How much larger than on black, white, noise, a checkerboard and pure colours a value may become elsewhere. On
+#: photographs it is scan.MARGIN, but nothing is more extreme than these but their size.
+EXTREME_MARGIN = 2.0
+#: Low-resolution side and number of the photographs that plans are judged on.
+JUDGED_SIDE, JUDGED = 96, 10
+#: The photograph that ships with the demo, for FP16 without --images.
+_OWN_PHOTOGRAPH = Path(__file__).resolve().parents[2] / "demo" / "demo.png"
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """All that the work on one graph needs."""
+
+    model: onnx.ModelProto
+    graph: GraphFile
+    contract: IOContract
+    scale: int
+    work: Dict[str, Work]
+    kinds: Kinds
+    scenes: Tuple[Scene, ...]
+
+    @property
+    def macs(self) -> Dict[str, int]:
+        """Node → multiply-accumulates."""
+        return {name: work.macs for name, work in self.work.items()}
+
+    def judged(self, plan: Plan, weights: Mapping[str, np.ndarray]) -> Judged:
+        """How a plan does on the scenes; NaN and infinite values on extreme pictures count too."""
+        compute = computing(typed_graph(self.model, plan, weights))
+        found = judge(self.scenes, compute, self.scale, self.contract)
+        sick = sum(int(np.count_nonzero(~np.isfinite(compute(array)))) for array in self.extremes())
+        return dataclasses.replace(found, sick=found.sick + sick)
+
+    def extremes(self) -> Tuple[np.ndarray, ...]:
+        """Black, white, noise, a checkerboard and pure colours, as the graph takes them."""
+        size: Size = self.scenes[0].lr.size
+        found = extreme_inputs(size, self.contract.value_range).values()
+        return tuple(one if self.contract.dtype == "float32" else _bytes(one) for one in found)
+
+
+def workbench(
+    deployment: Deployment, graph: GraphFile, options: PrecisionOptions, say: Callable[[str], None]
+) -> Workbench:
+    """Read the graph, sort its nodes, and prepare the pictures it will be judged on."""
+    path, manifest = deployment.path_of(graph), deployment.manifest
+    model = load_graph(path)
+    work = work_by_node(path, graph.size or CENSUS_SIZE)
+    reference = computing(model)
+    if options.lr is not None and options.hr is not None:
+        scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)
+    else:
+        files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
+        step = max(1, len(files) // JUDGED)
+        pictures = [(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]]
+        scenes = scenes_from_photographs(
+            pictures, manifest.scale, manifest.contract, reference, JUDGED_SIDE, manifest.sizes.multiple
+        )
+    if not scenes:
+        raise BadImage(
+            "none of the photographs is large enough to judge a plan on",
+            f"pictures of at least {manifest.scale * 16} pixels each way",
+            "give others with --images, or pairs with --lr and --hr",
+        )
+    say(f"judging on {counted(len(scenes))}")
+    kinds = kinds_of(model, {name: one.macs for name, one in work.items()})
+    if options.spectral_half:
+        kinds = dataclasses.replace(
+            kinds, pinned={n: why for n, why in kinds.pinned.items() if not why.startswith("Fourier")}
+        )
+    return Workbench(model, graph, manifest.contract, manifest.scale, work, kinds, scenes)
+
+
+def counted(pictures: int) -> str:
+    """How many pictures, in words."""
+    return "1 picture" if pictures == 1 else f"{pictures} pictures"
+
+
+def photographs(images: Optional[Path]) -> Tuple[Path, ...]:
+    """The pictures of a folder; none without one.
+
+    Raises:
+        BadImage: the folder does not exist or holds no pictures.
+    """
+    return () if images is None else find_images([images])
+
+
+def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:
+    """Nodes that float16 cannot hold: too close to its end on the scenes or on extreme pictures, or not finite."""
+    pictures = [to_network(scene.lr, bench.contract) for scene in bench.scenes]
+    extremes = bench.extremes()
+    pins = too_large(bench.model, ranges_of(bench.model, extremes), EXTREME_MARGIN)
+    held = pinned(bench.model, pins)
+    return {**pins, **scan_half(held, ranges_of(bench.model, pictures), [*pictures, *extremes], say=say)}
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """(1, 3, H, W) in 0…255 as uint8 (1, H, W, 3)."""
+    return np.ascontiguousarray(np.rint(array).astype(np.uint8).transpose(0, 2, 3, 1))
+
+

@@ -1,0 +1,1 @@
+"""A deployment goes elsewhere: bundles, boards, Triton."""

@@ -1,0 +1,1 @@
+"""What tensors hold on real pictures, and the scales that follow."""

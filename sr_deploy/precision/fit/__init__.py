@@ -1,0 +1,1 @@
+"""Weights and scales made to suit INT8."""

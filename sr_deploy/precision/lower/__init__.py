@@ -1,0 +1,1 @@
+"""A plan as the graph that a runtime or a builder takes."""
