@@ -61,9 +61,7 @@ def test_float16_within_a_budget(deployment, srdeploy):
     name = next(name for name in plan["nodes"] if name.endswith("Conv") and "block" in name)
     plan_file.write_text(json.dumps({**plan, "nodes": {**plan["nodes"], name: "float32"}}))
     budget = engine["activation_bytes"] * 2
-    outcome = build(
-        srdeploy, deployment, "--size", "360", "--plan", plan_file, "--memory-budget", f"{budget / 1e6}MB"
-    )
+    outcome = build(srdeploy, deployment, "--size", "360", "--plan", plan_file, "--memory-budget", f"{budget / 1e6}MB")
     assert outcome.code == 0, outcome.err
     (streamed,) = json.loads(outcome.out)
     assert streamed["precision"] == "fp16" and streamed["activation_bytes"] <= budget

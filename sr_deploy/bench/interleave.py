@@ -136,9 +136,7 @@ def interleave(
                 looks += 1
                 if decided(*parts):
                     break
-    points = tuple(
-        _record(point, taken, bench, watched, whole=looks > 0) for point, taken in zip(first, samples)
-    )
+    points = tuple(_record(point, taken, bench, watched, whole=looks > 0) for point, taken in zip(first, samples))
     return Session(tuple(parts[0]), tuple(parts[1]), (points[0], points[1]), looks, tuple(order))
 
 

@@ -253,9 +253,7 @@ def sampler(
     return {"compute": compute, "enqueue": enqueue, "end-to-end": end_to_end}[scope]
 
 
-def _warm_up(
-    sample: Callable[[], float], options: BenchOptions, clock: Callable[[], float]
-) -> Tuple[int, float, bool]:
+def _warm_up(sample: Callable[[], float], options: BenchOptions, clock: Callable[[], float]) -> Tuple[int, float, bool]:
     """Iterate until stable or until the bound: (iterations, seconds, whether stable)."""
     samples: List[float] = []
     start = clock()

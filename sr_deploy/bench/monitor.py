@@ -126,9 +126,7 @@ def why_invalid(before: Reading, during: Sequence[Reading], after: Reading) -> O
         after: read right after the last sample.
     """
     reasons: List[str] = []
-    active = {
-        reason for reading in (*during, after) for reason in reading.get("gpu_throttle", ()) if reason != "idle"
-    }
+    active = {reason for reading in (*during, after) for reason in reading.get("gpu_throttle", ()) if reason != "idle"}
     harmful = sorted(active.difference(HARMLESS_REASONS))
     if harmful:
         reasons.append(f"the GPU throttled: {', '.join(harmful)}")

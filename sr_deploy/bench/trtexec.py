@@ -309,7 +309,7 @@ def _kind(value: Any) -> str:
 
 
 def _number_of(version: str) -> Tuple[int, ...]:
-    """"8.5.2" as (8, 5, 2).
+    """ "8.5.2" as (8, 5, 2).
 
     Raises:
         UsageError: not of that form.

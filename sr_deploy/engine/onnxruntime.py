@@ -226,7 +226,9 @@ def engine_from_graph(
         build_seconds=round(time.perf_counter() - started, 3),
         tools={"srdeploy": __version__, "python": platform.python_version(), "onnxruntime": ort.__version__},
         settings={
-            "provider": provider, "graph_optimization_level": "extended", **(plan or {}),
+            "provider": provider,
+            "graph_optimization_level": "extended",
+            **(plan or {}),
         },  # fmt: skip
         warnings=(),
         contract=contract,

@@ -186,9 +186,7 @@ def fold_fourier_unit(block: torch.nn.Module, in_shape: Sequence[int]) -> Union[
     return SpectralFold(folded, error_float64, error_float32)
 
 
-def _coefficients(
-    block: torch.nn.Module, channels: int
-) -> Tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]]:
+def _coefficients(block: torch.nn.Module, channels: int) -> Tuple[torch.Tensor, torch.Tensor, Optional[torch.Tensor]]:
     """A, B and the bias of a float64 block. Raises Kept when it does not take the probe or changes its size."""
     row, column = _PROBE[0] // 2, _PROBE[1] // 2
     probe = torch.zeros(channels + 1, channels, *_PROBE, dtype=torch.float64)

@@ -147,9 +147,7 @@ def judge_sessions(size: Size, baseline_s: float, candidate_s: float, ratios: Se
     return _finding(size, verdict, why, baseline_s, candidate_s, last)
 
 
-def compare_results(
-    baseline: Result, candidate: Result, budget: Budget
-) -> Tuple[Tuple[Finding, ...], Tuple[str, ...]]:
+def compare_results(baseline: Result, candidate: Result, budget: Budget) -> Tuple[Tuple[Finding, ...], Tuple[str, ...]]:
     """Two result files: (findings, notes). One finding for each size of the baseline.
 
     Raises:

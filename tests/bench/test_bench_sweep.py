@@ -52,6 +52,7 @@ class Network:
     def close(self):
         self.closed += 1
 
+
 A, B = "a" * 64, "b" * 64
 
 

@@ -56,8 +56,10 @@ def test_what_no_file_stores_is_said_to_be_unknown():
     assert point.output_pixels == 0
 
 
-@pytest.mark.parametrize(("version", "graph", "wait"), [("8.5.2", "off", "block"), ("10.16", "off", "block"),
-                                                        ("11.0", "on", "spin"), ("11.2.1", "on", "spin")])
+@pytest.mark.parametrize(
+    ("version", "graph", "wait"),
+    [("8.5.2", "off", "block"), ("10.16", "off", "block"), ("11.0", "on", "spin"), ("11.2.1", "on", "spin")],
+)
 def test_defaults_follow_the_version(version, graph, wait):
     (point,) = result_from_trtexec(NEW, run(version=version)).points
     assert point.settings["cuda_graph"] == f"unknown; {graph} by default in trtexec {version}"

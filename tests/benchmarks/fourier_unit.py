@@ -132,7 +132,9 @@ def main() -> int:
     for name, median in medians.items():
         speed_up = medians["plain export"] / median
         low, high = min(times[name]), max(times[name])
-        print(f"{name:<14}{median:>10.3f}{low:>10.3f}{high:>10.3f}{speed_up:>9.1f}x{errors[name]:>14.1e}{nodes[name]:>8}")
+        print(
+            f"{name:<14}{median:>10.3f}{low:>10.3f}{high:>10.3f}{speed_up:>9.1f}x{errors[name]:>14.1e}{nodes[name]:>8}"
+        )
     reached = medians["plain export"] / medians["exported"]
     print(f"what srdeploy export writes against the plain export: {reached:.1f} times as fast, wanted {WANTED:g}")
     return 0 if reached >= WANTED else 1

@@ -70,4 +70,4 @@ def test_every_dockerfile_named_here_exists():
 
     root = Path(__file__).resolve().parents[2]
     for major, name in DOCKERFILES.items():
-        assert f"SRDEPLOY_L4T=\"{'38 39' if major in ('38', '39') else major}\"" in (root / name).read_text("utf-8")
+        assert f'SRDEPLOY_L4T="{"38 39" if major in ("38", "39") else major}"' in (root / name).read_text("utf-8")

@@ -178,7 +178,9 @@ FOLDABLE = {
     "one row": (nn.Sequential(nn.Conv2d(3, 4, (1, 5), padding=(0, 2)), nn.BatchNorm2d(4)), 3, "Conv2d 3→4 1x5 zeros"),
     "narrowing chain": (nn.Sequential(nn.Conv2d(6, 9, 1), nn.Conv2d(9, 1, 3), nn.BatchNorm2d(1)), 6, "Conv2d 6→1 3x3"),
     "depthwise chain": (
-        nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.BatchNorm2d(6)), 6, "Conv2d 6→6 3x3 zeros groups 6",
+        nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.BatchNorm2d(6)),
+        6,
+        "Conv2d 6→6 3x3 zeros groups 6",
     ),
     "two groups": (
         nn.Sequential(nn.Conv2d(6, 4, 3, padding=1, groups=2), nn.Conv2d(4, 4, 1, groups=2)),
@@ -186,7 +188,9 @@ FOLDABLE = {
         "Conv2d 6→4 3x3 zeros groups 2",
     ),
     "depthwise 1x1 and pointwise": (
-        nn.Sequential(nn.Conv2d(6, 6, 1, groups=6, bias=False), nn.Conv2d(6, 4, 1)), 6, "Conv2d 6→4 1x1",
+        nn.Sequential(nn.Conv2d(6, 6, 1, groups=6, bias=False), nn.Conv2d(6, 4, 1)),
+        6,
+        "Conv2d 6→4 1x1",
     ),
     "average": (
         nn.Sequential(nn.AvgPool2d(3, 1, padding=1), nn.Conv2d(4, 40, 1), nn.Conv2d(40, 4, 1)),

@@ -167,9 +167,7 @@ def exported(module, x, dynamic):
     stream = io.BytesIO()
     axes = {"x": {2: "height", 3: "width"}} if dynamic else None
     with fixed_size(not dynamic):
-        torch.onnx.export(
-            module, (x,), stream, opset_version=17, input_names=["x"], dynamic_axes=axes, dynamo=False
-        )
+        torch.onnx.export(module, (x,), stream, opset_version=17, input_names=["x"], dynamic_axes=axes, dynamo=False)
     return onnx.load_from_string(stream.getvalue())
 
 

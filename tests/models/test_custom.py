@@ -88,22 +88,25 @@ def test_the_multiple_that_a_network_needs_is_found(network):
     assert model_from_factory(f"{network}:Down", None, None, 1.0).sizes.multiple == 8
 
 
-@pytest.mark.parametrize(("path", "message"), [
-    ("{}", "does not name a function"),
-    ("{}:", "does not name a function"),
-    ("no_such_module_here:build", "no module no_such_module_here"),
-    ("{}.sub:build", "importing .* failed|no module"),
-    ("{}:bild", "has no bild"),
-    ("{}:number", "number is a int and cannot be called"),
-    ("{}:broken_factory", "calling the factory without arguments failed: TypeError"),
-    ("{}:needs_argument", "calling the factory without arguments failed: TypeError"),
-    ("{}:quits", "calling the factory without arguments failed: SystemExit"),
-    ("{}:weights", "the factory gave a OrderedDict"),
-    ("{}:Broken", "ValueError: no forward today"),
-    ("{}:Pair", "its output is a tuple"),
-    ("{}:Flat", r"it gives \(1, 3\)"),
-    ("{}:Swapped", r"it gives \(1, 3, 384, 128\) for an input of \(1, 3, 64, 192\)"),
-])
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("{}", "does not name a function"),
+        ("{}:", "does not name a function"),
+        ("no_such_module_here:build", "no module no_such_module_here"),
+        ("{}.sub:build", "importing .* failed|no module"),
+        ("{}:bild", "has no bild"),
+        ("{}:number", "number is a int and cannot be called"),
+        ("{}:broken_factory", "calling the factory without arguments failed: TypeError"),
+        ("{}:needs_argument", "calling the factory without arguments failed: TypeError"),
+        ("{}:quits", "calling the factory without arguments failed: SystemExit"),
+        ("{}:weights", "the factory gave a OrderedDict"),
+        ("{}:Broken", "ValueError: no forward today"),
+        ("{}:Pair", "its output is a tuple"),
+        ("{}:Flat", r"it gives \(1, 3\)"),
+        ("{}:Swapped", r"it gives \(1, 3, 384, 128\) for an input of \(1, 3, 64, 192\)"),
+    ],
+)
 def test_what_can_be_wrong_is_named(network, path, message):
     with pytest.raises(UsageError, match=message) as caught:
         model_from_factory(path.format(network), None, None, 1.0)

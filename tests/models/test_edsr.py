@@ -89,9 +89,14 @@ def test_value_range_is_read_off_the_stored_mean():
             EDSR.load(odd, Asked(res_scale=1.0))
 
 
-@pytest.mark.parametrize(("blocks", "width", "name", "value"), [
-    (16, 64, "EDSR-baseline", "1"), (32, 256, "EDSR", "0.1"), (8, 16, "EDSRmini", "2"),
-])
+@pytest.mark.parametrize(
+    ("blocks", "width", "name", "value"),
+    [
+        (16, 64, "EDSR-baseline", "1"),
+        (32, 256, "EDSR", "0.1"),
+        (8, 16, "EDSRmini", "2"),
+    ],
+)
 def test_res_scale_is_asked_for_and_the_fitting_value_is_named(blocks, width, name, value):
     shapes = {key: torch.empty(1).expand(t.shape) for key, t in _meta_tensors(width, blocks).items()}
     with pytest.raises(UsageError) as caught:
@@ -111,12 +116,15 @@ def test_res_scale_of_an_unpublished_size():
         EDSR.load(head_body_tail_tensors(), Asked())
 
 
-@pytest.mark.parametrize(("asked", "message"), [
-    (Asked(res_scale=0.0), "not a scaling"),
-    (Asked(res_scale=float("nan")), "not a scaling"),
-    (Asked(res_scale=1.0, scale=4), "x2 by its shapes"),
-    (Asked(res_scale=1.0, lora_alpha="16"), "--lora-alpha 16"),
-])
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(res_scale=0.0), "not a scaling"),
+        (Asked(res_scale=float("nan")), "not a scaling"),
+        (Asked(res_scale=1.0, scale=4), "x2 by its shapes"),
+        (Asked(res_scale=1.0, lora_alpha="16"), "--lora-alpha 16"),
+    ],
+)
 def test_values_that_do_not_fit_are_refused(asked, message):
     with pytest.raises(UsageError, match=message):
         EDSR.load(head_body_tail_tensors(), asked)
@@ -137,10 +145,13 @@ def test_unknown_upsampling_is_refused():
         EDSR.load(tensors, Asked(res_scale=1.0))
 
 
-@pytest.mark.parametrize(("width", "blocks", "parameters", "macs", "published"), [
-    (64, 16, 1_369_859, 316.25, 316.3),
-    (16, 8, 49_603, 11.65, 11.7),
-])
+@pytest.mark.parametrize(
+    ("width", "blocks", "parameters", "macs", "published"),
+    [
+        (64, 16, 1_369_859, 316.25, 316.3),
+        (16, 8, 49_603, 11.65, 11.7),
+    ],
+)
 def test_counts_equal_the_published_ones(width, blocks, parameters, macs, published):
     tensors = head_body_tail_tensors(width, blocks)
     totals = []

@@ -124,16 +124,19 @@ def test_forcing_skips_the_search(assets):
     assert model_from_tensors(tensors, Asked(), "dsclora").architecture == "DSCLoRA"
 
 
-@pytest.mark.parametrize(("file", "asked", "message"), [
-    ("efdn_x4.pth", Asked(res_scale=1.0), "--res-scale"),
-    ("efdn_x4.pth", Asked(lora_alpha="16"), "--lora-alpha"),
-    ("efdn_x4.pth", Asked(scale=2), "--scale 2"),
-    ("span_ch26_x4.pth", Asked(lora_alpha="2r"), "--lora-alpha"),
-    ("span_ch26_x4.pth", Asked(res_scale=1.0), "--res-scale"),
-    ("f2srgan_x2.pt", Asked(scale=4), "--scale 4"),
-    ("f2srgan_x4.pt", Asked(res_scale=0.1), "--res-scale"),
-    ("f2srgan_x4_student.pt", Asked(lora_alpha="1"), "--lora-alpha"),
-])
+@pytest.mark.parametrize(
+    ("file", "asked", "message"),
+    [
+        ("efdn_x4.pth", Asked(res_scale=1.0), "--res-scale"),
+        ("efdn_x4.pth", Asked(lora_alpha="16"), "--lora-alpha"),
+        ("efdn_x4.pth", Asked(scale=2), "--scale 2"),
+        ("span_ch26_x4.pth", Asked(lora_alpha="2r"), "--lora-alpha"),
+        ("span_ch26_x4.pth", Asked(res_scale=1.0), "--res-scale"),
+        ("f2srgan_x2.pt", Asked(scale=4), "--scale 4"),
+        ("f2srgan_x4.pt", Asked(res_scale=0.1), "--res-scale"),
+        ("f2srgan_x4_student.pt", Asked(lora_alpha="1"), "--lora-alpha"),
+    ],
+)
 def test_values_that_an_architecture_does_not_use_are_refused(assets, file, asked, message):
     with pytest.raises(UsageError, match=message):
         model_from_tensors(tensors_of(assets / "weights" / file), asked, None)

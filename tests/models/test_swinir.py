@@ -21,7 +21,11 @@ FORMS = {
     "classical x3": {"depths": [2, 3], "num_heads": [6, 4], "upscale": 3, "upsampler": "pixelshuffle"},
     "classical x4": {"depths": [2], "num_heads": [3], "upscale": 4, "upsampler": "pixelshuffle", "window_size": 7},
     "real-world": {
-        "depths": [2, 2], "num_heads": [6, 6], "upscale": 4, "upsampler": "nearest+conv", "resi_connection": "3conv",
+        "depths": [2, 2],
+        "num_heads": [6, 6],
+        "upscale": 4,
+        "upsampler": "nearest+conv",
+        "resi_connection": "3conv",
     },
 }
 
@@ -99,8 +103,13 @@ def test_one_dynamic_graph_is_right_at_other_sizes(form, torchvision_operators):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            loaded.module, (torch.rand(1, 3, 20, 28),), stream, opset_version=17, dynamo=False,
-            input_names=["lr"], output_names=["sr"],
+            loaded.module,
+            (torch.rand(1, 3, 20, 28),),
+            stream,
+            opset_version=17,
+            dynamo=False,
+            input_names=["lr"],
+            output_names=["sr"],
             dynamic_axes={"lr": {2: "height", 3: "width"}, "sr": {2: "out_height", 3: "out_width"}},
         )
     session = onnxruntime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
@@ -145,11 +154,14 @@ def test_counts_and_the_conventions_behind_the_published_ones():
             assert round(theirs * (368 * 520) / pixels, 1) == 21.3  # published as 22.0
 
 
-@pytest.mark.parametrize(("asked", "message"), [
-    (Asked(scale=4), "x2 by its shapes"),
-    (Asked(res_scale=1.0), "--res-scale"),
-    (Asked(lora_alpha="2r"), "--lora-alpha"),
-])
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(scale=4), "x2 by its shapes"),
+        (Asked(res_scale=1.0), "--res-scale"),
+        (Asked(lora_alpha="2r"), "--lora-alpha"),
+    ],
+)
 def test_values_that_do_not_fit_are_refused(asked, message):
     with pytest.raises(UsageError, match=message):
         SWINIR.load(small_tensors(), asked)

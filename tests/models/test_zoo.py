@@ -36,8 +36,14 @@ def session_of(module, size, dynamic):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            module, (torch.rand(1, 3, *size),), stream, opset_version=17, dynamo=False,
-            input_names=["lr"], output_names=["sr"], dynamic_axes=axes,
+            module,
+            (torch.rand(1, 3, *size),),
+            stream,
+            opset_version=17,
+            dynamo=False,
+            input_names=["lr"],
+            output_names=["sr"],
+            dynamic_axes=axes,
         )
     return onnxruntime.InferenceSession(stream.getvalue(), providers=["CPUExecutionProvider"])
 
@@ -86,9 +92,13 @@ def test_what_nobody_knows_is_unknown(torchvision_operators):
         model_from_tensors({"stem.weight": torch.zeros(8, 3, 3, 3)}, Asked(), None)
 
 
-@pytest.mark.parametrize(("asked", "message"), [
-    (Asked(scale=2), "x4 by its shapes"), (Asked(res_scale=1.0), "--res-scale"),
-])
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(scale=2), "x4 by its shapes"),
+        (Asked(res_scale=1.0), "--res-scale"),
+    ],
+)
 def test_values_that_do_not_fit_are_refused(asked, message, torchvision_operators):
     with pytest.raises(UsageError, match=message):
         model_from_tensors(random_safmn().state_dict(), asked, None)

@@ -155,4 +155,3 @@ def test_an_attribute_that_is_not_written_names_its_node():
     module = GraphModule(helper.make_model(helper.make_graph([node], "g", values[:1], values[1:])))
     with pytest.raises(UsageError, match="'the_node' .*auto_pad"):
         module(torch.rand(1, 3, 8, 8))
-

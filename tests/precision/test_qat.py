@@ -235,12 +235,8 @@ def test_squares_follow_from_seed_and_step_alone():
     assert np.array_equal(highs[:, :, ::2, ::2], lows), "an original must lie as its square does"
     for square in lows:
         views = [np.rot90(square, turns, axes=(1, 2))[:, :, ::way] for turns in range(4) for way in (1, -1)]
-        rows = [
-            np.lib.stride_tricks.sliding_window_view(picture, (16, 16), axis=(1, 2)) for picture in pool.pictures
-        ]
-        assert any(
-            np.any(np.all(windows == view[:, None, None], axis=(0, 3, 4))) for windows in rows for view in views
-        )
+        rows = [np.lib.stride_tricks.sliding_window_view(picture, (16, 16), axis=(1, 2)) for picture in pool.pictures]
+        assert any(np.any(np.all(windows == view[:, None, None], axis=(0, 3, 4))) for windows in rows for view in views)
 
 
 def test_too_few_or_too_small_pictures_are_refused():

@@ -180,9 +180,7 @@ def test_weights_that_do_not_fit_are_refused(model):
 
 
 def test_a_weight_that_is_made_by_a_node_cannot_run_in_8_bits():
-    model = graph(
-        [node("Relu", "w0", "w"), node("Conv", "lr w", "sr")], {"w0": RNG.normal(0, 1, (4, 4, 1, 1))}
-    )
+    model = graph([node("Relu", "w0", "w"), node("Conv", "lr w", "sr")], {"w0": RNG.normal(0, 1, (4, 4, 1, 1))})
     plan = dataclasses.replace(
         residual_plan(residual()), nodes={"sr_node": "int8"}, weight_scales={}, activation_scales={"lr": 0.1}
     )

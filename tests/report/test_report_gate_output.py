@@ -11,7 +11,7 @@ from sr_deploy.report.gate import INCONCLUSIVE, PASS, REGRESSION, Finding, GateR
 from sr_deploy.report.gate_output import gate_table, github_annotations, junit_xml, markdown
 
 FINDINGS = (
-    Finding("latency", "144x144", REGRESSION, "+5.00 %: a|b <c> & \"d\"", 10.0, 10.5, 1.05, 1.04, 1.06),
+    Finding("latency", "144x144", REGRESSION, '+5.00 %: a|b <c> & "d"', 10.0, 10.5, 1.05, 1.04, 1.06),
     Finding("latency", "360x360", PASS, "+0.10 %", 20.0, 20.02, 1.001, 0.99, 1.01),
     Finding("p99 budget", "144x144", INCONCLUSIVE, "too few"),
 )

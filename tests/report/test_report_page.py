@@ -76,6 +76,7 @@ def graph(tmp_path_factory):
 @pytest.fixture
 def make(tmp_path, graph):
     """Make a deployment of the small network, with sweeps given as {size: ms}."""
+
     def make(name, times=None, runtime="fake", precision="fp32"):
         folder = tmp_path / name
         folder.mkdir(parents=True)

@@ -117,7 +117,5 @@ def running_tensorrt(driver: Driver, dla_cores: int = 2, contract: IOContract = 
 def engine_file(graph: Path, folder: Path, contract: IOContract = CONTRACT, **settings: str) -> Path:
     """A plan that the stand-in opens, with its manifest."""
     plan, sizes = MAGIC + str(graph).encode(), ((1, 1), (16, 16), (64, 64))
-    built = BuiltEngine(
-        "tensorrt", plan, sizes, "fp32", ("8.6",), "Stand-in", "8.5.2.2", None, None, 0.1, settings, ()
-    )
+    built = BuiltEngine("tensorrt", plan, sizes, "fp32", ("8.6",), "Stand-in", "8.5.2.2", None, None, 0.1, settings, ())
     return folder / write_engine(built, folder, graph, contract, SCALE).file

@@ -188,9 +188,7 @@ def open_deployment(folder: Path) -> Deployment:
             "a folder made by srdeploy export",
             f"srdeploy export CHECKPOINT -o {folder}",
         )
-    manifest = read_described(
-        Manifest, folder / MANIFEST_NAME, "deployment manifest", "export it again", BadDeployment
-    )
+    manifest = read_described(Manifest, folder / MANIFEST_NAME, "deployment manifest", "export it again", BadDeployment)
     deployment = Deployment(folder, manifest)
     for graph in manifest.graphs:
         path = deployment.path_of(graph)
@@ -204,4 +202,3 @@ def open_deployment(folder: Path) -> Deployment:
             )
         check_self_contained(path)
     return deployment
-

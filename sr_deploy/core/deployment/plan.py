@@ -145,4 +145,3 @@ def _weights(path: Path, plan: Plan) -> Dict[str, np.ndarray]:
     if sick:
         raise BadDeployment(f"{path} holds weights that are not finite: {', '.join(sick[:5])}", "finite weights")
     return arrays
-

@@ -46,7 +46,7 @@ class Picture:
 
     @property
     def kind(self) -> str:
-        """"grey" or "rgb"."""
+        """ "grey" or "rgb"."""
         return "grey" if self.pixels.shape[2] == 1 else "rgb"
 
     @property

@@ -122,9 +122,7 @@ def _lengths(editor: Editor, node: onnx.NodeProto, lengths: Dict[str, Dict[int, 
     if node.op_type == "Conv":
         return _after_convolution(editor, node, tensors[0])
     if node.op_type == "Pad" and (pads := editor.constant(node, 1)) is not None and pads.size == 8:
-        return {
-            axis: (base, more + int(pads[axis] + pads[axis + 4])) for axis, (base, more) in tensors[0].items()
-        }
+        return {axis: (base, more + int(pads[axis] + pads[axis + 4])) for axis, (base, more) in tensors[0].items()}
     if node.op_type == "Slice":
         return _after_slice(editor, node, tensors[0])
     return {}

@@ -56,7 +56,6 @@ class Writer:
             self.nodes.append(helper.make_node("Slice", inputs, [piece], name=piece))
         return self.pieces[(name, want)]
 
-
     def rows_of(self, name: str, want: Rows) -> str:
         """Rows of a tensor that exists whole or in strips."""
         if name not in self.strips:

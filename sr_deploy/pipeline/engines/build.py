@@ -71,9 +71,7 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
     return tuple(finished.get(n) or _build(deployment, plan, options, say) for n, plan in enumerate(plans))
 
 
-def _finished(
-    deployment: Deployment, plans: Tuple[BuildPlan, ...], options: BuildOptions
-) -> Dict[int, EngineManifest]:
+def _finished(deployment: Deployment, plans: Tuple[BuildPlan, ...], options: BuildOptions) -> Dict[int, EngineManifest]:
     """Number of a plan → its engine, of those that an interrupted build had finished.
 
     Where nothing is missing there was no interruption: that is somebody else's engine, unless ``options.keep``.
@@ -142,7 +140,13 @@ def _build(
         typed = plan.planned.typed if plan.planned else graph
         return open_engine(
             onnxruntime_engine(
-                typed, folder, manifest.contract, manifest.scale, size, precision=plan.precision, stands_for=graph,
+                typed,
+                folder,
+                manifest.contract,
+                manifest.scale,
+                size,
+                precision=plan.precision,
+                stands_for=graph,
                 plan=plan.planned.identity if plan.planned else None,
             )  # fmt: skip
         )

@@ -120,9 +120,7 @@ def _half_plan(
     return half
 
 
-def _payoff(
-    built: BuiltEngine, other: BuiltEngine, planned: Planned, half: Planned, build: Build
-) -> Optional[Payoff]:
+def _payoff(built: BuiltEngine, other: BuiltEngine, planned: Planned, half: Planned, build: Build) -> Optional[Payoff]:
     """The figures; for an engine of a range of sizes, of two more that are fixed to the size it is optimised for."""
     low, best, high = built.profile
     if low != high:

@@ -153,9 +153,7 @@ def _job(deployment: Deployment, size: Size, request: BenchRequest, say: Callabl
     @contextlib.contextmanager
     def open_runner() -> Iterator[Runner]:
         deployment.manifest.sizes.check(size)
-        chosen = runner_for(
-            deployment, size, request.backend, threads=request.threads, precision=request.precision
-        )
+        chosen = runner_for(deployment, size, request.backend, threads=request.threads, precision=request.precision)
         try:
             if chosen.engine is None:
                 check_memory(deployment.graph_for(size), size)
@@ -175,7 +173,6 @@ def _what_runs(deployment: Deployment, size: Size, request: BenchRequest) -> str
             return sha256_of(engine)
     fitting = [graph for graph in deployment.manifest.graphs if graph.size in (None, size)]
     return (fitting or deployment.manifest.graphs)[0].sha256
-
 
 
 def announce(say: Callable[[str], None]) -> Callable[[Point, bool], None]:

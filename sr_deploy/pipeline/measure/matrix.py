@@ -209,9 +209,7 @@ def measure_cell(label: str, request: Dict[str, Any]) -> Dict[str, Any]:
         return dataclasses.asdict(Outcome(label, error=" ".join(error.found.split())))
     points = [point for point in (result.point_for(size) for size in asked.sizes) if point is not None]
     failed = sum(point.failure is not None for point in points)
-    return dataclasses.asdict(
-        Outcome(label, len(points), failed, sum(point.invalid is not None for point in points))
-    )
+    return dataclasses.asdict(Outcome(label, len(points), failed, sum(point.invalid is not None for point in points)))
 
 
 def _one_after_the_other(cells: Sequence[Cell]) -> Iterable[Outcome]:

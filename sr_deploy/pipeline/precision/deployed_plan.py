@@ -1,10 +1,10 @@
 """A plan that lies in a deployment with its graphs for every kind of TensorRT: what a build takes, also on a board.
 
-    DIR/precision/int8/plan.json          types, reasons and scales; weights.npz beside it
-                       model.onnx         the typed graph: TensorRT 10 and 11, TensorRT-RTX, ONNX Runtime
-                       legacy.onnx        float32 with Q/DQ: TensorRT 8.5 and 8.6, with the types in legacy.json
-                       calibration.cache  scales for TensorRT 8.5 without Q/DQ, and for trtexec --calib
-                       report.json        what was measured
+DIR/precision/int8/plan.json          types, reasons and scales; weights.npz beside it
+                   model.onnx         the typed graph: TensorRT 10 and 11, TensorRT-RTX, ONNX Runtime
+                   legacy.onnx        float32 with Q/DQ: TensorRT 8.5 and 8.6, with the types in legacy.json
+                   calibration.cache  scales for TensorRT 8.5 without Q/DQ, and for trtexec --calib
+                   report.json        what was measured
 """
 
 from __future__ import annotations

@@ -236,9 +236,7 @@ def layer_costs(
     )
 
 
-def gather(
-    deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
-) -> Material:
+def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]) -> Material:
     """Scales from the calibration, made now if there is none of these pictures, and pictures to fit weights on.
 
     Raises:
@@ -281,9 +279,7 @@ def _calibration(
     return found
 
 
-def improved(
-    bench: Workbench, plan: Plan, material: Material, improve: bool, say: Callable[[str], None]
-) -> Weighted:
+def improved(bench: Workbench, plan: Plan, material: Material, improve: bool, say: Callable[[str], None]) -> Weighted:
     """The plan with weights fitted to it, where that is wanted."""
     if not improve:
         return plan, {}

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
     from sr_deploy.precision.calibrate.ranges import Ranges
 
 
-def plan_for(
-    deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None] = lambda _: None
-) -> Planned:
+def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None] = lambda _: None) -> Planned:
     """Make a plan for the deployment's graph, or take the one given; lower it, and prove it on pictures.
 
     It lands in ``DIR/precision/NAME``, whole or not at all.

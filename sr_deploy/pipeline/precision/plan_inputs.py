@@ -125,5 +125,3 @@ def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:
 def _bytes(array: np.ndarray) -> np.ndarray:
     """(1, 3, H, W) in 0…255 as uint8 (1, H, W, 3)."""
     return np.ascontiguousarray(np.rint(array).astype(np.uint8).transpose(0, 2, 3, 1))
-
-

@@ -186,9 +186,7 @@ def _make_room(request: QatRequest, folder: Path, state: Path) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def _pictures(
-    request: QatRequest, deployment: Deployment
-) -> Tuple[List[np.ndarray], Optional[List[np.ndarray]]]:
+def _pictures(request: QatRequest, deployment: Deployment) -> Tuple[List[np.ndarray], Optional[List[np.ndarray]]]:
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
     if request.hr is None:
         return [to_network(read_picture(file), contract) for file in find_images([request.images])], None

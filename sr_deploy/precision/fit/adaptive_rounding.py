@@ -92,9 +92,7 @@ def learned_rounding(
     return dataclasses.replace(learned, activation_scales=plan.activation_scales), {**weights, **kept}
 
 
-def _moved(
-    layer: Layer, weight: Tensor, bias: Optional[Tensor], fit: bool, ridge: float
-) -> Tuple[Tensor, Tensor]:
+def _moved(layer: Layer, weight: Tensor, bias: Optional[Tensor], fit: bool, ridge: float) -> Tuple[Tensor, Tensor]:
     """The layer's Hessian with its ridge (K, K), and its weights where its input needs them, (outputs, K)."""
     flat = weight.reshape(len(weight), -1).double()
     hessian, cross = _moments(layer, weight, bias)

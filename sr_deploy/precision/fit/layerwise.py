@@ -154,9 +154,7 @@ def given(module: GraphModule, layer: Layer) -> Tensor:
 
 def _as_many(module: GraphModule, square: Tensor, count: int) -> int:
     """How many squares fit into HELD_BYTES."""
-    largest = max(
-        (4 * result.numel() for _, _, result in module.walk(square) if isinstance(result, Tensor)), default=1
-    )
+    largest = max((4 * result.numel() for _, _, result in module.walk(square) if isinstance(result, Tensor)), default=1)
     return max(1, min(count, HELD_BYTES // (_ALIVE * largest)))
 
 

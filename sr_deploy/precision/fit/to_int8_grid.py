@@ -54,4 +54,3 @@ def multiples_of(values: np.ndarray, scales: Sequence[float], axis: int) -> np.n
     shape[axis] = -1
     steps = quantized_weights(values, scales, axis)
     return (steps.astype(np.float64) * np.asarray(scales, np.float64).reshape(shape)).astype(np.float32)
-

@@ -178,9 +178,7 @@ class _Placing:
         made = []
         if quantize is not None:
             stored = f"{name}/quantized"
-            made.append(
-                helper.make_node("QuantizeLinear", [quantize, *parameters], [stored], name=f"{name}/quantize")
-            )
+            made.append(helper.make_node("QuantizeLinear", [quantize, *parameters], [stored], name=f"{name}/quantize"))
         self.done[name] = f"{name}/dequantized"
         made.append(
             helper.make_node(
