@@ -74,10 +74,13 @@ def workplace(target: Path) -> Iterator[Path]:
         path = _fresh_name(target, "")
         try:
             path.mkdir(0o700)
+        except FileExistsError:
+            continue
+        try:
             # Not the folder itself is locked: NFS locks only what is open for writing.
             handle = os.open(str(path / _LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except (FileExistsError, FileNotFoundError):
-            continue
+        except FileNotFoundError:
+            continue  # a sweep of another process came between
         if _lock(handle) is False or not _is_at(handle, path / _LOCK):
             os.close(handle)
             continue
