@@ -33,7 +33,13 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class LayerTime(TypedDict):
-    """One layer of an imported profile: its mean time a run and its share of the whole."""
+    """One layer of an imported profile.
+
+    Attributes:
+        name: the runtime's.
+        mean_s: seconds a run.
+        share: of the whole, 0 to 1.
+    """
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     name: str
@@ -42,7 +48,12 @@ class LayerTime(TypedDict):
 
 
 class Description(TypedDict, total=False):
-    """What a runner says of itself."""
+    """What a runner says of itself.
+
+    Attributes:
+        precision: of what ran.
+        layers: of an imported profile.
+    """
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
     precision: Optional[str]
@@ -58,7 +69,16 @@ class OptionsRecord(TypedDict, total=False):
 
 
 class VarianceRecord(TypedDict):
-    """The fields of VarianceTable, see variance.py."""
+    """The fields of VarianceTable, see variance.py.
+
+    Attributes:
+        size, scope: the point's.
+        median_s: of all samples.
+        builds, processes, runs: how many of each were measured.
+        run_s, process_s, build_s: standard deviations, seconds; null where there is only one.
+        process_medians_s: one a process.
+        left_out: processes that do not count, and why.
+    """
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     size: SizePair

@@ -53,7 +53,13 @@ _AGAIN_OR_INSTALL = _AGAIN + "; for another schema, install that srdeploy here"
 @described
 @dataclass(frozen=True)
 class Member:
-    """One file of a bundle: its name with ``/`` between folders, its size in bytes, the SHA-256 of its content."""
+    """One file of a bundle.
+
+    Attributes:
+        name: with ``/`` between folders.
+        size: bytes.
+        sha256: of its content.
+    """
 
     name: str
     size: Count
@@ -80,7 +86,12 @@ class Index:
 @described
 @dataclass(frozen=True)
 class IndexFile:
-    """What stands in ``bundle.json``: an Index, its kind, and the SHA-256 of all the rest."""
+    """What stands in ``bundle.json``.
+
+    Attributes:
+        kind: that it is one.
+        sha256: of all the rest, written in one way.
+    """
 
     kind: Literal["srdeploy bundle"]
     srdeploy: _Plain

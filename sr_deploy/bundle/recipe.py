@@ -44,7 +44,11 @@ class Recipe:
 @described
 @dataclass(frozen=True)
 class RecipeFile:
-    """What stands in ``recipe.toml``; see ``Recipe`` for the meaning of each key."""
+    """What stands in ``recipe.toml``; see ``Recipe`` for the other keys.
+
+    Attributes:
+        schema: version of this layout.
+    """
 
     schema: int = SCHEMA
     backend: Optional[Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]] = None

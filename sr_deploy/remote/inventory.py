@@ -113,7 +113,11 @@ class BoardTable:
 @described
 @dataclass(frozen=True)
 class Inventory:
-    """What stands in an inventory: one table a board."""
+    """What stands in an inventory.
+
+    Attributes:
+        boards: one table a board, by its name.
+    """
 
     boards: Annotated[Dict[_Name, BoardTable], Field(min_length=1, max_length=10_000)]
 

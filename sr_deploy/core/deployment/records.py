@@ -29,7 +29,15 @@ class LoadRecord(TypedDict, total=False):
 
 
 class SourceRecord(TypedDict, total=False):
-    """The checkpoint: its name, the path it had, its hash, and how its tensors were found and loaded."""
+    """The checkpoint.
+
+    Attributes:
+        file, path, sha256: its name, the path it had, its hash.
+        container: the kind of file, such as "zip" or "safetensors".
+        found_under: the entry that held the tensors; null: the top.
+        stripped_prefix: what was taken off every key; null: nothing.
+        load_options: how it was loaded.
+    """
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     file: Required[str]
@@ -56,7 +64,7 @@ class FoldedRecord(TypedDict, total=False):
 
 
 class KeptRecord(TypedDict):
-    """One block that was left as it was, and why."""
+    """One block that was left as it was; the fields of KeptBlock in fold/result.py."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     name: str
@@ -77,7 +85,14 @@ class FoldRecord(TypedDict, total=False):
 
 
 class CountsRecord(TypedDict, total=False):
-    """Counts of a graph."""
+    """Counts of a graph.
+
+    Attributes:
+        nodes: of the graph.
+        macs: multiply-accumulates.
+        moved_bytes: what all nodes read and write.
+        peak_activation_bytes: the most that is alive at once when the nodes run in order.
+    """
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     nodes: Count
@@ -87,7 +102,12 @@ class CountsRecord(TypedDict, total=False):
 
 
 class PassRecord(CountsRecord, total=False):
-    """What one pass of the rewriting changed, and the counts after it."""
+    """What one pass of the rewriting changed, and the counts after it.
+
+    Attributes:
+        places: where it changed the graph.
+        notes: what it left alone, and why.
+    """
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     places: Required[Count]
@@ -95,11 +115,17 @@ class PassRecord(CountsRecord, total=False):
 
 
 class RewriteRecord(TypedDict, total=False):
-    """What the rewriting did to one graph; empty where it did nothing."""
+    """What the rewriting did to one graph; empty where it did nothing.
+
+    Attributes:
+        counted_at: the input HxW of all counts.
+        before: the counts of the graph as exported.
+        passes: by the pass's name, in order.
+        tuned: by srdeploy tune: "variant", "backend" and "from", the graph that it began with.
+    """
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     counted_at: str
     before: CountsRecord
     passes: Dict[str, PassRecord]
-    # By srdeploy tune: "variant", "backend" and "from", the graph that it began with.
     tuned: Dict[str, str]

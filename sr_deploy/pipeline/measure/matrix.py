@@ -49,7 +49,13 @@ _Often = Annotated[int, Field(ge=1, le=10**7)]
 @described
 @dataclass(frozen=True)
 class Matrix:
-    """What stands in a matrix file, see the module; None leaves a value to bench."""
+    """What stands in a matrix file, see the module; None leaves a value to bench, where the rest is explained.
+
+    Attributes:
+        deployments: folders, relative to the file.
+        backends, precisions, scopes: every combination is measured; null: bench's own choice.
+        devices: the workers that may measure, by the name of a resource; null: any.
+    """
 
     deployments: Annotated[Tuple[ShortText, ...], _SOME]
     sizes: Annotated[Tuple[Union[SizeText, Edge], ...], _SOME]

@@ -106,7 +106,15 @@ class TensorRecord:
 @described
 @dataclass(frozen=True)
 class RangesFile:
-    """What ``save_ranges`` writes."""
+    """What ``save_ranges`` writes.
+
+    Attributes:
+        graph_sha256: the graph whose tensors these are.
+        inputs: how many squares of pictures went through it.
+        provenance: pictures by hash, places of the squares, method and versions.
+        tensors: by the tensor's name.
+        schema: version of this layout.
+    """
 
     graph_sha256: Sha256
     inputs: Count

@@ -1,0 +1,197 @@
+"""The page ``engines/formats.md``: every key of every file that srdeploy writes or reads, from the descriptions themselves.
+
+    python -m tests.formats_page          # writes the page
+
+Types and limits come from the descriptions (sr_deploy/core/schema.py), meanings from the docstrings of their classes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+from sr_deploy.bench.options import BenchOptions
+from sr_deploy.bench.result import Result
+from sr_deploy.bundle.layout import Index, IndexFile
+from sr_deploy.bundle.recipe import Recipe, RecipeFile
+from sr_deploy.core.deployment.manifest import Manifest
+from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.schema import json_schema
+from sr_deploy.engine.listing import Listing
+from sr_deploy.engine.manifest import EngineManifest
+from sr_deploy.fold.result import FoldedBlock, FoldReport, KeptBlock
+from sr_deploy.pipeline.load import LoadOptions
+from sr_deploy.pipeline.measure.bench import BenchRequest
+from sr_deploy.pipeline.measure.matrix import Matrix
+from sr_deploy.pipeline.verify import ImageQuality
+from sr_deploy.precision.calibrate.picture_set import CalibrationSet
+from sr_deploy.precision.calibrate.ranges import RangesFile, TensorStats
+from sr_deploy.remote.inventory import Board, Inventory
+from sr_deploy.report.budget import Budget, BudgetFile
+from sr_deploy.report.quality_file import QualityFile
+
+#: Descriptions that say "the fields of" another class: there the meanings are.
+SAME_FIELDS = {
+    "LoadRecord": LoadOptions,
+    "KeptRecord": KeptBlock,
+    "TensorRecord": TensorStats,
+    "BoardTable": Board,
+    "OptionsRecord": BenchOptions,
+    "FoldedRecord": FoldedBlock,
+    "FoldRecord": FoldReport,
+    "QualityRow": ImageQuality,
+    "BudgetFile": Budget,
+    "Matrix": BenchRequest,
+    "RecipeFile": Recipe,
+    "IndexFile": Index,
+}
+
+PAGE = Path(__file__).resolve().parents[1] / "engines" / "formats.md"
+
+#: Which file, what it is, its description.
+FORMATS: Tuple[Tuple[str, str, Any], ...] = (
+    ("DIR/manifest.json", "a deployment", Manifest),
+    ("DIR/engines/ENGINE.json", "an engine", EngineManifest),
+    ("DIR/engines/ENGINE.layers.json", "what the builder made of a graph; besides: `engine_sha256`", Listing),
+    ("DIR/precision/NAME/plan.json", "a precision plan", Plan),
+    ("DIR/precision/calibration/METHOD.json", "ranges of all tensors", RangesFile),
+    ("DIR/results/bench_….json, bench --json", "times", Result),
+    ("verify --json", "quality", QualityFile),
+    ("engines/NAME.toml", "a budget for the gate", BudgetFile),
+    ("MATRIX.toml", "a sweep", Matrix),
+    ("boards.toml", "boards", Inventory),
+    ("calibration/NAME.toml", "a calibration set", CalibrationSet),
+    ("recipe.toml in a bundle", "what a board builds", RecipeFile),
+    ("bundle.json in a bundle", "its index", IndexFile),
+)
+
+
+def page() -> str:
+    """The page's text."""
+    parts = ["# Formats", "", *_INTRODUCTION]
+    for file, what, kind in FORMATS:
+        parts += [
+            "",
+            f"## {file}",
+            "",
+            f"{what[:1].upper()}{what[1:]}.",
+            "",
+            "| key | value | meaning |",
+            "|---|---|---|",
+        ]
+        parts += [f"| `{key}` | {value} | {meaning} |" for key, value, meaning in _rows(kind)]
+    return "\n".join(parts) + "\n"
+
+
+_INTRODUCTION = (
+    "Every key of the files that srdeploy writes and reads. Unknown keys, NaN, a key twice and values outside the limits are",
+    "errors (exit code 4) that name the key. `…[]` is each entry of a list, `….*` each value of a table whose keys are names.",
+    "",
+    "Made from the descriptions in the code by `python -m tests.formats_page`; a test holds the two together.",
+)
+
+
+def _rows(kind: Any) -> Iterator[Tuple[str, str, str]]:
+    schema = json_schema(kind)
+    yield from _properties(schema, schema.get("$defs", {}), kind, "")
+
+
+def _properties(
+    schema: Dict[str, Any], shared: Dict[str, Any], kind: Any, before: str
+) -> Iterator[Tuple[str, str, str]]:
+    meanings = _meanings(kind)
+    required = set(schema.get("required", ()))
+    for name, found in schema.get("properties", {}).items():
+        value = _value(found, shared) + ("" if name in required else ", may be left out")
+        yield f"{before}{name}", value, meanings.get(name, "").replace("|", "\\|")
+        for path, inner in _inner(found, shared):
+            yield from _properties(inner, shared, _class_of(inner), f"{before}{name}{path}.")
+
+
+def _inner(found: Dict[str, Any], shared: Dict[str, Any]) -> Iterator[Tuple[str, Dict[str, Any]]]:
+    """The descriptions inside a value: (how its path goes on, its schema)."""
+    if "$ref" in found:
+        yield "", shared[found["$ref"].rsplit("/", 1)[-1]]
+    for choice in found.get("anyOf", ()):
+        yield from _inner(choice, shared)
+    for part, path in ((found.get("items"), "[]"), (found.get("additionalProperties"), ".*")):
+        if isinstance(part, dict):
+            yield from ((path + rest, inner) for rest, inner in _inner(part, shared))
+
+
+def _value(found: Dict[str, Any], shared: Dict[str, Any]) -> str:
+    """A schema in a few words."""
+    if "$ref" in found:
+        return "table"
+    if "anyOf" in found:
+        return " or ".join(dict.fromkeys(_value(choice, shared) for choice in found["anyOf"]))
+    if "const" in found or "enum" in found:
+        return ", ".join(f"`{value}`" for value in found.get("enum", [found.get("const")]))
+    kind = found.get("type", "anything")
+    if kind == "array":
+        inside = [_value(part, shared) for part in found.get("prefixItems", ())] or [
+            _value(found.get("items", {}), shared)
+        ]
+        return f"list of {', '.join(inside)}" if "prefixItems" not in found else f"[{', '.join(inside)}]"
+    if kind == "object":
+        part = found.get("additionalProperties")
+        return f"table of {_value(part, shared)}" if isinstance(part, dict) and part else "table"
+    words = {
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "true or false",
+        "null": "null",
+    }
+    return words.get(kind, kind) + _limits(found)
+
+
+def _limits(found: Dict[str, Any]) -> str:
+    low, high = found.get("minimum", found.get("exclusiveMinimum")), found.get("maximum")
+    shown = [f"≥ {low:g}" if low is not None else "", f"≤ {high:g}" if high is not None and high < 2**62 else ""]
+    limits = ", ".join(one for one in shown if one)
+    return f" {limits}" if limits else ""
+
+
+def _class_of(schema: Dict[str, Any]) -> Any:
+    """The class that a schema was made from, by its title."""
+    name = schema.get("title", "")
+    return next((one for one in _all_classes() if one.__name__ == name), None)
+
+
+def _all_classes() -> List[Any]:
+    import sys
+
+    found = (vars(module).values() for name, module in list(sys.modules.items()) if name.startswith("sr_deploy"))
+    return [value for values in found for value in list(values) if isinstance(value, type)]
+
+
+def _meanings(kind: Any) -> Dict[str, str]:
+    """Field → meaning, from the "Attributes" of a docstring; of a class that adds to another one, of both."""
+    meanings: Dict[str, str] = {}
+    same = SAME_FIELDS.get(getattr(kind, "__name__", ""))
+    for one in (*((same,) if same else ()), *reversed(_bases(kind))):
+        section = re.search(r"\n\s*Attributes:\n(.*?)(?:\n\s*\n|\Z)", one.__doc__ or "", re.DOTALL)
+        lines = section.group(1).split("\n") if section else []
+        depth = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
+        names: List[str] = []
+        for line in lines:
+            begins = re.match(rf" {{{depth}}}(\w+(?:, \w+)*): (.*)", line)
+            if begins:
+                names = begins.group(1).split(", ")
+                meanings.update(dict.fromkeys(names, begins.group(2)))
+            else:
+                meanings.update({name: f"{meanings[name]} {line.strip()}" for name in names})
+    return {name: text.replace("``", "`").strip() for name, text in meanings.items()}
+
+
+def _bases(kind: Any) -> Tuple[Any, ...]:
+    """A class and what it adds to; a TypedDict hides the latter from ``__mro__``."""
+    bases = getattr(kind, "__orig_bases__", ()) if isinstance(kind, type) and issubclass(kind, dict) else ()
+    return (*getattr(kind, "__mro__", ()), *(one for one in bases if isinstance(one, type)))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)
