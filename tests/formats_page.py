@@ -1,4 +1,4 @@
-"""The page ``engines/formats.md``: every key of every file that srdeploy writes or reads, from the descriptions themselves.
+"""The page ``engines/formats.md``: every key of every file that srdeploy writes or reads, made from the code.
 
     python -m tests.formats_page          # writes the page
 
@@ -85,8 +85,9 @@ def page() -> str:
 
 
 _INTRODUCTION = (
-    "Every key of the files that srdeploy writes and reads. Unknown keys, NaN, a key twice and values outside the limits are",
-    "errors (exit code 4) that name the key. `…[]` is each entry of a list, `….*` each value of a table whose keys are names.",
+    "Every key of the files that srdeploy writes and reads. Unknown keys, NaN, a key twice and values outside the",
+    "limits are errors (exit code 4) that name the key. `…[]` is each entry of a list, `….*` each value of a table",
+    "whose keys are names.",
     "",
     "Made from the descriptions in the code by `python -m tests.formats_page`; a test holds the two together.",
 )
@@ -130,20 +131,12 @@ def _value(found: Dict[str, Any], shared: Dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in found.get("enum", [found.get("const")]))
     kind = found.get("type", "anything")
     if kind == "array":
-        inside = [_value(part, shared) for part in found.get("prefixItems", ())] or [
-            _value(found.get("items", {}), shared)
-        ]
-        return f"list of {', '.join(inside)}" if "prefixItems" not in found else f"[{', '.join(inside)}]"
+        fixed = [_value(part, shared) for part in found.get("prefixItems", ())]
+        return f"[{', '.join(fixed)}]" if fixed else f"list of {_value(found.get('items', {}), shared)}"
     if kind == "object":
         part = found.get("additionalProperties")
         return f"table of {_value(part, shared)}" if isinstance(part, dict) and part else "table"
-    words = {
-        "string": "text",
-        "integer": "whole number",
-        "number": "number",
-        "boolean": "true or false",
-        "null": "null",
-    }
+    words = {"string": "text", "integer": "whole number", "boolean": "true or false"}
     return words.get(kind, kind) + _limits(found)
 
 
