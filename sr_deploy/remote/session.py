@@ -190,7 +190,8 @@ def _find(session: Session, progress: Progress, link: Link) -> str:
 
 def failure_of(board: Board, ended: Ended, progress: Progress) -> SrDeployError:
     """The board's exit code as an error of the same code; its message is in the log that was shown."""
-    code = ended.exit_code
+    # A program that cleans up after a signal ends with 128 + its number, as shells count; others are told as negative.
+    code = 128 - ended.exit_code if 128 < ended.exit_code <= 128 + 64 else ended.exit_code
     if ended.error is not None:
         return EnvironmentFault(f"{board.name}: the job could not run: {ended.error}", "a job that runs")
     if code < 0:

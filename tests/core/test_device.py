@@ -195,7 +195,7 @@ def test_findings_of_this_machine():
 
 def test_every_extra_that_doctor_names_exists():
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
-    core = Path(__file__).parents[2] / "sr_deploy/core"
+    core = Path(__file__).parents[2] / "sr_deploy/core/host"
     source = "".join((core / name).read_text(encoding="utf-8") for name in ("device.py", "doctor_tensorrt.py"))
     for extra in ("export", "zoo", "onnxruntime", "onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "jetson"):
         assert f"\n{extra} = [" in text

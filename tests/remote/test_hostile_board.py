@@ -191,6 +191,7 @@ def test_an_answer_of_many_wrong_values_costs_little(suffered, operation):
 
 def test_the_ordeal_sees_what_it_looks_for(suffered, monkeypatch, tmp_path):
     """Without the guards the same lies are found out here."""
+    import sr_deploy.cli.shared as shared
     import sr_deploy.pipeline.ship.remote as pipeline
     import sr_deploy.remote.follow as follow
     import sr_deploy.remote.home as home
@@ -203,6 +204,7 @@ def test_the_ordeal_sees_what_it_looks_for(suffered, monkeypatch, tmp_path):
 
     monkeypatch.setattr(follow, "log_line", str)
     monkeypatch.setattr(pipeline, "log_line", str)
+    monkeypatch.setattr(shared, "log_lines", str)
     verdict = suffered_again(suffered, tmp_path, Lie(log=b"\x1b]0;x\x07\n::error::x\n"))
     assert verdict.problems == ["a control character on the screen", "a command for a CI log on the screen"]
 

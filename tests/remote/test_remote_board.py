@@ -109,7 +109,7 @@ def test_results_of_pictures_with_odd_names_come_home(srdeploy, board, net, pict
     home = tmp_path / "out" / "nx"
     # A name with a newline is the one that is not brought home, and is named.
     assert sorted(os.listdir(os.fsencode(home / "pictures"))) == sorted(set(NAMES) - {NAMES[3]})
-    assert outcome.code == 3 and "not brought home: pictures/a\\n::error::b.png" in outcome.err, outcome.err
+    assert outcome.code == 3 and "not brought home: pictures/a\\n\\x3a:error::b.png" in outcome.err, outcome.err
     assert "\n::error" not in outcome.out + outcome.err
     assert (board.own / "jobs").is_dir() and not list((board.own / "jobs").glob("*/fetched"))
 
