@@ -92,7 +92,7 @@ def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
 def main(arguments: Optional[List[str]] = None) -> None:
     """Entry point: every error of ours becomes a message and an exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # A file name that is not UTF-8 is printed with the bytes it has, and never ends a command.
+    # A file name that is not UTF-8 never ends a command.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")

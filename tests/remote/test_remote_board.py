@@ -118,7 +118,7 @@ def test_results_of_pictures_with_odd_names_come_home(srdeploy, board, net, pict
     assert outcome.code == 0, outcome.err
     here = [str(board.program), "run", str(net), "-i", str(folder), "-o", str(tmp_path / "here"), *ORT]
     printed = subprocess.run(here, capture_output=True, check=True).stdout
-    assert b"/" + NAMES[0] + b"\n" in printed, "the bytes of the name, for whoever reads them"
+    assert rb"/stra\udcdfe \udcfcber.png" + b"\n" in printed, "bytes that are no UTF-8 are shown as escapes"
     for name in set(NAMES) - {NAMES[3]}:
         there, local = (
             cv2.imdecode(np.fromfile(os.path.join(os.fsencode(place), name), np.uint8), cv2.IMREAD_COLOR)
