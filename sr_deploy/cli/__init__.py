@@ -14,7 +14,7 @@ import typer
 from sr_deploy import __version__
 from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report
 from sr_deploy.cli.shared import print_json
-from sr_deploy.core.errors import MissingPackage, SrDeployError
+from sr_deploy.core.errors import MissingPackage, SrDeployError, UsageError
 from sr_deploy.core.host.l4t import check_container
 from sr_deploy.core.signals import ended_by_signals, name_of
 from sr_deploy.core.text import log_lines
@@ -89,6 +89,16 @@ def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
     return MissingPackage(f"the package {package} is not installed", wanted, "pip install 'srdeploy[export]'")
 
 
+def _wants_json(arguments: List[str]) -> bool:
+    """Whether stdout is to hold one JSON document; the --json of bench names a file."""
+    return "--json" in arguments and arguments[0] != "bench"
+
+
+def _not_understood(message: str, command: str) -> UsageError:
+    """The error of a command line that typer refused, with typer's words."""
+    return UsageError(message, "a command and options that srdeploy has", f"srdeploy {command} --help")
+
+
 def main(arguments: Optional[List[str]] = None) -> None:
     """Entry point: every error of ours becomes a message and an exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -103,7 +113,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
             app(args=arguments)
     except (SrDeployError, ModuleNotFoundError) as raised:
         error = raised if isinstance(raised, SrDeployError) else _missing_package(raised)
-        if "--json" in arguments and arguments[0] != "bench":
+        if _wants_json(arguments):
             print_json(_failure(error))
         lines = error.lines()
         typer.secho(log_lines(f"error: {lines[0]}"), fg="red", err=True)
@@ -111,7 +121,10 @@ def main(arguments: Optional[List[str]] = None) -> None:
             typer.echo(log_lines(f"  {line}"), err=True)
         sys.exit(error.exit_code)
     except SystemExit as ended:
-        if ended.code == INTERRUPTED:  # typer turns Ctrl-C into it without a word
+        refused = getattr(ended.__context__, "format_message", None)  # typer ends so after it has said it on stderr
+        if refused is not None and _wants_json(arguments):
+            print_json(_failure(_not_understood(refused(), arguments[0])))
+        elif ended.code == INTERRUPTED:  # typer turns Ctrl-C into it without a word
             typer.echo("interrupted; what was complete is kept", err=True)
         elif name_of(ended.code):
             typer.echo(f"ended by {name_of(ended.code)}; what was complete is kept", err=True)

@@ -7,7 +7,7 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, print_line, say, sizes_of
+from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, print_line, print_plan, say, sizes_of
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import UsageError
 
@@ -80,8 +80,7 @@ def pack(
     packing = PackOptions(deployment, out, target, recipe, sizes_of(golden_size), force) if out else None
     serving = TritonOptions(deployment, triton, name, recipe, triton_cache, force) if triton else None
     if dry_run:
-        for line in (plan_pack(packing) if packing else []) + (plan_triton(serving) if serving else []):
-            print_line(line)
+        print_plan((plan_pack(packing) if packing else []) + (plan_triton(serving) if serving else []), as_json)
         return
     results = []
     if packing:

@@ -14,6 +14,7 @@ from sr_deploy.cli.shared import (
     PRECISION,
     print_json,
     print_line,
+    print_plan,
     render,
     say,
     sizes_of,
@@ -165,8 +166,7 @@ def build(
         timing_cache=timing_cache,
     )
     if dry_run:
-        for line in plan_build(options):
-            print_line(line)
+        print_plan(plan_build(options), as_json)
         return
     engines = build_engines(options, say)
     listings = listings_of(deployment, engines)

@@ -85,19 +85,23 @@ def gate(
     )
     if update:
         path, changes = update_baseline(result_of(candidate, request), baselines)
+        if as_json:
+            print_json({"baseline": str(path), "changes": list(changes)})
+            return
         for line in changes:
             print_line(line)
         print_line(path)
         return
     report = run_gate(request, say)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        render(gate_table(report))
+    # The files first: one that cannot be written is an error, and its JSON must be the only document on stdout.
     if junit is not None:
         write_text(junit, junit_xml(report))
     if markdown_file is not None:
         write_text(markdown_file, markdown(report))
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        render(gate_table(report))
     if github:
         # On stderr beside JSON, which must stay alone on stdout; the runner reads both.
         for line in github_annotations(report):

@@ -71,7 +71,11 @@ def remote(
         bundle, arguments, pictures, force = board_command(command, rest)
         options = RemoteOptions(boards, out, bundle, command, arguments, pictures, "", patience, force)
     if command == "stop":
-        for name, done in stop_jobs(options):
+        stopped = stop_jobs(options)
+        if as_json:
+            print_json([{"board": name, "done": done} for name, done in stopped])
+            return
+        for name, done in stopped:
             typer.echo(f"{name}: {done}")
         return
     outcomes = run_remote(options, say)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import typer
 
@@ -34,6 +34,15 @@ def print_line(text: Any) -> None:
 def print_json(value: Any) -> None:
     """Print a value as indented JSON on stdout."""
     typer.echo(json.dumps(value, indent=2))
+
+
+def print_plan(lines: Sequence[str], as_json: bool) -> None:
+    """Print what a command would do, as --dry-run asks: one line each, or {"would": [line, …]}."""
+    if as_json:
+        print_json({"would": list(lines)})
+        return
+    for line in lines:
+        print_line(line)
 
 
 def render(renderable: Any) -> None:

@@ -6,10 +6,11 @@ not portable"). A foreign one is refused with the difference named, before anyth
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from typing import Any, List, Optional, Sequence, Tuple
 
-from sr_deploy.core.contract import format_size
+from sr_deploy.core.contract import IOContract, format_size
 from sr_deploy.core.errors import ForeignEngine
 from sr_deploy.core.host.machine import this_machine
 from sr_deploy.engine.flavour import flavour_version
@@ -43,7 +44,13 @@ def host_facts(backend: str) -> HostFacts:
     return HostFacts(backend, version, gpus[0].compute_capability, gpus[0].name)
 
 
-def check_engine(manifest: EngineManifest, here: HostFacts, graphs: Sequence[str], folder: str = "DEPLOYMENT") -> None:
+def check_engine(
+    manifest: EngineManifest,
+    here: HostFacts,
+    graphs: Sequence[str],
+    folder: str = "DEPLOYMENT",
+    ends: Optional[Tuple[IOContract, int]] = None,
+) -> None:
     """Refuse an engine that was built for something else.
 
     Args:
@@ -51,6 +58,8 @@ def check_engine(manifest: EngineManifest, here: HostFacts, graphs: Sequence[str
         here: from ``host_facts(manifest.backend)``.
         graphs: sha256 of the deployment's graphs; one of them must be the engine's. Empty: do not compare.
         folder: the deployment, for the command in the message.
+        ends: the deployment's contract and scale, which must be the engine's: other values would give another picture.
+            None: do not compare.
 
     Raises:
         ForeignEngine: naming every difference with both values, and the command that rebuilds.
@@ -73,12 +82,22 @@ def check_engine(manifest: EngineManifest, here: HostFacts, graphs: Sequence[str
     if graphs and manifest.graph_sha256 not in graphs:
         have = ", ".join(f"{sha256[:12]}…" for sha256 in graphs)
         differences.append(f"graph: built from {manifest.graph_file} {manifest.graph_sha256[:12]}…, here is {have}")
+    if ends is not None:
+        differences += _different_ends(manifest, *ends)
     if differences:
         raise ForeignEngine(
             f"{manifest.file} was built for something else\n  " + "\n  ".join(differences),
             "an engine of this backend and version, for this GPU, from this graph",
             _rebuild(manifest, here, folder),
         )
+
+
+def _different_ends(manifest: EngineManifest, contract: IOContract, scale: int) -> List[str]:
+    """What an engine's contract and scale say otherwise than the deployment's, one line each."""
+    pairs: List[Tuple[str, Any, Any]] = [("scale", manifest.scale, scale)]
+    for field in dataclasses.fields(IOContract):
+        pairs.append((f"contract.{field.name}", getattr(manifest.contract, field.name), getattr(contract, field.name)))
+    return [f"{name}: the engine's is {has!r}, the deployment's {ours!r}" for name, has, ours in pairs if has != ours]
 
 
 def _rebuild(manifest: EngineManifest, here: HostFacts, folder: str) -> str:

@@ -11,7 +11,7 @@ import platform
 import re
 import time
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Tuple, Union
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import explained_write_errors, sha256_of
@@ -70,6 +70,15 @@ def is_out_of_memory(text: str) -> bool:
     return bool(_OUT_OF_MEMORY.search(text))
 
 
+def _openable(graph: Path) -> Union[str, bytes]:
+    """What ONNX Runtime opens: the path; the bytes where that is not UTF-8, which it does not take."""
+    try:
+        str(graph).encode("utf-8")
+    except UnicodeEncodeError:
+        return graph.read_bytes()
+    return str(graph)
+
+
 def open_session(graph: Path, options: Any, provider: str) -> Any:
     """An InferenceSession on one provider (the CPU behind it for operators that the provider lacks).
 
@@ -95,7 +104,7 @@ def open_session(graph: Path, options: Any, provider: str) -> Any:
     preloaded = preload_cuda(ort) if provider == CUDA else ""
     asked: List[Any] = [(CUDA, CUDA_OPTIONS), CPU] if provider == CUDA else list(dict.fromkeys((provider, CPU)))
     try:
-        session = ort.InferenceSession(str(graph), options, providers=asked, enable_fallback=0)
+        session = ort.InferenceSession(_openable(Path(graph)), options, providers=asked, enable_fallback=0)
     except Exception as error:
         # ONNX Runtime's exceptions have no common base below Exception, and new kinds come with new releases.
         text = " ".join(str(error).split())

@@ -160,7 +160,7 @@ def _ways(
             if best == {path} or (backend is not None and manifest.backend != backend):
                 continue
             graphs = tuple(graph.sha256 for graph in deployment.manifest.graphs)
-            check_engine(manifest, host_facts(manifest.backend), graphs)
+            check_engine(manifest, host_facts(manifest.backend), graphs, ends=deployment.ends)
             refused = [size for size in sizes if not manifest.takes(size)]
             if refused:
                 # A fixed engine of the same precision as the graph says nothing new; any other one is missed.

@@ -189,7 +189,7 @@ def _sorted_out(
             manifest = open_engine(path)
             if manifest.precision != precision or backend not in (None, manifest.backend):
                 continue
-            check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment))
+            check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment), ends=deployment.ends)
         except BadInput as error:
             lines = [line.strip() for line in error.found.replace(f"{path.parent}{os.sep}", "").splitlines()]
             # Of an engine that is not what it was, the difference from what was wanted says more.
@@ -216,7 +216,9 @@ def _from_engine(
         raise UsageError(f"{path} is an engine of {manifest.backend}, not of {backend}", "one of the two, not both")
     if precision is not None and manifest.precision != precision:
         raise UsageError(f"{path} is an engine of {manifest.precision}, not of {precision}", "one of the two, not both")
-    check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment), str(deployment.folder))
+    check_engine(
+        manifest, host_facts(manifest.backend), _graph_hashes(deployment), str(deployment.folder), deployment.ends
+    )
     if manifest.backend == "onnxruntime":
         from sr_deploy.run.onnxruntime import runner_from_graph
 

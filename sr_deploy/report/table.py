@@ -33,6 +33,8 @@ QUALITY_COLUMNS = (
 )
 #: A node's name keeps so many characters, its end: with the other columns the table of layers is 80 columns wide.
 NODE_CHARACTERS = 20
+#: Facts whose parts are named by others (tensors, files, operators, ports of a graph): shown letter for letter.
+NAMED_BY_OTHERS = ("keys", "inputs", "outputs", "operators", "streaming", "files", "proofs", "rewrite", "plans")
 LEVEL_STYLES = {"ok": "green", "missing": "red", "warning": "yellow"}
 
 
@@ -227,15 +229,21 @@ def _latency_title(result: Result) -> Tuple[str, str, str]:
     return title, f"timed: {scopes.get(scope, scope)}; percentiles are nearest-rank", "input"
 
 
-def _flattened(facts: Dict[str, Any], depth: int = 0) -> List[Tuple[str, str]]:
-    """Rows of nested facts: a dict becomes a heading and indented rows, a list of dicts one such block each."""
+def _flattened(facts: Dict[str, Any], depth: int = 0, under: str = "") -> List[Tuple[str, str]]:
+    """Rows of nested facts: a dict becomes a heading and indented rows, a list of dicts one such block each.
+
+    Args:
+        facts: by name.
+        depth: how far the rows are indented.
+        under: the name of the fact that these belong to; those of ``NAMED_BY_OTHERS`` keep their letters.
+    """
     rows: List[Tuple[str, str]] = []
     for key, value in facts.items():
-        name = "  " * depth + str(key).replace("_", " ")
+        name = "  " * depth + (str(key) if under in NAMED_BY_OTHERS else str(key).replace("_", " "))
         if value is None or (isinstance(value, (dict, list, tuple, str)) and not value):
             continue
         if isinstance(value, dict):
-            rows += [(name, ""), *_flattened(value, depth + 1)]
+            rows += [(name, ""), *_flattened(value, depth + 1, str(key))]
         elif isinstance(value, (list, tuple)) and isinstance(value[0], dict):
             for index, entry in enumerate(value):
                 rows += [(f"{name} {index + 1}", ""), *_flattened(entry, depth + 1)]

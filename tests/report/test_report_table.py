@@ -155,3 +155,10 @@ def test_facts_are_flattened_in_order():
     ]  # fmt: skip
     assert [line for line in lines if line in wanted] == wanted
     assert not [line for line in lines if line.startswith(("empty", "nothing", "kind"))]
+
+
+def test_facts_table_changes_no_name_of_a_tensor_a_file_or_a_port() -> None:
+    facts = {"kind": "checkpoint", "keys": {"block_1.c1_r.weight": [3, 3]}, "inputs": {"lr_image": "float32"}}
+    shown = text_of(facts_table({**facts, "value_range": 1}))
+    assert "block_1.c1_r.weight" in shown and "lr_image" in shown
+    assert "value range" in shown  # our own words are words

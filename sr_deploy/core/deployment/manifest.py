@@ -158,6 +158,11 @@ class Deployment:
         return confined(self.folder, graph.file, str(self.folder / MANIFEST_NAME), BadDeployment)
 
     @property
+    def ends(self) -> Tuple[IOContract, int]:
+        """The contract and the scale, which every engine of it shares."""
+        return self.manifest.contract, self.manifest.scale
+
+    @property
     def engines_folder(self) -> Path:
         """Where engines and their manifests live."""
         return self.folder / "engines"

@@ -133,7 +133,7 @@ def _engines(deployment: Deployment, options: GoldenOptions) -> Tuple[List[Optio
         try:
             manifest = open_engine(path)
             if options.backend in (None, manifest.backend) and options.precision in (None, manifest.precision):
-                check_engine(manifest, host_facts(manifest.backend), hashes)
+                check_engine(manifest, host_facts(manifest.backend), hashes, ends=deployment.ends)
                 found.append(path)
         except BadInput as error:
             refused[path.name] = "; ".join(line.strip() for line in error.found.splitlines())
