@@ -144,7 +144,7 @@ def test_precision_files_are_carried_and_nothing_else(srdeploy, deployment, tmp_
     assert srdeploy("pack", deployment, "-o", tmp_path / "net.srd").code == 0
     carried = set(names(tmp_path / "net.srd"))
     assert {"plan.json", "plan_int8.json", "weights.npz", "set5.calibration", "calibration-x.cache"} < carried
-    assert "precision/calibrate/ranges.json" in carried and "notes.txt" not in carried
+    assert "precision/ranges.json" in carried and "notes.txt" not in carried
     assert srdeploy("unpack", tmp_path / "net.srd", "-o", tmp_path / "out").code == 0
     assert (tmp_path / "out" / "precision" / "ranges.json").read_text() == "{}"
     (deployment / "precision" / "tool.sh").write_text("#!")
