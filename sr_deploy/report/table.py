@@ -263,6 +263,7 @@ def _fact_text(key: str, value: Any) -> str:
     if isinstance(value, (list, tuple)):
         if len(value) == 2 and "size" in key and all(isinstance(edge, int) for edge in value):
             return format_size((value[0], value[1]))
-        words = [_fact_text("", entry) for entry in value]
+        # A profile is three sizes.
+        words = [_fact_text("size" if key == "profile" else "", entry) for entry in value]
         return "\n".join(words) if any(" " in word for word in words) else ", ".join(words)
     return str(value)

@@ -162,3 +162,7 @@ def test_facts_table_changes_no_name_of_a_tensor_a_file_or_a_port() -> None:
     shown = text_of(facts_table({**facts, "value_range": 1}))
     assert "block_1.c1_r.weight" in shown and "lr_image" in shown
     assert "value range" in shown  # our own words are words
+
+
+def test_facts_table_shows_the_profile_of_an_engine_as_sizes() -> None:
+    assert "16x16, 24x32, 64x64" in text_of(facts_table({"kind": "engine", "profile": [[16, 16], [24, 32], [64, 64]]}))
