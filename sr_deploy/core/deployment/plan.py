@@ -92,7 +92,8 @@ def save_plan(folder: Path, plan: Plan, weights: Optional[Mapping[str, np.ndarra
         # Names of tensors hold slashes, which npz would take for folders: they are numbered, and the names listed.
         arrays = {f"array_{index}": np.asarray(value, np.float32) for index, value in enumerate(weights.values())}
         with atomic_file(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, names=np.asarray(list(weights)), **arrays)
+            # The stub takes any key of ``arrays`` for its word allow_pickle, which numpy before 2 does not have.
+            np.savez(stream, names=np.asarray(list(weights)), **arrays)  # type: ignore[arg-type]
         digest = sha256_of(path)
     plan = dataclasses.replace(plan, weights_sha256=digest)
     write_json(Path(folder) / PLAN_NAME, dataclasses.asdict(plan))
