@@ -5,6 +5,7 @@ Heavy imports happen inside the commands, so that ``srdeploy --help`` is quick.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any, Dict, List, Optional
 
@@ -93,7 +94,8 @@ def main(arguments: Optional[List[str]] = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     # A file name that is not UTF-8 is printed with the bytes it has, and never ends a command.
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     try:
         with ended_by_signals():
             if not {"doctor", "-h", "--help", "--version"} & set(arguments[:1]):
