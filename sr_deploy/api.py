@@ -42,15 +42,18 @@ def sizes_of(asked: Sizes) -> Tuple[Size, ...]:
     """Inputs (height, width) in pixels.
 
     Raises:
-        UsageError: a text that is no size.
+        UsageError: a text, or a single number, that is no size.
     """
     if asked is None:
         return ()
     if isinstance(asked, str):
         return tuple(parse_size(part) for part in asked.split(","))
-    if len(asked) == 2 and all(isinstance(edge, int) for edge in asked):
-        return ((int(asked[0]), int(asked[1])),)  # type: ignore[arg-type]
-    return tuple(size for part in asked for size in sizes_of(part))  # type: ignore[arg-type]
+    edges = [edge for edge in asked if isinstance(edge, int)]
+    if len(edges) == len(asked) == 2:
+        return ((edges[0], edges[1]),)
+    if edges:
+        raise UsageError(f"the number {edges[0]} alone is no size", '(height, width), or "144" for a square')
+    return tuple(size for part in asked if not isinstance(part, int) for size in sizes_of(part))
 
 
 def export(checkpoint: Place, out: Place, *, say: Say = silent, **options: Any) -> Deployed:

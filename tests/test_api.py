@@ -89,3 +89,13 @@ def test_the_lines_of_the_readme_run(tmp_path):
     (tmp_path / "upscaled").mkdir()
     done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_sizes_as_people_write_them():
+    from sr_deploy.api import sizes_of
+
+    assert sizes_of((360, 640)) == ((360, 640),) and sizes_of("144,360x640") == ((144, 144), (360, 640))
+    assert sizes_of(["144", (360, 640)]) == ((144, 144), (360, 640))
+    for wrong in ([144, 360, 720], [144, "360"], [144]):
+        with pytest.raises(UsageError, match="the number 144 alone is no size"):
+            sizes_of(wrong)

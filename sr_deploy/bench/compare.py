@@ -153,11 +153,11 @@ def single_run_ratio(
         confidence: between 0 and 1.
     """
     medians = [math.log(statistics.median(side)) for side in (baseline, candidate)]
-    intervals = [median_interval(side, confidence) for side in (baseline, candidate)]
+    intervals = [found for found in (median_interval(side, confidence) for side in (baseline, candidate)) if found]
     estimate = medians[1] - medians[0]
     z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
     noise = 2 * (z * run_noise) ** 2
-    if intervals[0] is None or intervals[1] is None:
+    if len(intervals) < 2:
         low, high = -math.inf, math.inf
     else:
         (low_a, high_a), (low_b, high_b) = ((math.log(i[0]), math.log(i[1])) for i in intervals)

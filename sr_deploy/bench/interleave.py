@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Callable, ContextManager, Iterator, List, Sequence, Tuple
 
 from sr_deploy.bench.interval import effective_sample_size, median_interval
-from sr_deploy.bench.measure import BenchOptions, example_for, is_launch_bound, measure, sampler, summary
+from sr_deploy.bench.measure import example_for, is_launch_bound, measure, sampler, summary
 from sr_deploy.bench.monitor import Watch, no_watch
+from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import Point
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import UsageError

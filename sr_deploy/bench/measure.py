@@ -13,10 +13,10 @@ import numpy as np
 from sr_deploy.bench.interval import effective_sample_size, median_interval, relative_half_width
 from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.options import BenchOptions
-from sr_deploy.bench.result import Point, now_utc
+from sr_deploy.bench.result import EnqueueFacts, Point, Summary, Timer, description_of, now_utc
 from sr_deploy.core.contract import Size, format_size, picture_size
 from sr_deploy.core.errors import CheckFailed, UsageError
-from sr_deploy.run.base import Runner
+from sr_deploy.run.base import Runner, no_device_events
 from sr_deploy.run.settings import DeviceSettings
 
 #: Two windows of samples agree when their medians differ by less than this part of the smaller one.
@@ -86,7 +86,7 @@ def measure(
         scope=options.scope,
         runtime=runner.runtime,
         device=runner.device,
-        description=runner.describe(),
+        description=description_of(runner.describe()),
         output_pixels=math.prod(picture_size(sr)),
         input_bytes=lr.nbytes,
         output_bytes=sr.nbytes,
@@ -126,12 +126,12 @@ def example_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
 def example_for(runner: Runner, size: Size, value_range: float, seed: int = 0) -> np.ndarray:
     """``example_input`` as the runner takes it: the same picture, or its nearest in uint8 (1, H, W, 3)."""
     lr = example_input(size, value_range, seed)
-    if getattr(runner, "io_dtype", "float32") != "uint8":
+    if runner.io_dtype != "uint8":
         return lr
     return np.ascontiguousarray(np.rint(lr * (255 / value_range)).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def summary(samples: Sequence[float]) -> dict:
+def summary(samples: Sequence[float]) -> Summary:
     """Median, percentiles, mean and minimum of samples, all in their unit (seconds).
 
     The median of an even count is the mean of the two in the middle. A percentile is the nearest rank: the
@@ -147,7 +147,7 @@ def summary(samples: Sequence[float]) -> dict:
     }
 
 
-def enqueue_facts(queueing: Sequence[float], median: float, timer: str) -> dict:
+def enqueue_facts(queueing: Sequence[float], median: float, timer: Timer) -> EnqueueFacts:
     """``enqueue_s``, ``launch_bound`` and ``in_flight`` of a Point, for a run timed by this module.
 
     Args:
@@ -187,24 +187,21 @@ def is_stable(samples: Sequence[float], window: int) -> bool:
     return abs(later - earlier) <= STABLE_WITHIN * min(earlier, later)
 
 
-def _timer_of(runner: Runner, options: BenchOptions) -> str:
+def _timer_of(runner: Runner, options: BenchOptions) -> Timer:
     """ "events" or "host".
 
     Raises:
         UsageError: the runner has no device events, or does not work behind the caller's back and enqueues nothing.
     """
-    has_events = getattr(runner, "device_events", False)
-    if options.timer == "events" and not has_events:
-        raise UsageError(
-            f"{runner.runtime} on {runner.device} has no device events", "--timer host", "or time a TensorRT engine"
-        )
-    if options.scope == "enqueue" and not getattr(runner, "asynchronous", False):
+    if options.timer == "events" and not runner.device_events:
+        raise no_device_events(runner)
+    if options.scope == "enqueue" and not runner.asynchronous:
         raise UsageError(
             f"{runner.runtime} on {runner.device} computes before it returns: there is no enqueue time apart",
             "--scope compute",
             "or time a TensorRT engine",
         )
-    return "events" if has_events and options.scope == "compute" and options.timer != "host" else "host"
+    return "events" if runner.device_events and options.scope == "compute" and options.timer != "host" else "host"
 
 
 def _ignore(seconds: float) -> None:
@@ -215,7 +212,7 @@ def sampler(
     runner: Runner,
     lr: np.ndarray,
     scope: str,
-    timer: str,
+    timer: Timer,
     clock: Callable[[], float],
     queued: Callable[[float], None] = _ignore,
 ) -> Callable[[], float]:
@@ -224,7 +221,7 @@ def sampler(
     def compute() -> float:
         before = clock()
         runner.compute()
-        if getattr(runner, "asynchronous", False):
+        if runner.asynchronous:
             queued(clock() - before)
         runner.synchronize()
         return clock() - before

@@ -6,9 +6,9 @@ import dataclasses
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple, cast
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from typing_extensions import Annotated, Literal, TypedDict
 
 from sr_deploy.core.artifact import write_json
@@ -22,16 +22,16 @@ from sr_deploy.core.schema import (
     ShortText,
     SizePair,
     described,
+    described_open,
     read_described,
 )
 
 SCHEMA = 1
-_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-#: Facts for people: whatever a runner, a driver or a machine told. Only the keys that are named are worked with.
-_OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+Timer = Literal["host", "events"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+@described
 class LayerTime(TypedDict):
     """One layer of an imported profile.
 
@@ -41,12 +41,12 @@ class LayerTime(TypedDict):
         share: of the whole, 0 to 1.
     """
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     name: str
     mean_s: Seconds
     share: Amount
 
 
+@described_open
 class Description(TypedDict, total=False):
     """What a runner says of itself.
 
@@ -55,19 +55,29 @@ class Description(TypedDict, total=False):
         layers: of an imported profile.
     """
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     precision: Optional[str]
     layers: List[LayerTime]
 
 
+@described_open
 class OptionsRecord(TypedDict, total=False):
     """The fields of BenchOptions that reports and the gate work with."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     scope: str
     confidence: Optional[Share]
 
 
+def description_of(told: Mapping[str, Any]) -> Description:
+    """What a runner tells of itself, as a record of it; cast, as no type of Python says "these keys and others"."""
+    return cast(Description, dict(told))
+
+
+def options_record(fields: Mapping[str, Any]) -> OptionsRecord:
+    """The fields of BenchOptions as a record of them; see ``description_of``."""
+    return cast(OptionsRecord, dict(fields))
+
+
+@described
 class VarianceRecord(TypedDict):
     """The fields of VarianceTable, see variance.py.
 
@@ -80,7 +90,6 @@ class VarianceRecord(TypedDict):
         left_out: processes that do not count, and why.
     """
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     size: SizePair
     scope: str
     median_s: Duration
@@ -92,6 +101,24 @@ class VarianceRecord(TypedDict):
     build_s: Optional[Seconds]
     process_medians_s: Tuple[Duration, ...]
     left_out: Tuple[str, ...]
+
+
+class Summary(TypedDict):
+    """The figures of a Point that ``summary`` of measure.py takes of the samples, seconds."""
+
+    median_s: float
+    p90_s: float
+    p99_s: float
+    mean_s: float
+    min_s: float
+
+
+class EnqueueFacts(TypedDict, total=False):
+    """The fields of a Point that tell of queueing."""
+
+    enqueue_s: Optional[float]
+    launch_bound: Optional[bool]
+    in_flight: Optional[int]
 
 
 @described
@@ -151,7 +178,7 @@ class Point:
     mean_s: Optional[Duration] = None
     min_s: Optional[Duration] = None
     failure: Optional[str] = None
-    timer: Literal["host", "events"] = "host"
+    timer: Timer = "host"
     settings: Dict[str, Any] = dataclasses.field(default_factory=dict)
     median_low_s: Optional[Duration] = None
     median_high_s: Optional[Duration] = None

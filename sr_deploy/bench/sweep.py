@@ -9,13 +9,13 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy.bench.lock import locked_file
 from sr_deploy.bench.measure import configure, measure
 from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.options import BenchOptions
-from sr_deploy.bench.result import Point, Result, load_result, now_utc, save_result
+from sr_deploy.bench.result import Point, Result, description_of, load_result, now_utc, options_record, save_result
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, MissingPackage, UsageError
 from sr_deploy.core.host.device import environment_identity
@@ -92,7 +92,7 @@ def _sweep_alone(
 ) -> Result:
     """``sweep``, when no other process writes the file."""
     # Through JSON once: what was measured then and now is compared in the form that the file holds.
-    result = Result(deployment, _as_json(environment), dataclasses.asdict(options), (), now_utc())
+    result = Result(deployment, _as_json(environment), options_record(dataclasses.asdict(options)), (), now_utc())
     if save_to is not None and Path(save_to).exists():
         earlier = load_result(save_to)
         if resume:
@@ -115,14 +115,14 @@ def _point_of(
     watch: Callable[[], ContextManager[Watch]],
 ) -> Point:
     """The earlier point if it still holds, else a new one, else one that tells the failure."""
-    runtime, device, description = "", "", {}
+    runtime, device, description = "", "", description_of({})
     try:
         with job.open_runner() as runner:
             runtime, device = runner.runtime, runner.device
             if earlier is not None and earlier.usable:
                 configure(runner, options)
                 runner.prepare(job.size)
-                description = _as_json(runner.describe())
+                description = description_of(_as_json(runner.describe()))
                 same = (earlier.sha256, earlier.runtime, earlier.device, earlier.description)
                 if same == (job.sha256, runtime, device, description):
                     return earlier
@@ -138,7 +138,7 @@ def _point_of(
             raise
         failure = f"out of memory: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
     return Point(
-        size=tuple(job.size),
+        size=(job.size[0], job.size[1]),
         scope=options.scope,
         runtime=runtime,
         device=device,
@@ -183,7 +183,7 @@ def _differences(old: Any, new: Any, name: str = "") -> List[str]:
     return [] if old == new else [f"{name} was {old!r} and is {new!r}"]
 
 
-def _with_point(points: Sequence[Point], point: Point) -> tuple:
+def _with_point(points: Sequence[Point], point: Point) -> Tuple[Point, ...]:
     """The points with the new one in the place of the one of its size, or at the end."""
     kept: List[Point] = [point if old.size == point.size else old for old in points]
     return tuple(kept if any(old.size == point.size for old in points) else [*kept, point])

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy.bench.interval import effective_sample_size, median_interval
 from sr_deploy.bench.measure import STABLE_WITHIN, is_launch_bound, summary
-from sr_deploy.bench.result import Point, Result, now_utc
+from sr_deploy.bench.result import EnqueueFacts, Point, Result, description_of, now_utc
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import BadInput, UsageError
@@ -127,7 +127,7 @@ def result_from_trtexec(times: Path, run: TrtexecRun, profile: Optional[Path] = 
             "or time again: trtexec --includeDataTransfers (from 11 on), without --noDataTransfers (up to 10)",
         )
     samples = read.compute_s if run.scope == "compute" else read.latency_s
-    description = {
+    description: Dict[str, Any] = {
         "runtime": "trtexec",
         "version": run.version or UNKNOWN,
         "precision": run.precision or UNKNOWN,
@@ -144,7 +144,7 @@ def result_from_trtexec(times: Path, run: TrtexecRun, profile: Optional[Path] = 
         scope=run.scope,
         runtime="trtexec",
         device=run.device,
-        description=description,
+        description=description_of(description),
         output_pixels=run.size[0] * run.size[1] * (run.scale or 0) ** 2,
         warmup_stable=settled(samples),
         samples_s=samples,
@@ -164,7 +164,7 @@ def result_from_trtexec(times: Path, run: TrtexecRun, profile: Optional[Path] = 
     return Result(run.deployment, environment, {"scope": run.scope, "confidence": CONFIDENCE}, (point,), now_utc())
 
 
-def _queueing(read: Times, scope: str, samples: Sequence[float]) -> Dict[str, Any]:
+def _queueing(read: Times, scope: str, samples: Sequence[float]) -> EnqueueFacts:
     """``enqueue_s`` and ``launch_bound`` of the point; how many runs were in flight no file tells."""
     if scope != "compute":
         return {}

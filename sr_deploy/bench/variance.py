@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
 from sr_deploy.bench.interval import batch_medians
-from sr_deploy.bench.result import Point
+from sr_deploy.bench.result import Point, VarianceRecord
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import UsageError
 
@@ -42,6 +42,22 @@ class VarianceTable:
     build_s: Optional[float]
     process_medians_s: Tuple[float, ...]
     left_out: Tuple[str, ...] = ()
+
+    def record(self) -> VarianceRecord:
+        """The same for a result file."""
+        return VarianceRecord(
+            size=self.size,
+            scope=self.scope,
+            median_s=self.median_s,
+            builds=self.builds,
+            processes=self.processes,
+            runs=self.runs,
+            run_s=self.run_s,
+            process_s=self.process_s,
+            build_s=self.build_s,
+            process_medians_s=self.process_medians_s,
+            left_out=self.left_out,
+        )
 
 
 def nested_variance(runs: Sequence[Sequence[Sequence[float]]]) -> Tuple[float, Optional[float], Optional[float]]:

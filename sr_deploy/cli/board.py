@@ -60,7 +60,7 @@ def pack(
     recipe = Recipe(
         backend=backend,
         sizes=sizes_of(size),
-        profile=profile or None,  # type: ignore[arg-type]
+        profile=(profile[0], profile[1], profile[2]) if profile else None,
         workspace_mib=workspace,
         memory_budget=parse_bytes(memory_budget) if memory_budget else None,
         dla_core=dla,

@@ -137,12 +137,12 @@ def build(
     from sr_deploy.pipeline.inspect import listings_of
     from sr_deploy.pipeline.precision.deployed_plan import precision_options
 
-    profile = tuple(parse_size(text) if text else None for text in (min_size, opt_size, max_size))
+    low, best, high = (parse_size(text) if text else None for text in (min_size, opt_size, max_size))
     options = BuildOptions(
         deployment=deployment,
         backend=backend,
         sizes=sizes_of(size),
-        profile=profile if any(profile) else None,
+        profile=(low, best, high) if low or best or high else None,
         compute_capabilities=tuple(part for text in compute_capability or [] for part in text.split(",")),
         workspace_bytes=workspace * 2**20 if workspace else None,
         force=force,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import typer
 
@@ -12,7 +12,12 @@ from sr_deploy.cli.shared import JSON_FLAG, print_json, render, say
 from sr_deploy.core.errors import UsageError
 
 #: What a board may be asked for, as the command line knows it: its options are checked here, before anything is copied.
-ON_BOARD = {"build": deploy.build, "bench": measure.bench, "verify": deploy.verify, "run": deploy.run}
+ON_BOARD: Dict[str, Callable[..., None]] = {
+    "build": deploy.build,
+    "bench": measure.bench,
+    "verify": deploy.verify,
+    "run": deploy.run,
+}
 #: Options that take pictures of this machine along: parameter → option.
 PICTURES = {"images": "-i", "lr": "--lr", "hr": "--hr"}
 #: Options without a meaning on a board, and why.
@@ -179,9 +184,11 @@ def _show_output(text: str) -> None:
     from sr_deploy.remote.replies import CommandFault, EngineRow, QualityReport
     from sr_deploy.report.table import engine_table, quality_table
 
-    for kind in (Tuple[EngineRow, ...], QualityReport, CommandFault):
+    # Any: to a type checker a tuple of engines is no class, though pydantic reads it as one.
+    kinds: Tuple[Any, ...] = (Tuple[EngineRow, ...], QualityReport, CommandFault)
+    for kind in kinds:
         try:
-            told: Any = value_from(kind, text, "output")
+            told = value_from(kind, text, "output")
         except BadInput:
             continue
         if isinstance(told, tuple):

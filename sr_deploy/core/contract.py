@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Tuple
+from typing import Any, Dict, Tuple
 
 from pydantic import Field
 from typing_extensions import Annotated, Literal
@@ -15,7 +15,9 @@ from sr_deploy.core.schema import Edge, ShortText, described
 Size = Tuple[int, int]
 
 #: What ``--io`` may be, and the layout that goes with it.
-LAYOUTS = {"float32": "NCHW", "uint8": "NHWC"}
+Dtype = Literal["float32", "uint8"]
+Layout = Literal["NCHW", "NHWC"]
+LAYOUTS: Dict[Dtype, Layout] = {"float32": "NCHW", "uint8": "NHWC"}
 
 
 @described
@@ -34,8 +36,8 @@ class IOContract:
 
     value_range: Annotated[float, Field(gt=0.0, le=65535.0)]
     colour: Literal["RGB", "BGR"] = "RGB"
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    dtype: Literal["float32", "uint8"] = "float32"
+    layout: Layout = "NCHW"
+    dtype: Dtype = "float32"
     clamped: bool = True
     input_name: ShortText = "lr"
     output_name: ShortText = "sr"

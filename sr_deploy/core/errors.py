@@ -5,6 +5,8 @@ Exit codes: 0 good, 1 a check failed, 2 usage, 3 environment, 4 bad input, 5 mea
 
 from __future__ import annotations
 
+from typing import List
+
 
 class SrDeployError(Exception):
     """A failure with an explanation, printed without a traceback.
@@ -21,7 +23,7 @@ class SrDeployError(Exception):
         self.found, self.wanted, self.todo = found, wanted, todo
         super().__init__("\n".join(self.lines()))
 
-    def lines(self) -> list:
+    def lines(self) -> List[str]:
         """The message as lines: what was found, then what was wanted, then what to do."""
         out = [self.found]
         if self.wanted:

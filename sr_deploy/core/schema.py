@@ -15,8 +15,8 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, Tuple, Type, TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError
-from typing_extensions import Annotated
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import Annotated, Literal
 
 from sr_deploy.core.errors import BadInput
 from sr_deploy.core.text import plain
@@ -64,18 +64,31 @@ def described(cls: Type[Described]) -> Type[Described]:
         ...     height: Edge
         ...     width: Edge
     """
-    cls.__pydantic_config__ = {"strict": True, "extra": "forbid", "allow_inf_nan": False}  # type: ignore[attr-defined]
-    return cls
+    return _marked(cls, "forbid")
 
 
 def described_in_part(cls: Type[Described]) -> Type[Described]:
     """As ``described``, for what another version of srdeploy may write: keys that are not named are left alone."""
-    described(cls).__pydantic_config__["extra"] = "ignore"  # type: ignore[attr-defined]
+    return _marked(cls, "ignore")
+
+
+def described_open(cls: Type[Described]) -> Type[Described]:
+    """As ``described``, for a TypedDict that holds facts for people: keys that are not named are kept."""
+    return _marked(cls, "allow")
+
+
+def _marked(cls: Type[Described], extra: Literal["allow", "ignore", "forbid"]) -> Type[Described]:
+    # Where pydantic looks for it; a class in general has no such attribute.
+    cls.__pydantic_config__ = ConfigDict(strict=True, extra=extra, allow_inf_nan=False)  # type: ignore[attr-defined]
     return cls
 
 
+def _adapter(kind: object) -> TypeAdapter[Any]:
+    return _made_adapter(kind)
+
+
 @functools.lru_cache(maxsize=None)
-def _adapter(kind: Any) -> TypeAdapter:
+def _made_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
@@ -103,7 +116,8 @@ def value_from(kind: Type[Described], text: str, origin: str, todo: str = "", er
         raw = json.loads(text, object_pairs_hook=_unique)
         _check_finite(raw)
         _check_version(kind, raw, origin, todo, error)
-        return _adapter(kind).validate_json(text)
+        value: Described = _adapter(kind).validate_json(text)
+        return value
     except ValidationError as wrong:
         raise error(f"{plain(origin)} is no {said_as}: {_problems(wrong)}", *_wanted(wrong, said_as), todo) from wrong
     except (ValueError, RecursionError) as wrong:

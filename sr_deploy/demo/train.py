@@ -85,9 +85,10 @@ def batch_of(pairs: Sequence[Pair], scale: int, seed: int, step: int) -> Tuple[t
     The same ``seed`` and ``step`` give the same patches, so a training that goes on needs no stored random state.
     """
     draw = np.random.default_rng((seed, step))
-    lows, highs = [], []
+    lows: List[np.ndarray] = []
+    highs: List[np.ndarray] = []
     for _ in range(BATCH):
-        low, high = pairs[draw.integers(len(pairs))]
+        low, high = pairs[int(draw.integers(len(pairs)))]
         top, left = draw.integers(low.shape[0] - PATCH + 1), draw.integers(low.shape[1] - PATCH + 1)
         quarter_turns, mirrored = int(draw.integers(4)), bool(draw.integers(2))
         for picture, factor, patches in ((low, 1, lows), (high, scale, highs)):
@@ -110,28 +111,35 @@ def fresh_network(scale: int, seed: int) -> SPANNetwork:
     """
     torch.manual_seed(seed)
     network = SPANNetwork(WIDTH, scale, GAIN)
-    upsampler = network.upsampler[0]
+    weight, bias = _parameters(network.upsampler[0])
     with torch.no_grad():
         for convolution in (network.conv_1.sk, network.conv_1.conv[2], network.conv_cat):
-            convolution.weight[:3] = 0.0
-            convolution.bias[:3] = 0.0
+            for parameter in _parameters(convolution):
+                parameter[:3] = 0.0
         network.conv_1.sk.weight[:3, :, 0, 0] = torch.eye(3)
         network.conv_cat.weight[:3, :3, 0, 0] = torch.eye(3)
-        upsampler.weight.mul_(1e-3)
-        upsampler.weight[:, :3] = 0.0
-        upsampler.bias.copy_(network.mean.flatten().repeat_interleave(scale**2))
+        weight.mul_(1e-3)
+        weight[:, :3] = 0.0
+        bias.copy_(network.mean.flatten().repeat_interleave(scale**2))
         for colour in range(3):
-            upsampler.weight[colour * scale**2 : (colour + 1) * scale**2, colour, 1, 1] = 1.0 / 255.0
+            weight[colour * scale**2 : (colour + 1) * scale**2, colour, 1, 1] = 1.0 / 255.0
     return network
+
+
+def _parameters(convolution: torch.nn.Module) -> Tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a convolution that has both."""
+    assert isinstance(convolution, torch.nn.Conv2d) and convolution.bias is not None
+    return convolution.weight, convolution.bias
 
 
 def _as_one_convolution(block: Conv3XC, x: torch.Tensor) -> torch.Tensor:
     """A Conv3XC's forward pass through the one 3x3 convolution that its branches are; gradients reach the branches."""
-    first, middle, last = block.conv
-    after = last.weight.flatten(1)
-    weight = torch.einsum("om,mnhw->onhw", after, torch.einsum("mkhw,kn->mnhw", middle.weight, first.weight.flatten(1)))
-    weight = weight + F.pad(block.sk.weight, (1, 1, 1, 1))
-    bias = after @ (middle.weight.sum((2, 3)) @ first.bias + middle.bias) + last.bias + block.sk.bias
+    (first, first_bias), (middle, middle_bias), (last, last_bias) = map(_parameters, block.conv)
+    skip, skip_bias = _parameters(block.sk)
+    after = last.flatten(1)
+    weight = torch.einsum("om,mnhw->onhw", after, torch.einsum("mkhw,kn->mnhw", middle, first.flatten(1)))
+    weight = weight + F.pad(skip, (1, 1, 1, 1))
+    bias = after @ (middle.sum((2, 3)) @ first_bias + middle_bias) + last_bias + skip_bias
     return F.conv2d(x, weight, bias, padding=1)
 
 
@@ -139,7 +147,7 @@ def train_folded(network: SPANNetwork) -> None:
     """Let every Conv3XC run as one convolution from now on: the same function with a quarter of the multiplications."""
     for block in network.modules():
         if isinstance(block, Conv3XC):
-            block.forward = MethodType(_as_one_convolution, block)
+            block.forward = MethodType(_as_one_convolution, block)  # type: ignore[method-assign]  # of this one only
 
 
 def learning_rate(share: float, step: int) -> float:

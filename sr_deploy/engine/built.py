@@ -13,9 +13,11 @@ from sr_deploy import __version__
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import SrDeployError
+from sr_deploy.engine.flavour import FlavourName
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import (
     EngineManifest,
+    Precision,
     Profile,
     discard_refused,
     engine_name,
@@ -32,10 +34,10 @@ class BuiltEngine:
     it may be): ``write_engine`` keeps such an engine under another name and raises the refusal.
     """
 
-    flavour: str
+    flavour: FlavourName
     plan: bytes
     profile: Profile
-    precision: str
+    precision: Precision
     compute_capabilities: Tuple[str, ...]
     device: Optional[str]
     version: str

@@ -13,11 +13,15 @@ import re
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+from typing_extensions import Literal
+
 from sr_deploy.core.errors import MissingPackage, UsageError
 from sr_deploy.engine.listing_parse import is_listing
 
+FlavourName = Literal["tensorrt", "tensorrt-rtx"]
+
 #: Flavour (as ``--backend`` names it) → import names, the usual one first; the RTX bindings alone do as well.
-MODULES: Dict[str, Tuple[str, ...]] = {
+MODULES: Dict[FlavourName, Tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
@@ -46,9 +50,16 @@ def flavours() -> Tuple[Flavour, ...]:
 def flavour_version(flavour: str) -> Optional[str]:
     """Version of a flavour; None when it does not import."""
     try:
-        return import_flavour(flavour).__version__
+        return str(import_flavour(flavour).__version__)
     except MissingPackage:
         return None
+
+
+def check_flavour(flavour: str) -> FlavourName:
+    """The flavour; raises UsageError where there is no such one."""
+    if flavour not in MODULES:
+        raise UsageError(f"there is no TensorRT flavour {flavour!r}", "one of " + ", ".join(MODULES))
+    return flavour
 
 
 def import_flavour(flavour: str) -> Any:
@@ -58,10 +69,9 @@ def import_flavour(flavour: str) -> Any:
         UsageError: there is no such flavour.
         MissingPackage: it is not installed, or its libraries do not load.
     """
-    if flavour not in MODULES:
-        raise UsageError(f"there is no TensorRT flavour {flavour!r}", "one of " + ", ".join(MODULES))
+    modules = MODULES[check_flavour(flavour)]
     problems = []
-    for module in MODULES[flavour]:
+    for module in modules:
         try:
             trt = importlib.import_module(module)
             trt.Builder  # noqa: B018 - a half-removed installation imports as an empty namespace
@@ -72,7 +82,7 @@ def import_flavour(flavour: str) -> Any:
             return trt
     raise MissingPackage(
         f"{flavour} does not import: {problems[0]}",
-        f"the Python module {MODULES[flavour][0]}",
+        f"the Python module {modules[0]}",
         f"see srdeploy doctor; on a Jetson it comes with JetPack, elsewhere pip install 'srdeploy[{flavour}]'",
     )
 
@@ -137,8 +147,9 @@ def monitor_of(trt: Any, progress: Optional[Progress]) -> Optional[Any]:
     """A progress monitor that calls ``progress``; None without one, or where the flavour has none (before 10.0)."""
     if progress is None or not hasattr(trt, "IProgressMonitor"):
         return None
+    tell = progress
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # a class that only the installed TensorRT has
         """An exception must not cross TensorRT's frames: it is kept, the build is stopped, and it is raised after."""
 
         def __init__(self) -> None:
@@ -163,7 +174,7 @@ def monitor_of(trt: Any, progress: Optional[Progress]) -> Optional[Any]:
         def _tell(self, phase_name: str, done: int) -> None:
             if self.failure is None:
                 try:
-                    progress(phase_name, done, self.steps.get(phase_name, done))
+                    tell(phase_name, done, self.steps.get(phase_name, done))
                 except BaseException as error:
                     # Also KeyboardInterrupt: it is raised again as soon as the builder has returned.
                     self.failure = error

@@ -23,7 +23,10 @@ from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, Size
 from sr_deploy.engine.listing import Listing, listing_path, listing_text
 
 SCHEMA = 1
-BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+Backend = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+BACKENDS: Tuple[Backend, ...] = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+Precision = Literal["fp32", "fp16", "int8", "mixed"]
+PRECISIONS: Tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed")
 
 #: Smallest, best and largest input, each (height, width) in pixels; three equal ones are a fixed input.
 Profile = Tuple[Size, Size, Size]
@@ -56,13 +59,13 @@ class EngineManifest:
         schema: version of this layout.
     """
 
-    backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+    backend: Backend
     file: FileName
     sha256: Sha256
     graph_file: FileName
     graph_sha256: Sha256
     profile: Optional[Tuple[SizePair, SizePair, SizePair]]
-    precision: Literal["fp32", "fp16", "int8", "mixed"]
+    precision: Precision
     compute_capabilities: Tuple[Annotated[str, Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,2}$")], ...]
     device: Optional[ShortText]
     runtime_version: ShortText
@@ -132,7 +135,18 @@ def check_profile(profile: Sequence[Size]) -> Profile:
             "the profile " + ", ".join(format_size(size) for size in sizes) + " is not in order",
             "minimum, best and maximum size, each height and width at least as large as the one before",
         )
-    return sizes  # type: ignore[return-value]
+    return sizes[0], sizes[1], sizes[2]
+
+
+def check_precision(precision: str) -> Precision:
+    """The precision as an engine's manifest has it.
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"there is no precision {precision!r}", "one of " + ", ".join(PRECISIONS))
+    return precision
 
 
 def _in_order(sizes: Sequence[Size]) -> bool:

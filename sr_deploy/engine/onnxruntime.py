@@ -18,7 +18,7 @@ from sr_deploy.core.artifact import explained_write_errors, sha256_of
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
 from sr_deploy.core.temporary import temporary_folder
-from sr_deploy.engine.manifest import EngineManifest, Profile, engine_name, save_engine
+from sr_deploy.engine.manifest import EngineManifest, Profile, check_precision, engine_name, save_engine
 from sr_deploy.engine.onnxruntime_cuda import CPU, CUDA, CUDA_OPTIONS, is_cuda_fault, no_start, preload_cuda, tf32_of
 
 #: Log level: ONNX Runtime's errors become ours, so it need not print them too.
@@ -51,7 +51,7 @@ def import_onnxruntime() -> Any:
 def onnxruntime_version() -> Optional[str]:
     """Version of ONNX Runtime; None when it does not import."""
     try:
-        return import_onnxruntime().__version__
+        return str(import_onnxruntime().__version__)
     except MissingPackage:
         return None
 
@@ -184,8 +184,10 @@ def engine_from_graph(
     Raises:
         BadDeployment: the graph cannot be read, or is fixed to another size.
         CheckFailed: ONNX Runtime did not write what was asked for.
+        UsageError: there is no such precision.
         MissingPackage, EnvironmentFault, DiskFull.
     """
+    known_precision = check_precision(precision)
     ort = import_onnxruntime()
     started = time.perf_counter()
     have = input_size(open_session(graph, _options(ort), provider), contract, graph)
@@ -216,8 +218,9 @@ def engine_from_graph(
             "export it again with srdeploy export",
         )
     profile: Optional[Profile] = None
-    if None not in fixed:
-        profile = ((fixed[0], fixed[1]),) * 3  # type: ignore[assignment]
+    height, width = fixed
+    if height is not None and width is not None:
+        profile = ((height, width), (height, width), (height, width))
     path = Path(folder) / engine_name("onnxruntime", profile, (), precision)
     manifest = EngineManifest(
         backend="onnxruntime",
@@ -226,7 +229,7 @@ def engine_from_graph(
         graph_file=Path(stands_for or graph).name,
         graph_sha256=sha256_of(stands_for or graph),
         profile=profile,
-        precision=precision,
+        precision=known_precision,
         compute_capabilities=(),
         device=None,
         runtime_version=ort.__version__,

@@ -137,8 +137,8 @@ def with_less_on_failure(
         try:
             return build(workspace)
         except EnvironmentFault as fault:
-            smaller = None if workspace is None else workspace // 2
-            if smaller is None or smaller < LEAST_WORKSPACE or not OUT_OF_MEMORY.search(fault.found):
+            smaller = 0 if workspace is None else workspace // 2
+            if workspace is None or smaller < LEAST_WORKSPACE or not OUT_OF_MEMORY.search(fault.found):
                 raise
             say(f"out of memory with a workspace of {_mb(workspace)}; once more with {_mb(smaller)}")
             workspace = smaller

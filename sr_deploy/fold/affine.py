@@ -150,7 +150,8 @@ def probe(block: torch.nn.Module, channels: int, shrink: Pair) -> Kernel:
             break
     else:
         raise Kept(f"its receptive field is larger than {LARGEST_KERNEL}x{LARGEST_KERNEL}")
-    padding = tuple(max(0, -low, high - less) for (low, high), less in zip(extents, shrink))
+    pad_rows, pad_columns = (max(0, -low, high - less) for (low, high), less in zip(extents, shrink))
+    padding = (pad_rows, pad_columns)
     size = tuple(2 * p + 1 + less for p, less in zip(padding, shrink))
     if max(size) > LARGEST_KERNEL:
         raise Kept(f"its kernel would be {size[0]}x{size[1]}, larger than {LARGEST_KERNEL}x{LARGEST_KERNEL}")

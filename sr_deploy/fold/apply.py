@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Set, Tuple
+from typing import Dict, List, Optional, Set, Tuple
 
 import torch
 
@@ -12,7 +12,7 @@ from sr_deploy.fold.affine import Kernel, macs_per_pixel, macs_per_traced_pixel,
 from sr_deploy.fold.double import copy_as, one_thread, run_block
 from sr_deploy.fold.observe import Observation, Seen, observe
 from sr_deploy.fold.prove import proved_convolution
-from sr_deploy.fold.prove_network import Replacements, prove_network, with_replacements
+from sr_deploy.fold.prove_network import prove_network, with_replacements
 from sr_deploy.fold.result import FoldedBlock, FoldReport, FoldResult, Kept, KeptBlock
 
 Replaced = Tuple[torch.nn.Module, FoldedBlock]
@@ -74,9 +74,9 @@ def fold(
 
 def _walk(
     network32: torch.nn.Module, network64: torch.nn.Module, observation: Observation, spectral: bool
-) -> Tuple[Replacements, List[FoldedBlock], List[KeptBlock]]:
+) -> Tuple[Dict[str, torch.nn.Module], List[FoldedBlock], List[KeptBlock]]:
     """From the root down: replace what can be, look into what cannot. A module in two places is visited once."""
-    replacements: Replacements = {}
+    replacements: Dict[str, torch.nn.Module] = {}
     blocks: List[FoldedBlock] = []
     kept: List[KeptBlock] = []
     ran = {id(network32.get_submodule(path)) for path in observation.seen}

@@ -20,7 +20,7 @@ from sr_deploy.fold.split_complex import SplitComplex, polar, split, unsupported
 from sr_deploy.fold.traced_size import Length, as_length, fixed_size, half_of, length_of
 
 Lengths = Optional[Sequence[Length]]
-Dims = Optional[Sequence[int]]
+Dims = Union[None, int, Sequence[int]]
 
 
 @contextlib.contextmanager
@@ -137,10 +137,11 @@ def _fitted(x: torch.Tensor, dim: int, length: Length) -> torch.Tensor:
     if have == want:
         return x
     if have > want:
-        return x.narrow(dim, 0, length)
-    shape = list(x.shape)
+        # A trace takes its own values for sizes, which PyTorch's types do not say; so below.
+        return x.narrow(dim, 0, length)  # type: ignore[arg-type]
+    shape: List[Length] = list(x.shape)
     shape[dim] = length - x.shape[dim]
-    return torch.cat([x, torch.zeros(shape, dtype=x.dtype, device=x.device)], dim)
+    return torch.cat([x, torch.zeros(shape, dtype=x.dtype, device=x.device)], dim)  # type: ignore[arg-type]
 
 
 def _along(dim: int, function: Callable, *tensors: torch.Tensor) -> Any:
@@ -212,7 +213,7 @@ def _irfftn(z: Any, s: Lengths = None, dim: Dims = None, norm: Optional[str] = N
     return _along(axes[-1], lambda a, b: real_of_half_spectrum((a, b), n, 1, scale), re, im)
 
 
-def _rolled(x: Any, dim: Union[None, int, Sequence[int]], inverse: bool) -> Any:
+def _rolled(x: Any, dim: Dims, inverse: bool) -> Any:
     """Move the origin of each axis to its middle (inverse: back)."""
     for axis in _axes(x, None, dim):
         n = length_of(x, axis)

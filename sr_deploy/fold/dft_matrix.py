@@ -17,7 +17,7 @@ from typing import Optional, Tuple
 import numpy as np
 import torch
 
-from sr_deploy.fold.traced_size import Length, constant, half_of
+from sr_deploy.fold.traced_size import Length, constant, count_to, half_of
 
 Pair = Tuple[torch.Tensor, torch.Tensor]
 
@@ -39,8 +39,8 @@ def two_stages(n: int, real: bool) -> Optional[Tuple[int, int]]:
     pairs = [(n1, n // n1) for n1 in range(2, n // 2 + 1) if n % n1 == 0]
     if not pairs:
         return None
-    best = min(pairs, key=lambda pair: split_cost(*pair, real))
-    return best if split_cost(*best, real) <= _WORTH * direct_cost(n, real) else None
+    best = min(pairs, key=lambda pair: split_cost(pair[0], pair[1], real))
+    return best if split_cost(best[0], best[1], real) <= _WORTH * direct_cost(n, real) else None
 
 
 def direct_cost(n: int, real: bool) -> int:
@@ -61,8 +61,7 @@ def split_cost(n1: int, n2: int, real: bool) -> int:
 
 def spectrum_of_complex(pair: Pair, n: Length, sign: int, scale) -> Pair:
     """n complex points to n frequencies (or back)."""
-    split = two_stages(n, real=False) if isinstance(n, int) else None
-    if split is None:
+    if not isinstance(n, int) or (split := two_stages(n, real=False)) is None:
         cos, sin = _waves(n, n, sign, scale, pair[0])
         return _times(pair, cos, sin)
     n1, n2 = split
@@ -75,8 +74,7 @@ def spectrum_of_complex(pair: Pair, n: Length, sign: int, scale) -> Pair:
 
 def half_spectrum_of_real(x: torch.Tensor, n: Length, sign: int, scale) -> Pair:
     """n real points to the frequencies 0 … n/2."""
-    split = two_stages(n, real=True) if isinstance(n, int) else None
-    if split is None:
+    if not isinstance(n, int) or (split := two_stages(n, real=True)) is None:
         cos, sin = _waves(n, half_of(n) + 1, sign, scale, x)
         return x @ cos, x @ sin
     n1, n2 = split
@@ -94,8 +92,7 @@ def real_of_half_spectrum(pair: Pair, n: Length, sign: int, scale) -> torch.Tens
     The other half is taken to be the conjugate. The imaginary part at 0 and (even n) n/2 has no effect, as in
     torch.fft.irfft.
     """
-    split = two_stages(n, real=True) if isinstance(n, int) else None
-    if split is None:
+    if not isinstance(n, int) or (split := two_stages(n, real=True)) is None:
         cos, sin = _waves(n, half_of(n) + 1, sign, scale, pair[0])
         weight = _hermitian_weight(n, pair[0])
         return pair[0] @ (cos * weight).transpose(0, 1) - pair[1] @ (sin * weight).transpose(0, 1)
@@ -134,7 +131,7 @@ def _waves(n: Length, columns: Length, sign: int, scale, like: torch.Tensor) -> 
     """cos and sin of ``sign·2π·m·k/n`` times ``scale``: (n, columns), of the type of ``like``."""
     if isinstance(n, int):
         return _constant_waves(n, columns, n, sign, scale, like.dtype, like.device)
-    steps, frequencies = torch.arange(n).to(like), torch.arange(columns).to(like)
+    steps, frequencies = count_to(n).to(like), count_to(columns).to(like)
     turns = steps[:, None] * frequencies[None, :]
     # Whole turns are taken off first: products of whole numbers are exact in float32 up to n = 4096, the sines of
     # large angles are not.
@@ -156,14 +153,14 @@ def _constant_waves(
     turns = np.outer(np.arange(rows), np.arange(columns)) % n
     angle = turns * (2 * math.pi / n)
     waves = np.cos(angle) * scale, np.sin(angle) * (scale * sign)
-    return tuple(constant(wave, dtype, device) for wave in waves)
+    return constant(waves[0], dtype, device), constant(waves[1], dtype, device)
 
 
 def _hermitian_weight(n: Length, like: torch.Tensor) -> torch.Tensor:
     """How often each frequency of a half spectrum stands in the whole one: 1 at 0 and n/2, else 2."""
     if isinstance(n, int):
         return _constant_weight(n, like.dtype, like.device)
-    k = torch.arange(half_of(n) + 1).to(like)
+    k = count_to(half_of(n) + 1).to(like)
     return 2.0 - (k == 0).to(like) - (2 * k == n.to(like)).to(like)
 
 

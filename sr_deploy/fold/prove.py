@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from typing import List, Tuple
 
 import torch
+from typing_extensions import Literal
 
 from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE, FOLD_FLOAT64_RELATIVE
 from sr_deploy.fold.affine import Kernel, relative_error
 from sr_deploy.fold.double import run_block
 from sr_deploy.fold.result import Kept
 
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 #: What the border is filled with, in the order tried.
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+PADDING_MODES: Tuple[PaddingMode, ...] = ("zeros", "reflect", "replicate", "circular")
 #: Batch, height and width of the proof's inputs, before what the block eats and needs is added.
 PROOF_SIZES = ((1, 7, 9), (2, 16, 16), (1, 5, 5), (1, 11, 6), (1, 23, 21))
 
@@ -61,7 +63,7 @@ def proved_convolution(block64: torch.nn.Module, block32: torch.nn.Module, kerne
     return Proof(convolution, error64, error32, _largest_error(block32, cases))
 
 
-def convolution_of(kernel: Kernel, padding_mode: str) -> torch.nn.Conv2d:
+def convolution_of(kernel: Kernel, padding_mode: PaddingMode) -> torch.nn.Conv2d:
     """A float64 ``nn.Conv2d`` in eval mode with the weights of ``kernel``."""
     out_channels, per_group = kernel.weight.shape[:2]
     convolution = torch.nn.Conv2d(
@@ -73,9 +75,7 @@ def convolution_of(kernel: Kernel, padding_mode: str) -> torch.nn.Conv2d:
         padding_mode=padding_mode if max(kernel.padding) > 0 else "zeros",
         dtype=torch.float64,
     )
-    with torch.no_grad():
-        convolution.weight.copy_(kernel.weight)
-        convolution.bias.copy_(kernel.bias)
+    convolution.load_state_dict({"weight": kernel.weight, "bias": kernel.bias})
     return convolution.eval()
 
 

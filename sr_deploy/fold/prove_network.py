@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import List, Mapping, Optional, Tuple
 
 import torch
 
@@ -14,7 +14,7 @@ from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE, FOLD_FLOAT64_RELATIV
 from sr_deploy.fold.affine import ROUNDING, relative_error
 from sr_deploy.fold.double import copy_as, evaluate
 
-Replacements = Dict[str, torch.nn.Module]
+Replacements = Mapping[str, torch.nn.Module]
 #: A deep network magnifies rounding; in float32 the folded one may lose this many times what the original loses.
 ROUNDING_ALLOWED = 8.0
 #: Half the distance of float32 numbers around 1: what the original's loss over this says is how much it magnifies.

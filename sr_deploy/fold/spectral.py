@@ -26,7 +26,7 @@ from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE, FOLD_FLOAT64_RELATIV
 from sr_deploy.fold.affine import relative_error
 from sr_deploy.fold.double import copy_as, run_block
 from sr_deploy.fold.result import Kept
-from sr_deploy.fold.traced_size import constant, length_of
+from sr_deploy.fold.traced_size import constant, count_to, length_of
 
 #: The transforms themselves; shifting a spectrum's origin or listing its frequencies is not one.
 TRANSFORMS = frozenset(
@@ -122,9 +122,9 @@ def width_matrix(x: torch.Tensor) -> torch.Tensor:
     width = length_of(x, -1)
     if isinstance(width, int):
         return _constant_matrix(width, x.dtype, x.device)
-    distance = torch.arange(2 * width - 1) - (width - 1)
+    distance = count_to(2 * width - 1) - (width - 1)
     vector = width_vector(distance.to(x), width.to(x), torch)
-    column = torch.arange(width)
+    column = count_to(width)
     return vector[column[None, :] - column[:, None] + (width - 1)]
 
 

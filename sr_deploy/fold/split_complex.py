@@ -168,7 +168,8 @@ def parts_of(value: Any) -> Tuple[Any, Optional[Any]]:
     if isinstance(value, torch.Tensor) and value.is_complex():
         # Through numpy: the trace sees two constants and no complex tensor.
         array = value.detach().resolve_conj().cpu().numpy()
-        return tuple(torch.from_numpy(part.copy()).to(value.device) for part in (array.real, array.imag))
+        real, imag = (torch.from_numpy(part.copy()).to(value.device) for part in (array.real, array.imag))
+        return real, imag
     return value, None
 
 

@@ -37,6 +37,12 @@ def length_of(tensor: torch.Tensor, dim: int) -> Length:
     return as_length(tensor.shape[dim])
 
 
+def count_to(length: Length) -> torch.Tensor:
+    """0 … length - 1, int64."""
+    # A trace takes its own values for sizes, which PyTorch's types do not say.
+    return torch.arange(length)  # type: ignore[arg-type]
+
+
 def half_of(length: Length) -> Length:
     """``length // 2``. Integer division of traced values would become ONNX Mod, which TensorRT 8.5 lacks."""
     if isinstance(length, torch.Tensor):

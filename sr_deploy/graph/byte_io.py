@@ -13,7 +13,7 @@ float16 has no value between 128 and 255 that is finer than an eighth of a step,
 
 from __future__ import annotations
 
-from typing import List
+from typing import Any, List
 
 import numpy as np
 import onnx
@@ -85,7 +85,7 @@ def byte_graph(model: onnx.ModelProto, value_range: float) -> onnx.ModelProto:
     return result
 
 
-def _node(operator: str, role: str, *constants: str, **attributes: object) -> onnx.NodeProto:
+def _node(operator: str, role: str, *constants: str, **attributes: Any) -> onnx.NodeProto:
     """A pinned node; ``_chain`` gives it its tensors."""
     node = helper.make_node(operator, ["", *constants], [""], name=IO_PREFIX + role, **attributes)
     node.doc_string = f"{PIN_MARK} ({REASON})"

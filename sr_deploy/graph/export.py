@@ -96,7 +96,7 @@ def graph_from_model(
             torch.onnx.export(
                 wrapped,
                 (example,),
-                stream,
+                stream,  # type: ignore[arg-type]  # a stream too, where dynamo is off
                 opset_version=target.opset,
                 input_names=[contract.input_name],
                 output_names=[contract.output_name],

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 import torch
+from typing_extensions import Literal
 
 from sr_deploy.core.contract import SizeRules
 
@@ -47,7 +48,7 @@ class LoadedModel:
 
     module: torch.nn.Module
     architecture: str
-    form: str
+    form: Literal["training", "folded"]
     scale: int
     value_range: float
     sizes: SizeRules = field(default_factory=SizeRules)

@@ -14,6 +14,7 @@ Convolutions alone give 316.25 G and 11.65 G; 316.26 G and 11.66 G with the two 
 from __future__ import annotations
 
 import math
+from typing import Callable
 
 import torch
 from torch import nn
@@ -108,6 +109,8 @@ class BasicSREDSR(nn.Module):
         scale: 2, 3, 4 or 8.
         res_scale: factor of each block's residual.
     """
+
+    mean: torch.Tensor
 
     def __init__(self, width: int, blocks: int, scale: int, res_scale: float) -> None:
         super().__init__()
@@ -235,6 +238,7 @@ def _stored_range(tensors: Tensors) -> float:
 
 
 def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
+    network: Callable[[int, int, int, float], nn.Module]
     if _is_basicsr(tensors):
         width = width_of(tensors, "conv_first.weight", "EDSR")
         blocks, value_range = _count(tensors, "conv1.weight"), 1.0

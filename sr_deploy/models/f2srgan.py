@@ -11,6 +11,7 @@ from typing import Dict, List, Tuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import Literal
 
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
@@ -24,6 +25,9 @@ OBSERVED = ("x_min", "x_max", "beta", "beta_t")
 DEAD_GROUPS = ("residual3.", "residual4.")
 
 
+Border = Literal["zeros", "reflect"]
+
+
 class SeparableConv(nn.Sequential):
     """A depthwise convolution, then a 1x1 convolution with bias.
 
@@ -34,7 +38,14 @@ class SeparableConv(nn.Sequential):
         padding_mode: "zeros" or "reflect".
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int = 3, bias: bool = True, padding_mode: str = "zeros") -> None:
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        kernel: int = 3,
+        bias: bool = True,
+        padding_mode: Literal["zeros", "reflect"] = "zeros",
+    ) -> None:
         super().__init__(
             nn.Conv2d(c_in, c_in, kernel, padding=kernel // 2, groups=c_in, bias=bias, padding_mode=padding_mode),
             nn.Conv2d(c_in, c_out, 1),

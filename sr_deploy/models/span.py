@@ -71,7 +71,7 @@ class LowRankConv(nn.Module):
         super().__init__()
         kernel = conv.kernel_size[0]
         self.weight = nn.Parameter(torch.zeros_like(conv.weight))
-        self.bias = nn.Parameter(torch.zeros_like(conv.bias))
+        self.bias = nn.Parameter(torch.zeros(conv.out_channels))
         self.lora_A = nn.Parameter(torch.zeros(rank * kernel, conv.in_channels * kernel))
         self.lora_B = nn.Parameter(torch.zeros(conv.out_channels * kernel, rank * kernel))
         self.factor = alpha / rank
@@ -113,6 +113,8 @@ class SPANNetwork(nn.Module):
         scale: upscaling.
         gain: of the training form's chains, 2 as published; None: the folded form.
     """
+
+    mean: torch.Tensor
 
     def __init__(self, width: int, scale: int, gain: Optional[int] = None) -> None:
         super().__init__()
@@ -156,9 +158,13 @@ def alpha_of(text: str, rank: int) -> float:
     return number * rank if match.group(2) else number
 
 
+def _convolutions(network: nn.Module) -> Dict[str, nn.Conv2d]:
+    return {path: module for path, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+
+
 def _ranks(tensors: Tensors, network: SPANNetwork) -> Dict[str, int]:
     """Each low-rank branch's convolution in ``network`` → its rank. Raises BadCheckpoint when it fits none there."""
-    convolutions = {path: module for path, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    convolutions = _convolutions(network)
     ranks: Dict[str, int] = {}
     for key in tensors:
         path, _, last = key.rpartition(".")
@@ -185,6 +191,7 @@ def _ranks(tensors: Tensors, network: SPANNetwork) -> Dict[str, int]:
 def _with_branches(network: SPANNetwork, tensors: Tensors, alpha: Optional[str]) -> Dict[str, int]:
     """Put low-rank convolutions where the keys say so; gives their ranks. Raises UsageError when alpha is not known."""
     ranks = _ranks(tensors, network)
+    convolutions = _convolutions(network)
     if ranks and alpha is None:
         found = ", ".join(str(rank) for rank in sorted(set(ranks.values())))
         raise UsageError(
@@ -194,8 +201,7 @@ def _with_branches(network: SPANNetwork, tensors: Tensors, alpha: Optional[str])
         )
     for path, rank in ranks.items():
         parent, _, name = path.rpartition(".")
-        conv = network.get_submodule(path)
-        setattr(network.get_submodule(parent), name, LowRankConv(conv, rank, alpha_of(str(alpha), rank)))
+        setattr(network.get_submodule(parent), name, LowRankConv(convolutions[path], rank, alpha_of(str(alpha), rank)))
     return ranks
 
 

@@ -70,6 +70,8 @@ class WindowAttention(nn.Module):
         qkv_bias: whether the joint projection has a bias.
     """
 
+    index: torch.Tensor
+
     def __init__(self, dim: int, window: int, heads: int, qkv_bias: bool) -> None:
         super().__init__()
         self.dim, self.heads, self.pixels = dim, heads, window * window

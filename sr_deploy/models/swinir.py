@@ -53,6 +53,8 @@ class SwinIR(nn.Module):
         scale: output size over input size.
     """
 
+    mean: torch.Tensor
+
     def __init__(self, depths: Sequence[int], shapes: Sequence[SwinShape], three_convs: bool, scale: int) -> None:
         super().__init__()
         dim = shapes[0].dim

@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
-from sr_deploy.core.contract import LAYOUTS, IOContract, Size, SizeRules, format_size
+from sr_deploy.core.contract import LAYOUTS, Dtype, IOContract, Size, SizeRules, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.tolerance import GRAPH_FP32
@@ -75,8 +75,8 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     with atomic_folder(options.out, options.force) as folder:
         say(f"reading {options.checkpoint.name}")
         checkpoint, loaded = load_model(options.checkpoint, options.load)
-        for size in options.sizes:
-            loaded.sizes.check(size)
+        for asked in options.sizes:
+            loaded.sizes.check(asked)
         say(f"{loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters")
         network, fold_report = _fold(loaded, options, say)
         contract = contract_of(loaded.value_range, options.io)
@@ -84,8 +84,9 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
         proofs: Dict[str, float] = {}
         pinned: Dict[str, str] = {}
         rewrites: Dict[str, Any] = {}
-        for index, size in enumerate(options.sizes or (None,)):
-            name = "model.onnx" if index == 0 else f"model_{format_size(size)}.onnx"
+        wanted: Tuple[Optional[Size], ...] = options.sizes or (None,)
+        for index, size in enumerate(wanted):
+            name = "model.onnx" if index == 0 or size is None else f"model_{format_size(size)}.onnx"
             say(f"writing {name} ({format_size(size) if size else 'any size'}, opset {target.opset})")
             graph_file, graph_pins, rewrites[name] = _graph(
                 network, loaded, contract, folder / name, target, size, options.spectral, passes
@@ -121,15 +122,17 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     return open_deployment(options.out)
 
 
-def check_io(io: str) -> None:
-    """Raise UsageError for an ``--io`` that does not exist."""
+def check_io(io: str) -> Dtype:
+    """The element type that ``--io`` names; raises UsageError for one that does not exist."""
     if io not in LAYOUTS:
         raise UsageError(f"--io {io} does not exist", " or ".join(LAYOUTS))
+    return io
 
 
 def contract_of(value_range: float, io: str) -> IOContract:
     """The tensors of a network whose white is ``value_range``, exported with ``--io``."""
-    return IOContract(255.0 if io == "uint8" else value_range, layout=LAYOUTS[io], dtype=io)
+    dtype = check_io(io)
+    return IOContract(255.0 if dtype == "uint8" else value_range, layout=LAYOUTS[dtype], dtype=dtype)
 
 
 def plan_export(options: ExportOptions) -> List[str]:
@@ -146,11 +149,11 @@ def plan_export(options: ExportOptions) -> List[str]:
     _, loaded = load_model(options.checkpoint, options.load)
     for size in options.sizes:
         loaded.sizes.check(size)
+    contract = contract_of(loaded.value_range, options.io)
     shapes = ", ".join(map(format_size, options.sizes)) or f"any from {loaded.sizes.minimum}x{loaded.sizes.minimum}"
     return [
         f"network: {loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters",
-        f"input:   RGB {options.io} {LAYOUTS[options.io]} in 0…"
-        f"{contract_of(loaded.value_range, options.io).value_range:g}, size {shapes}",
+        f"input:   RGB {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {shapes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
         f"graph:   ONNX opset {target.opset} for {target.about}; rewriting: "
         + (", ".join(one.name for one in passes_named(options.rewrite)) or "none"),

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Optional, Tuple, cast
 
+from sr_deploy.core.deployment.records import LoadRecord, SourceRecord
 from sr_deploy.core.errors import BadCheckpoint, UsageError
+
+if TYPE_CHECKING:
+    from sr_deploy.checkpoint.read import Checkpoint
+    from sr_deploy.models.base import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class LoadOptions:
     key: Optional[str] = None
 
 
-def load_model(path: Path, options: LoadOptions):
+def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedModel]:
     """Read a checkpoint and build its network, as trained.
 
     Returns:
@@ -77,10 +82,11 @@ def _from_factory(checkpoint, options: LoadOptions):
         raise
 
 
-def source_record(checkpoint, options: LoadOptions) -> Dict[str, Any]:
+def source_record(checkpoint: Checkpoint, options: LoadOptions) -> SourceRecord:
     """What a manifest keeps of the checkpoint, so that ``verify`` can load the very same network again."""
     import dataclasses
 
+    # asdict gives a dict of anything; LoadRecord names the same fields.
     return {
         "file": checkpoint.path.name,
         "path": str(checkpoint.path.resolve()),
@@ -88,5 +94,5 @@ def source_record(checkpoint, options: LoadOptions) -> Dict[str, Any]:
         "container": checkpoint.container,
         "found_under": checkpoint.found_under,
         "stripped_prefix": checkpoint.stripped_prefix,
-        "load_options": dataclasses.asdict(options),
+        "load_options": cast(LoadRecord, dataclasses.asdict(options)),
     }

@@ -186,6 +186,7 @@ def _deployed(
     """All about one deployment."""
     qualities = []
     for way in ways:
+        assert options.lr is not None and options.hr is not None, "there are ways where there are pictures"
         say(f"{name}: judging {way.label or 'the network'} on {len(pairs)} pictures")
         asked = VerifyOptions(deployment.folder, options.lr, options.hr, options.backend, way.engine, None, False)
         qualities.append(Quality(way.label, way.precision, verify_quality(asked, say).to_dict()))
@@ -239,7 +240,7 @@ def _bicubic(pairs: Sequence[Pair], scale: int) -> Dict[str, Any]:
     """What bicubic enlargement reaches on the same pictures, in the form of a quality report."""
     from sr_deploy.report.pictures import bicubic_of
 
-    images = []
+    images: List[Dict[str, Any]] = []
     for name, low, high in pairs:
         lr = read_picture(low).pixels
         enlarged = bicubic_of(lr, (lr.shape[0] * scale, lr.shape[1] * scale))

@@ -27,7 +27,7 @@ from sr_deploy.core.media.image import (
     write_picture,
 )
 from sr_deploy.core.media.room import bytes_to_upscale
-from sr_deploy.engine.onnxruntime import CPU
+from sr_deploy.engine.onnxruntime_cuda import CPU
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.runner import runners
 from sr_deploy.run.base import Runner, upscale

@@ -82,8 +82,8 @@ class QualityReport:
     @property
     def loss(self) -> Optional[float]:
         """Mean PSNR-Y lost against PyTorch, dB; None when it was not compared."""
-        pairs = [(image.torch_psnr_y, image.psnr_y) for image in self.images]
-        return None if any(one is None for one, _ in pairs) else float(np.mean([a - b for a, b in pairs]))
+        lost = [one.torch_psnr_y - one.psnr_y for one in self.images if one.torch_psnr_y is not None]
+        return float(np.mean(lost)) if len(lost) == len(self.images) else None
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain values for JSON and tables."""

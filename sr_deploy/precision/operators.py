@@ -6,7 +6,7 @@ and gives a tensor, or a tuple of tensors. The meaning is that of the ONNX opera
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ def _axes(attributes: Attributes, given: Optional[Tensor]) -> Optional[List[int]
     return _ints(given) if given is not None else attributes.get("axes")
 
 
-def _spatial_padding(attributes: Attributes, x: Tensor, value: float) -> Tuple[Tensor, Sequence[int]]:
+def _spatial_padding(attributes: Attributes, x: Tensor, value: float) -> Tuple[Tensor, List[int]]:
     """``x`` padded where begin and end differ, and what is left for torch's own symmetric padding."""
     if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise Unsupported(f"auto_pad={attributes['auto_pad']}")
@@ -185,8 +185,10 @@ def _resize(
     mode, place = attributes.get("mode", "nearest"), attributes.get("coordinate_transformation_mode", "half_pixel")
     if sizes is not None and sizes.numel():
         size = _ints(sizes)[2:]
-    else:
+    elif scales is not None:
         size = [int(side * float(scale)) for side, scale in zip(x.shape[2:], scales.tolist()[2:])]
+    else:
+        raise Unsupported("neither sizes nor scales")
     if x.dim() != 4 or attributes.get("antialias"):
         raise Unsupported("only pictures, without antialias")
     if mode == "nearest":

@@ -6,7 +6,7 @@ import errno
 import json
 import time
 from pathlib import Path
-from typing import Any, Tuple, Type, TypeVar
+from typing import Any, ClassVar, Protocol, Tuple, Type, TypeVar
 
 from sr_deploy.core.errors import BadInput, DiskFull, EnvironmentFault
 from sr_deploy.core.schema import value_from
@@ -14,7 +14,14 @@ from sr_deploy.core.text import plain
 from sr_deploy.remote.connect import Dropped, Link
 from sr_deploy.remote.replies import Fault
 
-Reply = TypeVar("Reply")
+
+class Described(Protocol):
+    """The description of a reply (remote/replies.py)."""
+
+    operation: ClassVar[str]
+
+
+Reply = TypeVar("Reply", bound=Described)
 
 #: Marks the reply among what login scripts print; REPLY or FAULT follows.
 MARK = "SRDEPLOY-"
@@ -50,7 +57,7 @@ def ask(link: Link, kind: Type[Reply], **request: Any) -> Reply:
         DiskFull: no space left there.
         Dropped: the connection ended.
     """
-    board, operation = link.board, kind.operation  # type: ignore[attr-defined]
+    board, operation = link.board, kind.operation
     most = MOST_REPLY + MOST_PER_FILE * len(request.get("files", ()))
     channel = link.client.get_transport().open_session()
     channel.settimeout(REPLY_SECONDS)
@@ -110,7 +117,7 @@ def _heard(channel: Any, name: str, operation: str, most: int) -> Tuple[bytes, b
 
 
 def _reply(link: Link, kind: Type[Reply], out: bytes, err: bytes, code: int) -> Reply:
-    name, operation = link.board.name, kind.operation  # type: ignore[attr-defined]
+    name, operation = link.board.name, kind.operation
     at = out.rfind(b"\n" + MARK.encode())
     if at < 0:
         text = err.decode("utf-8", "replace").strip().splitlines()
@@ -121,14 +128,10 @@ def _reply(link: Link, kind: Type[Reply], out: bytes, err: bytes, code: int) -> 
             "give its path with `python` in the inventory",
         )
     word, _, text_of = out[at + 1 + len(MARK) :].split(b"\n", 1)[0].partition(b" ")
-    found = Fault if word == b"FAULT" else kind
-    told = value_from(
-        found, text_of.decode("utf-8", "replace"), f"{name}: the answer to {operation}", todo=WRONG_BOARD,
-        said_as="reply of the agent",
-    )  # fmt: skip
-    if isinstance(told, Fault):
-        raise _fault(name, operation, told)
-    return told  # type: ignore[return-value]
+    said, origin = text_of.decode("utf-8", "replace"), f"{name}: the answer to {operation}"
+    if word == b"FAULT":
+        raise _fault(name, operation, value_from(Fault, said, origin, WRONG_BOARD, said_as="reply of the agent"))
+    return value_from(kind, said, origin, WRONG_BOARD, said_as="reply of the agent")
 
 
 #: What to do about an answer that the agent never gives.

@@ -156,7 +156,7 @@ def _comparison(
         alone = len([1 for other, _ in members if other == index]) == 1
         name = deployed.name if alone else f"{deployed.name} {precision}"
         name += " (launch-bound)" if point.launch_bound else ""
-        mean = next((q.report["mean"] for q in deployed.qualities if q.precision == precision), {})
+        mean: Dict[str, float] = next((q.report["mean"] for q in deployed.qualities if q.precision == precision), {})
         entries.append(Entry(name, deployed.manifest.scale, result, point, mean.get("psnr_y"), mean.get("ssim_y")))
     # Pictures of another scale are another task: quality is compared within one scale only. What the page does not
     # show, less than a thousandth of a dB, does not put anything on the front.

@@ -148,7 +148,7 @@ def _marked(name: str, values: Sequence[Tuple[float, float]]) -> List[html.Cell]
     """A row with the best figure of each kind marked, unless all are equal at the shown digits."""
     out: List[html.Cell] = [name]
     shown = [(fixed(psnr, 3), fixed(ssim, 4)) for psnr, ssim in values]
-    best = [max(zip(values, shown), key=lambda pair, k=k: pair[0][k])[1][k] for k in (0, 1)]
+    best = [shown[max(range(len(values)), key=[pair[k] for pair in values].__getitem__)][k] for k in (0, 1)]
     for texts in shown:
         for k in (0, 1):
             apart = len({pair[k] for pair in shown}) > 1

@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.deployment.manifest import Manifest
+from sr_deploy.core.deployment.records import FoldRecord
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.report import html
@@ -104,10 +105,10 @@ def _sweep(file: str, result: Result) -> str:
     scope = str(result.options.get("scope", ""))
     title = f"{', '.join(ran) or 'nothing ran'}: {SCOPES.get(scope, scope)}"
     confidence = result.options.get("confidence")
-    with_interval = confidence is not None and any(p.median_low_s is not None for p in result.points)
+    with_interval = any(p.median_low_s is not None for p in result.points) and confidence is not None
     memory = [key for key in MEMORY if any(p.peak_memory.get(key) for p in result.points)]
     headings = ["input", "median ms"]
-    headings += [f"± % ({100 * confidence:g} %)"] if with_interval else []
+    headings += [f"± % ({100 * confidence:g} %)"] if with_interval and confidence is not None else []
     headings += ["p90 ms", "p99 ms", "pictures/s", "output MP/s", "samples"]
     headings += [MEMORY[key] for key in memory]
     rows = [_row(point, with_interval, memory) for point in result.points]
@@ -227,11 +228,12 @@ def _proofs(manifest: Manifest) -> str:
     return html.table(caption, ["", "of 255"], rows)
 
 
-def _folds(fold: Dict[str, Any]) -> str:
+def _folds(fold: FoldRecord) -> str:
     blocks = fold.get("blocks") or []
     if not blocks:
         return html.paragraph("No block was folded.")
-    before, after = (sum(block.get(key) or 0 for block in blocks) for key in ("macs_before", "macs_after"))
+    before = sum(block.get("macs_before") or 0 for block in blocks)
+    after = sum(block.get("macs_after") or 0 for block in blocks)
     text = f"{len(blocks)} blocks were folded, {before:,} to {after:,} multiply-accumulates a pixel in them."
     if fold.get("network_error") is not None:
         text += f" The whole network differs by {fold['network_error']:.1e} of its largest output in float32"

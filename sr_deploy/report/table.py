@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
-from sr_deploy.core.host.device import Finding
+from sr_deploy.core.host.finding import Finding
 from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
 from sr_deploy.report.numbers import (
     NONE,

@@ -7,6 +7,7 @@ from typing import Any, Dict, NamedTuple, Protocol
 import numpy as np
 
 from sr_deploy.core.contract import Size, picture_size
+from sr_deploy.core.errors import UsageError
 from sr_deploy.run.settings import DeviceSettings
 
 
@@ -29,16 +30,25 @@ class Runner(Protocol):
     ``download``; ``prepare`` again for another size; ``close`` at the end.
     """
 
-    #: "onnxruntime", "tensorrt", "tensorrt-rtx", "torch" or "fake".
-    runtime: str
-    #: The device's name as people know it, for example "NVIDIA H200" or the CPU's model name.
-    device: str
-    #: Whether ``compute`` returns before the device is done; only then is there an enqueue time.
-    asynchronous: bool
-    #: Whether ``timed_compute`` asks the device's own clock.
-    device_events: bool
-    #: Element type of both tensors: "float32" (NCHW) or "uint8" (NHWC).
-    io_dtype: str
+    @property
+    def runtime(self) -> str:
+        """ "onnxruntime", "tensorrt", "tensorrt-rtx", "torch" or "fake"."""
+
+    @property
+    def device(self) -> str:
+        """The device's name as people know it, for example "NVIDIA H200" or the CPU's model name."""
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether ``compute`` returns before the device is done; only then is there an enqueue time."""
+
+    @property
+    def device_events(self) -> bool:
+        """Whether ``timed_compute`` asks the device's own clock."""
+
+    @property
+    def io_dtype(self) -> str:
+        """Element type of both tensors: "float32" (NCHW) or "uint8" (NHWC)."""
 
     def configure(self, settings: DeviceSettings) -> None:
         """How the device is driven from now on; call it before ``prepare``.
@@ -70,7 +80,9 @@ class Runner(Protocol):
         on an idle device, a short run would be the launch of its first kernel. Where queueing takes longer than
         computing, it still is what is timed; the time of the first run's queueing, which nothing holds up, tells.
 
-        Only where ``device_events`` is True.
+        Raises:
+            UsageError: ``device_events`` is False.
+            BadInput: nothing was uploaded.
         """
 
     def download(self) -> np.ndarray:
@@ -81,6 +93,13 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free device memory and handles. Calling it twice is allowed."""
+
+
+def no_device_events(runner: Runner) -> UsageError:
+    """The error of ``timed_compute`` where the device has no clock to ask."""
+    return UsageError(
+        f"{runner.runtime} on {runner.device} has no device events", "--timer host", "or time a TensorRT engine"
+    )
 
 
 def upscale(runner: Runner, lr: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ class CudaPython:
         """See ``Cuda``."""
         length = int(np.prod(shape)) * np.dtype(dtype).itemsize
         address = int(self._call("cudaHostAlloc", length, 0))
-        array = np.frombuffer((ctypes.c_char * length).from_address(address), dtype=dtype).reshape(shape)
+        memory = memoryview((ctypes.c_char * length).from_address(address))
+        array = np.frombuffer(memory, dtype=np.dtype(dtype)).reshape(shape)
         self._pinned[array.ctypes.data] = address
         return array
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput
+from sr_deploy.run.base import DeviceTime, no_device_events
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
@@ -90,6 +91,10 @@ class FakeRunner:
         pending, self._pending = self._pending, 0.0
         if pending:
             self._sleep(pending)
+
+    def timed_compute(self) -> DeviceTime:
+        """See ``run/base.py``; the device has no clock of its own."""
+        raise no_device_events(self)
 
     def download(self) -> np.ndarray:
         """The enlarged input, a new array."""

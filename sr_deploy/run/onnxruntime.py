@@ -18,6 +18,7 @@ from sr_deploy.engine.onnxruntime import (
     providers_here,
 )
 from sr_deploy.engine.onnxruntime_cuda import CUDA, default_provider, tf32_of
+from sr_deploy.run.base import DeviceTime, no_device_events
 from sr_deploy.run.inputs import checked_input, io_facts, nothing_uploaded
 from sr_deploy.run.names import gpu_name, processor_name
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
@@ -141,6 +142,10 @@ class OnnxRuntimeRunner:
         """Wait for the device; the CPU is done when ``compute`` returns."""
         if self._binding is not None:
             self._binding.synchronize_outputs()
+
+    def timed_compute(self) -> DeviceTime:
+        """See ``run/base.py``; the device has no clock of its own."""
+        raise no_device_events(self)
 
     def download(self) -> np.ndarray:
         """A new array with the result."""

@@ -48,7 +48,8 @@ class PyCuda:
     def pinned(self, shape: Tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         """See ``Cuda``."""
         with self._faults("cuMemHostAlloc"):
-            return self._driver.pagelocked_empty(shape, np.dtype(dtype))
+            array: np.ndarray = self._driver.pagelocked_empty(shape, np.dtype(dtype))
+        return array
 
     def free_pinned(self, array: np.ndarray) -> None:
         """See ``Cuda``. The memory is the array's base."""

@@ -83,7 +83,7 @@ class TensorRTRunner:
         self.device = gpu_name()
         # The runtime and the engine must outlive the context.
         self._trt, self._owners, self._context = trt, owners, context
-        self._cuda: Optional[Cuda] = cuda
+        self._cuda, self._closed = cuda, False
         self._manifest = manifest
         self._kernels = kernels
         self._size: Optional[Size] = None
@@ -153,6 +153,8 @@ class TensorRTRunner:
 
     def timed_compute(self) -> DeviceTime:
         """See ``run/base.py``."""
+        if len(self._events) != 2:
+            raise nothing_uploaded()
         start, end = self._events
         before = time.perf_counter()
         self.compute()
@@ -165,7 +167,7 @@ class TensorRTRunner:
 
     def synchronize(self) -> None:
         """Wait for the stream, in the way that was configured."""
-        if self._cuda is None:
+        if self._closed:
             return
         if self._settings.wait == "auto" or not self._events:
             self._cuda.synchronize()
@@ -187,7 +189,7 @@ class TensorRTRunner:
         return {
             "runtime": self.runtime,
             "version": self._trt.__version__,
-            "provider": self._cuda.name if self._cuda else None,
+            "provider": self._cuda.name,
             "threads": None,
             "precision": self._manifest.precision,
             **io_facts(self._manifest.contract),
@@ -202,7 +204,7 @@ class TensorRTRunner:
 
     def close(self) -> None:
         """Free memory, then context and engine, then the stream."""
-        if self._cuda is None:
+        if self._closed:
             return
         self._cuda.synchronize()
         self._release()
@@ -210,14 +212,16 @@ class TensorRTRunner:
             self._kernels.save()
         self._context = self._owners = None
         self._cuda.close()
-        self._cuda = None
+        self._closed = True
 
     def _enqueue(self) -> None:
         """Queue the kernels one after the other."""
         if not self._context.execute_async_v3(self._cuda.stream()):
-            raise CheckFailed(
-                f"TensorRT failed to run {self._manifest.file} at {format_size(self._size)}", "a run", self._remedy()
-            )
+            raise CheckFailed(f"TensorRT failed to run {self._manifest.file} at {self._at()}", "a run", self._remedy())
+
+    def _at(self) -> str:
+        """The prepared size, for a message."""
+        return format_size(self._size) if self._size else "this size"
 
     def _remedy(self) -> str:
         """What helps when a run fails; a run that works alone may not be one that CUDA can capture."""
@@ -254,7 +258,7 @@ class TensorRTRunner:
         self._cuda.synchronize()
         if not np.array_equal(self._host[name], expected):
             raise CheckFailed(
-                f"the CUDA graph of {self._manifest.file} at {format_size(self._size)} gives another picture",
+                f"the CUDA graph of {self._manifest.file} at {self._at()} gives another picture",
                 "what its kernels give one after the other",
                 "leave --cuda-graph out",
             )

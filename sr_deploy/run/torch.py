@@ -10,7 +10,7 @@ import numpy as np
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import EnvironmentFault, MissingPackage
-from sr_deploy.run.base import DeviceTime
+from sr_deploy.run.base import DeviceTime, no_device_events
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
 from sr_deploy.run.names import processor_name
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
@@ -105,7 +105,10 @@ class TorchRunner:
 
     def timed_compute(self) -> DeviceTime:
         """See ``run/base.py``; not run on a GPU."""
-        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]
+        if not self._on_gpu:
+            raise no_device_events(self)
+        # PyTorch's own events carry no types.
+        events = [self._torch.cuda.Event(enable_timing=True) for _ in range(2)]  # type: ignore[no-untyped-call]
         before = time.perf_counter()
         self.compute()
         enqueued = time.perf_counter() - before

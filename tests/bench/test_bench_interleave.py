@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from sr_deploy.bench.interleave import InterleaveOptions, interleave, opened_first
-from sr_deploy.bench.measure import BenchOptions
+from sr_deploy.bench.options import BenchOptions
 from sr_deploy.core.errors import UsageError
 from sr_deploy.run.fake import FakeClock, FakeRunner
 

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from sr_deploy.bench.measure import BenchOptions, example_input, is_stable, measure, nearest_rank, summary
+from sr_deploy.bench.measure import example_input, is_stable, measure, nearest_rank, summary
+from sr_deploy.bench.options import BenchOptions
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.run.fake import FakeClock, FakeRunner
 
@@ -17,6 +18,8 @@ class ScriptedRunner:
 
     runtime = "fake"
     device = "no device"
+    asynchronous = device_events = False
+    io_dtype = "float32"
 
     def __init__(self, seconds):
         self.seconds, self.now, self.computed, self.calls = seconds, 0.0, 0, []

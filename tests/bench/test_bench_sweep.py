@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from sr_deploy.bench.measure import BenchOptions
+from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import load_result
 from sr_deploy.bench.sweep import Job, sweep
 from sr_deploy.core.errors import BadImage, ForeignEngine, MissingPackage, UsageError
@@ -22,6 +22,8 @@ class Network:
 
     runtime = "fake"
     device = "no device"
+    asynchronous = device_events = False
+    io_dtype = "float32"
 
     def __init__(self, trouble=None, threads=1):
         self.trouble, self.threads, self.now, self.computed, self.closed = trouble or {}, threads, 0.0, [], 0

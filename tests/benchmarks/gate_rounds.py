@@ -29,7 +29,7 @@ from gate_traces import NETWORKS, write_network  # noqa: E402
 
 from sr_deploy.bench.compare import paired_ratio  # noqa: E402
 from sr_deploy.bench.interleave import InterleaveOptions, Session, interleave, opened_first  # noqa: E402
-from sr_deploy.bench.measure import BenchOptions  # noqa: E402
+from sr_deploy.bench.options import BenchOptions  # noqa: E402
 from sr_deploy.core.contract import IOContract  # noqa: E402
 from sr_deploy.report.gate import CONFIDENCE  # noqa: E402
 from sr_deploy.run.onnxruntime import runner_from_graph  # noqa: E402

@@ -149,6 +149,14 @@ def test_an_unknown_operator_is_named():
         GraphModule(model)
 
 
+def test_a_resize_of_no_size_names_its_node():
+    node = helper.make_node("Resize", ["lr"], ["sr"], name="the_node")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "h", "w"]) for name in ("lr", "sr")]
+    module = GraphModule(helper.make_model(helper.make_graph([node], "g", values[:1], values[1:])))
+    with pytest.raises(UsageError, match="'the_node' .*neither sizes nor scales"):
+        module(torch.zeros(1, 3, 4, 4))
+
+
 def test_an_attribute_that_is_not_written_names_its_node():
     node = helper.make_node("MaxPool", ["lr"], ["sr"], name="the_node", kernel_shape=[2, 2], auto_pad="SAME_UPPER")
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, "h", "w"]) for name in ("lr", "sr")]

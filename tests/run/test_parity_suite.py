@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sr_deploy.core.errors import BadInput, EnvironmentFault
+from sr_deploy.core.errors import BadInput, EnvironmentFault, UsageError
 from sr_deploy.core.host.machine import this_machine
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
@@ -218,6 +218,19 @@ def test_wrong_arrays_are_refused_and_leave_the_runner_usable(runner, lr, words)
         runner.upload(lr)
     good = sample_input((8, 10), 1.0)
     assert steps(upscale(runner, good), expected(good)) <= GRAPH_FP32.steps
+
+
+def test_timing_by_the_device_is_there_or_refused(runner):
+    """Every runner has the whole protocol: what has no clock of its own says so, as an error of ours."""
+    runner.prepare((8, 10))
+    if not runner.device_events:
+        with pytest.raises(UsageError, match="has no device events"):
+            runner.timed_compute()
+        return
+    with pytest.raises(BadInput, match="in this order"):
+        runner.timed_compute()
+    runner.upload(sample_input((8, 10), 1.0))
+    assert runner.timed_compute().seconds > 0
 
 
 def test_closing_twice_and_describing(runner):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sr_deploy.core.errors import BadInput, EnvironmentFault
+from sr_deploy.core.errors import BadInput, EnvironmentFault, UsageError
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.run.base import upscale
 from sr_deploy.run.fake import FakeClock, FakeRunner
@@ -62,3 +62,8 @@ def test_order_is_the_protocols():
         runner.compute()
     runner.close()
     runner.close()
+
+
+def test_it_has_no_clock_of_its_own():
+    with pytest.raises(UsageError, match="fake device has no device events"):
+        FakeRunner(2, lambda size, n: 0.1, FakeClock().sleep).timed_compute()

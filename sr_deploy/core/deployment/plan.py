@@ -25,10 +25,14 @@ from sr_deploy.core.text import plain
 PLAN_NAME = "plan.json"
 WEIGHTS_NAME = "weights.npz"
 SCHEMA = 1
+NodeType = Literal["int8", "float16", "float32"]
+#: What INT8 nodes give, and the type of what is neither INT8 nor pinned.
+RestType = Literal["float16", "float32"]
+AskedPrecision = Literal["fp16", "int8", "auto"]
 #: Types a node can have, narrowest first.
-DTYPES: Tuple[str, ...] = ("int8", "float16", "float32")
+DTYPES: Tuple[NodeType, ...] = ("int8", "float16", "float32")
 #: What a plan can be asked for.
-PRECISIONS: Tuple[str, ...] = ("fp16", "int8", "auto")
+PRECISIONS: Tuple[AskedPrecision, ...] = ("fp16", "int8", "auto")
 #: The largest magnitude of a quantised value. -128 is not used, so that the range is symmetric, as TensorRT has it.
 INT8_MAX = 127
 
@@ -55,10 +59,10 @@ class Plan:
         schema: version of this layout.
     """
 
-    precision: Literal["fp16", "int8", "auto"]
+    precision: AskedPrecision
     graph_sha256: Sha256
-    nodes: Dict[str, Literal["int8", "float16", "float32"]]
-    rest: Literal["float16", "float32"] = "float16"
+    nodes: Dict[str, NodeType]
+    rest: RestType = "float16"
     reasons: Dict[str, str] = field(default_factory=dict)
     activation_scales: Dict[str, QuantScale] = field(default_factory=dict)
     weight_scales: Dict[str, Tuple[QuantScale, ...]] = field(default_factory=dict)
@@ -92,7 +96,8 @@ def save_plan(folder: Path, plan: Plan, weights: Optional[Mapping[str, np.ndarra
         # Names of tensors hold slashes, which npz would take for folders: they are numbered, and the names listed.
         arrays = {f"array_{index}": np.asarray(value, np.float32) for index, value in enumerate(weights.values())}
         with atomic_file(path) as temporary, open(temporary, "wb") as stream:
-            np.savez(stream, names=np.asarray(list(weights)), **arrays)
+            # The stub takes any key of ``arrays`` for its word allow_pickle, which numpy before 2 does not have.
+            np.savez(stream, names=np.asarray(list(weights)), **arrays)  # type: ignore[arg-type]
         digest = sha256_of(path)
     plan = dataclasses.replace(plan, weights_sha256=digest)
     write_json(Path(folder) / PLAN_NAME, dataclasses.asdict(plan))

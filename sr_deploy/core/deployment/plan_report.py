@@ -5,33 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from pydantic import ConfigDict
 from typing_extensions import Literal, TypedDict
 
 from sr_deploy.core.errors import BadDeployment
-from sr_deploy.core.schema import Amount, Count, Sha256, read_described
+from sr_deploy.core.schema import Amount, Count, Sha256, described, described_open, read_described
 
 REPORT_NAME = "report.json"
-_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-#: Further keys are facts for people: how the plan was searched for, how it was trained.
-_OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 _Dtype = Literal["int8", "float16", "float32"]
 
 
+@described
 class LintRecord(TypedDict, total=False):
     """What the lint found in the typed graph."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     not_fusing: List[str]
     int8_products: Count
     reformats: Count
     casts: Count
 
 
+@described_open
 class PlanReport(TypedDict, total=False):
     """The keys of the report that commands work with; see ``report_of`` in pipeline/precision/make_plan.py."""
 
-    __pydantic_config__ = _OPEN  # type: ignore[misc]
     macs_share: Dict[_Dtype, Amount]
     loss_db: float
     psnr_y: float
@@ -46,10 +42,10 @@ class PlanReport(TypedDict, total=False):
     request: Dict[str, Any]
 
 
+@described
 class LayerTypes(TypedDict):
     """Node → type that TensorRT 8 must obey: with Q/DQ, and with the calibration cache."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     explicit: Dict[str, str]
     implicit: Dict[str, str]
 

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from typing import Dict, List, Optional, Union
 
-from pydantic import ConfigDict
 from typing_extensions import Required, TypedDict
 
-from sr_deploy.core.schema import Amount, Count, Scale, Sha256, ShortText, SizePair
-
-_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+from sr_deploy.core.schema import Amount, Count, Scale, Sha256, ShortText, SizePair, described
 
 
+@described
 class LoadRecord(TypedDict, total=False):
     """The fields of LoadOptions, see pipeline/load.py."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     arch: Optional[ShortText]
     factory: Optional[ShortText]
     scale: Optional[Scale]
@@ -28,6 +25,7 @@ class LoadRecord(TypedDict, total=False):
     key: Optional[ShortText]
 
 
+@described
 class SourceRecord(TypedDict, total=False):
     """The checkpoint.
 
@@ -39,7 +37,6 @@ class SourceRecord(TypedDict, total=False):
         load_options: how it was loaded.
     """
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     file: Required[str]
     path: Required[str]
     sha256: Required[Sha256]
@@ -49,10 +46,10 @@ class SourceRecord(TypedDict, total=False):
     load_options: Required[LoadRecord]
 
 
+@described
 class FoldedRecord(TypedDict, total=False):
     """One block that was folded; the fields of FoldedBlock in fold/result.py."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     name: Required[str]
     was: Required[str]
     became: Required[str]
@@ -63,19 +60,19 @@ class FoldedRecord(TypedDict, total=False):
     error_original_float32: Optional[Amount]
 
 
+@described
 class KeptRecord(TypedDict):
     """One block that was left as it was; the fields of KeptBlock in fold/result.py."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     name: str
     was: str
     reason: str
 
 
+@described
 class FoldRecord(TypedDict, total=False):
     """What was folded; the fields of FoldReport in fold/result.py."""
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     blocks: List[FoldedRecord]
     kept: List[KeptRecord]
     network_error: Optional[Amount]
@@ -84,6 +81,7 @@ class FoldRecord(TypedDict, total=False):
     sizes: List[SizePair]
 
 
+@described
 class CountsRecord(TypedDict, total=False):
     """Counts of a graph.
 
@@ -94,13 +92,13 @@ class CountsRecord(TypedDict, total=False):
         peak_activation_bytes: the most that is alive at once when the nodes run in order.
     """
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     nodes: Count
     macs: Count
     moved_bytes: Count
     peak_activation_bytes: Count
 
 
+@described
 class PassRecord(CountsRecord, total=False):
     """What one pass of the rewriting changed, and the counts after it.
 
@@ -109,11 +107,11 @@ class PassRecord(CountsRecord, total=False):
         notes: what it left alone, and why.
     """
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     places: Required[Count]
     notes: List[str]
 
 
+@described
 class RewriteRecord(TypedDict, total=False):
     """What the rewriting did to one graph; empty where it did nothing.
 
@@ -124,7 +122,6 @@ class RewriteRecord(TypedDict, total=False):
         tuned: by srdeploy tune: "variant", "backend" and "from", the graph that it began with.
     """
 
-    __pydantic_config__ = _STRICT  # type: ignore[misc]
     counted_at: str
     before: CountsRecord
     passes: Dict[str, PassRecord]

@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.host.doctor_tensorrt import build_tensorrt, driver_findings, run_tensorrt
 from sr_deploy.core.host.finding import MISSING, OK, WARNING, Facts, Finding, gpu_text, pip_install, version_tuple
 from sr_deploy.core.host.l4t import IMAGE_VARIABLE, check_container
-from sr_deploy.core.host.machine import XAVIER_NX_GPU_MHZ, Machine, this_machine
+from sr_deploy.core.host.machine import XAVIER_NX_GPU_MHZ, Jetson, Machine, this_machine
 from sr_deploy.core.host.packages import installed_packages, this_software
 
 #: What reading a checkpoint and writing its graph takes (the extra "export").
@@ -28,7 +28,8 @@ def environment() -> Dict[str, Any]:
     """What every result carries: machine and package versions, ready for JSON. Imports no heavy package."""
     found = {**dataclasses.asdict(this_machine()), "packages": installed_packages()}
     # Through JSON once, so that it equals itself when it is read back from a result file (lists, not tuples).
-    return json.loads(json.dumps(found))
+    plain: Dict[str, Any] = json.loads(json.dumps(found))
+    return plain
 
 
 def environment_identity(environment_of_a_result: Dict[str, Any]) -> Dict[str, Any]:
@@ -55,7 +56,7 @@ def doctor_findings(facts: Optional[Facts] = None) -> Tuple[Finding, ...]:
     findings += _onnxruntime(facts)
     findings += [build_tensorrt(facts), run_tensorrt(facts)]
     if facts.machine.jetson:
-        findings += _jetson(facts)
+        findings += _jetson(facts, facts.machine.jetson)
     return tuple(findings + _numpy(facts) + _container())
 
 
@@ -190,12 +191,12 @@ def _onnxruntime(facts: Facts) -> List[Finding]:
     return findings
 
 
-def _jetson(facts: Facts) -> List[Finding]:
-    jetson = facts.machine.jetson
+def _jetson(facts: Facts, jetson: Jetson) -> List[Finding]:
     name = jetson.model or "a Jetson (model unknown: no device tree in this container)"
     power = _power_text(facts.machine)
     findings = [Finding(OK, "Jetson", f"{name}, L4T {jetson.l4t or 'unknown'}, power mode {power}")]
-    mhz = XAVIER_NX_GPU_MHZ.get(jetson.power_mode) if jetson.model and "Xavier NX" in jetson.model else None
+    mode = jetson.power_mode if "Xavier NX" in (jetson.model or "") else None
+    mhz = XAVIER_NX_GPU_MHZ.get(mode) if mode is not None else None
     fastest = max(XAVIER_NX_GPU_MHZ.values())
     if mhz is not None and mhz < fastest:
         findings.append(
@@ -216,6 +217,6 @@ def _power_text(machine: Machine) -> str:
     return f"{jetson.power_mode} ({jetson.power_mode_name})"
 
 
-def _has(packages: dict, name: str) -> bool:
+def _has(packages: Mapping[str, str], name: str) -> bool:
     """onnxruntime-gpu holds all that onnxruntime does."""
     return name in packages or (name == "onnxruntime" and "onnxruntime-gpu" in packages)

@@ -281,7 +281,7 @@ def write_picture(picture: Picture, path: Path) -> None:
     elif picture.kind == "rgb":
         data = _encoded(".png", np.dstack([picture.pixels[:, :, ::-1], picture.alpha]), [])
     else:
-        data = _grey_alpha_png(picture)
+        data = _grey_alpha_png(picture, picture.alpha)
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)
 
@@ -297,10 +297,10 @@ def _encoded(suffix: str, pixels: np.ndarray, options: List[int]) -> bytes:
     return data.tobytes()
 
 
-def _grey_alpha_png(picture: Picture) -> bytes:
+def _grey_alpha_png(picture: Picture, alpha: np.ndarray) -> bytes:
     """Grey with alpha (PNG colour type 4), which OpenCV does not write. Rows are stored as differences to the left."""
     height, width = picture.size
-    samples = np.dstack([picture.pixels, picture.alpha]).astype(picture.pixels.dtype.newbyteorder(">"))
+    samples = np.dstack([picture.pixels, alpha]).astype(picture.pixels.dtype.newbyteorder(">"))
     rows = samples.reshape(height, -1).view(np.uint8)
     step = 2 * picture.depth // 8
     filtered = np.ones((height, rows.shape[1] + 1), np.uint8)

@@ -34,7 +34,7 @@ def sample_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
         noise = generator.normal(0, 0.05, (height, width))
         planes.append(wave + edge - 0.1 + noise)
     picture = np.rint(np.clip(np.stack(planes), 0, 1) * 255)
-    return (picture[None] * (value_range / 255.0)).astype(np.float32)
+    return np.asarray(picture[None] * (value_range / 255.0), np.float32)
 
 
 def sample_for(contract: IOContract, size: Size, seed: int = 0) -> np.ndarray:

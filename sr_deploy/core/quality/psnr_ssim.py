@@ -32,7 +32,8 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     if pixels.dtype != np.uint8:
         raise BadImage(f"PSNR and SSIM were asked of {pixels.dtype} pixels", "8-bit pictures", "convert them to 8 bits")
     colours = np.broadcast_to(pixels, pixels.shape[:2] + (3,)).astype(np.float64)
-    return colours @ np.asarray(_Y_WEIGHTS) / 255.0 + 16.0
+    plane: np.ndarray = colours @ np.asarray(_Y_WEIGHTS) / 255.0 + 16.0
+    return plane
 
 
 def crop_like(hr: np.ndarray, sr: np.ndarray, name: str = "the original") -> np.ndarray:
@@ -119,5 +120,6 @@ def _blurred(plane: np.ndarray) -> np.ndarray:
     weight = np.exp(-(distance**2) / (2.0 * _SIGMA**2))
     weight /= weight.sum()
     height, width = plane.shape[0] - _WINDOW + 1, plane.shape[1] - _WINDOW + 1
-    rows = sum(weight[k] * plane[k : k + height] for k in range(_WINDOW))
-    return sum(weight[k] * rows[:, k : k + width] for k in range(_WINDOW))
+    rows: np.ndarray = sum(weight[k] * plane[k : k + height] for k in range(_WINDOW))
+    blurred: np.ndarray = sum(weight[k] * rows[:, k : k + width] for k in range(_WINDOW))
+    return blurred

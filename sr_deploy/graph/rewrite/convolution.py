@@ -86,14 +86,14 @@ def convolution(editor: Editor, node: Optional[onnx.NodeProto]) -> Optional[Conv
     attributes = attributes_of(node)
     if attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
         return None
-    if any(value != 1 for name in ("strides", "dilations") for value in attributes.get(name, ())):  # type: ignore[attr-defined]
+    if any(value != 1 for name in ("strides", "dilations") for value in attributes.get(name, ())):
         return None
     return Convolution(
         node,
         weight.astype(np.float64),
         np.zeros(weight.shape[0]) if bias is None else bias.astype(np.float64),
-        int(attributes.get("group", 1)),  # type: ignore[call-overload]
-        tuple(attributes.get("pads", (0, 0, 0, 0))),  # type: ignore[arg-type]
+        int(attributes.get("group", 1)),
+        tuple(attributes.get("pads", (0, 0, 0, 0))),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 import onnx
@@ -80,7 +80,7 @@ class Editor:
         output: str,
         like: onnx.NodeProto,
         role: str = "",
-        **attributes: object,
+        **attributes: Any,
     ) -> onnx.NodeProto:
         """A node that stands for ``like``: named after it (plus ``role``), pinned when it is. Not placed yet."""
         name = f"{like.name}{'/' + role if role else ''}"
@@ -129,6 +129,6 @@ def is_pinned(node: onnx.NodeProto) -> bool:
     return node.doc_string.startswith(PIN_MARK)
 
 
-def attributes_of(node: onnx.NodeProto) -> Dict[str, object]:
-    """A node's attributes by name."""
+def attributes_of(node: onnx.NodeProto) -> Dict[str, Any]:
+    """A node's attributes by name; of what type a value is, the operator's definition tells, not Python's."""
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Sequence
+from typing import Dict, Sequence
 
 import onnx
 
 from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.deployment.records import CountsRecord, PassRecord, RewriteRecord
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.graph.census import census_of
 from sr_deploy.graph.rewrite import rewrite
@@ -16,7 +17,7 @@ from sr_deploy.graph.rewrite.editor import PIN_MARK
 from sr_deploy.graph.specialise import load_graph
 
 
-def rewrite_file(path: Path, passes: Sequence[Pass], options: RewriteOptions, size: Size) -> Dict[str, Any]:
+def rewrite_file(path: Path, passes: Sequence[Pass], options: RewriteOptions, size: Size) -> RewriteRecord:
     """Run ``passes`` on the graph in ``path`` and write the result there.
 
     Args:
@@ -30,13 +31,13 @@ def rewrite_file(path: Path, passes: Sequence[Pass], options: RewriteOptions, si
         its notes and the counts after it. Counts are nodes, macs, moved_bytes (see Census) and peak_activation_bytes.
     """
     model, steps = rewrite(load_graph(path), passes, options)
-    report: Dict[str, Any] = {"counted_at": format_size(size), "before": _counts(load_graph(path), size), "passes": {}}
+    before, passed = _counts(load_graph(path), size), {}
     for one, result in steps:
         if result.changed or result.notes:
-            counts = _counts(result.model, size) if result.changed else {}
-            report["passes"][one.name] = {"places": result.changed, "notes": list(result.notes), **counts}
+            counts = _counts(result.model, size) if result.changed else CountsRecord()
+            passed[one.name] = PassRecord(places=result.changed, notes=list(result.notes), **counts)
     onnx.save(model, str(path))
-    return report
+    return RewriteRecord(counted_at=format_size(size), before=before, passes=passed)
 
 
 def pinned_nodes(path: Path) -> Dict[str, str]:
@@ -48,7 +49,7 @@ def pinned_nodes(path: Path) -> Dict[str, str]:
     return found
 
 
-def _counts(model: onnx.ModelProto, size: Size) -> Dict[str, int]:
+def _counts(model: onnx.ModelProto, size: Size) -> CountsRecord:
     with temporary_folder() as folder:
         path = folder / "graph.onnx"
         onnx.save(model, str(path))

@@ -138,8 +138,8 @@ def _after_convolution(editor: Editor, node: onnx.NodeProto, source: Dict[int, L
     found: Dict[int, Length] = {}
     for axis, (base, more) in source.items():
         at = axis - 2
-        grown = more + pads[at] + pads[at + 2] - dilations[at] * (weight.shape[axis] - 1)  # type: ignore[index]
-        stride = strides[at]  # type: ignore[index]
+        grown = more + pads[at] + pads[at + 2] - dilations[at] * (weight.shape[axis] - 1)
+        stride = strides[at]
         found[axis] = (base, grown) if stride == 1 else (("strided", base, grown, stride), 0)
     return found
 

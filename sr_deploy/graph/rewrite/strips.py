@@ -211,7 +211,9 @@ def _set_padding(writer: Writer, node: onnx.NodeProto, rule: Local, rows: Rows, 
 
 def _cut_columns_only(writer: Writer, node: onnx.NodeProto, rows: Rows, height: int) -> None:
     """Let a Slice that cuts rows off keep all of ``rows``, which were chosen without those."""
-    place = row_bounds(node, height, writer.constants)[2]
+    found = row_bounds(node, height, writer.constants)
+    assert found is not None, "the rule of this Slice came from its bounds"
+    place = found[2]
     for index, value in ((1, 0), (2, rows[1] - rows[0])):
         bounds = [int(bound) for bound in np.ravel(writer.constants[node.input[index]])]
         bounds[place] = value

@@ -107,9 +107,9 @@ def plans_of(deployment: Deployment, backend: str, options: BuildOptions) -> Tup
         return (_dynamic_plan(deployment, backend, options),)
     if options.sizes:
         return tuple(BuildPlan(backend, deployment.graph_for(size, backend), (size,) * 3) for size in options.sizes)
-    fixed = [graph for graph in deployment.manifest.graphs if graph.size is not None and graph.serves(backend)]
+    fixed = [(graph, graph.size) for graph in deployment.manifest.graphs if graph.size and graph.serves(backend)]
     if fixed:
-        return tuple(BuildPlan(backend, graph, (graph.size,) * 3) for graph in fixed)
+        return tuple(BuildPlan(backend, graph, (size,) * 3) for graph, size in fixed)
     if backend == "onnxruntime":
         return (BuildPlan(backend, deployment.manifest.graphs[0], None),)
     raise UsageError(

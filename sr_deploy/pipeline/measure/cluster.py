@@ -75,13 +75,13 @@ def run_on_dask(address: str, say: Callable[[str], None]) -> Callable[[Sequence[
                     pure=False,
                     retries=RETRIES,
                 )
-                labels[future.key] = cell.label
+                labels[str(future.key)] = cell.label
                 futures.append(future)
             for future in as_completed(futures, loop=client.loop):
                 if future.status == "finished":
                     yield Outcome(**future.result())
                 else:
-                    yield Outcome(labels[future.key], error=f"its worker failed: {future.exception()!r}")
+                    yield Outcome(labels[str(future.key)], error=f"its worker failed: {future.exception()!r}")
 
     return run
 

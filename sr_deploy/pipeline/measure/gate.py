@@ -11,8 +11,8 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from sr_deploy.bench.compare import Ratio, paired_ratio
 from sr_deploy.bench.interleave import InterleaveOptions, Session, interleave, opened_first
-from sr_deploy.bench.measure import BenchOptions
 from sr_deploy.bench.monitor import no_watch, watch_machine
+from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import Point, Result, load_result, save_result
 from sr_deploy.core.confine import confined
 from sr_deploy.core.contract import Size, format_size

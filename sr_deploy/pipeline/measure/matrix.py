@@ -181,7 +181,8 @@ def run_matrix(
     if run is None and any(cell.device for cell in cells):
         raise UsageError("the matrix names devices, and this machine is only one", "--dask ADDRESS", "see README.md")
     clear_temporaries(Path(out))
-    present = [cell.request.result_file for cell in cells if cell.request.result_file.exists()]
+    files = [cell.request.result_file for cell in cells]
+    present = [file for file in files if file is not None and file.exists()]
     if present and not resume:
         raise UsageError(f"{present[0]} is there already", "an empty folder", "go on with --resume, or another -o")
     asked = [dataclasses.replace(cell, request=dataclasses.replace(cell.request, resume=True)) for cell in cells]

@@ -100,7 +100,7 @@ def combined(
         if table is not None:
             tables.append(table)
     first = results[0][0]
-    variance = tuple(dataclasses.asdict(table) for table in tables)
+    variance = tuple(table.record() for table in tables)
     return dataclasses.replace(first, deployment=name, points=tuple(points), variance=variance), tuple(tables)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from sr_deploy.core.artifact import atomic_file, sha256_of
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment, save_manifest
+from sr_deploy.core.deployment.records import RewriteRecord
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import temporary_folder
@@ -130,7 +131,7 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
             for runner in runners.values():
                 runner.close()
         difference = check_parity(differences, GRAPH_FP32, f"the graph rewritten with {best}")
-        record = {**reports[best], "tuned": {"variant": best, "backend": backend, "from": source.file}}
+        record: RewriteRecord = {**reports[best], "tuned": {"variant": best, "backend": backend, "from": source.file}}
         file = _keep(deployment, source, graphs[best], options.size, record, difference)
     return Tuned(backend, best, seconds, file, difference, notes)
 
@@ -150,7 +151,7 @@ def _source(deployment: Deployment, size: Size) -> GraphFile:
 
 def _variants(
     graph: Path, options: TuneOptions, folder: Path, value_range: float
-) -> Tuple[Dict[str, Path], Tuple[str, ...], Dict[str, Dict[str, Any]]]:
+) -> Tuple[Dict[str, Path], Tuple[str, ...], Dict[str, RewriteRecord]]:
     """Variant → graph of the fixed size; those equal to an earlier one are left out, with a note. And their reports."""
     import onnx
 
@@ -160,7 +161,7 @@ def _variants(
 
     static = static_graph(graph, options.size)
     graphs: Dict[str, Path] = {}
-    reports: Dict[str, Dict[str, Any]] = {}
+    reports: Dict[str, RewriteRecord] = {}
     notes: List[str] = []
     seen: Dict[str, str] = {}
     for number, name in enumerate(options.variants or VARIANTS):
@@ -224,7 +225,7 @@ def _interleaved(runners: Mapping[str, Runner], options: TuneOptions, lr: np.nda
 
 
 def _keep(
-    deployment: Deployment, source: GraphFile, graph: Path, size: Size, record: Dict[str, Any], difference: float
+    deployment: Deployment, source: GraphFile, graph: Path, size: Size, record: RewriteRecord, difference: float
 ) -> str:
     """Put the graph into the deployment, in place of one tuned for this size before.
 

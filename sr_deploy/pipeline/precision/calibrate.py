@@ -289,7 +289,7 @@ def _inputs(deployment: Deployment, graph: GraphFile, files: Iterable[Path], cro
     """Patches of the pictures as the graph takes them; of a graph of fixed size, patches of that size."""
     contract = deployment.manifest.contract
     arrays = (to_network(read_picture(file), contract) for file in files)
-    side = tuple(graph.size) if graph.size else crop.side
+    side = graph.size or crop.side
     return patches(arrays, side, crop.each, crop.seed, deployment.manifest.sizes.multiple)
 
 

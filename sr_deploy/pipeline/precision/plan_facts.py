@@ -42,9 +42,8 @@ def _facts(folder: Path, deployment: Deployment) -> Dict[str, Any]:
         report = read_plan_report(folder)
     except BadInput as error:
         return {**facts, "problem": " ".join(error.found.replace(f"{folder.parent}/", "").split())}
-    for name in (*MEASURED, "gave_up"):
-        if name in report:
-            facts[name] = report[name]
+    told = dict(report)
+    facts.update({name: told[name] for name in (*MEASURED, "gave_up") if name in told})
     facts.update(report.get("lint") or {})
     if "legacy" in report:
         facts["not_for_tensorrt_8"] = report["legacy"]

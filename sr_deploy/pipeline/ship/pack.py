@@ -120,7 +120,7 @@ def make_golden(deployment: Deployment, size: Size, plan: Optional[str] = None) 
         EnvironmentFault: not enough memory, or no ONNX Runtime.
         BadImage, BadDeployment: the network does not take this size, or has no graph for it.
     """
-    from sr_deploy.engine.onnxruntime import CPU
+    from sr_deploy.engine.onnxruntime_cuda import CPU
     from sr_deploy.run.base import upscale
     from sr_deploy.run.onnxruntime import runner_from_graph
 

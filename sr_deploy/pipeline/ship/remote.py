@@ -217,11 +217,10 @@ def _on_all(options: RemoteOptions, job: Optional[Job], say: Callable[[str], Non
 
 def worst(outcomes: Sequence[Outcome]) -> Optional[SrDeployError]:
     """None when all is well; one board's own error; of several, the gravest with how many failed."""
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     if not failed:
         return None
-    first = min(failed, key=lambda outcome: (outcome.error.exit_code != 3, outcome.error.exit_code))  # type: ignore
-    error = first.error
-    if error is None or len(outcomes) == 1:
+    error = min(failed, key=lambda one: (one.exit_code != 3, one.exit_code))
+    if len(outcomes) == 1:
         return error
     return type(error)(f"{len(failed)} of {len(outcomes)} boards failed; {error.found}", error.wanted, error.todo)

@@ -49,7 +49,7 @@ class Model:
 def config_text(model: Model) -> str:
     """The configuration. ``max_batch_size`` is 0: the batch of 1 is part of the shape, and requests are not batched."""
     contract = model.contract
-    high = tuple(side * model.scale for side in model.size) if model.size else None
+    high = (model.size[0] * model.scale, model.size[1] * model.scale) if model.size else None
     lines = [
         f"# {' '.join(model.origin.split())}",
         f"# {contract.colour}, {contract.layout}, 0 to {contract.value_range:g}; output: {model.scale} times as large",

@@ -284,16 +284,17 @@ class _Running:
 
     def stats(self) -> TensorStats:
         """What was seen."""
-        none = np.zeros(0)
-        channels = self.has_channels and self.sums is not None and self.amaxes is not None
+        mean, amax = np.zeros(0), np.zeros(0)
+        if self.has_channels and self.sums is not None and self.amaxes is not None:
+            mean, amax = self.sums / self.pixels, self.amaxes
         return TensorStats(
             minimum=self.minimum if math.isfinite(self.minimum) else 0.0,
             maximum=self.maximum if math.isfinite(self.maximum) else 0.0,
             histogram=self.histogram,
             top=self.top,
             zeros=self.zeros,
-            channel_mean=self.sums / self.pixels if channels else none,
-            channel_amax=self.amaxes if channels else none,
+            channel_mean=mean,
+            channel_amax=amax,
             count=self.count,
             non_finite=self.non_finite,
         )

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from sr_deploy.core.deployment.plan import INT8_MAX, Plan
+from sr_deploy.core.deployment.plan import INT8_MAX, AskedPrecision, NodeType, Plan, RestType
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, LEAST_HALF_SCALE
 
@@ -22,7 +22,7 @@ def half_plan(kinds: Kinds, graph_sha256: str, wide: Mapping[str, str]) -> Plan:
         wide: further nodes that must stay float32, with the reason (from the range scan).
     """
     reasons = {**kinds.pinned, **wide}
-    nodes = {name: "float32" if name in reasons else "float16" for name in kinds.computing}
+    nodes: Dict[str, NodeType] = {n: "float32" if n in reasons else "float16" for n in kinds.computing}
     return Plan("fp16", graph_sha256, nodes, "float16", {n: r for n, r in reasons.items() if n in nodes})
 
 
@@ -35,9 +35,9 @@ def int8_plan(
     narrow: Optional[Iterable[str]] = None,
     raised: Optional[Mapping[str, str]] = None,
     skips: bool = True,
-    rest: str = "float16",
+    rest: RestType = "float16",
     calibration: Optional[Dict[str, Any]] = None,
-    precision: str = "int8",
+    precision: AskedPrecision = "int8",
     weights: Optional[Mapping[str, np.ndarray]] = None,
     strict: bool = False,
 ) -> Plan:
@@ -67,7 +67,7 @@ def int8_plan(
     if narrow is None:
         chosen -= set(kinds.wide)
     reasons = {name: why for name, why in reasons.items() if name not in chosen}
-    nodes: Dict[str, str] = {}
+    nodes: Dict[str, NodeType] = {}
     scales: Dict[str, float] = {}
     weight_scales: Dict[str, Tuple[float, ...]] = {}
     for name in kinds.computing:

@@ -30,7 +30,7 @@ class _Rounded(torch.autograd.Function):
         return rounded.mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tuple[Any, ...]:
         inside, slope = ctx.saved_tensors
         to_scale = None
         if slope is not None:

@@ -347,7 +347,8 @@ class _Training:
 
 
 def _placed(module: GraphModule, device: str) -> GraphModule:
-    return module.to(device).to(memory_format=torch.channels_last)
+    # PyTorch's types leave out the overload of Module.to that its documentation has.
+    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _key(

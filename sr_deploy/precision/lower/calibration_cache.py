@@ -14,7 +14,7 @@ each output channel, so learned or trained weight scales have no effect on this 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Set
 
 import onnx
 
@@ -90,7 +90,7 @@ def int8_tensors(model: onnx.ModelProto, plan: Plan) -> List[str]:
     floating = set(floating_nodes(model))
     inputs = [value.name for value in model.graph.input]
     made = set(inputs) | {name for node in model.graph.node if node.name in floating for name in node.output}
-    wanted = set()
+    wanted: Set[str] = set()
     for node in model.graph.node:
         kind = plan.nodes.get(node.name)
         narrow = kind == "int8" or kind == plan.rest and node.name not in plan.reasons

@@ -8,7 +8,7 @@ quantisation of the result become one kernel (TensorRT developer guide, "Q/DQ pl
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import onnx
@@ -107,7 +107,7 @@ def check_plan(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndar
         )
 
 
-def quantized_weights(values: np.ndarray, scales: Sequence[float], axis: int) -> np.ndarray:
+def quantized_weights(values: np.ndarray, scales: Union[Sequence[float], np.ndarray], axis: int) -> np.ndarray:
     """Weights as 8-bit numbers.
 
     Args:
@@ -174,15 +174,12 @@ class _Placing:
         parameters = [f"{name}/scale", f"{name}/zero_point"]
         self.constants[parameters[0]] = scale
         self.constants[parameters[1]] = np.zeros(scale.shape, np.int8)
-        attributes = {} if axis is None else {"axis": axis}
         made = []
+        source = stored or f"{name}/quantized"
         if quantize is not None:
-            stored = f"{name}/quantized"
-            made.append(helper.make_node("QuantizeLinear", [quantize, *parameters], [stored], name=f"{name}/quantize"))
+            made.append(helper.make_node("QuantizeLinear", [quantize, *parameters], [source], name=f"{name}/quantize"))
         self.done[name] = f"{name}/dequantized"
-        made.append(
-            helper.make_node(
-                "DequantizeLinear", [stored, *parameters], [self.done[name]], name=f"{name}/dequantize", **attributes
-            )
-        )
-        return self.done[name], made
+        back = helper.make_node("DequantizeLinear", [source, *parameters], [self.done[name]], name=f"{name}/dequantize")
+        if axis is not None:
+            back.attribute.append(helper.make_attribute("axis", axis))
+        return self.done[name], [*made, back]
