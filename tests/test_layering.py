@@ -12,6 +12,7 @@ ORDER = (
     "core",
     "checkpoint",
     "models",
+    "train",
     "fold",
     "graph",
     "precision",

@@ -82,19 +82,19 @@ def test_it_writes_a_plan_that_fits_its_report_and_its_plot(net, photographs, sr
 
 
 def test_an_interrupted_one_goes_on_only_when_asked(net, photographs, srdeploy, monkeypatch):
-    from sr_deploy.precision.fit import qat
+    from sr_deploy.train import loop
 
     class Gone(Exception):
         pass
 
-    kept = qat._Training._keep
+    keep = loop.keep
 
-    def keep_and_go(training, step):
-        kept(training, step)
+    def keep_and_go(keeping, state):
+        keep(keeping, state)
         raise Gone
 
     with monkeypatch.context() as patched:
-        patched.setattr(qat._Training, "_keep", keep_and_go)
+        patched.setattr(loop, "keep", keep_and_go)
         with pytest.raises(Gone):
             srdeploy("qat", net, "--images", photographs, *QUICK)
     assert not (net / "precision" / "qat").exists()
