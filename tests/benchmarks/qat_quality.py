@@ -118,7 +118,7 @@ def measure(bench: Bench) -> None:
 
     def planned(method: str) -> Plan:
         scales = {name: scale_of(stats, method) for name, stats in ranges.tensors.items()}
-        return int8_plan(bench.model, bench.kinds, sha, scales, {})
+        return int8_plan(bench.model, bench.kinds, sha, scales)
 
     for method in ("minmax", "percentile", "mse"):
         if f"ranges: {method}" not in bench.rows:
