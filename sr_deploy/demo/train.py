@@ -9,13 +9,11 @@ the same arguments. The order of patches depends on the seed alone; how many ste
 from __future__ import annotations
 
 import argparse
-import math
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MethodType
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -24,12 +22,17 @@ from safetensors.torch import save_file
 
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.contract import IOContract
-from sr_deploy.core.errors import BadImage, SrDeployError, UsageError
+from sr_deploy.core.errors import BadImage, SrDeployError
 from sr_deploy.core.media.bicubic import crop_to_multiple, resize
 from sr_deploy.core.media.image import find_images, from_network, read_picture, to_network
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like, psnr_y
 from sr_deploy.models.span import Conv3XC, SPANNetwork
+from sr_deploy.train.loop import Course, Moment, train
+from sr_deploy.train.losses import descend, mean_distance
+from sr_deploy.train.patches import Pairs, squares_of
+from sr_deploy.train.schedule import Schedule
+from sr_deploy.train.state import Keeping, key_of
 
 WIDTH = 12
 GAIN = 2
@@ -39,7 +42,8 @@ PATCH = 24
 LEARNING_RATE = 2e-3
 LAST_LEARNING_RATE = 1e-5
 WARM_UP_STEPS = 200
-SECONDS_BETWEEN_SAVES = 60.0
+#: Steps between two lines that tell how it goes.
+TOLD_EVERY = 200
 
 Pair = Tuple[np.ndarray, np.ndarray]
 
@@ -79,28 +83,14 @@ def training_pairs(folder: Path, scale: int) -> List[Pair]:
     return pairs
 
 
-def batch_of(pairs: Sequence[Pair], scale: int, seed: int, step: int) -> Tuple[torch.Tensor, torch.Tensor]:
+def batch_of(pairs: Sequence[Pair], seed: int, step: int) -> Tuple[torch.Tensor, torch.Tensor]:
     """Patches for one step, turned and mirrored at random: (16, 3, 24, 24) and (16, 3, 24·scale, 24·scale) in 0…1.
 
     The same ``seed`` and ``step`` give the same patches, so a training that goes on needs no stored random state.
     """
-    draw = np.random.default_rng((seed, step))
-    lows: List[np.ndarray] = []
-    highs: List[np.ndarray] = []
-    for _ in range(BATCH):
-        low, high = pairs[int(draw.integers(len(pairs)))]
-        top, left = draw.integers(low.shape[0] - PATCH + 1), draw.integers(low.shape[1] - PATCH + 1)
-        quarter_turns, mirrored = int(draw.integers(4)), bool(draw.integers(2))
-        for picture, factor, patches in ((low, 1, lows), (high, scale, highs)):
-            side = PATCH * factor
-            patch = picture[top * factor : top * factor + side, left * factor : left * factor + side]
-            patch = np.rot90(patch, quarter_turns)
-            patches.append(patch[:, ::-1] if mirrored else patch)
-    return _tensor(lows), _tensor(highs)
-
-
-def _tensor(patches: Sequence[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(np.stack(patches).transpose(0, 3, 1, 2))).float() / 255.0
+    low, high = (tuple(picture.transpose(2, 0, 1) for picture in pictures) for pictures in zip(*pairs))
+    lows, highs = squares_of(Pairs(low, high), seed, step, BATCH, PATCH)
+    return torch.from_numpy(lows).float() / 255.0, torch.from_numpy(highs).float() / 255.0
 
 
 def fresh_network(scale: int, seed: int) -> SPANNetwork:
@@ -150,13 +140,6 @@ def train_folded(network: SPANNetwork) -> None:
             block.forward = MethodType(_as_one_convolution, block)  # type: ignore[method-assign]  # of this one only
 
 
-def learning_rate(share: float, step: int) -> float:
-    """Warm-up, then half a cosine from the first to the last rate; ``share`` of the time is over (0…1)."""
-    cosine = 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
-    rate = LAST_LEARNING_RATE + (LEARNING_RATE - LAST_LEARNING_RATE) * cosine
-    return rate * min(1.0, (step + 1) / WARM_UP_STEPS)
-
-
 def save_network(network: SPANNetwork, scale: int, target: Path) -> None:
     """Write the branches' weights in half precision as .safetensors, atomically."""
     tensors = {name: value.detach().half().contiguous() for name, value in network.state_dict().items()}
@@ -164,58 +147,61 @@ def save_network(network: SPANNetwork, scale: int, target: Path) -> None:
         save_file(tensors, str(temporary), metadata={"architecture": "SPAN", "scale": str(scale)})
 
 
-def _save_state(path: Path, state: Dict[str, object]) -> None:
-    with atomic_file(path) as temporary:
-        torch.save(state, str(temporary))
+class DemoLearner:
+    """The network on its way; a Learner of train/loop.py."""
+
+    def __init__(self, plan: Plan, pairs: Sequence[Pair]) -> None:
+        self.plan, self.pairs = plan, pairs
+        self.network = fresh_network(plan.scale, plan.seed)
+        train_folded(self.network)
+        groups = [{"params": list(self.network.parameters()), "peak": LEARNING_RATE}]
+        self.optimiser = torch.optim.Adam(groups, lr=0.0, betas=(0.9, 0.99))
+
+    def learn(self, step: int) -> float:
+        """One step; gives the loss in 8-bit steps."""
+        low, high = batch_of(self.pairs, self.plan.seed, step)
+        loss = mean_distance(self.network(low), high)
+        return 255.0 * descend(self.optimiser, loss, step, "start again with another --seed")
+
+    def judge(self, moment: Moment) -> str:
+        """Nothing but the loss is looked at; --validate judges the end."""
+        return f"of {self.plan.minutes:g} min"
+
+    def state(self) -> Dict[str, Any]:
+        """Network and optimiser."""
+        return {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as ``state`` says."""
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
 
 
-def train(plan: Plan, pairs: Sequence[Pair], target: Path) -> SPANNetwork:
+def train_network(plan: Plan, pairs: Sequence[Pair], target: Path) -> SPANNetwork:
     """Train for ``plan.minutes`` and write ``target``; a state beside it (``.state``) allows going on after a stop.
 
     Returns:
         the trained network with its weights rounded to half precision, as they are in the file.
 
     Raises:
-        UsageError: the state beside ``target`` belongs to another plan.
+        UsageError: the state beside ``target`` belongs to another training.
+        BadInput: it cannot be read.
     """
-    network = fresh_network(plan.scale, plan.seed)
-    train_folded(network)
-    adam = torch.optim.Adam(network.parameters(), LEARNING_RATE, betas=(0.9, 0.99))
-    state_path = target.with_name(target.name + ".state")
-    step, spent, loss_now = 0, 0.0, float("nan")
-    if state_path.exists():
-        state = torch.load(str(state_path), weights_only=True)
-        if state["plan"] != asdict(plan):
-            raise UsageError(
-                f"{state_path} belongs to another training: {state['plan']}",
-                str(asdict(plan)),
-                "delete it, or choose another -o",
-            )
-        network.load_state_dict(state["network"])
-        adam.load_state_dict(state["adam"])
-        step, spent = state["step"], state["spent"]
-        print(f"going on at step {step}, {spent / 60:.1f} of {plan.minutes:g} minutes", flush=True)
-    started, saved = time.monotonic() - spent, spent
-    while spent < plan.minutes * 60:
-        for group in adam.param_groups:
-            group["lr"] = learning_rate(spent / (plan.minutes * 60), step)
-        low, high = batch_of(pairs, plan.scale, plan.seed, step)
-        loss = F.l1_loss(network(low), high)
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-        step += 1
-        loss_now = loss.item() if math.isnan(loss_now) else 0.99 * loss_now + 0.01 * loss.item()
-        spent = time.monotonic() - started
-        if spent - saved >= SECONDS_BETWEEN_SAVES:
-            state = {"plan": asdict(plan), "network": network.state_dict(), "adam": adam.state_dict()}
-            _save_state(state_path, dict(state, step=step, spent=spent))
-            saved = spent
-            print(f"{spent / 60:5.1f} min  step {step}  loss {loss_now * 255:.3f} of 255", flush=True)
-    save_network(network, plan.scale, target)
-    state_path.unlink(missing_ok=True)
-    print(f"{target}: {step} steps, {target.stat().st_size} bytes", flush=True)
-    return _rounded(network, plan.scale)
+    learner = DemoLearner(plan, pairs)
+    schedule = Schedule(None, plan.minutes, WARM_UP_STEPS, LAST_LEARNING_RATE / LEARNING_RATE)
+    keeping = Keeping(
+        target.with_name(target.name + ".state"),
+        key_of(asdict(plan), (low for low, _ in pairs)),
+        asdict(plan),
+        "started again with the same arguments it goes on there",
+        "delete it, or choose another -o",
+    )
+    resume = keeping.file.exists()
+    end = train(learner, Course(schedule, TOLD_EVERY, keeping), resume, lambda text: print(text, flush=True))
+    save_network(learner.network, plan.scale, target)
+    keeping.file.unlink()
+    print(f"{target}: {end.step} steps, {target.stat().st_size} bytes", flush=True)
+    return _rounded(learner.network, plan.scale)
 
 
 def _rounded(network: SPANNetwork, scale: int) -> SPANNetwork:
@@ -257,7 +243,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     torch.set_num_threads(1)
     try:
         pairs = training_pairs(options.images, options.scale)
-        network = train(Plan(options.scale, options.minutes, options.seed, len(pairs)), pairs, options.target)
+        network = train_network(Plan(options.scale, options.minutes, options.seed, len(pairs)), pairs, options.target)
         if options.validate:
             print(f"PSNR-Y {validate(network, options.scale, *options.validate):.3f} dB")
     except SrDeployError as error:

@@ -15,6 +15,7 @@ from typing import Any, Dict, Mapping
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.engine.manifest import Profile
+from sr_deploy.engine.options import EngineOptions
 
 
 def runtime_for(trt: Any, logger: Any, settings: Mapping[str, str]) -> Any:
@@ -45,7 +46,7 @@ def runtime_for(trt: Any, logger: Any, settings: Mapping[str, str]) -> Any:
 
 
 def use_dla(
-    trt: Any, flavour: str, builder: Any, network: Any, config: Any, core: int, precision: str, profile: Profile
+    trt: Any, flavour: str, builder: Any, network: Any, config: Any, options: EngineOptions, profile: Profile
 ) -> Dict[str, str]:
     """Make the DLA the default device of a build, with the GPU for what it does not take.
 
@@ -53,8 +54,7 @@ def use_dla(
         trt: the module.
         flavour: "tensorrt"; TensorRT-RTX takes the setting and ignores it, so it is refused.
         builder, network, config: of this build; the network is parsed and has its shape.
-        core: number of the DLA core, from 0.
-        precision: of the engine; the DLA computes in FP16 and INT8 only.
+        options: ``dla_core`` is the core, from 0; the DLA computes in FP16 and INT8 only, so not in every precision.
         profile: the inputs; the DLA takes one size only.
 
     Returns:
@@ -73,9 +73,10 @@ def use_dla(
             "a Jetson with a DLA (Xavier NX, AGX Xavier, Orin NX, AGX Orin)",
             "leave --dla out",
         )
-    if not 0 <= core < builder.num_DLA_cores:
+    core = options.dla_core
+    if core is None or not 0 <= core < builder.num_DLA_cores:
         raise UsageError(f"there is no DLA core {core}", f"0 to {builder.num_DLA_cores - 1}")
-    if precision == "fp32":
+    if options.precision == "fp32":
         raise UsageError("a DLA does not compute in FP32", "--precision fp16 or int8 with --dla")
     if profile[0] != profile[2]:
         raise UsageError(

@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import time
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from sr_deploy.core.contract import Size, format_size, shape_in
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
@@ -26,10 +26,11 @@ from sr_deploy.core.host.machine import Gpu, this_machine
 from sr_deploy.core.host.rtx import capabilities_of
 from sr_deploy.engine.built import BuiltEngine
 from sr_deploy.engine.dla import runtime_for, use_dla
-from sr_deploy.engine.flavour import Progress, check_flavour, collected, import_flavour, logger_of, monitor_of
+from sr_deploy.engine.flavour import Messages, check_flavour, collected, import_flavour, logger_of, monitor_of
 from sr_deploy.engine.graph_nodes import node_names
 from sr_deploy.engine.layers import check_network, network_layers
 from sr_deploy.engine.manifest import Profile, check_precision, check_profile
+from sr_deploy.engine.options import PLAIN, EngineOptions
 from sr_deploy.engine.read_back import ReadBack, listing_of, products_of, read_back
 from sr_deploy.engine.tensorrt8 import set_precision
 from sr_deploy.engine.tensorrt_faults import build_failure, parse_failure
@@ -41,15 +42,7 @@ def engine_from_graph(
     graph: Path,
     profile: Optional[Sequence[Size]],
     compute_capabilities: Sequence[str] = (),
-    precision: str = "fp32",
-    workspace_bytes: Optional[int] = None,
-    timing_cache: Optional[Path] = None,
-    progress: Optional[Progress] = None,
-    layer_types: Optional[Mapping[str, str]] = None,
-    calibration_cache: Optional[Path] = None,
-    rest: str = "float16",
-    planned: Optional[Mapping[str, str]] = None,
-    dla_core: Optional[int] = None,
+    options: EngineOptions = PLAIN,
 ) -> BuiltEngine:
     """Build a plan from an ONNX graph.
 
@@ -60,19 +53,7 @@ def engine_from_graph(
             graph that is fixed already.
         compute_capabilities: GPUs to build for, such as ("8.6", "12.0"); TensorRT-RTX needs no GPU then. Empty: this
             machine's GPU.
-        precision: "fp32", "fp16", "int8" or "mixed". A strongly typed flavour takes the types from the graph, and this
-            says which it must find there; TensorRT 8 is told by flags.
-        workspace_bytes: limit of scratch memory that a layer may use; None leaves it to TensorRT.
-        timing_cache: a file with the timings of earlier builds, read if it exists and written after; "tensorrt" only.
-            What is wrong with it is among the warnings.
-        progress: called during the build where the flavour can tell; raising there stops the build.
-        layer_types: ONNX node name → "float16" or "float32" that TensorRT 8 must obey (precision/lower/tensorrt8.py);
-            of no meaning to a strongly typed flavour, so it is refused there.
-        calibration_cache: INT8 scales for TensorRT 8 and a graph without Q/DQ; refused likewise.
-        rest: type of what is not quantised in an INT8 engine of TensorRT 8: "float16", or "float32".
-        planned: ONNX node name → type, a plan's ``nodes``. They are compared with the network where it is strongly
-            typed, and with the engine where the builder lists its layers or this machine can open it.
-        dla_core: a Jetson's DLA core to run on, see engine/dla.py; None: the GPU.
+        options: see EngineOptions.
 
     Raises:
         UsageError: a flavour, precision, profile or compute capability that does not exist or does not fit; a graph
@@ -86,25 +67,14 @@ def engine_from_graph(
             ``refusal`` of what is returned.
     """
     trt = import_flavour(flavour)
-    flavour, precision = check_flavour(flavour), check_precision(precision)
-    if is_strongly_typed(flavour) and (layer_types or calibration_cache is not None):
-        raise UsageError(
-            f"{flavour} {trt.__version__} takes its types from the graph, not from layer types or a calibration cache",
-            "a typed graph alone",
-        )
-    if timing_cache is not None and flavour == "tensorrt-rtx":
-        raise UsageError("TensorRT-RTX takes no timings, so it has no timing cache", "no timing cache")
-    if not Path(graph).is_file():
-        raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
+    flavour = check_flavour(flavour)
+    _check(trt, flavour, graph, options)
     wanted = None if profile is None else check_profile(profile)
     capabilities, device = targets_of(flavour, compute_capabilities)
     title = f"{flavour} {trt.__version__}"
     started = time.perf_counter()
     with collected(flavour) as messages:
-        try:
-            builder = trt.Builder(logger_of(flavour))
-        except (TypeError, RuntimeError) as error:
-            raise EnvironmentFault(f"{title} does not start: {messages.explain()}", "a GPU and its driver") from error
+        builder = _builder(trt, flavour, messages)
         network = builder.create_network(1 << int(_network_flag(trt)))
         parser = trt.OnnxParser(network, logger_of(flavour))
         if not parser.parse_from_file(str(graph)):
@@ -113,20 +83,19 @@ def engine_from_graph(
         used, shapes = _optimization_profile(trt, builder, network, graph, wanted)
         if shapes is not None:
             config.add_optimization_profile(shapes)
-        settings = _settings(trt, config, workspace_bytes)
+        settings = _settings(trt, config, options.workspace_bytes)
         check_calibration = None
         layers = network_layers(network)
         if is_strongly_typed(flavour):
-            settings.update(check_network(layers, precision, planned or {}, str(graph)))
+            settings.update(check_network(layers, options.precision, options.planned or {}, str(graph)))
         else:
             told, check_calibration = set_precision(
-                trt, builder, network, config, precision, rest, layer_types or {}, calibration_cache,
-                node_names(graph) if layer_types else frozenset(),
-            )  # fmt: skip
+                trt, builder, network, config, options, node_names(graph) if options.layer_types else frozenset()
+            )
             settings.update(told)
-        if dla_core is not None:
-            settings.update(use_dla(trt, flavour, builder, network, config, dla_core, precision, used))
-        detailed = precision != "fp32" or flavour == "tensorrt-rtx"
+        if options.dla_core is not None:
+            settings.update(use_dla(trt, flavour, builder, network, config, options, used))
+        detailed = options.precision != "fp32" or flavour == "tensorrt-rtx"
         if detailed:
             # The inspector tells the types of a detailed engine only, and TensorRT-RTX logs the layers of no other. The
             # bytes of its engines and what they are told to need are the same with and without.
@@ -135,15 +104,17 @@ def engine_from_graph(
             config.num_compute_capabilities = len(capabilities)
             for index, capability in enumerate(capabilities):
                 config.set_compute_capability(capabilities_of(trt)[capability], index)
-        cache, problems = (None, ()) if timing_cache is None else attach_timing_cache(config, timing_cache)
-        monitor = monitor_of(trt, progress)
+        cache, problems = (
+            (None, ()) if options.timing_cache is None else attach_timing_cache(config, options.timing_cache)
+        )
+        monitor = monitor_of(trt, options.progress)
         if monitor is not None and hasattr(config, "progress_monitor"):
             config.progress_monitor = monitor
         plan = builder.build_serialized_network(network, config)
-        if timing_cache is not None and cache is not None:
+        if options.timing_cache is not None and cache is not None:
             # Also after a failure: a second try, with less workspace, need not time again what was timed.
-            problems = (*problems, *save_timing_cache(cache, timing_cache))
-            settings["timing_cache"] = timing_cache.name
+            problems = (*problems, *save_timing_cache(cache, options.timing_cache))
+            settings["timing_cache"] = options.timing_cache.name
         if monitor is not None and monitor.failure is not None:
             raise monitor.failure
         if plan is None:
@@ -160,7 +131,7 @@ def engine_from_graph(
         except (BadInput, CheckFailed) as error:
             read = ReadBack({}, refusal=error)
         if listing is not None:
-            read = read_back(listing, layers, planned or {}, is_strongly_typed(flavour), str(graph))
+            read = read_back(listing, layers, options.planned or {}, is_strongly_typed(flavour), str(graph))
         elif detailed and read.refusal is None:
             read = ReadBack({}, (f"{title} lists no layers here, so the engine was not held against its graph",))
         activation = messages.memory.get("Activation")
@@ -170,7 +141,7 @@ def engine_from_graph(
             flavour=flavour,
             plan=data,
             profile=used,
-            precision=precision,
+            precision=check_precision(options.precision),
             compute_capabilities=capabilities,
             device=device,
             version=trt.__version__,
@@ -182,6 +153,28 @@ def engine_from_graph(
             listing=listing,
             refusal=read.refusal,
         )
+
+
+def _check(trt: Any, flavour: str, graph: Path, options: EngineOptions) -> None:
+    """Refuse what this flavour cannot be told, before it is started."""
+    check_precision(options.precision)
+    if is_strongly_typed(flavour) and (options.layer_types or options.calibration_cache is not None):
+        raise UsageError(
+            f"{flavour} {trt.__version__} takes its types from the graph, not from layer types or a calibration cache",
+            "a typed graph alone",
+        )
+    if options.timing_cache is not None and flavour == "tensorrt-rtx":
+        raise UsageError("TensorRT-RTX takes no timings, so it has no timing cache", "no timing cache")
+    if not Path(graph).is_file():
+        raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")
+
+
+def _builder(trt: Any, flavour: str, messages: Messages) -> Any:
+    try:
+        return trt.Builder(logger_of(flavour))
+    except (TypeError, RuntimeError) as error:
+        title = f"{flavour} {trt.__version__}"
+        raise EnvironmentFault(f"{title} does not start: {messages.explain()}", "a GPU and its driver") from error
 
 
 def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...], Optional[str]]:

@@ -12,6 +12,7 @@ from typing import AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Tu
 
 from sr_deploy.core.deployment.calibration_cache import cache_text, parsed_version, read_cache
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.engine.options import EngineOptions
 
 #: Layers whose precision must not be set: they hold shapes or constants, or types of their own (Q/DQ).
 _FREE = frozenset({"SHAPE", "CONSTANT", "QUANTIZE", "DEQUANTIZE", "ASSERTION", "CONDITION"})
@@ -23,10 +24,7 @@ def set_precision(
     builder: Any,
     network: Any,
     config: Any,
-    precision: str,
-    rest: str,
-    layer_types: Mapping[str, str],
-    calibration_cache: Optional[Path],
+    options: EngineOptions,
     nodes: AbstractSet[str] = frozenset(),
 ) -> Tuple[Dict[str, str], Callable[[], None]]:
     """Set flags, hold layers and attach the calibrator for one build.
@@ -34,10 +32,7 @@ def set_precision(
     Args:
         trt: the module.
         builder, network, config: of this build; the network is parsed.
-        precision: "fp32", "fp16", "int8" or "mixed".
-        rest: "float16", or "float32" to leave the flag FP16 off beside INT8.
-        layer_types: ONNX node name → "float16" or "float32", to be obeyed.
-        calibration_cache: INT8 scales for a graph without Q/DQ.
+        options: precision, rest, layer_types and calibration_cache are obeyed here.
         nodes: names of all nodes of the graph; a layer that is called as one of them was made from that one.
 
     Returns:
@@ -52,10 +47,11 @@ def set_precision(
     """
     if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         raise UsageError(f"TensorRT {trt.__version__} takes its types from the graph", "no flags or layer precisions")
+    precision, layer_types, calibration_cache = options.precision, options.layer_types or {}, options.calibration_cache
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     quantised = sum(layer.type.name == "DEQUANTIZE" for layer in layers)
     int8 = precision in ("int8", "mixed")
-    half = precision == "fp16" or int8 and rest == "float16"
+    half = precision == "fp16" or int8 and options.rest == "float16"
     _check_request(precision, int8, quantised, layer_types, calibration_cache)
     settings: Dict[str, str] = {}
     if half:

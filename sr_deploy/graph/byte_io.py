@@ -26,11 +26,6 @@ IO_PREFIX = "io/"
 REASON = "8-bit input and output"
 
 
-def is_byte_io(node: onnx.NodeProto) -> bool:
-    """Whether a node belongs to the conversion between bytes and the network's floats."""
-    return node.name.startswith(IO_PREFIX)
-
-
 def takes_bytes(model: onnx.ModelProto) -> bool:
     """Whether the graph's input is uint8 (1, H, W, 3)."""
     return bool(model.graph.input) and model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8

@@ -18,7 +18,6 @@ from sr_deploy.pipeline.load import LoadOptions, load_model, source_record
 from sr_deploy.pipeline.memory import check_memory
 
 #: Sizes that a dynamic graph is traced and proved at: (height, width), raised to what the network takes.
-TRACED_SIZE: Size = (40, 56)
 PROOF_SIZES: Tuple[Size, ...] = ((40, 56), (45, 51), (33, 70), (64, 24))
 #: Where multiply-accumulates are counted when the graph is dynamic: the input of a 1280x720 picture at x2 and x4 alike.
 CENSUS_SIZE: Size = (180, 320)

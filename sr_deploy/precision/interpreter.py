@@ -7,7 +7,7 @@ quantised skip, and all else is float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, Generator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -30,6 +30,8 @@ _TRAINED_INPUTS: Mapping[str, Tuple[int, ...]] = {
     "MatMul": (1,),
     "PRelu": (1,),
 }
+#: What sees a node, its inputs and its result, and may give a tensor in place of the result.
+Visitor = Callable[[onnx.NodeProto, List[Any], Any], Optional[Tensor]]
 #: Input shapes whose size arithmetic is kept.
 _KEPT_SHAPES = 32
 
@@ -131,38 +133,35 @@ class GraphModule(nn.Module):
         """The graph's output."""
         return self.tensors(picture, (self.output,))[self.output]
 
-    def tensors(
-        self,
-        picture: Tensor,
-        wanted: Sequence[str],
-        visit: Optional[Callable[[onnx.NodeProto, List[Any], Any], Optional[Tensor]]] = None,
-    ) -> Dict[str, Tensor]:
+    def tensors(self, picture: Tensor, wanted: Sequence[str], visit: Optional[Visitor] = None) -> Dict[str, Tensor]:
         """Some tensors by name, computed in one run that ends at the last of them.
 
         Args:
             picture: (N, 3, H, W).
             wanted: names of tensors.
-            visit: called after every node that follows from the picture with the node, its inputs (quantised, where
-                they are read so) and its output; a tensor that it returns replaces the output.
+            visit: see ``walk``.
         """
         found: Dict[str, Tensor] = {name: picture for name in wanted if name == self.input}
         missing = set(wanted) - found.keys()
-        running = self.walk(picture)
-        changed: Optional[Tensor] = None
-        try:
-            while missing:
-                node, inputs, result = running.send(changed)
-                changed = visit(node, inputs, result) if visit is not None else None
-                outputs = result if isinstance(result, tuple) else (result if changed is None else changed,)
-                found.update((name, value) for name, value in zip(node.output, outputs) if name in missing)
-                missing.difference_update(node.output)
-        except StopIteration as end:
-            raise KeyError(f"the graph does not compute {sorted(missing)} from the picture") from end
-        return found
+        if not missing:
+            return found
+        for node, _, result in self.walk(picture, visit):
+            outputs = result if isinstance(result, tuple) else (result,)
+            found.update((name, value) for name, value in zip(node.output, outputs) if name in missing)
+            missing.difference_update(node.output)
+            if not missing:
+                return found
+        raise KeyError(f"the graph does not compute {sorted(missing)} from the picture")
 
-    def walk(self, picture: Tensor) -> Generator[Tuple[onnx.NodeProto, List[Any], Any], Optional[Tensor], None]:
+    def walk(self, picture: Tensor, visit: Optional[Visitor] = None) -> Iterator[Tuple[onnx.NodeProto, List[Any], Any]]:
         """Run node by node: gives each that follows from the picture, with its inputs (quantised, where they are read
-        so) and its result. A tensor that is sent back replaces the result."""
+        so) and its result.
+
+        Args:
+            picture: (N, 3, H, W).
+            visit: called with the same three before they are given; a tensor that it returns replaces the result, for
+                all later nodes too.
+        """
         kept = self._kept.get(tuple(picture.shape))
         values: Dict[str, Any] = {self.input: picture, **self._fixed, **self.constants, **(kept or {})}
         quantised: Dict[str, Tensor] = {}
@@ -177,9 +176,10 @@ class GraphModule(nn.Module):
             result = self._run(step, inputs)
             if step is self._last and kept is None and len(self._kept) < _KEPT_SHAPES:
                 self._kept[tuple(picture.shape)] = {name: value.detach() for name, value in fresh.items()}
-            changed = yield step.node, inputs, result
-            del inputs
+            changed = None if visit is None else visit(step.node, inputs, result)
             result = result if changed is None else changed
+            yield step.node, inputs, result
+            del inputs
             values.update(zip(step.node.output, result if isinstance(result, tuple) else (result,)))
             for name in step.frees:
                 values.pop(name, None)

@@ -39,7 +39,7 @@ def row(checkpoint: Path, folder: Path) -> str:
     floating = floating_nodes(model)
     tensors = {name for node in model.graph.node if node.name in floating for name in node.output}
     scales = dict.fromkeys(tensors | {value.name for value in model.graph.input}, 1 / 127)
-    plan = int8_plan(model, kinds_of(model, macs), "", scales, {})
+    plan = int8_plan(model, kinds_of(model, macs), "", scales)
     quantised = legacy_graph(model, plan, {})
     report = lint(quantised)
     broken = len(found) + len(check_legacy(quantised))

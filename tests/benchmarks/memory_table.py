@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
 from sr_deploy.core.artifact import write_json
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.tensorrt import engine_from_graph
 from sr_deploy.graph.memory import activation_bytes
 from sr_deploy.graph.rewrite.base import RewriteOptions
@@ -39,7 +40,9 @@ CHECKPOINTS = (
 
 def ask(path: Path) -> int:
     """Bytes of activations of an engine for SM86."""
-    return int(engine_from_graph("tensorrt-rtx", path, None, ("8.6",), precision="mixed").activation_bytes or 0)
+    return int(
+        engine_from_graph("tensorrt-rtx", path, None, ("8.6",), EngineOptions(precision="mixed")).activation_bytes or 0
+    )
 
 
 def measured(graph: Path, side: int, kind: str, counts: List[int]) -> Dict[int, int]:

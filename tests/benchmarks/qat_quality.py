@@ -35,7 +35,8 @@ from sr_deploy.precision.choose.plan_from_ranges import int8_plan, int8_share
 from sr_deploy.precision.evaluate import computing, judge, scenes_of
 from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
 from sr_deploy.precision.fit.bias_correction import corrected_bias
-from sr_deploy.precision.fit.qat import STATE_NAME, QatOptions, fine_tune
+from sr_deploy.precision.fit.qat import STATE_NAME, fine_tune
+from sr_deploy.precision.fit.qat_learner import Lesson, QatOptions
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
@@ -117,7 +118,7 @@ def measure(bench: Bench) -> None:
 
     def planned(method: str) -> Plan:
         scales = {name: scale_of(stats, method) for name, stats in ranges.tensors.items()}
-        return int8_plan(bench.model, bench.kinds, sha, scales, {})
+        return int8_plan(bench.model, bench.kinds, sha, scales)
 
     for method in ("minmax", "percentile", "mse"):
         if f"ranges: {method}" not in bench.rows:
@@ -130,9 +131,10 @@ def measure(bench: Bench) -> None:
         bench.row("rounding", rounded, weights, seconds)
     if "qat" not in bench.rows:
         state = bench.folder / "training"
+        lesson = Lesson(bench.model, rounded, weights, bench.images, bench.contract.value_range)
         tuned = fine_tune(
-            bench.model, rounded, weights, bench.images, bench.options, bench.contract.value_range, folder=state,
-            resume=(state / STATE_NAME).is_file(), say=lambda text: print(text, file=sys.stderr, flush=True),
+            lesson, bench.options, folder=state, resume=(state / STATE_NAME).is_file(),
+            say=lambda text: print(text, file=sys.stderr, flush=True),
         )  # fmt: skip
         bench.row("qat", tuned.plan, tuned.weights, tuned.seconds)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,8 @@ from sr_deploy.core.quality.psnr_ssim import psnr_y
 from sr_deploy.demo import train
 from sr_deploy.models.base import Asked
 from sr_deploy.models.span import SPAN
+from sr_deploy.train import loop
+from sr_deploy.train.state import keep
 
 FOLDER = Path(sr_deploy.demo.__file__).parent
 #: The most a file that ships may have.
@@ -82,7 +87,7 @@ def test_training_through_one_convolution_is_the_same_function_and_reaches_every
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_a_fresh_network_is_nearest_neighbour(scale):
-    low, _ = train.batch_of([(np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8),) * 2], 1, 0, 0)
+    low, _ = train.batch_of([(np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8),) * 2], 0, 0)
     with torch.no_grad():
         high = train.fresh_network(scale, 0)(low)
     nearest = low.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
@@ -93,9 +98,9 @@ def test_patches_of_both_sizes_show_the_same_place():
     grid = np.arange(60 * 60 * 3, dtype=np.uint32).reshape(60, 60, 3) % 251
     low = grid.astype(np.uint8)
     high = low.repeat(2, 0).repeat(2, 1)
-    first = train.batch_of([(low, high)], 2, 0, 5)
+    first = train.batch_of([(low, high)], 0, 5)
     assert torch.equal(first[0], first[1][:, :, ::2, ::2])
-    again, other = train.batch_of([(low, high)], 2, 0, 5), train.batch_of([(low, high)], 2, 0, 6)
+    again, other = train.batch_of([(low, high)], 0, 5), train.batch_of([(low, high)], 0, 6)
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], other[0])
 
@@ -108,28 +113,58 @@ def training_folder(tmp_path):
     return folder
 
 
-def test_a_stopped_training_goes_on(tmp_path, monkeypatch, capsys):
+def test_a_stopped_training_goes_on_to_the_bit(tmp_path, monkeypatch, capsys):
     folder, target = training_folder(tmp_path), tmp_path / "net.safetensors"
     arguments = ["--scale", "2", "--images", str(folder), "--minutes", "0.01", "-o", str(target)]
-    monkeypatch.setattr(train, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(train, "save_network", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train.main(arguments)
-    state = tmp_path / "net.safetensors.state"
-    steps = torch.load(str(state), weights_only=True)["step"]
-    assert steps > 0
-    assert not target.exists()
-    monkeypatch.undo()
+    # The rates follow from the time; here from the steps, so that two runs can be compared.
+    monkeypatch.setattr(train.Schedule, "done", lambda schedule, step, seconds: step / 6)
+    monkeypatch.setattr(train.Schedule, "is_over", lambda schedule, step, seconds: step >= 6)
+    whole = tmp_path / "whole.safetensors"
+    assert train.main([*arguments[:-1], str(whole)]) == 0
+    learn, state = train.DemoLearner.learn, tmp_path / "net.safetensors.state"
+
+    def learn_until_stopped(learner, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return learn(learner, step)
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(train.DemoLearner, "learn", learn_until_stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments)
+    assert "interrupted after step 4, started again with the same arguments it goes on" in capsys.readouterr().out
+    assert state.exists() and not target.exists()
     assert train.main(["--seed", "7", *arguments]) == 2
-    assert "belongs to another training" in capsys.readouterr().err
+    assert "is of another run: seed 0, now 7" in capsys.readouterr().err
     assert train.main(arguments) == 0
-    assert f"going on at step {steps}" in capsys.readouterr().out
+    assert "going on after step 4" in capsys.readouterr().out
     assert SPAN.detect(load_file(str(target)))
+    expected = load_file(str(whole))
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in load_file(str(target)).items())
     assert not state.exists()
 
 
-def stop(*_):
-    raise KeyboardInterrupt
+def test_the_state_is_there_after_the_first_step_and_twice_a_minute(tmp_path, monkeypatch, capsys):
+    kept = []
+    ticks = itertools.count()
+    monkeypatch.setattr(loop.time, "monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr(loop, "keep", lambda keeping, state: kept.append(state.step) or keep(keeping, state))
+    pairs = train.training_pairs(training_folder(tmp_path), 2)
+    train.train_network(train.Plan(2, 2.0, 0, len(pairs)), pairs, tmp_path / "net.safetensors")
+    # Every look at the clock is a second later, and every step looks a few times.
+    assert kept[0] == 1 and len(kept) >= 4
+    assert all(later - earlier <= 15 for earlier, later in zip(kept, kept[1:]))
+    assert f"{kept[-1]} steps" in capsys.readouterr().out
+
+
+def test_a_state_of_the_form_before_is_refused_clearly(tmp_path, capsys):
+    folder, target = training_folder(tmp_path), tmp_path / "net.safetensors"
+    state = tmp_path / "net.safetensors.state"
+    torch.save({"plan": {"scale": 2}, "network": {}, "adam": {}, "step": 3, "spent": 1.0}, str(state))
+    assert train.main(["--scale", "2", "--images", str(folder), "--minutes", "0.01", "-o", str(target)]) == 4
+    said = capsys.readouterr().err
+    assert "net.safetensors.state was kept by another version of srdeploy" in said and "delete it" in said
+    assert state.exists()
 
 
 def test_pictures_that_cannot_be_trained_on_are_named(tmp_path):

@@ -12,6 +12,7 @@ import sr_deploy.engine.tensorrt as engine_tensorrt
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
 from sr_deploy.core.host.machine import Gpu, Jetson, Machine
 from sr_deploy.engine.flavour import logger_of
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.preflight import (
     LEAST_WORKSPACE,
     Need,
@@ -57,7 +58,7 @@ def test_the_stand_in_has_no_younger_name(board):
 
 def test_float32(board, graphs):
     trt = board()
-    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, workspace_bytes=1 << 20)
+    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, options=EngineOptions(workspace_bytes=1 << 20))
     assert ("network", 1) in trt.calls and ("clear", "TF32") in trt.calls and ("WORKSPACE", 1 << 20) in trt.calls
     assert ("build", []) in trt.calls
     assert (built.settings["typing"], built.activation_bytes) == ("explicit_batch", 4096)
@@ -71,7 +72,7 @@ def test_a_range_of_sizes_has_its_profile(board, graphs):
 
 def test_fp16_and_its_flags(board, graphs):
     trt = board()
-    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, precision="fp16")
+    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, options=EngineOptions(precision="fp16"))
     assert built.precision == "fp16" and any(call[0] == "build" and "FP16" in call[1] for call in trt.calls)
 
 
@@ -88,7 +89,7 @@ def test_an_operator_that_the_parser_does_not_have(board, graphs, tmp_path):
 
 def test_dla_tells_what_falls_back(board, graphs):
     trt = board()
-    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, precision="fp16", dla_core=1)
+    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, options=EngineOptions(precision="fp16", dla_core=1))
     assert ("set", "GPU_FALLBACK") in trt.calls
     assert built.settings["dla_core"] == "1"
     assert ("deserialize", 1) in trt.calls, "the read-back opens the engine on its core"
@@ -108,13 +109,15 @@ def test_dla_tells_what_falls_back(board, graphs):
 def test_dla_that_cannot_be(board, graphs, cores, core, precision, profile, error, words):
     board(dla_cores=cores)
     with pytest.raises(error, match=words):
-        engine_from_graph("tensorrt", graphs.dynamic, profile, precision=precision, dla_core=core)
+        engine_from_graph(
+            "tensorrt", graphs.dynamic, profile, options=EngineOptions(precision=precision, dla_core=core)
+        )
 
 
 def test_rtx_has_no_dla(graphs):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
     with pytest.raises(UsageError, match="tensorrt-rtx .* has no DLA"):
-        engine_from_graph("tensorrt-rtx", graphs.dynamic, FIXED, ("8.6",), dla_core=0)
+        engine_from_graph("tensorrt-rtx", graphs.dynamic, FIXED, ("8.6",), EngineOptions(dla_core=0))
 
 
 def test_out_of_memory_is_tried_again_with_less(board, graphs):
@@ -124,7 +127,7 @@ def test_out_of_memory_is_tried_again_with_less(board, graphs):
     def build(workspace):
         tried.append(workspace)
         trt.state.workspace_needed = workspace + 1 if len(tried) < 3 else 0
-        return engine_from_graph("tensorrt", graphs.dynamic, FIXED, workspace_bytes=workspace)
+        return engine_from_graph("tensorrt", graphs.dynamic, FIXED, options=EngineOptions(workspace_bytes=workspace))
 
     built = with_less_on_failure(build, 8 * LEAST_WORKSPACE, said.append)
     assert tried == [8 * LEAST_WORKSPACE, 4 * LEAST_WORKSPACE, 2 * LEAST_WORKSPACE]
@@ -138,7 +141,7 @@ def test_it_ends_with_the_least_workspace_and_other_faults_are_not_repeated(boar
     def build(workspace):
         tried.append(workspace)
         trt.state.workspace_needed = 1 << 40
-        return engine_from_graph("tensorrt", graphs.dynamic, FIXED, workspace_bytes=workspace)
+        return engine_from_graph("tensorrt", graphs.dynamic, FIXED, options=EngineOptions(workspace_bytes=workspace))
 
     with pytest.raises(EnvironmentFault, match="OutOfMemory"):
         with_less_on_failure(build, 2 * LEAST_WORKSPACE, print)

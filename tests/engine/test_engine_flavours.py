@@ -16,6 +16,7 @@ import sr_deploy.engine.tensorrt as engine_tensorrt
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, MissingPackage, UsageError
 from sr_deploy.core.host.machine import Gpu, this_machine
 from sr_deploy.engine.flavour import flavour_version, flavours, import_flavour, logger_of
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.tensorrt import engine_from_graph, targets_of
 
 XAVIER = Gpu("NVIDIA Jetson Xavier NX (integrated)", "7.2", None, None)
@@ -181,7 +182,9 @@ def board(monkeypatch, graphs):
 @pytest.mark.parametrize(("version", "bits"), [("8.5.2.2", 0b1), ("10.3.0", 0b10), ("11.0.0", 0b1)])
 def test_each_release_gets_its_own_flags_and_only_calls_it_has(board, graphs, version, bits):
     trt = board(version)
-    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, workspace_bytes=1 << 20, progress=lambda *told: None)
+    built = engine_from_graph(
+        "tensorrt", graphs.dynamic, FIXED, options=EngineOptions(workspace_bytes=1 << 20, progress=lambda *told: None)
+    )
     assert ("network", bits) in trt.calls
     assert ("clear", "TF32") in trt.calls and ("WORKSPACE", 1 << 20) in trt.calls
     assert ("shape", (1, 3, 8, 8)) in trt.calls and "profile" not in [call[0] for call in trt.calls]
@@ -202,11 +205,11 @@ def test_the_timing_cache_is_read_and_written(board, graphs, tmp_path):
     trt = board("8.5.2.2")
     cache = tmp_path / "timing.cache"
     for stored in (b"", b"timings"):
-        engine_from_graph("tensorrt", graphs.dynamic, FIXED, timing_cache=cache)
+        engine_from_graph("tensorrt", graphs.dynamic, FIXED, options=EngineOptions(timing_cache=cache))
         assert ("cache", stored) in trt.calls
         assert cache.read_bytes() == b"timings"
     board("8.5.2.2", "cache")
-    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, timing_cache=cache)
+    built = engine_from_graph("tensorrt", graphs.dynamic, FIXED, options=EngineOptions(timing_cache=cache))
     assert "timing.cache is damaged, or of another TensorRT or GPU" in built.warnings[0]
     assert built.settings["timing_cache"] == "timing.cache" and built.plan == b"plan"
 

@@ -10,6 +10,7 @@ from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.flavour import logger_of
 from sr_deploy.engine.layers import NetworkLayer, check_network, differences, network_layers
 from sr_deploy.engine.manifest import open_engine
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.tensorrt import engine_from_graph, is_strongly_typed
 from tests.small_network import CONTRACT, SCALE
 
@@ -40,7 +41,7 @@ def typed(tmp_path_factory):
 
 
 def build(typed, form, **options):
-    return engine_from_graph(RTX, typed[0] / f"{form}.onnx", FIXED, ("8.6",), **options)
+    return engine_from_graph(RTX, typed[0] / f"{form}.onnx", FIXED, ("8.6",), EngineOptions(**options))
 
 
 def test_rtx_is_strongly_typed_and_takes_no_layer_types(typed, tmp_path):

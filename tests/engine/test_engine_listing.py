@@ -32,6 +32,7 @@ from sr_deploy.engine.listing_parse import (
     nodes_of_layer,
     type_in,
 )
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.tensorrt import engine_from_graph
 
 RTX = "tensorrt-rtx"
@@ -315,7 +316,7 @@ def test_figures_of_networks_equal_those_of_another_program(assets, tmp_path, ch
     folder = export_deployment(ExportOptions(assets / "weights" / checkpoint, tmp_path / "net")).folder
     half = tmp_path / "half.onnx"
     onnx.save(half_graph(onnx.load(str(folder / "model.onnx"))), str(half))
-    listing = engine_from_graph(RTX, half, ((144, 144),) * 3, ("8.6",), precision="fp16").listing
+    listing = engine_from_graph(RTX, half, ((144, 144),) * 3, ("8.6",), EngineOptions(precision="fp16")).listing
     assert (listing.kernels, round(listing.bytes_moved / 1e6, 1)) == (kernels, megabytes) and not listing.unread
     facts = summary(listing)
     assert facts["products_found"] == facts["products_in_graph"] == sum(facts["products"].values())

@@ -18,6 +18,7 @@ from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.flavour import logger_of
 from sr_deploy.engine.graph_nodes import node_names
 from sr_deploy.engine.manifest import open_engine
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.preflight import manifests_in
 from sr_deploy.engine.tensorrt import engine_from_graph, is_strongly_typed
 from sr_deploy.engine.tensorrt8 import node_to_hold
@@ -67,7 +68,7 @@ def board(monkeypatch):
 
 
 def build(graphs, **options):
-    return engine_from_graph("tensorrt", graphs.fixed, None, **options)
+    return engine_from_graph("tensorrt", graphs.fixed, None, options=EngineOptions(**options))
 
 
 def cache_file(tmp_path, algorithm="EntropyCalibration2", version=(8, 5, 2)):
@@ -138,7 +139,9 @@ def test_held_layers_of_a_graph_with_numbered_nodes(board, tmp_path):
     assert node_names(graph) == set(names)
     layers = [Layer(name, "ELEMENTWISE", [Tensor(name, DataType.FLOAT)]) for name in (*names, "Mul_3")]
     board(layers)
-    built = engine_from_graph("tensorrt", graph, None, precision="fp16", layer_types={"Mul": "float32"})
+    built = engine_from_graph(
+        "tensorrt", graph, None, options=EngineOptions(precision="fp16", layer_types={"Mul": "float32"})
+    )
     assert built.settings["held_layers"] == "2"
     assert [layer.name for layer in layers if layer.precision is not None] == ["Mul", "Mul_3"]
 
@@ -346,7 +349,10 @@ def test_both_forms_of_a_plan_build_in_a_stand_in_that_reads_the_graph(monkeypat
         monkeypatch.setattr(engine_tensorrt, "this_machine", lambda: types.SimpleNamespace(gpus=(XAVIER,)))
         logger_of.cache_clear()
         engine_from_graph(
-            "tensorrt", folder / f"{name}.onnx", FIXED, precision="int8", layer_types=held, calibration_cache=cache
+            "tensorrt",
+            folder / f"{name}.onnx",
+            FIXED,
+            options=EngineOptions(precision="int8", layer_types=held, calibration_cache=cache),
         )
         flags = next(set(call[1]) for call in trt.calls if call[0] == "build")
         assert {"FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS"} <= flags

@@ -17,6 +17,7 @@ from sr_deploy.engine.built import write_engine
 from sr_deploy.engine.flavour import flavours
 from sr_deploy.engine.listing import open_listing
 from sr_deploy.engine.manifest import open_engine
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.tensorrt import engine_from_graph, targets_of
 from tests.small_network import CONTRACT, FIXED_SIZE, SCALE
 
@@ -142,19 +143,23 @@ def test_inputs_that_are_not_a_picture(tmp_path, shape, element, words):
 
 def test_nothing_is_changed_silently(graphs, tmp_path):
     with pytest.raises(UsageError, match="fp16"):
-        engine_from_graph(RTX, graphs.dynamic, DYNAMIC, ("8.6",), precision="fp16")
+        engine_from_graph(RTX, graphs.dynamic, DYNAMIC, ("8.6",), EngineOptions(precision="fp16"))
     with pytest.raises(UsageError, match="timing cache"):
-        engine_from_graph(RTX, graphs.dynamic, DYNAMIC, ("8.6",), timing_cache=tmp_path / "cache")
+        engine_from_graph(RTX, graphs.dynamic, DYNAMIC, ("8.6",), EngineOptions(timing_cache=tmp_path / "cache"))
     with pytest.raises(UsageError, match="flavour 'tensorflow'"):
         engine_from_graph("tensorflow", graphs.dynamic, DYNAMIC, ("8.6",))
-    built = engine_from_graph(RTX, graphs.dynamic, DYNAMIC, ("8.6",), workspace_bytes=1 << 30)
+    built = engine_from_graph(RTX, graphs.dynamic, DYNAMIC, ("8.6",), EngineOptions(workspace_bytes=1 << 30))
     assert built.settings["workspace_bytes"] == str(1 << 30)
 
 
 def test_progress_is_told_and_can_stop_the_build(graphs):
     told = []
     engine_from_graph(
-        RTX, graphs.dynamic, DYNAMIC, ("8.6",), progress=lambda phase, done, total: told.append((phase, done, total))
+        RTX,
+        graphs.dynamic,
+        DYNAMIC,
+        ("8.6",),
+        EngineOptions(progress=lambda phase, done, total: told.append((phase, done, total))),
     )
     assert told and all(0 <= done <= total for _, done, total in told)
 
@@ -162,7 +167,7 @@ def test_progress_is_told_and_can_stop_the_build(graphs):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine_from_graph(RTX, graphs.dynamic, DYNAMIC, ("8.6",), progress=stop)
+        engine_from_graph(RTX, graphs.dynamic, DYNAMIC, ("8.6",), EngineOptions(progress=stop))
 
 
 def test_flavours_are_listed_with_versions():

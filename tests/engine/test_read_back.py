@@ -16,6 +16,7 @@ from sr_deploy.engine.layers import NetworkLayer
 from sr_deploy.engine.listing import Layer, Listing, Tensor, summary
 from sr_deploy.engine.listing_parse import listing_from_inspector
 from sr_deploy.engine.manifest import open_engine
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.read_back import read_back
 from sr_deploy.engine.tensorrt import engine_from_graph
 from tests.precision.small_graphs import graph, node
@@ -181,7 +182,7 @@ def test_rtx_a_layernorm_island_is_built_and_read_back_without_a_gpu(rtx, tmp_pa
     onnx.save(island(), str(tmp_path / "island.onnx"))
     planned = {"c_node": "float16", "norm_node": "float32", "d_node": "float16"}
     built = engine_from_graph(
-        RTX, tmp_path / "island.onnx", ((16, 16),) * 3, ("8.6",), precision="fp16", planned=planned
+        RTX, tmp_path / "island.onnx", ((16, 16),) * 3, ("8.6",), EngineOptions(precision="fp16", planned=planned)
     )
     assert built.refusal is None and built.settings["built"] == "float16 2"
     assert built.settings["products_found"] == "2 of 2"
@@ -206,7 +207,7 @@ def test_rtx_a_plan_that_the_engine_does_not_keep_is_refused_after_it_is_saved(r
         return dataclasses.replace(listing, layers=tuple(layers))
 
     monkeypatch.setattr(engine_tensorrt, "listing_of", narrower)
-    built = engine_from_graph(RTX, tmp_path / "island.onnx", ((16, 16),) * 3, ("8.6",), precision="fp16")
+    built = engine_from_graph(RTX, tmp_path / "island.onnx", ((16, 16),) * 3, ("8.6",), EngineOptions(precision="fp16"))
     with pytest.raises(CheckFailed, match="(?s)d_node: planned float16, runs in int8.*kept for a look at it"):
         write_engine(built, tmp_path / "engines", tmp_path / "island.onnx", CONTRACT, SCALE)
     (refused,) = (tmp_path / "engines").glob("*.refused")
@@ -238,14 +239,14 @@ def eight_bits(tmp_path_factory):
 
 def test_rtx_every_product_is_found_in_int8(rtx, eight_bits):
     """Myelin calls them correlation and deconv and spells the type Datatype: 0 of 4 were found before."""
-    listing = engine_from_graph(RTX, eight_bits, ((16, 16),) * 3, ("8.6",), precision="int8").listing
+    listing = engine_from_graph(RTX, eight_bits, ((16, 16),) * 3, ("8.6",), EngineOptions(precision="int8")).listing
     assert summary(listing)["products"] == {"int8 → float32": 2, "float16 → float16": 2}
     assert listing.products == ("head_node", "a_node", "c_node", "up_node")
 
 
 def test_rtx_an_int8_engine_without_int8_in_it_is_refused(rtx, eight_bits):
     """For SM75 TensorRT-RTX 1.7.1 computes everything in float16."""
-    refusal = engine_from_graph(RTX, eight_bits, ((16, 16),) * 3, ("7.5",), precision="int8").refusal
+    refusal = engine_from_graph(RTX, eight_bits, ((16, 16),) * 3, ("7.5",), EngineOptions(precision="int8")).refusal
     assert refusal is not None and "a_node: planned int8, runs in float16" in refusal.found
 
 
@@ -253,7 +254,7 @@ def test_rtx_without_a_listing_says_so(rtx, eight_bits, monkeypatch):
     import sr_deploy.engine.flavour as flavour
 
     monkeypatch.setattr(flavour, "is_listing", lambda text: False)
-    built = engine_from_graph(RTX, eight_bits, ((16, 16),) * 3, ("8.6",), precision="int8")
+    built = engine_from_graph(RTX, eight_bits, ((16, 16),) * 3, ("8.6",), EngineOptions(precision="int8"))
     assert built.listing is None and built.refusal is None
     assert any("lists no layers here, so the engine was not held against its graph" in w for w in built.warnings)
 

@@ -226,6 +226,7 @@ def test_checkpoints_have_no_seams(name, size, assets, tmp_path):
 def test_the_fourier_network_is_within_its_memory(assets, tmp_path):
     """F2SRGAN x4 in float16 at 720²: at most 0.3 GB by TensorRT-RTX's builder for SM86, more than 1 GB plain."""
     pytest.importorskip("tensorrt_rtx")
+    from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
     from sr_deploy.fold import fold
     from sr_deploy.graph.rewrite import passes_named, rewrite
@@ -242,6 +243,6 @@ def test_the_fourier_network_is_within_its_memory(assets, tmp_path):
     streamed = apply_streaming(model, RewriteOptions(size=(720, 720), strips=24)).model
 
     def ask(file):
-        return engine_from_graph("tensorrt-rtx", file, None, ("8.6",), precision="fp16").activation_bytes
+        return engine_from_graph("tensorrt-rtx", file, None, ("8.6",), EngineOptions(precision="fp16")).activation_bytes
 
     assert activation_bytes(streamed, ask) <= 0.3e9 < 1e9 < activation_bytes(model, ask)

@@ -215,12 +215,15 @@ def seconds_of(told: Any) -> float:
 
 def island(flavour: str, folder: Path) -> str:
     """Build the float16 graph with its float32 LayerNorm: the read-back must not refuse it."""
+    from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph, is_strongly_typed
 
     if not is_strongly_typed(flavour):
         raise StillOpen("TensorRT 8 takes no float16 graph; its layers are held, see the networks in fp16")
     types = json.loads((folder / "nodes.json").read_text("utf-8"))
-    built = engine_from_graph(flavour, folder / "model.onnx", None, precision="fp16", planned=types)
+    built = engine_from_graph(
+        flavour, folder / "model.onnx", None, options=EngineOptions(precision="fp16", planned=types)
+    )
     refusal = getattr(built, "refusal", None)
     if refusal is not None:
         raise refusal
@@ -229,6 +232,7 @@ def island(flavour: str, folder: Path) -> str:
 
 def timing_cache(flavour: str, deployment: Path, size: Size) -> str:
     """Seconds without, with an empty, and with a full timing cache."""
+    from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
 
     if flavour != "tensorrt":
@@ -237,7 +241,8 @@ def timing_cache(flavour: str, deployment: Path, size: Size) -> str:
     cache.unlink(missing_ok=True)
     graph = deployment / "model.onnx"
     seconds = [
-        engine_from_graph(flavour, graph, (size,) * 3, timing_cache=path).seconds for path in (None, cache, cache)
+        engine_from_graph(flavour, graph, (size,) * 3, options=EngineOptions(timing_cache=path)).seconds
+        for path in (None, cache, cache)
     ]
     return "{:.1f} s without, {:.1f} s into an empty one, {:.1f} s from it".format(*seconds)
 

@@ -71,11 +71,12 @@ def test_tensorrt_rtx_builds_without_a_gpu(ready, rows):
 
 def test_the_island_is_a_graph_that_a_strongly_typed_builder_takes(ready):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
+    from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
 
     types = json.loads((ready / "island/nodes.json").read_text("utf-8"))
     graph = ready / "island/model.onnx"
-    built = engine_from_graph("tensorrt-rtx", graph, None, ("8.6",), precision="fp16", planned=types)
+    built = engine_from_graph("tensorrt-rtx", graph, None, ("8.6",), EngineOptions(precision="fp16", planned=types))
     assert built.precision == "fp16"
 
 

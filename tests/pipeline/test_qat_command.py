@@ -19,7 +19,7 @@ from sr_deploy.pipeline.precision.qat import STATE_FOLDER
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
-from sr_deploy.precision.choose.plan_from_ranges import int8_plan
+from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, int8_plan
 from tests import synthetic_checkpoints
 from tests.precision import small_plans
 
@@ -47,7 +47,7 @@ def prepared(tmp_path_factory):
     kinds = kinds_of(model, {name: work.macs for name, work in work_by_node(path, (32, 32)).items()})
     ranges = ranges_of(model, small_plans.pictures())
     scales = {name: scale_of(stats) for name, stats in ranges.tensors.items()}
-    plan = int8_plan(model, kinds, deployment.graph_for().sha256, scales, {}, narrow=list(kinds.candidates)[1:-1])
+    plan = int8_plan(model, kinds, deployment.graph_for().sha256, scales, Int8Choice(list(kinds.candidates)[1:-1]))
     (deployment.folder / "precision" / "int8").mkdir(parents=True)
     save_plan(deployment.folder / "precision" / "int8", plan)
     return deployment.folder
@@ -82,19 +82,19 @@ def test_it_writes_a_plan_that_fits_its_report_and_its_plot(net, photographs, sr
 
 
 def test_an_interrupted_one_goes_on_only_when_asked(net, photographs, srdeploy, monkeypatch):
-    from sr_deploy.precision.fit import qat
+    from sr_deploy.train import loop
 
     class Gone(Exception):
         pass
 
-    kept = qat._Training._keep
+    keep = loop.keep
 
-    def keep_and_go(training, step):
-        kept(training, step)
+    def keep_and_go(keeping, state):
+        keep(keeping, state)
         raise Gone
 
     with monkeypatch.context() as patched:
-        patched.setattr(qat._Training, "_keep", keep_and_go)
+        patched.setattr(loop, "keep", keep_and_go)
         with pytest.raises(Gone):
             srdeploy("qat", net, "--images", photographs, *QUICK)
     assert not (net / "precision" / "qat").exists()

@@ -117,6 +117,22 @@ def test_every_quantised_node_is_that_of_the_lowered_graph():
     assert float(np.abs(expected["sr"] - float32).max()) > 1e-4, "quantising must be seen in the output"
 
 
+def test_what_a_visitor_gives_is_what_all_later_nodes_read():
+    model = small_plans.network()
+    module, picture = GraphModule(model), torch.from_numpy(sample_input((12, 14), 1.0))
+    plain = {node.output[0]: result for node, _, result in module.walk(picture)}
+
+    def twice(node, inputs, result):
+        return 2 * result if node.name == "head/Conv" else None
+
+    changed = {node.output[0]: (inputs, result) for node, inputs, result in module.walk(picture, twice)}
+    assert list(changed) == list(plain)
+    assert torch.equal(changed["head"][1], 2 * plain["head"])
+    assert torch.equal(changed["one.a"][0][0], 2 * plain["head"])
+    assert torch.equal(changed["one.sum"][0][1], 2 * plain["head"])
+    assert not torch.equal(changed["sr"][1], plain["sr"])
+
+
 def test_rounding_is_half_to_even_and_clips():
     x = torch.tensor([0.5, 1.5, 2.5, -0.5, -1.5, 300.0, -300.0])
     assert quantised_activation(x, torch.tensor(1.0)).tolist() == [0.0, 2.0, 2.0, 0.0, -2.0, 127.0, -128.0]

@@ -18,7 +18,7 @@ from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.float32_patterns import global_skips
 from sr_deploy.precision.choose.islands import kinds_of
-from sr_deploy.precision.choose.plan_from_ranges import half_plan, int8_plan, int8_share
+from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, half_plan, int8_plan, int8_share
 from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests import synthetic_checkpoints as synthetic
 from tests.models import test_swinir
@@ -41,7 +41,7 @@ def exported(folder, tensors, size=(32, 32), **options):
 def plan_of(model, kinds, manifest, size=(32, 32), **options):
     ranges = ranges_of(model, [sample_input(size, manifest.contract.value_range)])
     scales = {name: scale_of(stats) for name, stats in ranges.tensors.items()}
-    return int8_plan(model, kinds, manifest.graphs[0].sha256, scales, {}, **options)
+    return int8_plan(model, kinds, manifest.graphs[0].sha256, scales, Int8Choice(**options))
 
 
 def reasons_of(kinds):

@@ -131,7 +131,7 @@ def small_checkpoint(name: str):
     if name == "span":
         return synthetic_checkpoints.span_training(8, 2, 0), Asked()
     if name == "dsclora":
-        return synthetic_checkpoints.dsclora(8, 2, 2, 0), Asked(lora_alpha=4.0)
+        return synthetic_checkpoints.dsclora(8, 2, 2, 0), Asked(lora_alpha="4")
     if name == "f2srgan":
         return synthetic_checkpoints.f2srgan(16, 1, 2, 0), Asked()
     if name == "edsr":

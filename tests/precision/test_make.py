@@ -8,7 +8,14 @@ import pytest
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
-from sr_deploy.precision.choose.plan_from_ranges import channel_scales, half_plan, int8_plan, int8_share, rounded_scale
+from sr_deploy.precision.choose.plan_from_ranges import (
+    Int8Choice,
+    channel_scales,
+    half_plan,
+    int8_plan,
+    int8_share,
+    rounded_scale,
+)
 from sr_deploy.precision.lower.quantize import LEAST_HALF_SCALE, check_plan
 from tests.precision import small_plans
 
@@ -24,8 +31,9 @@ def made():
 
 def plan_of(made, wide=None, **options):
     model, kinds, scales = made
-    plan = int8_plan(model, kinds, "0" * 64, scales, wide or {}, **options)
-    check_plan(model, plan, options.get("weights") or {})
+    weights = options.pop("weights", {})
+    plan = int8_plan(model, kinds, "0" * 64, scales, Int8Choice(wide=wide or {}, **options), weights)
+    check_plan(model, plan, weights)
     return plan
 
 

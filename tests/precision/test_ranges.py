@@ -16,7 +16,6 @@ from sr_deploy.precision.calibrate.ranges import (
     METHODS,
     Ranges,
     TensorStats,
-    half_scale,
     open_ranges,
     quantisation_error,
     save_ranges,
@@ -124,7 +123,7 @@ def test_percentile_of_a_tensor_that_is_nearly_always_zero_is_not_zero():
 
 def test_dead_tensor():
     stats = stats_of(np.zeros(10), np.zeros(7))
-    assert {scale_of(stats, method) for method in METHODS} == {DEAD_SCALE} and half_scale(DEAD_SCALE) == DEAD_SCALE
+    assert {scale_of(stats, method) for method in METHODS} == {DEAD_SCALE}
     assert stats.zeros == 17 and stats.histogram[0] == 17
 
 
@@ -142,20 +141,6 @@ def test_unknown_method_and_percentile():
     for percentile in (0.0, 101.0, float("nan")):
         with pytest.raises(UsageError, match="percentile"):
             scale_of(stats, "percentile", percentile)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.floats(2.0**-14, 65504.0))
-def test_half_scale_is_the_next_float16_above(scale):
-    half = half_scale(scale)
-    assert float(np.float16(half)) == half >= scale
-    assert float(np.nextafter(np.float16(half), np.float16(0))) < scale or half == 2.0**-14
-
-
-@pytest.mark.parametrize("scale", [1e-6, 2.0**-14 * 0.999, 65505.0, float("nan")])
-def test_half_scale_refuses_what_float16_lacks(scale):
-    with pytest.raises(CheckFailed, match="float16"):
-        half_scale(scale)
 
 
 def test_ranges_survive_the_file(tmp_path):

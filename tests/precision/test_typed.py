@@ -148,6 +148,7 @@ def test_a_constant_that_float16_cannot_hold_is_named():
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed")
 @pytest.mark.parametrize("rest", ["float16", "float32"])
 def test_the_builder_takes_it(tmp_path, rest):
+    from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
 
     model = small_plans.network()
@@ -155,7 +156,7 @@ def test_the_builder_takes_it(tmp_path, rest):
     plan = dataclasses.replace(plan, nodes={**plan.nodes, "tail/Conv": "float32"})
     onnx.save(typed_graph(model, plan, {}), str(tmp_path / "typed.onnx"))
     built = engine_from_graph(
-        "tensorrt-rtx", tmp_path / "typed.onnx", ((16, 16),) * 3, ("8.6",), precision="int8", rest=rest,
-        planned=plan.nodes,
+        "tensorrt-rtx", tmp_path / "typed.onnx", ((16, 16),) * 3, ("8.6",), EngineOptions(precision="int8", rest=rest,
+        planned=plan.nodes),
     )  # fmt: skip
     assert len(built.plan) > 1000 and built.precision == "int8"

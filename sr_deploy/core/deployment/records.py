@@ -5,7 +5,7 @@ They stay dicts and not dataclasses: an entry may lack what its step did not fin
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Union
+from typing import Dict, List, Optional
 
 from typing_extensions import Required, TypedDict
 
@@ -20,7 +20,7 @@ class LoadRecord(TypedDict, total=False):
     factory: Optional[ShortText]
     scale: Optional[Scale]
     value_range: Optional[Amount]
-    lora_alpha: Optional[Union[ShortText, float]]
+    lora_alpha: Optional[ShortText]
     res_scale: Optional[float]
     key: Optional[ShortText]
 

@@ -15,7 +15,7 @@ from typing import Dict, Mapping
 
 import onnx
 
-from sr_deploy.graph.rewrite.base import Pass, PassResult, RewriteOptions
+from sr_deploy.graph.rewrite.base import PassResult, RewriteOptions
 from sr_deploy.graph.rewrite.stages import Plan, plan_of
 from sr_deploy.graph.rewrite.strips import Writer, write_strips
 
@@ -74,6 +74,3 @@ def _counts(plan: Plan, working: Mapping[str, int], strips: int) -> Dict[str, in
     shares = {height: 1.0 if size == widest else OTHERS_SHARE * size / widest for height, size in most.items()}
     counts = {height: math.ceil(strips * share) for height, share in shares.items()}
     return {tensor: counts[plan.shapes[tensor][2]] if size * strips > widest else 1 for tensor, size in working.items()}
-
-
-STREAMING = Pass("streaming", "local parts in strips of rows, for memory", apply_streaming, default=False)

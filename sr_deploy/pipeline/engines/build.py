@@ -200,6 +200,7 @@ def _engine(
     precision: Optional[str] = None,
 ) -> BuiltEngine:
     """One TensorRT engine, not written yet; ``precision`` is what it is called, None: as its plan is."""
+    from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
 
     source = _source(plan, deployment.path_of(plan.graph), options)
@@ -208,14 +209,16 @@ def _engine(
         source.graph,
         plan.profile,
         options.compute_capabilities,
-        precision=precision or plan.precision,
-        workspace_bytes=workspace,
-        timing_cache=timings,
-        layer_types=source.layer_types,
-        calibration_cache=source.cache,
-        rest=plan.planned.plan.rest if plan.planned else "float32",
-        planned=plan.planned.plan.nodes if plan.planned else None,
-        dla_core=options.dla_core,
+        EngineOptions(
+            precision=precision or plan.precision,
+            workspace_bytes=workspace,
+            timing_cache=timings,
+            layer_types=source.layer_types,
+            calibration_cache=source.cache,
+            rest=plan.planned.plan.rest if plan.planned else "float32",
+            planned=plan.planned.plan.nodes if plan.planned else None,
+            dla_core=options.dla_core,
+        ),
     )
 
 

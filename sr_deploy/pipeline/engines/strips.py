@@ -13,6 +13,7 @@ from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.built import BuiltEngine
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.tensorrt import engine_from_graph
 
 if TYPE_CHECKING:
@@ -82,10 +83,8 @@ def engine_within_budget(
             if plan_folder is not None:
                 typed = folder / "half.onnx"
                 onnx.save(half_graph(onnx.load(str(path))), str(typed))
-            built = engine_from_graph(
-                backend, typed, None, compute_capabilities, precision=precision, workspace_bytes=workspace_bytes,
-                timing_cache=timing_cache,
-            )  # fmt: skip
+            options = EngineOptions(precision, workspace_bytes, timing_cache)
+            built = engine_from_graph(backend, typed, None, compute_capabilities, options)
         engines[sha256_of(path)] = built
         return int(built.activation_bytes or 0)
 

@@ -185,13 +185,15 @@ def _runner(deployment: Deployment, backend: str, graph: Path, options: TuneOpti
 
         return runner_from_graph(graph, contract, scale, threads=options.threads)
     from sr_deploy.engine.built import write_engine
+    from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
     from sr_deploy.pipeline.engines.timings import timings_file
     from sr_deploy.run.tensorrt import runner_from_engine
 
     folder = graph.with_suffix("")
     folder.mkdir()
-    built = engine_from_graph(backend, graph, (options.size,) * 3, timing_cache=timings_file(deployment, backend))
+    asked = EngineOptions(timing_cache=timings_file(deployment, backend))
+    built = engine_from_graph(backend, graph, (options.size,) * 3, options=asked)
     engine = write_engine(built, folder, graph, contract, scale)
     return runner_from_engine(folder / engine.file)
 

@@ -23,9 +23,9 @@ from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.layer_savings import savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, photographs, scan
 from sr_deploy.precision.calibrate.collect import patches
-from sr_deploy.precision.choose.plan_from_ranges import half_plan, int8_plan
+from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, half_plan, int8_plan
 from sr_deploy.precision.choose.search import search
-from sr_deploy.precision.choose.sensitivity import LayerCost, sensitivities
+from sr_deploy.precision.choose.sensitivity import LayerCost, View, sensitivities
 from sr_deploy.precision.evaluate import Judged, computing, judge, part_of
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
@@ -99,9 +99,8 @@ def _loud_layers(
     # Mostly the small layers do not even make so much noise together, and none needs to be looked at.
     if not small or whole - noise(rest) < LOUD_NOISE * whole:
         return {}
-    alone = sensitivities(
-        bench.model, bench.kinds, material.scales, weights, (scene,), bench.scale, bench.contract, small
-    )
+    view = View((scene,), bench.scale, bench.contract)
+    alone = sensitivities(bench.model, bench.kinds, material.scales, weights, view, small)
     loud: Dict[str, str] = {}
     share = 0.0
     for one in alone:
@@ -215,10 +214,8 @@ def _int8(
     weights: Optional[Mapping[str, np.ndarray]] = None,
 ) -> Plan:
     """A plan of ``auto`` with these layers in INT8."""
-    return int8_plan(
-        bench.model, bench.kinds, bench.graph.sha256, material.scales, material.wide, narrow=narrow, raised=raised,
-        calibration=material.calibration, precision="auto", weights=weights, strict=strict,
-    )  # fmt: skip
+    choice = Int8Choice(narrow, raised, material.wide, strict, precision="auto", calibration=material.calibration)
+    return int8_plan(bench.model, bench.kinds, bench.graph.sha256, material.scales, choice, weights)
 
 
 def layer_costs(
@@ -231,9 +228,8 @@ def layer_costs(
     """What each layer costs when it alone runs in INT8, on a few of the scenes."""
     say(f"sensitivity of {len(names)} layers")
     few = bench.scenes[:: max(1, len(bench.scenes) // FEW)][:FEW]
-    return sensitivities(
-        bench.model, bench.kinds, material.scales, weights, few, bench.scale, bench.contract, names, say=say
-    )
+    view = View(few, bench.scale, bench.contract)
+    return sensitivities(bench.model, bench.kinds, material.scales, weights, view, names, say)
 
 
 def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]) -> Material:

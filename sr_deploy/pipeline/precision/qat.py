@@ -38,7 +38,7 @@ class QatRequest:
     Attributes:
         deployment: the folder.
         images: a folder of low-resolution photographs; no originals are needed.
-        steps, batch, patch, minutes, seed: see precision/fit/qat.py's QatOptions.
+        steps, batch, patch, minutes, seed: see precision/fit/qat_learner.py's QatOptions.
         rate: of the weights; None takes the default.
         teacher: the network to follow: a checkpoint, a deployment or an ONNX file; None takes the deployment's own
             float32 graph.
@@ -82,6 +82,7 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
         CheckFailed: the training diverged.
     """
     from sr_deploy.precision.fit.qat import fine_tune
+    from sr_deploy.precision.fit.qat_learner import Lesson
 
     _check(request)
     deployment = open_deployment(request.deployment)
@@ -102,10 +103,9 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     before = bench.judged(plan, weights)
     say(f"before: {before.loss:+.4f} dB lost against float32 on {counted(before.pictures)}")
     options = _options(request, deployment)
-    tuned = fine_tune(
-        bench.model, plan, weights, images, options, deployment.manifest.contract.value_range,
-        teacher=teacher, originals=originals, folder=state, resume=request.resume, say=say,
-    )  # fmt: skip
+    value_range = deployment.manifest.contract.value_range
+    lesson = Lesson(bench.model, plan, weights, images, value_range, teacher, originals)
+    tuned = fine_tune(lesson, options, folder=state, resume=request.resume, say=say)
     after = bench.judged(tuned.plan, tuned.weights)
     tuned, after = _colours_kept(bench, tuned, after, images, say)
     result = _written(folder, tuned, before, after, bench, options, deployment, say)
@@ -228,7 +228,7 @@ def _teacher(path: Path, deployment: Deployment, say: Callable[[str], None]) -> 
 def _options(request: QatRequest, deployment: Deployment) -> Any:
     import torch
 
-    from sr_deploy.precision.fit.qat import QatOptions
+    from sr_deploy.precision.fit.qat_learner import QatOptions
 
     if request.device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"there is no device {request.device!r}", "auto, cpu or cuda")

@@ -32,7 +32,6 @@ BINS = 4096
 DEAD_SCALE = 2.0**-14
 SCHEMA = 1
 
-_FLOAT16_MAX = 65504.0
 #: Bins taken as one in the first round of "mse".
 _COARSE_MERGE = 4
 #: Levels of magnitude that TensorRT's calibrator compares with, and the finest histogram it is given.
@@ -165,25 +164,6 @@ def scale_of(stats: TensorStats, method: str = "minmax", percentile: float = PER
     else:
         cut = _mse_cut(stats)
     return float(max(np.float32(min(cut, stats.amax) / INT8_MAX), np.finfo(np.float32).tiny))
-
-
-def half_scale(scale: float) -> float:
-    """The smallest number that float16 holds exactly and that is not below ``scale``.
-
-    A larger scale never clips more, so the range stays whole.
-
-    Raises:
-        CheckFailed: it would be subnormal in float16, where few digits are left and some devices read zero, or beyond
-            float16's largest number.
-    """
-    if not np.finfo(np.float16).tiny <= scale <= _FLOAT16_MAX:
-        raise CheckFailed(
-            f"the scale {scale:g} has no normal float16 form",
-            f"a scale from {float(np.finfo(np.float16).tiny):g} to {_FLOAT16_MAX:g}",
-            "keep the tensor in a wider type, or write the scales as float32",
-        )
-    half = np.float16(scale)
-    return float(half if float(half) >= scale else np.nextafter(half, np.float16(np.inf)))
 
 
 def quantisation_error(stats: TensorStats, scale: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Mapping, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import onnx
@@ -26,73 +27,96 @@ def half_plan(kinds: Kinds, graph_sha256: str, wide: Mapping[str, str]) -> Plan:
     return Plan("fp16", graph_sha256, nodes, "float16", {n: r for n, r in reasons.items() if n in nodes})
 
 
+@dataclass(frozen=True)
+class Int8Choice:
+    """What runs in INT8, and what the rest is.
+
+    Attributes:
+        narrow: the candidates that run in INT8; None takes those that the islands leave.
+        raised: candidate → why it does not run in INT8, where the islands give no reason.
+        wide: nodes that must stay float32, with the reason (from the range scan).
+        strict: keep INT8 from the nodes in ``wide`` too. Mostly it need not be kept: an 8-bit input is cut off at its
+            calibrated range, so what overflows in float16 on an extreme picture does not get that far.
+        skips: quantise the skips of Adds that fuse with an INT8 convolution.
+        rest: "float16" or "float32": of what is neither INT8 nor pinned.
+        precision: what was asked for.
+        calibration: what the scales follow from.
+    """
+
+    narrow: Optional[Sequence[str]] = None
+    raised: Mapping[str, str] = field(default_factory=dict)
+    wide: Mapping[str, str] = field(default_factory=dict)
+    strict: bool = False
+    skips: bool = True
+    rest: RestType = "float16"
+    precision: AskedPrecision = "int8"
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+
+
 def int8_plan(
     model: onnx.ModelProto,
     kinds: Kinds,
     graph_sha256: str,
     activation_scales: Mapping[str, float],
-    wide: Mapping[str, str],
-    narrow: Optional[Iterable[str]] = None,
-    raised: Optional[Mapping[str, str]] = None,
-    skips: bool = True,
-    rest: RestType = "float16",
-    calibration: Optional[Dict[str, Any]] = None,
-    precision: AskedPrecision = "int8",
+    choice: Int8Choice = Int8Choice(),
     weights: Optional[Mapping[str, np.ndarray]] = None,
-    strict: bool = False,
 ) -> Plan:
-    """Candidates in INT8, the rest in ``rest``, pinned nodes in float32.
+    """Candidates in INT8, the rest in ``choice.rest``, pinned nodes in float32.
 
     Args:
         model: the float32 graph.
         kinds: from ``kinds_of``.
         graph_sha256: of the graph.
         activation_scales: tensor → scale, at least of every tensor that a candidate or a fusing Add reads.
-        wide: nodes that must stay float32, with the reason (from the range scan).
-        narrow: the candidates that run in INT8; None takes those that the islands leave.
-        raised: candidate → why it does not run in INT8, where the islands give no reason.
-        skips: quantise the skips of Adds that fuse with an INT8 convolution.
-        rest: "float16" or "float32".
-        calibration: what the scales follow from.
-        precision: what was asked for.
+        choice: what runs in INT8.
         weights: constants that replace the graph's own.
-        strict: keep INT8 from the nodes in ``wide`` too. Mostly it need not be kept: an 8-bit input is cut off at its
-            calibrated range, so what overflows in float16 on an extreme picture does not get that far.
     """
-    constants = {t.name: t for t in model.graph.initializer}
     by_name = {node.name: node for node in model.graph.node}
-    reasons = {**kinds.pinned, **wide}
-    kept = reasons if strict else kinds.pinned
-    chosen = {n for n in (kinds.candidates if narrow is None else narrow) if n not in kept}
-    if narrow is None:
-        chosen -= set(kinds.wide)
-    reasons = {name: why for name, why in reasons.items() if name not in chosen}
+    rest, chosen = choice.rest, _chosen(kinds, choice)
+    reasons = {name: why for name, why in {**kinds.pinned, **choice.wide}.items() if name not in chosen}
     nodes: Dict[str, NodeType] = {}
     scales: Dict[str, float] = {}
-    weight_scales: Dict[str, Tuple[float, ...]] = {}
     for name in kinds.computing:
-        node = by_name[name]
         nodes[name] = "float32" if name in reasons else rest
         if name in chosen:
             nodes[name] = "int8"
-            scales[node.input[0]] = rounded_scale(activation_scales[node.input[0]], rest)
-            weight = node.input[1]
-            if weight not in weight_scales:
-                values = (weights or {}).get(weight)
-                values = numpy_helper.to_array(constants[weight]) if values is None else values
-                weight_scales[weight] = channel_scales(values, CHANNEL_AXIS[node.op_type], rest)
+            read = by_name[name].input[0]
+            scales[read] = rounded_scale(activation_scales[read], rest)
         elif name in kinds.candidates and name not in reasons:
-            reasons[name] = (raised or {}).get(name) or kinds.wide.get(name, "raised")
-    if skips:
+            reasons[name] = choice.raised.get(name) or kinds.wide.get(name, "raised")
+    if choice.skips:
         for name, skip in kinds.fusing_adds.items():
             feeding = {n for n in chosen if set(by_name[n].output) & set(by_name[name].input)}
             if feeding and name not in reasons:
                 nodes[name] = "int8"
                 scales.setdefault(skip, rounded_scale(activation_scales[skip], rest))
+    ordered = [by_name[name] for name in kinds.computing if name in chosen]
     return Plan(
-        precision, graph_sha256, nodes, rest, {n: r for n, r in reasons.items() if n in nodes}, scales, weight_scales,
-        calibration or {},
+        choice.precision, graph_sha256, nodes, rest, {n: r for n, r in reasons.items() if n in nodes}, scales,
+        _weight_scales(model, ordered, weights or {}, rest), dict(choice.calibration),
     )  # fmt: skip
+
+
+def _chosen(kinds: Kinds, choice: Int8Choice) -> Set[str]:
+    """The candidates that run in INT8."""
+    kept = {**kinds.pinned, **choice.wide} if choice.strict else kinds.pinned
+    if choice.narrow is None:
+        return {name for name in kinds.candidates if name not in kept and name not in kinds.wide}
+    return {name for name in choice.narrow if name not in kept}
+
+
+def _weight_scales(
+    model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], weights: Mapping[str, np.ndarray], rest: str
+) -> Dict[str, Tuple[float, ...]]:
+    """Weight → scales of its output channels; a weight that many nodes use is taken as the first uses it."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found: Dict[str, Tuple[float, ...]] = {}
+    for node in nodes:
+        name = node.input[1]
+        if name not in found:
+            values = weights[name] if name in weights else numpy_helper.to_array(constants[name])
+            found[name] = channel_scales(values, CHANNEL_AXIS[node.op_type], rest)
+    return found
 
 
 def channel_scales(values: np.ndarray, axis: int, rest: str) -> Tuple[float, ...]:

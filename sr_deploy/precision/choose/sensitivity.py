@@ -10,7 +10,7 @@ import onnx
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.precision.choose.islands import Kinds
-from sr_deploy.precision.choose.plan_from_ranges import int8_plan
+from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, int8_plan
 from sr_deploy.precision.evaluate import Scene, computing, judge
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
@@ -34,16 +34,30 @@ class LayerCost:
     why_wide: str
 
 
+@dataclass(frozen=True)
+class View:
+    """What plans are judged on.
+
+    Attributes:
+        scenes: pictures to look at.
+        scale: output size over input size.
+        contract: of the graph.
+        threads: of ONNX Runtime; 0 lets it choose.
+    """
+
+    scenes: Sequence[Scene]
+    scale: int
+    contract: IOContract
+    threads: int = 0
+
+
 def sensitivities(
     model: onnx.ModelProto,
     kinds: Kinds,
     activation_scales: Mapping[str, float],
     weights: Mapping[str, np.ndarray],
-    scenes: Sequence[Scene],
-    scale: int,
-    contract: IOContract,
+    view: View,
     names: Sequence[str],
-    threads: int = 0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Tuple[LayerCost, ...]:
     """Quantise layers one at a time and look at the pictures.
@@ -53,11 +67,8 @@ def sensitivities(
         kinds: from ``kinds_of``.
         activation_scales: tensor → scale.
         weights: constants that replace the graph's own in a layer that is quantised.
-        scenes: pictures to look at.
-        scale: output size over input size.
-        contract: of the graph.
+        view: what to look at.
         names: which candidates.
-        threads: of ONNX Runtime; 0 lets it choose.
         say: told how far it is.
 
     Returns:
@@ -67,10 +78,10 @@ def sensitivities(
     inputs = {node.name: tuple(node.input) for node in model.graph.node}
     for index, name in enumerate(names):
         own = {constant: value for constant, value in weights.items() if constant in inputs[name]}
-        plan = int8_plan(
-            model, kinds, "", activation_scales, {}, narrow=(name,), skips=False, rest="float32", weights=own
-        )
-        judged = judge(scenes, computing(typed_graph(model, plan, own), threads), scale, contract)
+        alone = Int8Choice(narrow=(name,), skips=False, rest="float32")
+        plan = int8_plan(model, kinds, "", activation_scales, alone, own)
+        compute = computing(typed_graph(model, plan, own), view.threads)
+        judged = judge(view.scenes, compute, view.scale, view.contract)
         share = kinds.candidates[name] / max(kinds.macs, 1)
         found.append(LayerCost(name, judged.loss, judged.noise, share, kinds.wide.get(name, "")))
         if (index + 1) % 10 == 0 or index + 1 == len(names):

@@ -32,7 +32,7 @@ from sr_deploy.precision.fit.to_int8_grid import snapped
 from sr_deploy.precision.interpreter import GraphModule
 
 #: The ridge, as a share of the mean of the Hessian's diagonal: how strongly weights are held where they were.
-RIDGE = 1e-3
+_RIDGE = 1e-3
 #: Of each channel's largest weight: ranges that are tried for its scale.
 _CUTS = (1.0, 0.95, 0.9, 0.85, 0.8)
 
@@ -44,8 +44,6 @@ def learned_rounding(
     images: Sequence[np.ndarray],
     count: int = 32,
     fit: bool = True,
-    ridge: float = RIDGE,
-    follow_skips: bool = True,
 ) -> Tuple[Plan, Dict[str, np.ndarray]]:
     """Weights on the INT8 grid that keep every layer's output, their scales, and biases.
 
@@ -56,8 +54,6 @@ def learned_rounding(
         images: float32 (1, 3, H, W), in the units of the graph.
         count: squares to fit on, see ``through_layers``.
         fit: move the weights before rounding (step 1).
-        ridge: see RIDGE.
-        follow_skips: see ``through_layers``.
 
     Returns:
         The plan with the weights' new scales; ``weights`` with those of the INT8 convolutions as exact multiples of
@@ -73,7 +69,7 @@ def learned_rounding(
         weight = module.constants[layer.weight]
         bias = module.constants[layer.bias] if layer.bias else None
         if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1 and (fit or layer.int8):
-            hessian, fitted = _moved(layer, weight.detach(), bias, fit and not layer.shared, ridge)
+            hessian, fitted = _moved(layer, weight.detach(), bias, fit and not layer.shared)
             changed.add(layer.weight)
             if layer.int8:
                 scales = _scales(fitted, hessian, plan.rest)
@@ -86,17 +82,17 @@ def learned_rounding(
             bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)
             changed.add(layer.bias)
 
-    module = through_layers(model, plan, weights, images, count, learn, follow_skips=follow_skips)
+    module = through_layers(model, plan, weights, images, count, learn)
     learned, arrays = snapped(module, plan)
     kept = {name: array for name, array in arrays.items() if name in changed}
     return dataclasses.replace(learned, activation_scales=plan.activation_scales), {**weights, **kept}
 
 
-def _moved(layer: Layer, weight: Tensor, bias: Optional[Tensor], fit: bool, ridge: float) -> Tuple[Tensor, Tensor]:
+def _moved(layer: Layer, weight: Tensor, bias: Optional[Tensor], fit: bool) -> Tuple[Tensor, Tensor]:
     """The layer's Hessian with its ridge (K, K), and its weights where its input needs them, (outputs, K)."""
     flat = weight.reshape(len(weight), -1).double()
     hessian, cross = _moments(layer, weight, bias)
-    hessian = hessian + max(ridge * float(hessian.diagonal().mean()), 1e-30) * torch.eye(len(hessian)).double()
+    hessian = hessian + max(_RIDGE * float(hessian.diagonal().mean()), 1e-30) * torch.eye(len(hessian)).double()
     # cross is the input times what is missing from the output: the gradient at the old weights.
     return hessian, flat + torch.linalg.solve(hessian, cross).T if fit else flat
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import onnx
@@ -65,6 +65,10 @@ class Layer:
         return FUNCTIONS[self.node.op_type](self.attributes, self.read, weight, bias)
 
 
+#: Changes a layer's constants and scales in the quantised module.
+Change = Callable[[GraphModule, Layer], None]
+
+
 def squares_from(images: Sequence[np.ndarray], count: int, side: int, seed: int = 0) -> Tensor:
     """Squares cut out of pictures, as many from each as from any other, (count, 3, side, side).
 
@@ -87,9 +91,7 @@ def through_layers(
     weights: Mapping[str, np.ndarray],
     images: Sequence[np.ndarray],
     count: int,
-    change: Callable[[GraphModule, Layer], None],
-    side: int = SIDE,
-    follow_skips: bool = True,
+    change: Change,
 ) -> GraphModule:
     """Run ``change`` on every convolution whose input or skip is not what the float32 graph has.
 
@@ -99,45 +101,81 @@ def through_layers(
         count: squares to use, at most; see also _FAR.
         change: given the quantised module and the layer; it may change the module's constants and scales in place. A
             weight that several convolutions share comes only once. What the exporter pinned never comes.
-        side: of the squares.
-        follow_skips: let a convolution whose result is added to a skip make up for the skip's error.
 
     Returns:
         The quantised module, changed.
     """
     student, teacher = GraphModule(model, plan, weights), GraphModule(model)
-    skips = _skips(model) if follow_skips else {}
-    steps = {step.node.name: step for step in student.steps if step.node.op_type in CHANNEL_AXIS}
+    side = SIDE
     if not any(node.op_type in _FAR for node in model.graph.node):
         count, side = 4 * count, side // 2
     squares = squares_from(images, count, side)
-    off: Dict[str, Tensor] = {}
-    shared = shared_weights(model)
-    done = set()
     with torch.no_grad():
         squares = squares[: _as_many(teacher, squares[:1], count)]
-        taught, learning = teacher.walk(squares), student.walk(squares)
-        changed: Optional[Tensor] = None
-        for _, _, expected in taught:
-            try:
-                node, inputs, result = learning.send(changed)
-            except StopIteration:
-                break
-            changed = None
-            step, name = steps.get(node.name), node.output[0]
-            if step is not None and node.input[1] in student.trained() and node.input[1] not in done:
-                wanted = expected + off.pop(skips[name]) if name in skips and skips[name] in off else expected
-                int8, bias = 1 in step.quantised, node.input[2] if len(node.input) > 2 else ""
-                axis = CHANNEL_AXIS[node.op_type]
-                several = node.input[1] in shared
-                layer = Layer(node, step.attributes, inputs[0], wanted, node.input[1], bias, axis, int8, several)
-                if int8 or not torch.equal(result, wanted):
-                    done.add(layer.weight)
-                    change(student, layer)
-                    changed = result = given(student, layer)
-            if name in skips.values():
-                off[name] = expected - result
+        visitor = _Beside(student, teacher.walk(squares), change, _skips(model), shared_weights(model))
+        for _ in student.walk(squares, visitor.visit):
+            pass
     return student
+
+
+class _Beside:
+    """Sees every node of the quantised run, with the float32 run beside it at the same node.
+
+    Args:
+        student: what runs quantised.
+        taught: the float32 run of the same graph on the same squares, node by node.
+        change: see ``through_layers``.
+        skips: of ``_skips``.
+        shared: of ``shared_weights``.
+    """
+
+    def __init__(
+        self,
+        student: GraphModule,
+        taught: Iterator[Tuple[onnx.NodeProto, List[Any], Any]],
+        change: Change,
+        skips: Mapping[str, str],
+        shared: FrozenSet[str],
+    ) -> None:
+        self.student, self.taught, self.change, self.skips, self.shared = student, taught, change, skips, shared
+        self.steps = {step.node.name: step for step in student.steps if step.node.op_type in CHANNEL_AXIS}
+        self.trained = student.trained().keys()
+        #: Skip → what the float32 graph has there, less what the quantised one has.
+        self.off: Dict[str, Tensor] = {}
+        self.done: Set[str] = set()
+
+    def visit(self, node: onnx.NodeProto, inputs: List[Any], result: Any) -> Optional[Tensor]:
+        """Change the node where it is a convolution to change; gives what it gives then."""
+        _, _, expected = next(self.taught)
+        name, changed = node.output[0], None
+        if node.name in self.steps and node.input[1] in self.trained and node.input[1] not in self.done:
+            layer = self._layer(node, inputs[0], self._wanted(name, expected))
+            if layer.int8 or not torch.equal(result, layer.wanted):
+                self.done.add(layer.weight)
+                self.change(self.student, layer)
+                changed = given(self.student, layer)
+        if name in self.skips.values():
+            self.off[name] = expected - (result if changed is None else changed)
+        return changed
+
+    def _wanted(self, name: str, expected: Tensor) -> Tensor:
+        """What a convolution should give: the float32 graph's tensor, and what the skip added to it is short of."""
+        skip = self.skips.get(name, "")
+        return expected + self.off.pop(skip) if skip in self.off else expected
+
+    def _layer(self, node: onnx.NodeProto, read: Tensor, wanted: Tensor) -> Layer:
+        step = self.steps[node.name]
+        return Layer(
+            node=node,
+            attributes=step.attributes,
+            read=read,
+            wanted=wanted,
+            weight=node.input[1],
+            bias=node.input[2] if len(node.input) > 2 else "",
+            axis=CHANNEL_AXIS[node.op_type],
+            int8=1 in step.quantised,
+            shared=node.input[1] in self.shared,
+        )
 
 
 def shared_weights(model: onnx.ModelProto) -> FrozenSet[str]:

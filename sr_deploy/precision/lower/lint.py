@@ -133,22 +133,6 @@ def lint(model: onnx.ModelProto) -> LintReport:
     )
 
 
-def lint_table(report: LintReport) -> str:
-    """The report as text: one line a rule and node, then the counts."""
-    lines = []
-    for rule in dict.fromkeys(found.rule for found in report.findings):
-        nodes = [found.node for found in report.findings if found.rule == rule]
-        why, cost, source = RULES[rule]
-        lines.append(f"{rule}: {why} ({len(nodes)} times)")
-        lines.append(f"  cost: {cost}  [{source}]")
-        lines += [f"  {name}" for name in nodes]
-    lines.append(
-        f"{report.int8_products} INT8 products, {report.reformats} conversions between INT8 and floats outside their "
-        f"kernels ({report.quantises} to INT8, {report.dequantises} from it), {report.casts} casts between float types"
-    )
-    return "\n".join(lines)
-
-
 class _View:
     """Who makes and who reads each tensor, looking through casts."""
 

@@ -1,4 +1,4 @@
-"""What fine-tuning sees: squares cut out of low-resolution pictures, turned and mirrored; others kept back for judging.
+"""What training sees: squares cut out of low-resolution pictures, turned and mirrored; others kept back for judging.
 
 Every step's squares follow from the seed and the step's number alone, so training can go on where it stopped.
 """
@@ -19,17 +19,28 @@ JUDGED = 8
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """Pictures to train on.
+
+    Attributes:
+        pictures: (3, H, W) each, no smaller than the squares that are cut out of them.
+        originals: of each picture, (3, s·H, s·W); None without originals.
+    """
+
+    pictures: Tuple[np.ndarray, ...]
+    originals: Optional[Tuple[np.ndarray, ...]] = None
+
+
+@dataclass(frozen=True)
 class Pool:
     """Pictures to train on and squares to judge on.
 
     Attributes:
-        pictures: float32 (3, H, W), in the units of the graph, no smaller than the squares.
-        originals: of each picture, float32 (3, s·H, s·W); None without originals.
+        trained: float32, in the units of the graph.
         judged: float32 (N, 3, side, side), of pictures that are not trained on.
     """
 
-    pictures: Tuple[np.ndarray, ...]
-    originals: Optional[Tuple[np.ndarray, ...]]
+    trained: Pairs
     judged: np.ndarray
 
 
@@ -68,32 +79,32 @@ def pool_of(
         top, left = (picture.shape[1] - judged_side) // 2, (picture.shape[2] - judged_side) // 2
         centres.append(picture[:, top : top + judged_side, left : left + judged_side])
     used = [index for index in range(len(images)) if index not in back]
+    pictures = tuple(np.ascontiguousarray(images[index][0], np.float32) for index in used)
     return Pool(
-        pictures=tuple(np.ascontiguousarray(images[index][0], np.float32) for index in used),
-        originals=None if originals is None else tuple(originals[index][0] for index in used),
+        trained=Pairs(pictures, None if originals is None else tuple(originals[index][0] for index in used)),
         judged=np.ascontiguousarray(np.stack(centres), np.float32),
     )
 
 
-def squares_of(pool: Pool, seed: int, step: int, count: int, side: int) -> Tuple[np.ndarray, Optional[np.ndarray]]:
+def squares_of(pairs: Pairs, seed: int, step: int, count: int, side: int) -> Tuple[np.ndarray, Optional[np.ndarray]]:
     """The squares of one step: each of any picture, anywhere, in one of the eight ways a square can lie.
 
     Returns:
-        float32 (count, 3, side, side), and their originals, (count, 3, s·side, s·side), or None.
+        (count, 3, side, side), and their originals, (count, 3, s·side, s·side), or None.
     """
     rng = np.random.default_rng((seed, step))
     lows: List[np.ndarray] = []
     highs: List[np.ndarray] = []
     for _ in range(count):
-        which = int(rng.integers(len(pool.pictures)))
-        picture = pool.pictures[which]
+        which = int(rng.integers(len(pairs.pictures)))
+        picture = pairs.pictures[which]
         top, left = (int(rng.integers(length - side + 1)) for length in picture.shape[1:])
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
         lows.append(_turned(picture[:, top : top + side, left : left + side], turns, mirrored))
-        if pool.originals is not None:
-            scale = pool.originals[which].shape[1] // picture.shape[1]
+        if pairs.originals is not None:
+            scale = pairs.originals[which].shape[1] // picture.shape[1]
             rows, columns = (slice(scale * at, scale * (at + side)) for at in (top, left))
-            highs.append(_turned(pool.originals[which][:, rows, columns], turns, mirrored))
+            highs.append(_turned(pairs.originals[which][:, rows, columns], turns, mirrored))
     return np.stack(lows), np.stack(highs) if highs else None
 
 

@@ -1,0 +1,193 @@
+"""What fine-tuning for INT8 trains: a quantised graph, taught by a float32 one, judged on squares kept back.
+
+The scales learn as in Esser et al., "Learned Step Size Quantization", ICLR 2020.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.precision.interpreter import GraphModule, takes_batches
+from sr_deploy.train.loop import Moment
+from sr_deploy.train.losses import descend, taught_distance
+from sr_deploy.train.patches import pool_of, squares_of
+
+#: A scale may grow or shrink to this share of where it began; beyond it the training has gone astray.
+_LEAST_STRETCH, _MOST_STRETCH = 0.02, 50.0
+
+
+@dataclass(frozen=True)
+class QatOptions:
+    """How to fine-tune.
+
+    Attributes:
+        steps: of the optimiser.
+        batch: squares in a step.
+        patch: side of a square in low-resolution pixels.
+        weight_rate: Adam's rate for weights, biases and PReLU slopes, at its highest.
+        scale_rate: the same for scales, relative to each scale.
+        warm_up: steps until the rates are at their highest; then they fall as a cosine to a hundredth.
+        minutes: time for training; None has no limit. The rates then fall with the time, where that is faster.
+        label_share: share of the loss that is the distance from the originals, where there are any, 0…1.
+        judge_every: steps between two judgements on the squares kept back.
+        keep_seconds: at most so long until the state is written again; it is after the first step and the last, too.
+        judged_patch: side of the squares that are judged on.
+        seed: of all that is random.
+        device: "cpu" or "cuda".
+    """
+
+    steps: int = 1000
+    batch: int = 4
+    patch: int = 48
+    weight_rate: float = 1e-4
+    scale_rate: float = 1e-3
+    warm_up: int = 50
+    minutes: Optional[float] = None
+    label_share: float = 0.3
+    judge_every: int = 100
+    keep_seconds: float = 30.0
+    judged_patch: int = 96
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is fine-tuned, and on what.
+
+    Attributes:
+        model: the float32 graph of the plan, dynamic.
+        plan: with scales to start from.
+        weights: constants that replace the graph's own at the start.
+        images: float32 (1, 3, H, W), in the units of the graph. Some are kept back for judging.
+        value_range: the units of the graph: 1 or 255.
+        teacher: the graph to follow; None takes ``model`` itself.
+        originals: high-resolution pictures of the images, (1, 3, s·H, s·W); None without.
+    """
+
+    model: onnx.ModelProto
+    plan: Plan
+    weights: Mapping[str, np.ndarray]
+    images: Sequence[np.ndarray]
+    value_range: float
+    teacher: Optional[onnx.ModelProto] = None
+    originals: Optional[Sequence[np.ndarray]] = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A judgement: after which step, the mean loss since the last one (8-bit steps), PSNR against float32 in dB."""
+
+    step: int
+    seconds: float
+    loss: float
+    psnr: float
+
+
+class QatLearner:
+    """The networks, the optimiser, and the best that was seen so far; a Learner of train/loop.py.
+
+    Attributes:
+        student: what is trained.
+        pool: the squares.
+        points: the judgements so far.
+
+    Raises:
+        UsageError: an operator that cannot be trained.
+        BadInput: too few or too small pictures.
+    """
+
+    def __init__(self, lesson: Lesson, options: QatOptions) -> None:
+        self.lesson, self.options = lesson, options
+        self.pool = pool_of(lesson.images, options.patch, options.judged_patch, lesson.originals)
+        self.student = _placed(GraphModule(lesson.model, lesson.plan, lesson.weights), options.device)
+        self.teacher = _placed(GraphModule(lesson.teacher or lesson.model), options.device)
+        self.teacher.requires_grad_(False)
+        self.batched = takes_batches(self.student, self._tensor(self.pool.judged[:1]))
+        self.expected = [self._taught(self._tensor(square[None])) for square in self.pool.judged]
+        self.optimiser = torch.optim.Adam(
+            [
+                {"params": list(self.student.trained().values()), "peak": options.weight_rate},
+                {"params": list(self.student.stretches.values()), "peak": options.scale_rate},
+            ],
+            lr=0.0,
+            betas=(0.9, 0.999),
+        )
+        self.points: List[Point] = []
+        self.best: Dict[str, Tensor] = {}
+
+    def learn(self, step: int) -> float:
+        """One step; gives the loss in 8-bit steps."""
+        options = self.options
+        lows, highs = squares_of(self.pool.trained, options.seed, step, options.batch, options.patch)
+        squares = self._tensor(lows)
+        expected = self._taught(squares)
+        originals = None if highs is None else self._tensor(highs)
+        loss = taught_distance(self._through(self.student, squares), expected, originals, options.label_share)
+        value = descend(
+            self.optimiser, loss / (self.lesson.value_range / 255.0), step, "start again with a lower --rate"
+        )
+        with torch.no_grad():
+            for stretch in self.student.stretches.values():
+                stretch.clamp_(_LEAST_STRETCH, _MOST_STRETCH)
+        return value
+
+    def judge(self, moment: Moment) -> str:
+        """Compare with float32 on the squares kept back, and remember the best."""
+        squared = []
+        with torch.no_grad():
+            for square, expected in zip(self.pool.judged, self.expected):
+                squared.append(float(((self.student(self._tensor(square[None])) - expected) ** 2).mean()))
+        error, largest = float(np.mean(squared)), self.lesson.value_range**2
+        psnr = 10.0 * math.log10(largest / max(error, 1e-12 * largest))
+        if not self.points or psnr > max(known.psnr for known in self.points):
+            self.best = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
+        self.points.append(Point(moment.step, round(moment.seconds, 2), moment.loss, psnr))
+        return f"{psnr:.2f} dB to float32"
+
+    def state(self) -> Dict[str, Any]:
+        """Networks, optimiser and judgements."""
+        return {
+            "student": self.student.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "best": self.best,
+            "points": [dataclasses.astuple(point) for point in self.points],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as ``state`` says."""
+        self.student.load_state_dict(state["student"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.best = dict(state["best"])
+        self.points = [Point(*values) for values in state["points"]]
+
+    def take_best(self) -> None:
+        """Let the student be the best that was seen."""
+        self.student.load_state_dict(self.best)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.options.device)
+        return tensor.contiguous(memory_format=torch.channels_last)
+
+    def _taught(self, squares: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self._through(self.teacher, squares)
+
+    def _through(self, module: GraphModule, squares: Tensor) -> Tensor:
+        if self.batched or len(squares) == 1:
+            return module(squares)
+        return torch.cat([module(square[None]) for square in squares])
+
+
+def _placed(module: GraphModule, device: str) -> GraphModule:
+    # PyTorch's types leave out the overload of Module.to that its documentation has.
+    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
