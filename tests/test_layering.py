@@ -136,7 +136,6 @@ MANY_PARAMETERS = {
     "pipeline/engines/strips.py::engine_within_budget": "open: those of the engine, with a budget",
     "pipeline/export.py::_graph": "open: what one graph is made from",
     "pipeline/precision/deployed_plan.py::precision_options": "the options of build, as keywords",
-    "pipeline/precision/qat.py::_written": "open: what a fine-tuned plan is written with",
 }
 
 

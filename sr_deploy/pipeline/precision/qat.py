@@ -108,7 +108,7 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     tuned = fine_tune(lesson, options, folder=state, resume=request.resume, say=say)
     after = bench.judged(tuned.plan, tuned.weights)
     tuned, after = _colours_kept(bench, tuned, after, images, say)
-    result = _written(folder, tuned, before, after, bench, options, deployment, say)
+    result = _written(folder, tuned, (before, after), bench, options, deployment, say)
     shutil.rmtree(state, ignore_errors=True)
     return result
 
@@ -255,16 +255,16 @@ def _options(request: QatRequest, deployment: Deployment) -> Any:
 def _written(
     folder: Path,
     tuned: Any,
-    before: Judged,
-    after: Judged,
+    judged: Tuple[Judged, Judged],
     bench: Workbench,
     options: Any,
     deployment: Deployment,
     say: Callable[[str], None],
 ) -> QatResult:
+    """Write the plan, its report, its plot and its lowered forms; ``judged`` is before and after."""
     from sr_deploy.report.plots_training import training_plot
 
-    plan = tuned.plan
+    plan, (before, after) = tuned.plan, judged
     if after.loss > before.loss:
         note = (
             f"fine-tuning made it worse on the pictures it was judged on: {before.loss:.4f} dB lost before, "
