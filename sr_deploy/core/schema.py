@@ -13,7 +13,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, List, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import Annotated
@@ -72,6 +72,22 @@ def described_in_part(cls: Type[Described]) -> Type[Described]:
     """As ``described``, for what another version of srdeploy may write: keys that are not named are left alone."""
     described(cls).__pydantic_config__["extra"] = "ignore"  # type: ignore[attr-defined]
     return cls
+
+
+def with_fields(fields: Mapping[str, Any]) -> Callable[[Type[Described]], Type[Described]]:
+    """Give a class optional fields (None where missing) that a table names; below ``@dataclass``, which reads them.
+
+    Args:
+        fields: name → accepted type.
+    """
+
+    def add(cls: Type[Described]) -> Type[Described]:
+        cls.__annotations__ = {**getattr(cls, "__annotations__", {}), **{n: Optional[t] for n, t in fields.items()}}
+        for name in fields:
+            setattr(cls, name, None)
+        return cls
+
+    return add
 
 
 @functools.lru_cache(maxsize=None)

@@ -9,9 +9,12 @@ from pydantic import ConfigDict
 from typing_extensions import Literal, TypedDict
 
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.schema import Amount, Count, Sha256, read_described
 
 REPORT_NAME = "report.json"
+#: Keys of what a plan is judged by: the criterion of its graph, and of the float32 one.
+QUALITY_KEY, FLOAT32_QUALITY_KEY = CRITERION.key, f"{CRITERION.key}_float32"
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 #: Further keys are facts for people: how the plan was searched for, how it was trained.
 _OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)

@@ -13,7 +13,7 @@ import numpy as np
 from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
-from sr_deploy.core.deployment.plan_report import REPORT_NAME
+from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, REPORT_NAME
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.core.quality.pairing import pair_images
@@ -278,7 +278,7 @@ def _written(
     report = {
         "loss_db_before": round(before.loss, 4),
         "loss_db": round(after.loss, 4),
-        "psnr_y_float32": round(after.reference_psnr, 4),
+        FLOAT32_QUALITY_KEY: round(after.reference_psnr, 4),
         "mean_shift": round(after.mean_shift, 4),
         "pictures": after.pictures,
         "seconds": round(tuned.seconds, 1),
