@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import sr_deploy
 from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point, Result, save_result
+from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.pipeline.demo import ASSETS
 
@@ -139,3 +141,21 @@ def test_the_names_of_metrics_stand_in_the_table_alone():
         if any(word in path.read_text(encoding="utf-8") for word in ('"psnr_y', '"ssim_y', ".psnr_y", ".ssim_y"))
     }
     assert spelled <= allowed
+
+
+def test_paths_inside_a_deployment_are_named_in_one_place():
+    package = Path(sr_deploy.__file__).parent
+    sources = {str(path.relative_to(package)): path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    for word in ('"precision"', "'precision'"):
+        joined = [name for name, text in sources.items() if f"/ {word}" in text or f"= {word}\n" in text]
+        assert set(joined) <= {"core/deployment/manifest.py"}
+    assert [name for name, text in sources.items() if "qat-unfinished" in text] == ["core/deployment/manifest.py"]
+    rounding = re.compile(r"-\(-[^\n]*// ?([\w.]+)\) ?\* ?\1")
+    assert [name for name, text in sources.items() if rounding.search(text)] == ["core/contract.py"]
+
+
+@pytest.mark.parametrize(("edge", "fits"), [(1, 24), (24, 24), (25, 32), (32, 32)])
+def test_sizes_are_raised_to_what_the_network_takes(edge, fits):
+    rules = SizeRules(minimum=20, multiple=8)
+    assert rules.fit(edge) == fits
+    rules.check((fits, fits))

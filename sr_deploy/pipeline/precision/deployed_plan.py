@@ -18,17 +18,15 @@ from typing import Any, Dict, Mapping, Optional
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment.external_data import check_self_contained
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile
+from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, UNFINISHED_FOLDER, Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, PRECISIONS, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
 from sr_deploy.core.errors import BadDeployment, UsageError
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
 CACHE_NAME = "calibration.cache"
-#: An unfinished fine-tuning under ``DIR/precision``.
-UNFINISHED = "qat-unfinished"
 #: Folders of ``DIR/precision`` that hold no plan.
-RESERVED = ("calibration", UNFINISHED)
+RESERVED = (CALIBRATION_FOLDER, UNFINISHED_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
     Raises:
         BadDeployment: it is damaged, or of a graph that the deployment does not have.
     """
-    folder = deployment.folder / "precision" / name
+    folder = deployment.precision_folder / name
     if not plan_file(folder).is_file():
         return None
     planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)))
@@ -170,7 +168,7 @@ def ready_plan(deployment: Deployment, options: PrecisionOptions) -> Optional[Pl
     check_options(options)
     if options.remake:
         return None
-    folder = deployment.folder / "precision" / folder_name(options)
+    folder = deployment.precision_folder / folder_name(options)
     if options.plan is not None and not _lies_in(options.plan, folder):
         return None
     found = find_planned(deployment, folder.name)

@@ -47,7 +47,7 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
     check_options(options)
     graph = plannable(deployment)
     name = folder_name(options)
-    folder = deployment.folder / "precision" / name
+    folder = deployment.precision_folder / name
     if options.plan is not None:
         plan, weights = open_plan(options.plan)
         _check_graph(plan, graph, options.plan)

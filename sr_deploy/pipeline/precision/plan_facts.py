@@ -23,7 +23,7 @@ def plan_facts(deployment: Deployment) -> List[Dict[str, Any]]:
     ``calibration``, and, of what was measured when it was made: ``macs_share`` (type → share), the others of MEASURED,
     ``not_fusing``, ``reformats``, ``casts``, ``gave_up`` (node → why). ``problem`` says why one cannot be built.
     """
-    folder = deployment.folder / "precision"
+    folder = deployment.precision_folder
     return [_facts(path.parent, deployment) for path in sorted(folder.glob(f"*/{PLAN_NAME}"))]
 
 
