@@ -1,14 +1,17 @@
-"""Adding on paper is adding in a test: a metric by one row appears wherever metrics are looped over."""
+"""Adding on paper is adding in a test: a metric, or a number format, appears by one row wherever they are used."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import sr_deploy
@@ -16,6 +19,7 @@ from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point, Result, save_result
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.media.image import Picture, write_picture
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS, FORMATS, LISTED, PLAN_PRECISIONS
 from sr_deploy.pipeline.demo import ASSETS
 
 #: Run before the command, in a process of its own: the tables are read when the formats are described. Two functions
@@ -159,3 +163,95 @@ def test_sizes_are_raised_to_what_the_network_takes(edge, fits):
     rules = SizeRules(minimum=20, multiple=8)
     assert rules.fit(edge) == fits
     rules.check((fits, fits))
+
+
+#: Run in a copy of the package whose table has one more row, as an author would write it.
+ONE_ROW = (
+    "FORMATS: Tuple[NumberFormat, ...] = (INT8, ",
+    'FORMATS: Tuple[NumberFormat, ...] = (INT8, NumberFormat("float12", 12, ("fp12",), "FP12", 1e6, 99, True, "fp12", '
+    "False, tolerance.HALF), ",
+)
+NEW_FORMAT = """
+import dataclasses
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import onnx
+
+from sr_deploy.core.deployment.plan import Plan, open_plan, save_plan
+from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.number_formats import FORMATS, LOSSY
+from sr_deploy.core.schema import json_schema
+from sr_deploy.engine.layers import NetworkLayer, differences
+from sr_deploy.engine.listing import Tensor
+from sr_deploy.engine.listing_parse import type_in
+from sr_deploy.engine.manifest import EngineManifest
+from sr_deploy.graph.census import Census
+from sr_deploy.graph.roofline import XAVIER_NX, roofline_facts
+from sr_deploy.pipeline.measure.matrix import Matrix
+from sr_deploy.pipeline.precision.make_plan import report_of
+from sr_deploy.pipeline.runner import check_precision
+from sr_deploy.precision.lower.typed_graph import typed_graph
+from sr_deploy.report.page_precision import precision_section
+
+assert [one.name for one in FORMATS] == ["int8", "float12", "float16", "float32"]
+folder = Path(sys.argv[1])
+plan = Plan("auto", "ab" * 32, {"a": "float12", "b": "int8"}, rest="float12")
+save_plan(folder, plan)
+assert open_plan(folder)[0] == plan
+check_precision("fp12")
+for kind in (EngineManifest, Matrix):
+    assert '"fp32", "fp16", "fp12", "int8", "mixed"' in str(json_schema(kind)).replace("'", '"')
+assert LOSSY["fp12"].decibels == 0.01 and LOSSY["mixed"].decibels == 0.6
+assert type_in("FP12") == "float12" and Tensor("x", (4, 3), "float12").bytes == 18
+wide, narrow = ("a", "CONVOLUTION", ("a",), "float16", True), ("b", "RELU", ("b",), "float12", False)
+assert differences((NetworkLayer(*wide), NetworkLayer(*narrow)), {"a": "float12", "b": "float16"}) == (
+    "a (CONVOLUTION): planned float12, runs in float16", "b (RELU): planned float16, runs in float12",
+)
+judged = SimpleNamespace(psnr=1, reference_psnr=1, loss=0, noise=0, mean_shift=0, worst_shift=0, pictures=1)
+bench = SimpleNamespace(macs={"a": 3, "b": 1}, kinds=SimpleNamespace(macs=4))
+shares = report_of(bench, plan, judged)["macs_share"]
+assert shares == {"int8": 0.25, "float12": 0.75, "float16": 0.0, "float32": 0.0}
+page = precision_section([{"name": "n", "macs_share": shares}])
+assert "FP12 %" in page and "75.0" in page
+census = Census((100, 100), {}, {}, 1000, 10**9, 0, 0, 8 * 10**6)
+assert "float12" not in roofline_facts(census, XAVIER_NX, 4, 10**8)
+board = dataclasses.replace(XAVIER_NX, macs_per_clock={**XAVIER_NX.macs_per_clock, "float12": 4000})
+assert roofline_facts(census, board, 4, 10**8)["float12"]["graph_bytes"] == 3 * 10**6
+try:
+    typed_graph(onnx.ModelProto(), plan, {})
+except BadDeployment as error:
+    assert "float12" in error.found
+else:
+    raise AssertionError("a node in a format that nothing lowers got another one")
+print("all of it")
+"""
+
+
+def test_a_new_number_format_is_one_row(tmp_path):
+    shutil.copytree(
+        Path(sr_deploy.__file__).parent, tmp_path / "sr_deploy", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    table = tmp_path / "sr_deploy" / "core" / "number_formats.py"
+    source = table.read_text(encoding="utf-8")
+    assert source.count(ONE_ROW[0]) == 1
+    table.write_text(source.replace(*ONE_ROW), encoding="utf-8")
+    (tmp_path / "plan").mkdir()
+    ran = subprocess.run(
+        [sys.executable, "-c", NEW_FORMAT, str(tmp_path / "plan")],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.stdout == "all of it\n", ran.stderr
+
+
+def test_the_table_says_what_onnx_and_numpy_say():
+    for one in FORMATS:
+        kind = np.dtype(one.name)
+        assert one.onnx_type == onnx.helper.np_dtype_to_tensor_dtype(kind)
+        assert one.bits == 8 * kind.itemsize and one.floating == (kind.kind == "f")
+        assert one.largest == (np.finfo(kind).max if one.floating else np.iinfo(kind).max)
+    assert [one.bits for one in FORMATS] == sorted(one.bits for one in FORMATS)
+    assert ENGINE_PRECISIONS == ("fp32", "fp16", "int8", "mixed") and PLAN_PRECISIONS == ("fp16", "int8", "auto")
+    words = [word for one in (*FORMATS, *LISTED) for word in one.words]
+    assert len(set(words)) == len(words)

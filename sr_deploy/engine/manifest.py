@@ -19,6 +19,7 @@ from sr_deploy.core.confine import FileName
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
+from sr_deploy.core.number_formats import EnginePrecision
 from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, SizePair, described, read_described
 from sr_deploy.engine.listing import Listing, listing_path, listing_text
 
@@ -62,7 +63,7 @@ class EngineManifest:
     graph_file: FileName
     graph_sha256: Sha256
     profile: Optional[Tuple[SizePair, SizePair, SizePair]]
-    precision: Literal["fp32", "fp16", "int8", "mixed"]
+    precision: EnginePrecision
     compute_capabilities: Tuple[Annotated[str, Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,2}$")], ...]
     device: Optional[ShortText]
     runtime_version: ShortText

@@ -24,6 +24,7 @@ from sr_deploy.core.contract import Size, format_size, shape_in
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
 from sr_deploy.core.host.machine import Gpu, this_machine
 from sr_deploy.core.host.rtx import capabilities_of
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.engine.built import BuiltEngine
 from sr_deploy.engine.dla import runtime_for, use_dla
 from sr_deploy.engine.flavour import Progress, collected, import_flavour, logger_of, monitor_of
@@ -34,8 +35,6 @@ from sr_deploy.engine.read_back import ReadBack, listing_of, products_of, read_b
 from sr_deploy.engine.tensorrt8 import set_precision
 from sr_deploy.engine.tensorrt_faults import build_failure, parse_failure
 from sr_deploy.engine.timing_cache import attach_timing_cache, save_timing_cache
-
-PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 
 
 def engine_from_graph(
@@ -88,8 +87,8 @@ def engine_from_graph(
             ``refusal`` of what is returned.
     """
     trt = import_flavour(flavour)
-    if precision not in PRECISIONS:
-        raise UsageError(f"there is no precision {precision!r}", "one of " + ", ".join(PRECISIONS))
+    if precision not in ENGINE_PRECISIONS:
+        raise UsageError(f"there is no precision {precision!r}", "one of " + ", ".join(ENGINE_PRECISIONS))
     if is_strongly_typed(flavour) and (layer_types or calibration_cache is not None):
         raise UsageError(
             f"{flavour} {trt.__version__} takes its types from the graph, not from layer types or a calibration cache",

@@ -14,10 +14,11 @@ from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
 from sr_deploy.core.media.image import from_network, read_picture, to_network
 from sr_deploy.core.media.room import bytes_to_upscale
+from sr_deploy.core.number_formats import LOSSY
 from sr_deploy.core.quality.metrics import CRITERION, figure_columns, figures_of, torch_figures_of
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
-from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY
+from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.pipeline.runner import precision_of, runners
 from sr_deploy.run.base import Runner, upscale
 from sr_deploy.run.parity import difference_of

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from pydantic import ConfigDict
-from typing_extensions import Literal, TypedDict
+from typing_extensions import TypedDict
 
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.number_formats import FormatName
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.schema import Amount, Count, Sha256, read_described
 
@@ -18,7 +19,6 @@ QUALITY_KEY, FLOAT32_QUALITY_KEY = CRITERION.key, f"{CRITERION.key}_float32"
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 #: Further keys are facts for people: how the plan was searched for, how it was trained.
 _OPEN = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
-_Dtype = Literal["int8", "float16", "float32"]
 
 
 class LintRecord(TypedDict, total=False):
@@ -35,7 +35,7 @@ class PlanReport(TypedDict, total=False):
     """The keys of the report that commands work with; see ``report_of`` in pipeline/precision/make_plan.py."""
 
     __pydantic_config__ = _OPEN  # type: ignore[misc]
-    macs_share: Dict[_Dtype, Amount]
+    macs_share: Dict[FormatName, Amount]
     loss_db: float
     psnr_y: float
     psnr_y_float32: float

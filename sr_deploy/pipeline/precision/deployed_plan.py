@@ -19,9 +19,10 @@ from typing import Any, Dict, Mapping, Optional
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, UNFINISHED_FOLDER, Deployment, GraphFile
-from sr_deploy.core.deployment.plan import PLAN_NAME, PRECISIONS, Plan, open_plan, plan_file
+from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
 from sr_deploy.core.errors import BadDeployment, UsageError
+from sr_deploy.core.number_formats import PLAN_PRECISIONS
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
 CACHE_NAME = "calibration.cache"
@@ -34,7 +35,7 @@ class PrecisionOptions:
     """How a plan is to be made.
 
     Attributes:
-        precision: one of PRECISIONS.
+        precision: one of PLAN_PRECISIONS.
         budget: dB of PSNR-Y that may be lost; None: 0.01 for "fp16", no limit for "int8". "auto" needs one.
         images: photographs to calibrate with, to fit weights on and to judge on. Without them INT8 needs a calibration
             and ``improve`` False, and the demo's photograph is judged on.
@@ -196,8 +197,8 @@ def _lies_in(given: Path, folder: Path) -> bool:
 
 def check_options(options: PrecisionOptions) -> None:
     """Raises UsageError for options that do not go together."""
-    if options.precision not in PRECISIONS:
-        raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PRECISIONS))
+    if options.precision not in PLAN_PRECISIONS:
+        raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PLAN_PRECISIONS))
     if options.budget is not None and not options.budget >= 0:
         raise UsageError(f"a PSNR budget of {options.budget:g} dB cannot be kept", "0 or more, in dB")
     if options.precision == "auto" and options.budget is None and options.plan is None:

@@ -12,6 +12,7 @@ from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
 from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_KEY, REPORT_NAME, read_plan_report
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
+from sr_deploy.core.number_formats import FORMATS
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.tolerance import HALF
 from sr_deploy.pipeline.precision.calibrate import open_calibration
@@ -156,7 +157,7 @@ def known_ranges(deployment: Deployment, graph: GraphFile, plan: Plan) -> Option
 def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
     """What is written beside a plan, JSON-able."""
     total = sum(bench.macs.values())
-    work = dict.fromkeys(("int8", "float16", "float32"), 0)
+    work = dict.fromkeys((one.name for one in FORMATS), 0)
     for name, macs in bench.macs.items():
         work[plan.nodes.get(name, plan.rest)] += macs
     shares = {dtype: round(macs / max(total, 1), 4) for dtype, macs in work.items()}

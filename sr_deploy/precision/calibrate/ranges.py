@@ -20,6 +20,7 @@ import numpy as np
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.deployment.plan import INT8_MAX
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
+from sr_deploy.core.number_formats import FLOAT16
 from sr_deploy.core.schema import Amount, Count, Sha256, described, read_described
 
 #: What ``--method`` may be.
@@ -32,7 +33,6 @@ BINS = 4096
 DEAD_SCALE = 2.0**-14
 SCHEMA = 1
 
-_FLOAT16_MAX = 65504.0
 #: Bins taken as one in the first round of "mse".
 _COARSE_MERGE = 4
 #: Levels of magnitude that TensorRT's calibrator compares with, and the finest histogram it is given.
@@ -168,10 +168,10 @@ def half_scale(scale: float) -> float:
         CheckFailed: it would be subnormal in float16, where few digits are left and some devices read zero, or beyond
             float16's largest number.
     """
-    if not np.finfo(np.float16).tiny <= scale <= _FLOAT16_MAX:
+    if not np.finfo(np.float16).tiny <= scale <= FLOAT16.largest:
         raise CheckFailed(
             f"the scale {scale:g} has no normal float16 form",
-            f"a scale from {float(np.finfo(np.float16).tiny):g} to {_FLOAT16_MAX:g}",
+            f"a scale from {float(np.finfo(np.float16).tiny):g} to {FLOAT16.largest:g}",
             "keep the tensor in a wider type, or write the scales as float32",
         )
     half = np.float16(scale)
