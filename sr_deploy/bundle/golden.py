@@ -14,7 +14,7 @@ from typing import Dict, Tuple
 import numpy as np
 
 from sr_deploy.bundle.layout import GOLDEN_FOLDER
-from sr_deploy.core.contract import IOContract, Size, format_size, parse_size
+from sr_deploy.core.contract import IOContract, Size, format_size, parse_size, round_up
 from sr_deploy.core.errors import BadInput, UsageError
 
 #: Element type of a contract → NumPy's description of it, little-endian.
@@ -52,7 +52,7 @@ def _bytes_of(array: np.ndarray) -> bytes:
 def _header(shape: Tuple[int, ...], kind: str) -> bytes:
     """The header of an array, NumPy format 1.0. By hand: the padding of NumPy's own changed with 1.23."""
     text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {tuple(shape)!r}, }}"
-    length = -(-(len(text) + 11) // 64) * 64 - 10
+    length = round_up(len(text) + 11, 64) - 10
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode("ascii") + b"\n"
 
 

@@ -17,6 +17,7 @@ from typing import Any, Dict, Iterable, Tuple
 from pydantic import Field
 from typing_extensions import Annotated, Literal
 
+from sr_deploy.core.deployment.manifest import PRECISION_FOLDER
 from sr_deploy.core.errors import BadInput
 from sr_deploy.core.schema import Count, Sha256, described, value_from
 
@@ -26,7 +27,6 @@ SCHEMA = 1
 INDEX_NAME = "bundle.json"
 RECIPE_NAME = "recipe.toml"
 GOLDEN_FOLDER = "golden"
-PRECISION_FOLDER = "precision"
 
 BLOCK = 512
 #: Limits of what is accepted, so that a hostile index costs nothing. An ONNX file cannot exceed 2 GiB.

@@ -8,8 +8,9 @@ from typing import List, Optional, Tuple
 
 from typing_extensions import Literal
 
-from sr_deploy.bundle.layout import PRECISION_FOLDER, is_allowed
+from sr_deploy.bundle.layout import is_allowed
 from sr_deploy.core.contract import Size, format_size, parse_size
+from sr_deploy.core.deployment.manifest import PRECISION_FOLDER
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.schema import Count, Positive, SizeText, described, read_described_toml
 from sr_deploy.engine.manifest import check_profile

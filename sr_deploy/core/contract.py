@@ -64,6 +64,11 @@ def picture_size(array: Any) -> Size:
     return int(array.shape[rows]), int(array.shape[rows + 1])
 
 
+def round_up(value: int, multiple: int) -> int:
+    """The least multiple of ``multiple`` that is not below ``value``."""
+    return -(-value // multiple) * multiple
+
+
 @described
 @dataclass(frozen=True)
 class SizeRules:
@@ -76,6 +81,10 @@ class SizeRules:
 
     minimum: Edge = 1
     multiple: Edge = 1
+
+    def fit(self, edge: int) -> int:
+        """The least height or width from ``edge`` on, pixels, that the network takes."""
+        return round_up(max(edge, self.minimum), self.multiple)
 
     def check(self, size: Size) -> None:
         """Raise BadImage, naming the rule, when ``size`` (height, width) breaks it."""

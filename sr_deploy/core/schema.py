@@ -13,7 +13,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, Dict, List, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import Annotated, Literal
@@ -81,6 +81,22 @@ def _marked(cls: Type[Described], extra: Literal["allow", "ignore", "forbid"]) -
     # Where pydantic looks for it; a class in general has no such attribute.
     cls.__pydantic_config__ = ConfigDict(strict=True, extra=extra, allow_inf_nan=False)  # type: ignore[attr-defined]
     return cls
+
+
+def with_fields(fields: Mapping[str, Any]) -> Callable[[Type[Described]], Type[Described]]:
+    """Give a class optional fields (None where missing) that a table names; below ``@dataclass``, which reads them.
+
+    Args:
+        fields: name → accepted type.
+    """
+
+    def add(cls: Type[Described]) -> Type[Described]:
+        cls.__annotations__ = {**getattr(cls, "__annotations__", {}), **{n: Optional[t] for n, t in fields.items()}}
+        for name in fields:
+            setattr(cls, name, None)
+        return cls
+
+    return add
 
 
 def _adapter(kind: object) -> TypeAdapter[Any]:

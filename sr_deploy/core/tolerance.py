@@ -6,7 +6,6 @@ All differences of pictures are in 8-bit steps: the value range of the network i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Mapping
 
 import numpy as np
 
@@ -49,8 +48,6 @@ GRAPH_FP32 = Tolerance("graph float32", 0.05)
 HALF = LossyTolerance("float16", decibels=0.01, rms_steps=0.5)
 #: An INT8 or mixed one. ``build`` holds the budget that was given; this tells a right engine from a broken one.
 INT8 = LossyTolerance("INT8", decibels=0.60, rms_steps=6.0)
-#: Precision of an engine, where it is not "fp32" → its tolerance.
-LOSSY: Mapping[str, LossyTolerance] = {"fp16": HALF, "int8": INT8, "mixed": INT8}
 
 #: A folded block against the block it replaces, in float64: largest difference over the largest output magnitude.
 FOLD_FLOAT64_RELATIVE = 1e-9

@@ -25,8 +25,9 @@ from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage, SrDeployError
 from sr_deploy.core.media.bicubic import crop_to_multiple, resize
 from sr_deploy.core.media.image import find_images, from_network, read_picture, to_network
+from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.pairing import pair_images
-from sr_deploy.core.quality.psnr_ssim import crop_like, psnr_y
+from sr_deploy.core.quality.psnr_ssim import crop_like
 from sr_deploy.models.span import Conv3XC, SPANNetwork
 from sr_deploy.train.loop import Course, Moment, train
 from sr_deploy.train.losses import descend, mean_distance
@@ -224,7 +225,7 @@ def validate(network: SPANNetwork, scale: int, lr_folder: Path, hr_folder: Path)
         with torch.no_grad():
             result = network(torch.from_numpy(to_network(low, contract))).numpy()
         upscaled = from_network(result, contract, low).pixels
-        values.append(psnr_y(upscaled, crop_like(read_picture(hr_path).pixels, upscaled, str(hr_path)), scale))
+        values.append(CRITERION.of(upscaled, crop_like(read_picture(hr_path).pixels, upscaled, str(hr_path)), scale))
     return float(np.mean(values))
 
 

@@ -13,11 +13,11 @@ from sr_deploy import __version__
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import SrDeployError
+from sr_deploy.core.number_formats import EnginePrecision
 from sr_deploy.engine.flavour import FlavourName
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import (
     EngineManifest,
-    Precision,
     Profile,
     discard_refused,
     engine_name,
@@ -37,7 +37,7 @@ class BuiltEngine:
     flavour: FlavourName
     plan: bytes
     profile: Profile
-    precision: Precision
+    precision: EnginePrecision
     compute_capabilities: Tuple[str, ...]
     device: Optional[str]
     version: str

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.core.number_formats import FORMAT_BITS
 from sr_deploy.engine.listing_parse import nodes_of_layer, type_in
 
-#: The types of a plan → their width in bits; others (int32, bool, fp8, …) are no types of a plan.
-WIDTH = {"int8": 8, "float16": 16, "float32": 32}
 _PRODUCTS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED"})
 #: What may lie between a constant and the product that it is the weights of.
 _BETWEEN = frozenset({"QUANTIZE", "DEQUANTIZE", "CAST", "SHUFFLE", "IDENTITY"})
@@ -53,7 +52,7 @@ def network_layers(network: Any) -> Tuple[NetworkLayer, ...]:
         product = kind in _PRODUCTS
         output = layer.get_output(0) if layer.num_outputs else None
         told = type_in(output.dtype.name) if output is not None else ""
-        computes = told if told in WIDTH else None
+        computes = told if told in FORMAT_BITS else None
         read = [tensor.name for tensor in map(layer.get_input, range(min(2, layer.num_inputs))) if tensor is not None]
         if product and read and all(name in makers and makers[name].type.name == "DEQUANTIZE" for name in read):
             computes = "int8"
@@ -83,7 +82,7 @@ def types_text(types: Iterable[Optional[str]]) -> str:
     counts: Dict[str, int] = {}
     for kind in types:
         counts[kind or "unknown"] = counts.get(kind or "unknown", 0) + 1
-    return ", ".join(f"{kind} {counts[kind]}" for kind in sorted(counts, key=lambda kind: WIDTH.get(kind, 99)))
+    return ", ".join(f"{kind} {counts[kind]}" for kind in sorted(counts, key=lambda kind: FORMAT_BITS.get(kind, 99)))
 
 
 def differences(layers: Iterable[NetworkLayer], planned: Mapping[str, str]) -> Tuple[str, ...]:
@@ -101,9 +100,9 @@ def differences(layers: Iterable[NetworkLayer], planned: Mapping[str, str]) -> T
         asked = [planned[node] for node in layer.nodes if node in planned]
         if layer.computes is None or not asked or layer.kind in ("QUANTIZE", "DEQUANTIZE", "CONSTANT", "SHAPE"):
             continue
-        wanted = min(asked, key=WIDTH.__getitem__)
-        have = WIDTH[layer.computes]
-        if have < WIDTH[wanted] or (layer.product and have > WIDTH[wanted]):
+        wanted = min(asked, key=FORMAT_BITS.__getitem__)
+        have = FORMAT_BITS[layer.computes]
+        if have < FORMAT_BITS[wanted] or (layer.product and have > FORMAT_BITS[wanted]):
             lines.append(f"{layer.name} ({layer.kind}): planned {wanted}, runs in {layer.computes}")
     return tuple(lines)
 

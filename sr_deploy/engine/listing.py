@@ -18,6 +18,7 @@ from pydantic import Field
 from typing_extensions import Annotated, Literal
 
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.number_formats import FORMATS, LISTED
 from sr_deploy.core.schema import Sha256, ShortText, described, read_described
 from sr_deploy.core.text import plain
 
@@ -25,10 +26,7 @@ SCHEMA: Literal[1] = 1
 #: An extent of a shape; -1 is not fixed.
 Extent = Annotated[int, Field(ge=-1, le=2**62)]
 #: Bits of a value; of a type that is not here no bytes are known.
-BITS = {
-    "int4": 4, "fp4": 4, "bool": 8, "int8": 8, "uint8": 8, "fp8": 8, "float16": 16, "bfloat16": 16, "float32": 32,
-    "int32": 32, "int64": 64,
-}  # fmt: skip
+BITS = {one.name: one.bits for one in (*FORMATS, *LISTED)}
 #: Kinds that wait, mark or compute shapes: no kernel runs for them.
 NO_KERNEL = frozenset({"signal", "wait", "shape_call", "noop", "constant"})
 #: Parts of the kinds of layers that compute products: TensorRT's own and Myelin's (correlation is its convolution).

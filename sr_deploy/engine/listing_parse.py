@@ -21,14 +21,11 @@ import re
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import BadInput
+from sr_deploy.core.number_formats import FORMATS, LISTED
 from sr_deploy.engine.listing import Layer, Listing, Tensor
 
 #: Words for types, in lower case → ours.
-_TYPES = {
-    "half": "float16", "fp16": "float16", "float16": "float16", "float": "float32", "fp32": "float32",
-    "float32": "float32", "int8": "int8", "bf16": "bfloat16", "bfloat16": "bfloat16", "fp8": "fp8", "fp4": "fp4",
-    "int4": "int4", "int32": "int32", "int64": "int64", "uint8": "uint8", "bool": "bool",
-}  # fmt: skip
+_TYPES = {word: one.name for one in (*FORMATS, *LISTED) for word in one.words}
 _WORD = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 _HEAD = re.compile(r"Name: (.*?), LayerType: (\w+)")
 _SECTION = re.compile(r", (Inputs|Constants|Outputs): \[")

@@ -19,14 +19,13 @@ from sr_deploy.core.confine import FileName
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS, EnginePrecision
 from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, SizePair, described, read_described
 from sr_deploy.engine.listing import Listing, listing_path, listing_text
 
 SCHEMA = 1
 Backend = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
 BACKENDS: Tuple[Backend, ...] = ("onnxruntime", "tensorrt", "tensorrt-rtx")
-Precision = Literal["fp32", "fp16", "int8", "mixed"]
-PRECISIONS: Tuple[Precision, ...] = ("fp32", "fp16", "int8", "mixed")
 
 #: Smallest, best and largest input, each (height, width) in pixels; three equal ones are a fixed input.
 Profile = Tuple[Size, Size, Size]
@@ -65,7 +64,7 @@ class EngineManifest:
     graph_file: FileName
     graph_sha256: Sha256
     profile: Optional[Tuple[SizePair, SizePair, SizePair]]
-    precision: Precision
+    precision: EnginePrecision
     compute_capabilities: Tuple[Annotated[str, Field(pattern=r"^[0-9]{1,3}\.[0-9]{1,2}$")], ...]
     device: Optional[ShortText]
     runtime_version: ShortText
@@ -138,14 +137,14 @@ def check_profile(profile: Sequence[Size]) -> Profile:
     return sizes[0], sizes[1], sizes[2]
 
 
-def check_precision(precision: str) -> Precision:
+def check_precision(precision: str) -> EnginePrecision:
     """The precision as an engine's manifest has it.
 
     Raises:
         UsageError: there is no such precision.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"there is no precision {precision!r}", "one of " + ", ".join(PRECISIONS))
+    if precision not in ENGINE_PRECISIONS:
+        raise UsageError(f"there is no precision {precision!r}", "one of " + ", ".join(ENGINE_PRECISIONS))
     return precision
 
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import CheckFailed, SrDeployError
-from sr_deploy.engine.layers import WIDTH, NetworkLayer, not_as_planned, types_text
+from sr_deploy.core.number_formats import FORMAT_BITS
+from sr_deploy.engine.layers import NetworkLayer, not_as_planned, types_text
 from sr_deploy.engine.listing import Layer, Listing, Tensor, computes_products
 from sr_deploy.engine.listing_parse import listing_from_inspector, listing_from_log
 
@@ -101,7 +102,7 @@ def read_back(
         if asked is None or not runs or asked in runs:
             continue
         line = f"{node}: planned {asked}, runs in {_words(runs)} ({layer.kind} {layer.name})"
-        if any(WIDTH[kind] < WIDTH[asked] for kind in runs):
+        if any(FORMAT_BITS[kind] < FORMAT_BITS[asked] for kind in runs):
             narrower.append(line)
         elif strongly_typed or asked == "int8":
             wider.append(line)
@@ -119,7 +120,7 @@ def read_back(
 
 def _words(types: FrozenSet[str]) -> str:
     """One type, or those between which it cannot be told: "float16 or float32"."""
-    return " or ".join(sorted(types, key=WIDTH.__getitem__)) or "unknown"
+    return " or ".join(sorted(types, key=FORMAT_BITS.__getitem__)) or "unknown"
 
 
 def _wider(lines: Sequence[str], products: int) -> Tuple[str, ...]:
@@ -150,7 +151,7 @@ def _types_of_product(layer: Layer, weighted: bool, several: bool) -> frozenset[
         operands = [tensor for tensor in constants if _volume(tensor) == largest]
     else:
         operands = layer.inputs
-    return frozenset(tensor.type for tensor in operands if tensor.type in WIDTH)
+    return frozenset(tensor.type for tensor in operands if tensor.type in FORMAT_BITS)
 
 
 def _volume(tensor: Tensor) -> int:
@@ -164,7 +165,7 @@ def _notes(listing: Listing, planned: Mapping[str, str]) -> Dict[str, str]:
     computing = {layer.name for layer in listing.product_layers().values()}
     narrow = 0
     for layer in listing.layers:
-        types = {tensor.type for tensor in (*layer.inputs, *layer.outputs)} & set(WIDTH)
+        types = {tensor.type for tensor in (*layer.inputs, *layer.outputs)} & set(FORMAT_BITS)
         wide = any(planned.get(node) == "float32" for node in layer.nodes)
         narrow += wide and layer.name not in computing and bool(types) and "float32" not in types
     notes = {"int8_nodes_not_told": hidden, "io_narrower_than_planned": narrow}

@@ -12,11 +12,12 @@ from typing import AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Tu
 
 from sr_deploy.core.deployment.calibration_cache import cache_text, parsed_version, read_cache
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.number_formats import FLOAT16, FLOAT32
 from sr_deploy.engine.options import EngineOptions
 
 #: Layers whose precision must not be set: they hold shapes or constants, or types of their own (Q/DQ).
 _FREE = frozenset({"SHAPE", "CONSTANT", "QUANTIZE", "DEQUANTIZE", "ASSERTION", "CONDITION"})
-_HELD_TYPES = ("float16", "float32")
+_HELD_TYPES = (FLOAT16.name, FLOAT32.name)
 
 
 def set_precision(

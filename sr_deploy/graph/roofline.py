@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Dict, Tuple
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.number_formats import FLOAT32, FORMAT_BITS, FORMATS
 from sr_deploy.graph.census import Census
 
 #: What every table and JSON with these numbers must say.
 ESTIMATE = "estimate: a lower bound from published clocks and widths, not a measurement"
-#: Element type → bytes of one value.
-WIDTHS: Dict[str, int] = {"float32": 4, "float16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def bound(board: Board, mode: PowerMode, dtype: str, macs: int, moved_bytes: flo
 def least_bytes(census: Census, scale: int, dtype: str) -> int:
     """Weights, input and output once each, all in ``dtype``; what no execution can avoid moving."""
     height, width = census.size
-    return WIDTHS[dtype] * (census.parameters + 3 * height * width * (1 + scale**2))
+    return FORMAT_BITS[dtype] * (census.parameters + 3 * height * width * (1 + scale**2)) // 8
 
 
 def roofline_facts(census: Census, board: Board, scale: int, least_macs: int) -> Dict[str, Any]:
@@ -124,8 +123,9 @@ def roofline_facts(census: Census, board: Board, scale: int, least_macs: int) ->
         "graph_macs": census.macs,
         "graph_macs_over_least": round(census.macs / least_macs, 3) if least_macs else None,
     }
-    for dtype, width in WIDTHS.items():
-        least, own = least_bytes(census, scale, dtype), census.moved_bytes * width // 4
+    for dtype in (one.name for one in reversed(FORMATS) if one.name in board.macs_per_clock):
+        least = least_bytes(census, scale, dtype)
+        own = census.moved_bytes * FORMAT_BITS[dtype] // FLOAT32.bits
         modes = {}
         for mode in board.modes:
             best, unfused = bound(board, mode, dtype, least_macs, least), bound(board, mode, dtype, census.macs, own)

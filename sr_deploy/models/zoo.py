@@ -95,7 +95,7 @@ def _check_purpose(spandrel, found, name: str) -> None:
 
 def _check_output(module: torch.nn.Module, sizes: SizeRules, scale: int, name: str) -> None:
     """Run the smallest sensible picture and look at the shape that comes out."""
-    height = sizes.multiple * -(-max(sizes.minimum, 16) // sizes.multiple)
+    height = sizes.fit(16)
     width = height + sizes.multiple
     with torch.no_grad():
         output = module(torch.zeros(1, 3, height, width))

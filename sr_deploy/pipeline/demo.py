@@ -11,7 +11,7 @@ from sr_deploy.core.artifact import atomic_folder
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
-from sr_deploy.core.quality.psnr_ssim import psnr_y
+from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
@@ -83,8 +83,8 @@ def _compare(path: Path, lr: Picture, hr: Picture, sr: Picture, scale: int) -> N
     comparison_picture(
         [
             ("low resolution", lr.pixels),
-            (f"bicubic, {psnr_y(bicubic, hr.pixels, scale):.2f} dB", bicubic),
-            (f"network, {psnr_y(sr.pixels, hr.pixels, scale):.2f} dB", sr.pixels),
+            (f"bicubic, {CRITERION.of(bicubic, hr.pixels, scale):.2f} dB", bicubic),
+            (f"network, {CRITERION.of(sr.pixels, hr.pixels, scale):.2f} dB", sr.pixels),
             ("original", hr.pixels),
         ],
         path,

@@ -167,11 +167,7 @@ def proof_sizes(rules: SizeRules) -> Tuple[Size, ...]:
     Each is raised to the network's minimum and to its multiple.
     """
 
-    def fit(pixels: int) -> int:
-        least = max(pixels, rules.minimum)
-        return -(-least // rules.multiple) * rules.multiple
-
-    return tuple(dict.fromkeys((fit(height), fit(width)) for height, width in PROOF_SIZES))
+    return tuple(dict.fromkeys((rules.fit(height), rules.fit(width)) for height, width in PROOF_SIZES))
 
 
 def tool_versions() -> Dict[str, str]:

@@ -14,8 +14,9 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, UsageError
 from sr_deploy.core.media.image import Picture, read_picture
+from sr_deploy.core.quality.metrics import CRITERION, METRICS, figures_of
 from sr_deploy.core.quality.pairing import pair_images
-from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like, psnr_y, ssim_y
+from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.pipeline.precision.plan_facts import plan_facts
 from sr_deploy.pipeline.runner import check_backend, engine_files, fitting_engine, runners
@@ -245,14 +246,14 @@ def _bicubic(pairs: Sequence[Pair], scale: int) -> Dict[str, Any]:
         lr = read_picture(low).pixels
         enlarged = bicubic_of(lr, (lr.shape[0] * scale, lr.shape[1] * scale))
         hr = crop_like(read_picture(high).pixels, enlarged, str(high))
-        images.append({"name": name, "psnr_y": psnr_y(enlarged, hr, scale), "ssim_y": ssim_y(enlarged, hr, scale)})
-    mean = {key: sum(image[key] for image in images) / len(images) for key in ("psnr_y", "ssim_y")}
+        images.append({"name": name, **figures_of(enlarged, hr, scale)})
+    mean = {m.key: sum(image[m.key] for image in images) / len(images) for m in METRICS}
     return {"images": images, "mean": mean, "convention": CONVENTION, "runtime": ""}
 
 
 def _shown(deployed: Sequence[Deployed], pairs: Sequence[Pair], count: int) -> Tuple[Pair, ...]:
     """Which pictures to show: spread from the hardest to the easiest, by the first deployment's PSNR."""
-    order = {image["name"]: image["psnr_y"] for image in deployed[0].qualities[0].report["images"]}
+    order = {image["name"]: image[CRITERION.key] for image in deployed[0].qualities[0].report["images"]}
     ranked = sorted(pairs, key=lambda pair: order[pair[0]])
     if count >= len(ranked):
         return tuple(ranked)
@@ -301,7 +302,7 @@ def _upscaled(deployment: Deployment, way: Way, backend: Optional[str], lr: Pict
 
 
 def _psnr(report: Dict[str, Any], name: str) -> float:
-    return next(image["psnr_y"] for image in report["images"] if image["name"] == name)
+    return next(image[CRITERION.key] for image in report["images"] if image["name"] == name)
 
 
 def _three(pixels: Any) -> Any:

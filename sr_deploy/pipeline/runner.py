@@ -11,11 +11,10 @@ from typing import Callable, Iterator, List, Optional, Tuple
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.run.base import Runner
 
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
-#: What engines compute in. "mixed" is what ``build --precision auto`` makes.
-PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Chosen:
         why: one sentence for the user.
         graph_sha256: of the graph it runs or was built from.
         engine: the engine file, or None when it runs the graph itself.
-        precision: one of PRECISIONS.
+        precision: one of ENGINE_PRECISIONS.
     """
 
     runner: Runner
@@ -39,8 +38,8 @@ class Chosen:
 
 def check_precision(name: Optional[str]) -> None:
     """Raise UsageError for a precision that no engine has."""
-    if name is not None and name not in PRECISIONS:
-        raise UsageError(f"there is no engine of precision {name!r}", "one of " + ", ".join(PRECISIONS))
+    if name is not None and name not in ENGINE_PRECISIONS:
+        raise UsageError(f"there is no engine of precision {name!r}", "one of " + ", ".join(ENGINE_PRECISIONS))
 
 
 def check_backend(name: Optional[str]) -> None:
@@ -69,8 +68,8 @@ def runner_for(
         backend: one of BACKENDS, or None for the best this machine has.
         engine: an engine file to run, whatever else there is.
         threads: ONNX Runtime's threads on the CPU; None for its default.
-        precision: of the engine, one of PRECISIONS; None is "fp32", which the graph is too. An engine that is named
-            must be of it, if it is given.
+        precision: of the engine, one of ENGINE_PRECISIONS; None is "fp32", which the graph is too. An engine that is
+            named must be of it, if it is given.
 
     Raises:
         ForeignEngine: the named engine was built for something else.
@@ -107,7 +106,7 @@ def precision_of(engine: Optional[Path], precision: Optional[str]) -> str:
 
 def _no_engine(deployment: Deployment, size: Size, backend: Optional[str], precision: str) -> BadDeployment:
     """The error for an engine that was asked for and is not there, naming what is there instead."""
-    others = [name for name in PRECISIONS if name != precision and fitting_engine(deployment, size, backend, name)]
+    others = [one for one in ENGINE_PRECISIONS if one != precision and fitting_engine(deployment, size, backend, one)]
     asked = {"mixed": "auto --psnr-budget 0.1"}.get(precision, precision)
     _, refused = _sorted_out(deployment, size, backend, precision)
     build = f"srdeploy build {deployment.folder}"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -15,9 +14,11 @@ from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed
 from sr_deploy.core.media.image import from_network, read_picture, to_network
 from sr_deploy.core.media.room import bytes_to_upscale
+from sr_deploy.core.number_formats import LOSSY
+from sr_deploy.core.quality.metrics import CRITERION, figure_columns, figures_of, torch_figures_of
 from sr_deploy.core.quality.pairing import pair_images
-from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like, psnr_y, ssim_y
-from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY
+from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
+from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.pipeline.runner import precision_of, runners
 from sr_deploy.run.base import Runner, upscale
 from sr_deploy.run.parity import difference_of
@@ -47,12 +48,16 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class ImageQuality:
-    """One picture: quality against HR in dB and as SSIM; with PyTorch's own figure and the largest difference."""
+    """One picture.
+
+    Attributes:
+        name: of the picture.
+        figures: by the keys of core/quality/metrics.py; PyTorch's own only where it was compared.
+        difference: largest difference from PyTorch in 8-bit steps; None where it was not compared.
+    """
 
     name: str
-    psnr_y: float
-    ssim_y: float
-    torch_psnr_y: Optional[float] = None
+    figures: Mapping[str, float]
     difference: Optional[float] = None
 
 
@@ -82,15 +87,17 @@ class QualityReport:
     @property
     def loss(self) -> Optional[float]:
         """Mean PSNR-Y lost against PyTorch, dB; None when it was not compared."""
-        lost = [one.torch_psnr_y - one.psnr_y for one in self.images if one.torch_psnr_y is not None]
-        return float(np.mean(lost)) if len(lost) == len(self.images) else None
+        each = [CRITERION.lost(i.figures.get(CRITERION.torch_key), i.figures[CRITERION.key]) for i in self.images]
+        known = [lost for lost in each if lost is not None]
+        return float(np.mean(known)) if len(known) == len(each) else None
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain values for JSON and tables."""
+        keys = [key for key, _, _ in figure_columns()]
         mean = {
-            key: float(np.mean([getattr(image, key) for image in self.images]))
-            for key in ("psnr_y", "ssim_y", "torch_psnr_y")
-            if all(getattr(image, key) is not None for image in self.images)
+            key: float(np.mean([image.figures[key] for image in self.images]))
+            for key in keys
+            if all(key in image.figures for image in self.images)
         }
         lossy = LOSSY.get(self.precision)
         return {
@@ -98,9 +105,9 @@ class QualityReport:
             "convention": self.convention,
             "runtime": self.runtime,
             "precision": self.precision,
-            "images": [_finite(dataclasses.asdict(image)) for image in self.images],
+            "images": [_row(image, keys) for image in self.images],
             "mean": _finite(mean),
-            "largest_difference": self.worst if "torch_psnr_y" in mean else None,
+            "largest_difference": self.worst if CRITERION.torch_key in mean else None,
             "tolerance": self.tolerance_steps if lossy is None else None,
             **_finite({"loss_db": self.loss}),
             "tolerance_db": None if lossy is None else lossy.decibels,
@@ -124,6 +131,12 @@ class QualityReport:
                 f"at most {self.tolerance_steps} ({GRAPH_FP32.name})",
                 "export again; if it stays, report the network",
             )
+
+
+def _row(image: ImageQuality, keys: Sequence[str]) -> Dict[str, Any]:
+    """One picture for JSON: None for a figure that was not taken."""
+    figures = {key: image.figures.get(key) for key in keys}
+    return _finite({"name": image.name, **figures, "difference": image.difference})
 
 
 def _finite(figures: Dict[str, Any]) -> Dict[str, Any]:
@@ -173,17 +186,14 @@ def _one(
     sr = upscale(runner_at(picture.size), lr)
     pixels = from_network(sr, contract, picture).pixels
     hr = crop_like(read_picture(hr_path).pixels, pixels, str(hr_path))
-    row = ImageQuality(name, psnr_y(pixels, hr, scale), ssim_y(pixels, hr, scale))
+    figures = figures_of(pixels, hr, scale)
     if network is None:
-        return row
+        return ImageQuality(name, figures)
     planes = IOContract(network_range)
     expected = np.clip(upscale(network, to_network(picture, planes)), 0, network_range)
     reference = from_network(expected, planes, picture).pixels
-    return dataclasses.replace(
-        row,
-        torch_psnr_y=psnr_y(reference, hr, scale),
-        difference=difference_of(sr, expected, network_range),
-    )
+    difference = difference_of(sr, expected, network_range)
+    return ImageQuality(name, {**figures, **torch_figures_of(reference, hr, scale)}, difference)
 
 
 def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runner, float]:

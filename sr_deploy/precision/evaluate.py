@@ -16,8 +16,9 @@ import onnx
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.image import Picture, from_network, read_picture, to_network
+from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.pairing import pair_images
-from sr_deploy.core.quality.psnr_ssim import crop_like, luma, psnr_y
+from sr_deploy.core.quality.psnr_ssim import crop_like, luma
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
 
 #: The smallest height or width of a low-resolution picture that is worth judging, pixels.
@@ -118,7 +119,7 @@ def scene_of(
     """One pair with the float32 graph's answer."""
     pixels = from_network(reference(to_network(picture, contract)), contract, like=picture).pixels
     hr = crop_like(original, pixels, original_name)
-    return Scene(name, picture, hr, pixels, psnr_y(pixels, hr, scale))
+    return Scene(name, picture, hr, pixels, CRITERION.of(pixels, hr, scale))
 
 
 def part_of(scene: Scene, side: int, scale: int, contract: IOContract, reference: Compute) -> Scene:
@@ -181,7 +182,7 @@ def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOCon
             alone.append(float("inf"))
             continue
         pixels = from_network(output, contract, like=scene.lr).pixels
-        psnrs.append(psnr_y(pixels, scene.hr, scale))
+        psnrs.append(CRITERION.of(pixels, scene.hr, scale))
         noises.append(float(np.mean((luma(pixels) - luma(scene.reference)) ** 2)))
         error = 255.0**2 / 10.0 ** (scene.reference_psnr / 10.0)
         alone.append(10.0 * float(np.log10(1.0 + noises[-1] / max(error, 1e-12))))

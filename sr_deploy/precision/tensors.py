@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Dict, Set, Tuple
 
 import onnx
-from onnx import TensorProto
 
-_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
+from sr_deploy.core.number_formats import FORMATS
+
+_FLOATS = tuple(one.onnx_type for one in FORMATS if one.floating)
 
 
 def element_types(model: onnx.ModelProto) -> Dict[str, int]:

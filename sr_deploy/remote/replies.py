@@ -15,7 +15,8 @@ from pydantic import AfterValidator, Field
 from typing_extensions import Annotated, Literal
 
 from sr_deploy.core.confine import Identifier
-from sr_deploy.core.schema import Count, Seconds, Sha256, described, described_in_part
+from sr_deploy.core.quality.metrics import figure_types
+from sr_deploy.core.schema import Count, Seconds, Sha256, described, described_in_part, with_fields
 from sr_deploy.core.text import log_line
 
 #: Text for people, one printable line.
@@ -247,13 +248,11 @@ class EngineRow:
 
 @described_in_part
 @dataclass(frozen=True)
+@with_fields(dict.fromkeys(figure_types(), float))
 class QualityRow:
-    """One picture of ``verify --json``, or the mean."""
+    """One picture of ``verify --json``, or the mean; beside these a field for each metric of METRICS."""
 
     name: Shown = ""
-    psnr_y: Optional[float] = None
-    ssim_y: Optional[float] = None
-    torch_psnr_y: Optional[float] = None
     difference: Optional[float] = None
 
 

@@ -8,7 +8,8 @@ from typing import Dict, Optional, Tuple
 
 from sr_deploy.core.contract import Size, parse_size
 from sr_deploy.core.errors import BadInput
-from sr_deploy.core.schema import Amount, SizeText, described, read_described_toml
+from sr_deploy.core.quality.metrics import METRICS
+from sr_deploy.core.schema import Amount, SizeText, described, read_described_toml, with_fields
 from sr_deploy.core.text import plain
 
 
@@ -31,19 +32,23 @@ class DeviceBudget:
 
 @described
 @dataclass(frozen=True)
+@with_fields(
+    {
+        **{metric.bound_key: metric.value_type for metric in METRICS},
+        **{metric.loss_key: Amount for metric in METRICS if metric.against_torch},
+    }
+)
 class QualityFloors:
     """Bounds on the figures of ``srdeploy verify --json``; None where there is none.
 
+    Of each metric its ``bound_key``, such as ``min_psnr_y``, bounds the mean, and where PyTorch's own figure is taken
+    ``loss_key``, such as ``max_psnr_y_loss``, bounds by how much the mean of the deployment is worse than that of the
+    FP32 PyTorch network.
+
     Attributes:
-        min_psnr_y: mean PSNR-Y against HR, dB.
-        min_ssim_y: mean SSIM-Y against HR.
-        max_psnr_y_loss: mean PSNR-Y of the FP32 PyTorch network minus that of the deployment, both against HR, dB.
         max_difference: largest difference from the FP32 PyTorch network, in 8-bit steps.
     """
 
-    min_psnr_y: Optional[Amount] = None
-    min_ssim_y: Optional[Amount] = None
-    max_psnr_y_loss: Optional[Amount] = None
     max_difference: Optional[Amount] = None
 
 

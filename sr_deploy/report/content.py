@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.host.device import environment_identity
+from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.report.pareto import pareto_front
 from sr_deploy.report.pictures import Panel
 
@@ -82,14 +83,18 @@ class Content:
 
 @dataclass(frozen=True)
 class Entry:
-    """One deployment in a comparison: its point, and the mean PSNR-Y of what was timed, None where not judged."""
+    """One deployment in a comparison: its point, and the means of what was timed by metric, empty where not judged."""
 
     name: str
     scale: int
     result: Result
     point: Point
-    psnr_y: Optional[float]
-    ssim_y: Optional[float]
+    means: Mapping[str, Optional[float]]
+
+    @property
+    def quality(self) -> Optional[float]:
+        """The mean that fronts are drawn by, None where not judged."""
+        return self.means.get(CRITERION.key)
 
 
 @dataclass(frozen=True)
@@ -157,13 +162,19 @@ def _comparison(
         name = deployed.name if alone else f"{deployed.name} {precision}"
         name += " (launch-bound)" if point.launch_bound else ""
         mean: Dict[str, float] = next((q.report["mean"] for q in deployed.qualities if q.precision == precision), {})
-        entries.append(Entry(name, deployed.manifest.scale, result, point, mean.get("psnr_y"), mean.get("ssim_y")))
+        entries.append(Entry(name, deployed.manifest.scale, result, point, mean))
     # Pictures of another scale are another task: quality is compared within one scale only. What the page does not
     # show, less than a thousandth of a dB, does not put anything on the front.
     one_scale = len({entry.scale for entry in entries}) == 1
-    judged = [i for i, entry in enumerate(entries) if one_scale and entry.psnr_y is not None]
-    front = pareto_front([(entries[i].point.median_s or 0.0, round(entries[i].psnr_y or 0.0, 3)) for i in judged])
+    judged = [i for i, entry in enumerate(entries) if one_scale and entry.quality is not None]
+    front = pareto_front([(entries[i].point.median_s or 0.0, _shown_quality(entries[i])) for i in judged])
     return Comparison(*key, size, tuple(entries), tuple(judged[i] for i in front), _differing(entries))
+
+
+def _shown_quality(entry: Entry) -> float:
+    """Rounded as the page shows it, and so that more is better."""
+    value = round(entry.quality or 0.0, CRITERION.decimals)
+    return value if CRITERION.higher_is_better else -value
 
 
 def _differing(entries: Sequence[Entry]) -> Tuple[str, ...]:

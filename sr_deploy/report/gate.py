@@ -12,6 +12,7 @@ from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput
 from sr_deploy.core.host.device import environment_identity
+from sr_deploy.core.quality.metrics import METRICS
 from sr_deploy.report.budget import Budget, DeviceBudget, QualityFloors
 from sr_deploy.report.quality_file import QualityFile
 
@@ -242,16 +243,8 @@ def check_quality(floors: QualityFloors, report: QualityFile) -> List[Finding]:
         floors: None where there is no floor.
         report: its mean and its largest difference are judged.
     """
-    psnr, torch_psnr, ssim = report.mean.psnr_y, report.mean.torch_psnr_y, report.mean.ssim_y
-    loss = None if psnr is None or torch_psnr is None else torch_psnr - psnr
-    rows = (
-        ("PSNR-Y against HR", psnr, floors.min_psnr_y, False, "dB"),
-        ("SSIM-Y against HR", ssim, floors.min_ssim_y, False, ""),
-        ("PSNR-Y lost against FP32", loss, floors.max_psnr_y_loss, True, "dB"),
-        ("largest difference from FP32", report.largest_difference, floors.max_difference, True, "of 255"),
-    )
     findings: List[Finding] = []
-    for what, value, bound, upper, unit in rows:
+    for what, value, bound, upper, unit in _quality_rows(floors, report):
         if bound is None:
             continue
         word = "at most" if upper else "at least"
@@ -263,6 +256,22 @@ def check_quality(floors: QualityFloors, report: QualityFile) -> List[Finding]:
         why = f"{value:.4f} {unit}, {word} {bound:g} wanted".replace("  ", " ").replace(" ,", ",")
         findings.append(Finding(what, "", PASS if good else REGRESSION, why))
     return findings
+
+
+def _quality_rows(
+    floors: QualityFloors, report: QualityFile
+) -> List[Tuple[str, Optional[float], Optional[float], bool, str]]:
+    """(what, figure, bound, whether it is an upper one, unit): each metric, then losses, then the difference."""
+    rows = []
+    for metric in METRICS:
+        what = f"{metric.title} against HR" if metric.needs_reference else metric.title
+        bound = getattr(floors, metric.bound_key)
+        rows.append((what, getattr(report.mean, metric.key), bound, not metric.higher_is_better, metric.unit))
+    for metric in (one for one in METRICS if one.against_torch):
+        lost = metric.lost(getattr(report.mean, metric.torch_key), getattr(report.mean, metric.key))
+        rows.append((f"{metric.title} lost against FP32", lost, getattr(floors, metric.loss_key), True, metric.unit))
+    rows.append(("largest difference from FP32", report.largest_difference, floors.max_difference, True, "of 255"))
+    return rows
 
 
 def _judged_points(before: Point, after: Optional[Point], old: Result, new: Result, budget: Budget) -> Finding:

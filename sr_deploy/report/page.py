@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.contract import format_size
+from sr_deploy.core.quality.metrics import CRITERION, METRICS, Metric
 from sr_deploy.core.text import xml
 from sr_deploy.report import html
 from sr_deploy.report.content import Comparison, Content, Deployed, comparisons
@@ -17,6 +18,7 @@ from sr_deploy.report.plots_bench import Candidate, pareto_plot
 
 #: So many comparisons are shown; more than a few (runtime, device, scope) are rarely wanted on one page.
 MOST_COMPARISONS = 3
+_HEADINGS = [metric.heading for metric in METRICS]
 
 
 def report_page(content: Content) -> str:
@@ -52,9 +54,9 @@ def _glance(content: Content, compared: Sequence[Comparison]) -> str:
         row += [figures(graph.macs / 1e9), format_size(graph.macs_size).replace("x", "×")]
         if judged:
             mean = deployed.qualities[0].report["mean"] if deployed.qualities else {}
-            row += [fixed(mean.get("psnr_y"), 3), fixed(mean.get("ssim_y"), 4)]
+            row += _figures(mean)
         rows.append(row)
-    headings += ["PSNR-Y dB", "SSIM-Y"] if judged else []
+    headings += _HEADINGS if judged else []
     caption = "The deployments: weights and multiply-accumulates (in thousand millions) are of the exported graph"
     return html.section("At a glance", html.table(caption, headings, rows, min(numbers)), "glance")
 
@@ -66,13 +68,13 @@ def _comparison(index: int, comparison: Comparison) -> str:
     rows: List[Sequence[html.Cell]] = []
     for i, entry in enumerate(comparison.entries):
         best = i in comparison.front
-        verdict = ("on the front", "best good") if best else ("beaten" if entry.psnr_y is not None else NONE)
+        verdict = ("on the front", "best good") if best else ("beaten" if entry.quality is not None else NONE)
         rows.append([entry.name, milliseconds(entry.point.median_s), milliseconds(entry.point.p90_s),
-                     fixed(entry.psnr_y, 3), fixed(entry.ssim_y, 4), verdict])  # fmt: skip
+                     *_figures(entry.means), verdict])  # fmt: skip
     parts: List[str] = []
-    judged = [i for i, e in enumerate(comparison.entries) if e.psnr_y is not None and math.isfinite(e.psnr_y)]
+    judged = [i for i, e in enumerate(comparison.entries) if e.quality is not None and math.isfinite(e.quality)]
     drawn = [comparison.entries[i] for i in judged]
-    candidates = [Candidate(e.name, e.point.median_s or 0.0, e.psnr_y or 0.0) for e in drawn]
+    candidates = [Candidate(e.name, e.point.median_s or 0.0, e.quality or 0.0) for e in drawn]
     front = [judged.index(i) for i in comparison.front if i in judged]
     if comparison.differences:
         text = "These sweeps were not taken in one environment; these facts differ: "
@@ -82,18 +84,21 @@ def _comparison(index: int, comparison: Comparison) -> str:
         text = "The scales differ, so quality is not compared: an enlargement by 2 is an easier task than one by 4."
         parts.append(html.paragraph(text, "note"))
     elif len(candidates) > 1:
-        words = "; ".join(f"{c.name}: {c.psnr_y:.2f} dB at {figures(1e3 * c.latency_s)} ms" for c in candidates)
+        words = "; ".join(
+            f"{c.name}: {c.quality:.2f} {CRITERION.unit} at {figures(1e3 * c.latency_s)} ms" for c in candidates
+        )
         parts.append(
             drawing(
                 lambda path: pareto_plot(candidates, front, f"{shared}, input {size}", path),
-                f"Mean PSNR-Y against median latency. {words}",
-                "Filled: on the Pareto front, that is, no other one here is as fast and as good by PSNR-Y, or better.",
+                f"Mean {CRITERION.title} against median latency. {words}",
+                "Filled: on the Pareto front, that is, no other one here is as fast and as good "
+                f"by {CRITERION.title}, or better.",
                 ".svg",
             )
         )
     else:
         parts.append(html.paragraph("Without --lr and --hr there is no quality to set against the latency.", "note"))
-    headings = ["", "median ms", "p90 ms", "PSNR-Y dB", "SSIM-Y", "Pareto front"]
+    headings = ["", "median ms", "p90 ms", *_HEADINGS, "Pareto front"]
     parts.append(html.table(f"{shared}; input {size}", headings, rows))
     words = f"Median latency over input size of {', '.join(entry.name for entry in comparison.entries)}; {shared}"
     parts.append(drawing(lambda path: latency_plot(comparison.results, path), words, f"All sizes: {shared}.", ".svg"))
@@ -127,33 +132,45 @@ def _quality(content: Content) -> str:
 
 
 def _quality_table(scale: int, columns: Sequence[Tuple[str, Dict[str, Any]]]) -> str:
-    headings = ["", *(["PSNR-Y dB", "SSIM-Y"] * len(columns))]
+    headings = ["", *(_HEADINGS * len(columns))]
     names = [image["name"] for image in columns[-1][1]["images"]]
     rows: List[Sequence[html.Cell]] = []
     for index, name in enumerate(names):
-        cells = [report["images"][index] for _, report in columns]
-        rows.append(_marked(name, [(cell["psnr_y"], cell["ssim_y"]) for cell in cells]))
-    rows.append(_marked("mean", [(report["mean"]["psnr_y"], report["mean"]["ssim_y"]) for _, report in columns]))
+        rows.append(_marked(name, [report["images"][index] for _, report in columns]))
+    rows.append(_marked("mean", [report["mean"] for _, report in columns]))
     # What follows the colon is why it was chosen, once a size: for the terminal, not for a page.
     ran = {name: dict.fromkeys(part.split(": ")[0] for part in report["runtime"].split("; "))
            for name, report in columns if report.get("runtime")}  # fmt: skip
     words = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in ran.items())
     convention = columns[-1][1]["convention"]
     caption = f"Against the originals, ×{scale} ({convention}); the best of each row is bold"
-    table = html.table(caption, headings, rows, 1, 1, [(name, 2) for name, _ in columns])
+    table = html.table(caption, headings, rows, 1, 1, [(name, len(METRICS)) for name, _ in columns])
     return table + html.paragraph(f"What ran. {words}", "small")
 
 
-def _marked(name: str, values: Sequence[Tuple[float, float]]) -> List[html.Cell]:
-    """A row with the best figure of each kind marked, unless all are equal at the shown digits."""
+def _figures(means: Mapping[str, Optional[float]]) -> List[str]:
+    """A cell for each metric."""
+    return [fixed(means.get(metric.key), metric.decimals) for metric in METRICS]
+
+
+def _marked(name: str, ways: Sequence[Mapping[str, Optional[float]]]) -> List[html.Cell]:
+    """A row with the best figure of each metric marked, unless all are equal at the shown digits."""
+    shown = [_figures(way) for way in ways]
+    best = [_best(metric, [way.get(metric.key) for way in ways]) for metric in METRICS]
     out: List[html.Cell] = [name]
-    shown = [(fixed(psnr, 3), fixed(ssim, 4)) for psnr, ssim in values]
-    best = [shown[max(range(len(values)), key=[pair[k] for pair in values].__getitem__)][k] for k in (0, 1)]
     for texts in shown:
-        for k in (0, 1):
-            apart = len({pair[k] for pair in shown}) > 1
-            out.append((texts[k], "best") if apart and texts[k] == best[k] else texts[k])
+        for k, text in enumerate(texts):
+            apart = len({other[k] for other in shown}) > 1
+            out.append((text, "best") if apart and text == best[k] else text)
     return out
+
+
+def _best(metric: Metric, values: Sequence[Optional[float]]) -> Optional[str]:
+    """The best figure as it is shown; None where there is none."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return fixed(max(known) if metric.higher_is_better else min(known), metric.decimals)
 
 
 def _pictures(content: Content) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Sequence
 
+from sr_deploy.core.number_formats import FORMATS
 from sr_deploy.report import html
 from sr_deploy.report.numbers import NONE
 
@@ -19,7 +20,8 @@ def precision_section(plans: Sequence[Dict[str, Any]]) -> str:
     """
     if not plans:
         return html.paragraph("No plan has been made: srdeploy build --precision makes one.", "note")
-    headings = ["plan", "INT8 %", "FP16 %", "FP32 %", "dB lost", "pictures", "colour shift", "reformats", "casts"]
+    shares = [f"{one.label} %" for one in FORMATS]
+    headings = ["plan", *shares, "dB lost", "pictures", "colour shift", "reformats", "casts"]
     rows = [_row(plan) for plan in plans]
     caption = "Plans: share of the multiply-accumulates in each type; PSNR-Y lost against FP32 and the mean shift "
     caption += "of a colour, of 255, on the pictures that the plan was judged on; counts of the lint"
@@ -33,7 +35,7 @@ def precision_section(plans: Sequence[Dict[str, Any]]) -> str:
 
 def _row(plan: Dict[str, Any]) -> List[str]:
     shares = plan.get("macs_share") or {}
-    percent = [f"{100 * shares[kind]:.1f}" if kind in shares else NONE for kind in ("int8", "float16", "float32")]
+    percent = [f"{100 * shares[one.name]:.1f}" if one.name in shares else NONE for one in FORMATS]
     loss = plan.get("loss_db")
     shift = plan.get("mean_shift")
     return [

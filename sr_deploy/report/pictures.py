@@ -8,6 +8,7 @@ from typing import Tuple
 import cv2
 import numpy as np
 
+from sr_deploy.core.contract import round_up
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.quality.psnr_ssim import luma
 from sr_deploy.report.plots import Crop
@@ -63,7 +64,7 @@ def error_panel(title: str, alt: str, pixels: np.ndarray, original: np.ndarray, 
     """
     error = np.abs(luma(pixels) - luma(original))
     step = max(1, -(-error.shape[1] // WIDEST))
-    height, width = -(-error.shape[0] // step) * step, -(-error.shape[1] // step) * step
+    height, width = round_up(error.shape[0], step), round_up(error.shape[1], step)
     padded = np.zeros((height, width))
     padded[: error.shape[0], : error.shape[1]] = error
     largest = padded.reshape(height // step, step, width // step, step).max(axis=(1, 3))

@@ -12,6 +12,7 @@ import numpy as np
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.text import mathtext
 from sr_deploy.report.numbers import figures
 from sr_deploy.report.plots import (
@@ -38,11 +39,11 @@ MOST_DOTS = 1500
 
 @dataclass(frozen=True)
 class Candidate:
-    """One point of quality against latency: a name, median latency in seconds, mean PSNR-Y in dB."""
+    """One point of quality against latency: a name, median latency in seconds, mean of the criterion (PSNR-Y, dB)."""
 
     name: str
     latency_s: float
-    psnr_y: float
+    quality: float
 
 
 def throughput_plot(results: Sequence[Result], path: Path) -> None:
@@ -152,7 +153,7 @@ def pareto_plot(candidates: Sequence[Candidate], front: Sequence[int], title: st
     axes = figure.add_subplot()
     axes.set(xscale="log")
     x = [1e3 * candidate.latency_s for candidate in candidates]
-    y = [candidate.psnr_y for candidate in candidates]
+    y = [candidate.quality for candidate in candidates]
     axes.plot([x[i] for i in front], [y[i] for i in front], "-", drawstyle="steps-post", color=COLOURS[0], zorder=1,
               label="Pareto front: the best quality for the time")  # fmt: skip
     for marked, face, label in ((True, COLOURS[0], None), (False, "white", "beaten by another one")):
@@ -168,7 +169,7 @@ def pareto_plot(candidates: Sequence[Candidate], front: Sequence[int], title: st
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("median latency, ms (left is better)", fontsize=11)
-    axes.set_ylabel("mean PSNR-Y, dB (up is better)", fontsize=11)
+    axes.set_ylabel(f"mean {CRITERION.title}, {CRITERION.unit} (up is better)", fontsize=11)
     axes.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     _plain(axes)
     figure.legend(fontsize=SMALL, loc="outside lower left", frameon=False, ncols=2)
@@ -182,15 +183,16 @@ def _name_candidates(figure: Figure, axes: Axes, candidates: Sequence[Candidate]
     Below to the right comes first: a front rises to the right, so that its line is not there.
     """
     figure.draw_without_rendering()
-    spots = axes.transData.transform([(1e3 * candidate.latency_s, candidate.psnr_y) for candidate in candidates])
+    spots = axes.transData.transform([(1e3 * candidate.latency_s, candidate.quality) for candidate in candidates])
     taken: List[Any] = []
     places = ((9, -4, "left", "top"), (-9, 4, "right", "bottom"), (9, 4, "left", "bottom"), (-9, -4, "right", "top"))
     for index, candidate in enumerate(candidates):
-        text = f"{mathtext(candidate.name)}\n{candidate.psnr_y:.2f} dB, {figures(1e3 * candidate.latency_s)} ms"
+        text = f"{mathtext(candidate.name)}\n{candidate.quality:.2f} {CRITERION.unit}"
+        text += f", {figures(1e3 * candidate.latency_s)} ms"
         for last, (right, up, horizontal, vertical) in enumerate(places, 1):
             label = axes.annotate(
                 text,
-                (1e3 * candidate.latency_s, candidate.psnr_y),
+                (1e3 * candidate.latency_s, candidate.quality),
                 xytext=(right, up),
                 textcoords="offset points",
                 fontsize=SMALL,

@@ -9,34 +9,31 @@ from typing import Optional, Tuple
 from pydantic import Field
 from typing_extensions import Annotated
 
-from sr_deploy.core.schema import Amount, ShortText, described, read_described
+from sr_deploy.core.quality.metrics import figure_types
+from sr_deploy.core.schema import Amount, ShortText, described, read_described, with_fields
 
-#: dB of PSNR; equal pictures have none that is finite, so the file says null.
+#: Lost against PyTorch, dB.
 _Decibels = Annotated[float, Field(ge=-1000.0, le=1000.0)]
-#: SSIM.
-_Ssim = Annotated[float, Field(ge=-1.0, le=1.0)]
 
 
 @described
 @dataclass(frozen=True)
+@with_fields(figure_types())
 class QualityRow:
-    """One picture; the fields of ImageQuality, see pipeline/verify.py."""
+    """One picture: a field for each figure of core/quality/metrics.py beside these.
+
+    None where it was not taken, as in a file from before its metric, or is not finite, as the PSNR of equal pictures.
+    """
 
     name: str
-    psnr_y: Optional[_Decibels]
-    ssim_y: _Ssim
-    torch_psnr_y: Optional[_Decibels] = None
     difference: Optional[Amount] = None
 
 
 @described
 @dataclass(frozen=True)
+@with_fields(figure_types())
 class QualityMean:
-    """Means over the pictures; None where a figure was not taken of all of them."""
-
-    psnr_y: Optional[_Decibels] = None
-    ssim_y: Optional[_Ssim] = None
-    torch_psnr_y: Optional[_Decibels] = None
+    """Means over the pictures, a field for each figure; None where it was not taken of all of them."""
 
 
 @described

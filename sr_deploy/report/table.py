@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.host.finding import Finding
+from sr_deploy.core.quality.metrics import figure_columns
 from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
 from sr_deploy.report.numbers import (
     NONE,
@@ -24,13 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-#: Columns of the quality table: key of the report, heading, digits.
-QUALITY_COLUMNS = (
-    ("psnr_y", "PSNR-Y dB", 3),
-    ("ssim_y", "SSIM-Y", 4),
-    ("torch_psnr_y", "PyTorch PSNR-Y dB", 3),
-    ("difference", "largest difference /255", 4),
-)
+#: Of the quality table after the figures: key of the report, heading, digits.
+DIFFERENCE_COLUMN = ("difference", "largest difference /255", 4)
 #: A node's name keeps so many characters, its end: with the other columns the table of layers is 80 columns wide.
 NODE_CHARACTERS = 20
 #: Facts whose parts are named by others (tensors, files, operators, ports of a graph): shown letter for letter.
@@ -65,11 +61,12 @@ def quality_table(report: Dict[str, Any]) -> Table:
     """One row a picture and the mean.
 
     Args:
-        report: ``images`` (dicts with ``name`` and the keys of QUALITY_COLUMNS; None where not measured), ``mean``,
-            ``runtime`` and ``convention``; if PyTorch was compared, ``largest_difference`` and ``tolerance`` in 8-bit
-            steps, for a lower precision ``loss_db`` and ``tolerance_db`` too.
+        report: ``images`` (dicts with ``name``, the keys of ``figure_columns`` and "difference"; None where not
+            measured), ``mean``, ``runtime`` and ``convention``; if PyTorch was compared, ``largest_difference`` and
+            ``tolerance`` in 8-bit steps, for a lower precision ``loss_db`` and ``tolerance_db`` too.
     """
-    columns = [c for c in QUALITY_COLUMNS if any(image.get(c[0]) is not None for image in report["images"])]
+    every = (*figure_columns(), DIFFERENCE_COLUMN)
+    columns = [column for column in every if any(image.get(column[0]) is not None for image in report["images"])]
     table = _table("Quality", "\n".join(filter(None, (report.get("runtime"), report.get("convention")))), "picture")
     for _, heading, _ in columns:
         table.add_column(heading, justify="right")

@@ -11,6 +11,7 @@ import pytest
 from sr_deploy.core.errors import BadImage
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.image import read_picture
+from sr_deploy.core.quality.metrics import METRICS
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like, luma, psnr_y, ssim_y
 
@@ -100,18 +101,19 @@ def test_pictures_that_are_no_pair_are_named(size):
 
 def test_sizes_that_differ_are_named():
     sr = np.zeros((40, 40, 3), np.uint8)
-    for figure in (psnr_y, ssim_y):
+    for metric in METRICS:
         with pytest.raises(BadImage, match="40x40, its original 39x40"):
-            figure(sr, sr[:39], 2)
+            metric.of(sr, sr[:39], 2)
 
 
 def test_pictures_smaller_than_the_window_are_refused():
     tiny = np.zeros((18, 40, 3), np.uint8)
-    with pytest.raises(BadImage, match="18x40 is too small.*border of 4"):
-        ssim_y(tiny, tiny, 4)
-    assert psnr_y(tiny, tiny, 4) == math.inf
-    with pytest.raises(BadImage, match="too small"):
-        psnr_y(tiny, tiny, 9)
+    psnr, ssim = METRICS
+    with pytest.raises(BadImage, match="18x40 is too small to judge by SSIM-Y with a border of 4"):
+        ssim.of(tiny, tiny, 4)
+    assert psnr.of(tiny, tiny, 4) == math.inf
+    with pytest.raises(BadImage, match="too small to judge by PSNR-Y"):
+        psnr.of(tiny, tiny, 9)
 
 
 def touch(folder, *names):

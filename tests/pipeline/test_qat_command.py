@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.deployment.manifest import UNFINISHED_FOLDER, open_deployment
 from sr_deploy.core.deployment.plan import open_plan, save_plan
 from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.graph.census import work_by_node
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.precision.qat import STATE_FOLDER
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
@@ -71,7 +70,7 @@ def test_it_writes_a_plan_that_fits_its_report_and_its_plot(net, photographs, sr
     report = json.loads((folder / "training.json").read_text())
     assert json.loads(done.out)["loss_db"] == report["loss_db"]
     assert [point["step"] for point in report["points"]] == [0, 12] and report["options"]["steps"] == 12
-    assert not (net / "precision" / STATE_FOLDER).exists()
+    assert not (net / "precision" / UNFINISHED_FOLDER).exists()
     open_deployment(net)
     built = srdeploy("build", net, "--plan", folder, "--backend", "onnxruntime")
     assert built.code == 0 and "made before" in built.err, built.err

@@ -20,6 +20,10 @@ from sr_deploy.core.schema import Amount, Count, Scale, Sha256, ShortText, SizeP
 from sr_deploy.core.temporary import put_back
 
 MANIFEST_NAME = "manifest.json"
+#: Folder of the precision plans, each in a folder of its own; in bundles too.
+PRECISION_FOLDER = "precision"
+#: Folders in it that hold no plan: ranges of the tensors, and the state of an unfinished fine-tuning.
+CALIBRATION_FOLDER, UNFINISHED_FOLDER = "calibration", "qat-unfinished"
 SCHEMA = 1
 
 
@@ -166,6 +170,11 @@ class Deployment:
     def engines_folder(self) -> Path:
         """Where engines and their manifests live."""
         return self.folder / "engines"
+
+    @property
+    def precision_folder(self) -> Path:
+        """Where precision plans live, and what they are made from."""
+        return self.folder / PRECISION_FOLDER
 
     @property
     def results_folder(self) -> Path:

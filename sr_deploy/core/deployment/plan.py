@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
-from typing_extensions import Literal
 
 from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.number_formats import FLOAT16, INT8, FloatName, FormatName, PlanPrecision
 from sr_deploy.core.schema import QuantScale, Sha256, described, read_described
 from sr_deploy.core.temporary import put_back
 from sr_deploy.core.text import plain
@@ -25,16 +25,8 @@ from sr_deploy.core.text import plain
 PLAN_NAME = "plan.json"
 WEIGHTS_NAME = "weights.npz"
 SCHEMA = 1
-NodeType = Literal["int8", "float16", "float32"]
-#: What INT8 nodes give, and the type of what is neither INT8 nor pinned.
-RestType = Literal["float16", "float32"]
-AskedPrecision = Literal["fp16", "int8", "auto"]
-#: Types a node can have, narrowest first.
-DTYPES: Tuple[NodeType, ...] = ("int8", "float16", "float32")
-#: What a plan can be asked for.
-PRECISIONS: Tuple[AskedPrecision, ...] = ("fp16", "int8", "auto")
-#: The largest magnitude of a quantised value. -128 is not used, so that the range is symmetric, as TensorRT has it.
-INT8_MAX = 127
+#: The largest magnitude of a quantised value.
+INT8_MAX = int(INT8.largest)
 
 
 @described
@@ -43,9 +35,9 @@ class Plan:
     """Types and scales for one graph.
 
     Attributes:
-        precision: what was asked for: "fp16", "int8" or "auto".
+        precision: what was asked for, one of PLAN_PRECISIONS.
         graph_sha256: the float32 graph that the plan is for.
-        nodes: node name → "int8", "float16" or "float32". An "int8" Conv, ConvTranspose, Gemm or MatMul reads 8-bit
+        nodes: node name → a name of core/number_formats.py. An "int8" Conv, ConvTranspose, Gemm or MatMul reads 8-bit
             inputs and gives ``rest``; an "int8" Add reads its skip input in 8 bits, so that it fuses with the
             convolution before it. Nodes that only compute with shapes are not listed.
         rest: "float16" or "float32": what INT8 nodes give, and the type of biases.
@@ -59,10 +51,10 @@ class Plan:
         schema: version of this layout.
     """
 
-    precision: AskedPrecision
+    precision: PlanPrecision
     graph_sha256: Sha256
-    nodes: Dict[str, NodeType]
-    rest: RestType = "float16"
+    nodes: Dict[str, FormatName]
+    rest: FloatName = FLOAT16.name
     reasons: Dict[str, str] = field(default_factory=dict)
     activation_scales: Dict[str, QuantScale] = field(default_factory=dict)
     weight_scales: Dict[str, Tuple[QuantScale, ...]] = field(default_factory=dict)

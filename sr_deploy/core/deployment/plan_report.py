@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Optional
 
-from typing_extensions import Literal, TypedDict
+from typing_extensions import TypedDict
 
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.number_formats import FormatName
+from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.schema import Amount, Count, Sha256, described, described_open, read_described
 
 REPORT_NAME = "report.json"
-_Dtype = Literal["int8", "float16", "float32"]
+#: Keys of what a plan is judged by: the criterion of its graph, and of the float32 one.
+QUALITY_KEY, FLOAT32_QUALITY_KEY = CRITERION.key, f"{CRITERION.key}_float32"
 
 
 @described
@@ -28,7 +31,7 @@ class LintRecord(TypedDict, total=False):
 class PlanReport(TypedDict, total=False):
     """The keys of the report that commands work with; see ``report_of`` in pipeline/precision/make_plan.py."""
 
-    macs_share: Dict[_Dtype, Amount]
+    macs_share: Dict[FormatName, Amount]
     loss_db: float
     psnr_y: float
     psnr_y_float32: float

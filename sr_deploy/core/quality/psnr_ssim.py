@@ -18,7 +18,8 @@ from sr_deploy.core.errors import BadImage
 CONVENTION = "BT.601 Y, border = scale left out, 8-bit"
 
 _Y_WEIGHTS = (65.481, 128.553, 24.966)
-_WINDOW, _SIGMA = 11, 1.5
+#: Width of SSIM's window, pixels, and its sigma.
+WINDOW, _SIGMA = 11, 1.5
 #: Originals are cropped to a multiple of the scale, in some sets to a multiple of all scales, 12.
 _MOST_CROPPED = 11
 
@@ -64,10 +65,12 @@ def psnr_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
         sr, hr: the result and its original (see ``crop_like``), uint8 (H, W, 3) RGB or (H, W, 1) grey.
         border: pixels left out on each side; the scale, by convention.
 
+    The table of metrics (metrics.py) checks that the sizes agree and suffice.
+
     Raises:
-        BadImage: the sizes differ, nothing is left inside the border, or not 8 bit.
+        BadImage: not 8 bit.
     """
-    first, second = _inner_lumas(sr, hr, border, 1)
+    first, second = _inner_lumas(sr, hr, border)
     error = float(np.mean((first - second) ** 2))
     return math.inf if error == 0.0 else 10.0 * math.log10(255.0**2 / error)
 
@@ -82,9 +85,9 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
         sr, hr, border: as for ``psnr_y``.
 
     Raises:
-        BadImage: the sizes differ, less than 11x11 is left inside the border, or not 8 bit.
+        BadImage: not 8 bit.
     """
-    a, b = _inner_lumas(sr, hr, border, _WINDOW)
+    a, b = _inner_lumas(sr, hr, border)
     c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
     mean_a, mean_b = _blurred(a), _blurred(b)
     variance_a = _blurred(a * a) - mean_a**2
@@ -95,31 +98,19 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
     return float(np.mean(top / bottom))
 
 
-def _inner_lumas(sr: np.ndarray, hr: np.ndarray, border: int, least: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Both lumas without the border; at least ``least`` pixels must be left each way."""
+def _inner_lumas(sr: np.ndarray, hr: np.ndarray, border: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Both lumas without the border."""
     height, width = sr.shape[:2]
-    if hr.shape[:2] != (height, width):
-        raise BadImage(
-            f"the upscaled picture is {height}x{width}, its original {hr.shape[0]}x{hr.shape[1]}",
-            "the same size",
-            "check the scale",
-        )
-    if min(height, width) - 2 * border < least:
-        raise BadImage(
-            f"a picture of {height}x{width} is too small to judge with a border of {border}",
-            f"at least {least + 2 * border} pixels each way",
-            "use larger pictures",
-        )
     inside = (slice(border, height - border), slice(border, width - border))
     return luma(sr)[inside], luma(hr)[inside]
 
 
 def _blurred(plane: np.ndarray) -> np.ndarray:
     """Weighted mean over every window inside (H, W): (H - 10, W - 10). The Gaussian is separable."""
-    distance = np.arange(_WINDOW) - _WINDOW // 2
+    distance = np.arange(WINDOW) - WINDOW // 2
     weight = np.exp(-(distance**2) / (2.0 * _SIGMA**2))
     weight /= weight.sum()
-    height, width = plane.shape[0] - _WINDOW + 1, plane.shape[1] - _WINDOW + 1
-    rows: np.ndarray = sum(weight[k] * plane[k : k + height] for k in range(_WINDOW))
-    blurred: np.ndarray = sum(weight[k] * rows[:, k : k + width] for k in range(_WINDOW))
+    height, width = plane.shape[0] - WINDOW + 1, plane.shape[1] - WINDOW + 1
+    rows: np.ndarray = sum(weight[k] * plane[k : k + height] for k in range(WINDOW))
+    blurred: np.ndarray = sum(weight[k] * rows[:, k : k + width] for k in range(WINDOW))
     return blurred

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sr_deploy.core.contract import round_up
 from sr_deploy.graph.rewrite.rows import Local, Rows, Shape, row_bounds
 
 
@@ -129,7 +130,7 @@ def demands(writer: Writer, region: Sequence[onnx.NodeProto], rows: Rows) -> Dic
             continue
         step = align[out]
         first, last = needed[out]
-        needed[out] = (first // step * step, min(-(-last // step) * step, writer.height(out)))
+        needed[out] = (first // step * step, min(round_up(last, step), writer.height(out)))
         rule = writer.rules[out]
         for name in {node.input[index] for index in rule.streamed} & made:
             first, last = rule.needs(needed[out], writer.height(name))

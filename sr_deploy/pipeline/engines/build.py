@@ -98,7 +98,7 @@ def planned_for(deployment: Deployment, options: PrecisionOptions, say: Callable
     except ImportError as error:
         raise MissingPackage(
             f"a plan for {options.precision} must be made first, and {error.name} is not installed",
-            f"{deployment.folder / 'precision' / folder_name(options)}, made on a PC",
+            f"{deployment.precision_folder / folder_name(options)}, made on a PC",
             "srdeploy build DIR --precision … there, then srdeploy pack; or pip install 'srdeploy[export]'",
         ) from error
     return plan_for(deployment, options, say)
@@ -116,7 +116,7 @@ def plan_build(options: BuildOptions) -> List[str]:
         check_request(backend, options)
         found = ready_plan(deployment, options.precision)
         name = folder_name(options.precision)
-        lines.append(f"plan: {deployment.folder / 'precision' / name}" + ("" if found else ", to be made"))
+        lines.append(f"plan: {deployment.precision_folder / name}" + ("" if found else ", to be made"))
         precision = found.precision if found else engine_precision(options.precision.precision)
     for plan in plans:
         lines.append(f"{plan.graph.file} → engines/{target_of(deployment, plan, options, precision).name}")

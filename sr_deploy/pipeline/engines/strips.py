@@ -149,7 +149,7 @@ def prove_seams(graph: Path, contract: IOContract, rules: SizeRules) -> float:
 
     worst = 0.0
     for wanted in PROOF_SIZES:
-        height, width = (-(-max(side, rules.minimum) // rules.multiple) * rules.multiple for side in wanted)
+        height, width = (rules.fit(side) for side in wanted)
         model = static_graph(graph, (height, width))
         result = apply_streaming(model, RewriteOptions(size=(height, width), strips=PROOF_STRIPS))
         lr = sample_for(contract, (height, width))

@@ -31,6 +31,7 @@ from typing_extensions import Annotated, Literal
 from sr_deploy.bench.lock import locked_device, locked_file
 from sr_deploy.core.contract import parse_size
 from sr_deploy.core.errors import BadInput, CheckFailed, SrDeployError, UsageError
+from sr_deploy.core.number_formats import EnginePrecision
 from sr_deploy.core.schema import Edge, ShortText, SizeText, described, read_described, read_described_toml
 from sr_deploy.core.temporary import sweep as clear_temporaries
 from sr_deploy.pipeline.measure.bench import BenchRequest, options_of
@@ -60,7 +61,7 @@ class Matrix:
     deployments: Annotated[Tuple[ShortText, ...], _SOME]
     sizes: Annotated[Tuple[Union[SizeText, Edge], ...], _SOME]
     backends: Annotated[Tuple[Optional[Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]], ...], _SOME] = (None,)
-    precisions: Annotated[Tuple[Optional[Literal["fp32", "fp16", "int8", "mixed"]], ...], _SOME] = (None,)
+    precisions: Annotated[Tuple[Optional[EnginePrecision], ...], _SOME] = (None,)
     scopes: Annotated[Tuple[Literal["compute", "enqueue", "end-to-end"], ...], _SOME] = ("compute",)
     threads: Annotated[Tuple[Optional[Annotated[int, Field(ge=1, le=4096)]], ...], _SOME] = (None,)
     devices: Annotated[Tuple[Optional[_Device], ...], _SOME] = (None,)

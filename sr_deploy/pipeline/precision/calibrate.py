@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, S
 import numpy as np
 
 from sr_deploy.core.artifact import check_free
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
+from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, CheckFailed, SrDeployError, UsageError
 from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.precision.calibrate.collect import PATCH, PATCHES, patches, ranges_of
@@ -175,7 +175,7 @@ def calibration_path(deployment: Deployment, method: str, graph: Optional[GraphF
     """Where the calibration of a graph lies: ``DIR/precision/calibration/METHOD.json``, or METHOD_GRAPH.json."""
     stem = Path(graph.file).stem if graph is not None else "model"
     name = method if stem == "model" else f"{method}_{stem}"
-    return deployment.folder / "precision" / "calibration" / f"{name}.json"
+    return deployment.precision_folder / CALIBRATION_FOLDER / f"{name}.json"
 
 
 def _prepared(
@@ -261,15 +261,12 @@ def _chosen(files: Sequence[Path], count: Optional[int], seed: int) -> Tuple[Pat
 
 def _fitting(crop: Crop, deployment: Deployment) -> Crop:
     """The crop with a side that the network takes."""
-    rules = deployment.manifest.sizes
-    side = -(-max(crop.side, rules.minimum) // rules.multiple) * rules.multiple
-    return dataclasses.replace(crop, side=side)
+    return dataclasses.replace(crop, side=deployment.manifest.sizes.fit(crop.side))
 
 
 def _check_sizes(files: Sequence[Path], deployment: Deployment, graph: GraphFile) -> None:
     """Read every picture once, so that a bad one is found before the work; refuse those too small."""
-    rules = deployment.manifest.sizes
-    least = -(-max(LEAST_SIDE, rules.minimum) // rules.multiple) * rules.multiple
+    least = deployment.manifest.sizes.fit(LEAST_SIDE)
     wanted = graph.size or (least, least)
     for file in files:
         size = read_picture(file).size

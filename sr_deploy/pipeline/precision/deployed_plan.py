@@ -18,17 +18,16 @@ from typing import Any, Dict, Mapping, Optional
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment.external_data import check_self_contained
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile
-from sr_deploy.core.deployment.plan import PLAN_NAME, PRECISIONS, Plan, open_plan, plan_file
+from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, UNFINISHED_FOLDER, Deployment, GraphFile
+from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
 from sr_deploy.core.errors import BadDeployment, UsageError
+from sr_deploy.core.number_formats import PLAN_PRECISIONS
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
 CACHE_NAME = "calibration.cache"
-#: An unfinished fine-tuning under ``DIR/precision``.
-UNFINISHED = "qat-unfinished"
 #: Folders of ``DIR/precision`` that hold no plan.
-RESERVED = ("calibration", UNFINISHED)
+RESERVED = (CALIBRATION_FOLDER, UNFINISHED_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class PrecisionOptions:
     """How a plan is to be made.
 
     Attributes:
-        precision: one of PRECISIONS.
+        precision: one of PLAN_PRECISIONS.
         budget: dB of PSNR-Y that may be lost; None: 0.01 for "fp16", no limit for "int8". "auto" needs one.
         images: photographs to calibrate with, to fit weights on and to judge on. Without them INT8 needs a calibration
             and ``improve`` False, and the demo's photograph is judged on.
@@ -128,7 +127,7 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
     Raises:
         BadDeployment: it is damaged, or of a graph that the deployment does not have.
     """
-    folder = deployment.folder / "precision" / name
+    folder = deployment.precision_folder / name
     if not plan_file(folder).is_file():
         return None
     planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)))
@@ -170,7 +169,7 @@ def ready_plan(deployment: Deployment, options: PrecisionOptions) -> Optional[Pl
     check_options(options)
     if options.remake:
         return None
-    folder = deployment.folder / "precision" / folder_name(options)
+    folder = deployment.precision_folder / folder_name(options)
     if options.plan is not None and not _lies_in(options.plan, folder):
         return None
     found = find_planned(deployment, folder.name)
@@ -198,8 +197,8 @@ def _lies_in(given: Path, folder: Path) -> bool:
 
 def check_options(options: PrecisionOptions) -> None:
     """Raises UsageError for options that do not go together."""
-    if options.precision not in PRECISIONS:
-        raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PRECISIONS))
+    if options.precision not in PLAN_PRECISIONS:
+        raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PLAN_PRECISIONS))
     if options.budget is not None and not options.budget >= 0:
         raise UsageError(f"a PSNR budget of {options.budget:g} dB cannot be kept", "0 or more, in dB")
     if options.precision == "auto" and options.budget is None and options.plan is None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
-from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_plan_report
+from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_KEY, REPORT_NAME, read_plan_report
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
+from sr_deploy.core.number_formats import FORMATS
+from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.tolerance import HALF
 from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.deployed_plan import (
@@ -46,7 +48,7 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
     check_options(options)
     graph = plannable(deployment)
     name = folder_name(options)
-    folder = deployment.folder / "precision" / name
+    folder = deployment.precision_folder / name
     if options.plan is not None:
         plan, weights = open_plan(options.plan)
         _check_graph(plan, graph, options.plan)
@@ -155,15 +157,15 @@ def known_ranges(deployment: Deployment, graph: GraphFile, plan: Plan) -> Option
 def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
     """What is written beside a plan, JSON-able."""
     total = sum(bench.macs.values())
-    work = dict.fromkeys(("int8", "float16", "float32"), 0)
+    work = dict.fromkeys((one.name for one in FORMATS), 0)
     for name, macs in bench.macs.items():
         work[plan.nodes.get(name, plan.rest)] += macs
     shares = {dtype: round(macs / max(total, 1), 4) for dtype, macs in work.items()}
     return {
         "macs_share": shares,
         "int8_share_outside_pinned": round(int8_share(plan, bench.macs, bench.kinds), 4),
-        "psnr_y": round(judged.psnr, 4),
-        "psnr_y_float32": round(judged.reference_psnr, 4),
+        QUALITY_KEY: round(judged.psnr, 4),
+        FLOAT32_QUALITY_KEY: round(judged.reference_psnr, 4),
         "loss_db": round(judged.loss, 4),
         "noise": round(judged.noise, 4),
         "mean_shift": round(judged.mean_shift, 4),
@@ -177,9 +179,9 @@ def describe(report: Mapping[str, Any]) -> List[str]:
     shares = ", ".join(f"{share:.1%} {dtype}" for dtype, share in report["macs_share"].items() if share)
     return [
         f"multiply-accumulates: {shares}",
-        f"PSNR-Y {report['psnr_y']:.3f} dB on {counted(report['pictures'])}, {report['loss_db']:+.4f} dB lost "
-        f"against float32; colours shift by {report['mean_shift']:.3f} of 255, in one picture by up to "
-        f"{report['worst_shift']:.3f}",
+        f"{CRITERION.title} {report[QUALITY_KEY]:.3f} {CRITERION.unit} on {counted(report['pictures'])}, "
+        f"{report['loss_db']:+.4f} dB lost against float32; colours shift by {report['mean_shift']:.3f} of 255, "
+        f"in one picture by up to {report['worst_shift']:.3f}",
     ]
 
 

@@ -9,11 +9,11 @@ from typing import Any, Dict, List
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan
-from sr_deploy.core.deployment.plan_report import read_plan_report
+from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_KEY, read_plan_report
 from sr_deploy.core.errors import BadInput
 
 #: What is taken over from the report beside a plan, see pipeline/precision/make_plan.report_of.
-MEASURED = ("macs_share", "loss_db", "psnr_y", "psnr_y_float32", "pictures", "mean_shift", "worst_shift")
+MEASURED = ("macs_share", "loss_db", QUALITY_KEY, FLOAT32_QUALITY_KEY, "pictures", "mean_shift", "worst_shift")
 
 
 def plan_facts(deployment: Deployment) -> List[Dict[str, Any]]:
@@ -23,7 +23,7 @@ def plan_facts(deployment: Deployment) -> List[Dict[str, Any]]:
     ``calibration``, and, of what was measured when it was made: ``macs_share`` (type → share), the others of MEASURED,
     ``not_fusing``, ``reformats``, ``casts``, ``gave_up`` (node → why). ``problem`` says why one cannot be built.
     """
-    folder = deployment.folder / "precision"
+    folder = deployment.precision_folder
     return [_facts(path.parent, deployment) for path in sorted(folder.glob(f"*/{PLAN_NAME}"))]
 
 

@@ -11,9 +11,10 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
+from sr_deploy.core.contract import round_up
+from sr_deploy.core.deployment.manifest import UNFINISHED_FOLDER, Deployment, GraphFile, open_deployment
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
-from sr_deploy.core.deployment.plan_report import REPORT_NAME
+from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, REPORT_NAME
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.core.quality.pairing import pair_images
@@ -27,8 +28,6 @@ from sr_deploy.precision.evaluate import Judged
 NAME = "qat"
 #: dB that correcting the biases after training may cost.
 NOTHING_LOST = 0.003
-#: Where the state of an unfinished fine-tuning lies, under ``DIR/precision``.
-STATE_FOLDER = "qat-unfinished"
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,8 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
             "export the network without --io uint8",
         )
     plan, weights = _start(deployment, graph)
-    state = deployment.folder / "precision" / STATE_FOLDER
-    folder = deployment.folder / "precision" / NAME
+    state = deployment.precision_folder / UNFINISHED_FOLDER
+    folder = deployment.precision_folder / NAME
     _make_room(request, folder, state)
     images, originals = _pictures(request, deployment)
     teacher = None if request.teacher is None else _teacher(request.teacher, deployment, say)
@@ -147,7 +146,7 @@ def _check(request: QatRequest) -> None:
 
 
 def _start(deployment: Deployment, graph: GraphFile) -> Tuple[Plan, Dict[str, np.ndarray]]:
-    folder = deployment.folder / "precision" / "int8"
+    folder = deployment.precision_folder / "int8"
     if not plan_file(folder).is_file():
         raise BadDeployment(
             f"{deployment.folder} has no INT8 plan to start from",
@@ -243,8 +242,8 @@ def _options(request: QatRequest, deployment: Deployment) -> Any:
         default,
         steps=request.steps,
         batch=request.batch,
-        patch=-(-request.patch // multiple) * multiple,
-        judged_patch=-(-default.judged_patch // multiple) * multiple,
+        patch=round_up(request.patch, multiple),
+        judged_patch=round_up(default.judged_patch, multiple),
         minutes=request.minutes,
         weight_rate=default.weight_rate if request.rate is None else request.rate,
         seed=request.seed,
@@ -278,7 +277,7 @@ def _written(
     report = {
         "loss_db_before": round(before.loss, 4),
         "loss_db": round(after.loss, 4),
-        "psnr_y_float32": round(after.reference_psnr, 4),
+        FLOAT32_QUALITY_KEY: round(after.reference_psnr, 4),
         "mean_shift": round(after.mean_shift, 4),
         "pictures": after.pictures,
         "seconds": round(tuned.seconds, 1),

@@ -81,7 +81,7 @@ def measure_sensitivity(options: SensitivityOptions, say: Callable[[str], None] 
         "pinned_float32": dict(bench.kinds.pinned),
         "layers": layers,
     }
-    folder = deployment.folder / "precision"
+    folder = deployment.precision_folder
     table, plot = folder / TABLE_NAME, folder / PLOT_NAME
     write_json(table, facts)
     sensitivity_plot(layers, plot, f"{deployment.manifest.architecture} in INT8, layer by layer")

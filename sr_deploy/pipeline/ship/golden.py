@@ -11,7 +11,8 @@ from sr_deploy.bundle.golden import Golden, read_goldens
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed
-from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY, rms_difference
+from sr_deploy.core.number_formats import LOSSY
+from sr_deploy.core.tolerance import GRAPH_FP32, rms_difference
 from sr_deploy.pipeline.runner import check_backend, check_precision, engine_files, precision_of, runner_for
 from sr_deploy.run.base import upscale
 from sr_deploy.run.parity import difference_of

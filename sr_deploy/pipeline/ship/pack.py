@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy.bundle.golden import Golden, golden_files
-from sr_deploy.bundle.layout import PRECISION_FOLDER, RECIPE_NAME, is_allowed
+from sr_deploy.bundle.layout import RECIPE_NAME, is_allowed
 from sr_deploy.bundle.recipe import Recipe, build_arguments, recipe_text
 from sr_deploy.bundle.write import Content, write_bundle
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment.manifest import MANIFEST_NAME, Deployment, open_deployment
+from sr_deploy.core.deployment.manifest import (
+    MANIFEST_NAME,
+    PRECISION_FOLDER,
+    UNFINISHED_FOLDER,
+    Deployment,
+    open_deployment,
+)
 from sr_deploy.core.deployment.plan import PLAN_NAME, open_plan
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.manifest import check_profile
 from sr_deploy.pipeline.memory import check_memory
-from sr_deploy.pipeline.precision.deployed_plan import UNFINISHED, find_planned
+from sr_deploy.pipeline.precision.deployed_plan import find_planned
 from sr_deploy.pipeline.runner import check_backend
 
 #: The smallest golden input where the network takes any size, raised to what it takes: even, odd sides, few bytes.
@@ -159,7 +165,7 @@ def _planned(options: PackOptions) -> Tuple[Deployment, str, Dict[str, Content],
         RECIPE_NAME: recipe_text(recipe).encode("utf-8"),
     }
     for path in _carried(deployment):
-        if path.parent.parent == deployment.folder / PRECISION_FOLDER and path.name == PLAN_NAME:
+        if path.parent.parent == deployment.precision_folder and path.name == PLAN_NAME:
             # A damaged plan, and one of another graph, are found here and not on the board.
             plan, _ = open_plan(path)
             if plan.graph_sha256 not in {graph.sha256 for graph in deployment.manifest.graphs}:
@@ -189,7 +195,7 @@ def _carried(deployment: Deployment) -> List[Path]:
 
 def _stays(name: str) -> bool:
     """Whether a file or folder of that name under ``DIR/precision`` is for this machine only."""
-    return name == UNFINISHED or is_temporary(name)
+    return name == UNFINISHED_FOLDER or is_temporary(name)
 
 
 def check_target(deployment: Deployment, name: str) -> None:
@@ -263,8 +269,7 @@ def _golden_sizes(deployment: Deployment, options: PackOptions) -> List[Size]:
     manifest, recipe = deployment.manifest, options.recipe
     fixed = [graph.size for graph in manifest.graphs if graph.size is not None]
     if len(fixed) < len(manifest.graphs):
-        rules = manifest.sizes
-        height, width = (-(-max(n, rules.minimum) // rules.multiple) * rules.multiple for n in GOLDEN_SIZE)
+        height, width = (manifest.sizes.fit(edge) for edge in GOLDEN_SIZE)
         sizes = [(height, width)]
     else:
         sizes = [min(fixed, key=_pixels)]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
-from sr_deploy.bundle.layout import INDEX_NAME, PRECISION_FOLDER, RECIPE_NAME, Index
+from sr_deploy.bundle.layout import INDEX_NAME, RECIPE_NAME, Index
 from sr_deploy.bundle.open import unpack, unpacked_before, unpacking
 from sr_deploy.bundle.recipe import Recipe, build_arguments, read_recipe
+from sr_deploy.core.deployment.manifest import PRECISION_FOLDER
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.temporary import sweep
 from sr_deploy.pipeline.engines.build import build_engines

@@ -14,12 +14,13 @@ from onnx import TensorProto, numpy_helper
 
 from sr_deploy.core.contract import picture_size
 from sr_deploy.core.errors import BadInput, CheckFailed
+from sr_deploy.core.number_formats import FLOAT16
 from sr_deploy.graph.rewrite.editor import PIN_MARK, is_pinned
 from sr_deploy.precision.calibrate.collect import Exposed
 from sr_deploy.precision.calibrate.ranges import Ranges
 from sr_deploy.precision.choose.float32_patterns import float32_recipes
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
-from sr_deploy.precision.lower.typed_graph import FLOAT16_MAX, half_graph
+from sr_deploy.precision.lower.typed_graph import half_graph
 from sr_deploy.precision.tensors import floating_activations
 
 #: How much larger than on the pictures seen a value may become on others before float16 overflows.
@@ -88,7 +89,7 @@ def too_large(model: onnx.ModelProto, ranges: Ranges, margin: float = MARGIN) ->
     if missing:
         wanted = "ranges of all tensors of this graph"
         raise BadInput(f"the ranges have no tensor {missing[0]!r}", wanted, "calibrate again")
-    limit = FLOAT16_MAX / margin
+    limit = FLOAT16.largest / margin
     figures: Dict[str, float] = {}
     for name, stats in ranges.tensors.items():
         if stats.non_finite:
@@ -112,9 +113,9 @@ def too_large(model: onnx.ModelProto, ranges: Ranges, margin: float = MARGIN) ->
                 continue
             constant = worst not in ranges.tensors
             figure = figures[worst] * (margin if constant else 1.0)
-            bound = FLOAT16_MAX if constant else limit
+            bound = FLOAT16.largest if constant else limit
             found[node.name] = f"it {verb} values up to {figure:.4g}, beyond {bound:.4g}" + (
-                "" if constant else f" = {FLOAT16_MAX:.0f} / {margin:g}"
+                "" if constant else f" = {FLOAT16.largest:.0f} / {margin:g}"
             )
             break
     return found

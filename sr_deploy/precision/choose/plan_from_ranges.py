@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from sr_deploy.core.deployment.plan import INT8_MAX, AskedPrecision, NodeType, Plan, RestType
+from sr_deploy.core.deployment.plan import INT8_MAX, Plan
+from sr_deploy.core.number_formats import FloatName, FormatName, PlanPrecision
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, LEAST_HALF_SCALE
 
@@ -23,7 +24,7 @@ def half_plan(kinds: Kinds, graph_sha256: str, wide: Mapping[str, str]) -> Plan:
         wide: further nodes that must stay float32, with the reason (from the range scan).
     """
     reasons = {**kinds.pinned, **wide}
-    nodes: Dict[str, NodeType] = {n: "float32" if n in reasons else "float16" for n in kinds.computing}
+    nodes: Dict[str, FormatName] = {n: "float32" if n in reasons else "float16" for n in kinds.computing}
     return Plan("fp16", graph_sha256, nodes, "float16", {n: r for n, r in reasons.items() if n in nodes})
 
 
@@ -48,8 +49,8 @@ class Int8Choice:
     wide: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
     skips: bool = True
-    rest: RestType = "float16"
-    precision: AskedPrecision = "int8"
+    rest: FloatName = "float16"
+    precision: PlanPrecision = "int8"
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -74,7 +75,7 @@ def int8_plan(
     by_name = {node.name: node for node in model.graph.node}
     rest, chosen = choice.rest, _chosen(kinds, choice)
     reasons = {name: why for name, why in {**kinds.pinned, **choice.wide}.items() if name not in chosen}
-    nodes: Dict[str, NodeType] = {}
+    nodes: Dict[str, FormatName] = {}
     scales: Dict[str, float] = {}
     for name in kinds.computing:
         nodes[name] = "float32" if name in reasons else rest

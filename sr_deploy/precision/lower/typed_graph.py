@@ -14,12 +14,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.core.errors import BadDeployment, CheckFailed, UsageError
+from sr_deploy.core.number_formats import FLOAT16, FLOAT32, INT8
 from sr_deploy.graph.rewrite.editor import is_pinned
 from sr_deploy.precision.lower.quantize import quantized_graph
 from sr_deploy.precision.tensors import element_types, following_picture
 
-FLOAT16_MAX = 65504.0
 #: Inputs that ONNX defines as float32 whatever the node computes in.
 _ALWAYS_FLOAT32: Mapping[str, FrozenSet[int]] = {"Resize": frozenset((1, 2))}
 
@@ -54,6 +54,7 @@ def typed_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.nda
         BadDeployment: the plan does not fit the graph.
         UsageError, CheckFailed: see ``half_graph``.
     """
+    _check_formats(plan)
     quantized = quantized_graph(model, plan, weights)
     rest = TensorProto.FLOAT16 if plan.rest == "float16" else TensorProto.FLOAT
     result = _Typing(quantized, rest, {name for name, dtype in plan.nodes.items() if dtype == "float32"}).result()
@@ -62,6 +63,18 @@ def typed_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.nda
         _raise_opset(result, 19)
     onnx.checker.check_model(result)
     return result
+
+
+def _check_formats(plan: Plan) -> None:
+    """Refuse a format that the table has and nothing here lowers: such a node would get the type of its neighbours."""
+    lowered = (INT8.name, FLOAT16.name, FLOAT32.name)
+    foreign = sorted(set(plan.nodes.values()) - set(lowered))
+    if foreign:
+        raise BadDeployment(
+            f"the plan has nodes in {', '.join(foreign)}, which is not lowered here",
+            "nodes in " + ", ".join(lowered),
+            "give those nodes one of these types in the plan",
+        )
 
 
 class _Typing:
@@ -142,10 +155,10 @@ class _Typing:
         if half not in self.halves:
             values = numpy_helper.to_array(self.constants[name])
             largest = float(np.max(np.abs(values), initial=0.0))
-            if largest > FLOAT16_MAX:
+            if largest > FLOAT16.largest:
                 raise CheckFailed(
                     f"the constant {name!r} holds {largest:g}, which float16 cannot",
-                    f"constants within ±{FLOAT16_MAX:g}",
+                    f"constants within ±{FLOAT16.largest:g}",
                     "keep the node that uses it in float32",
                 )
             self.halves[half] = numpy_helper.from_array(values.astype(np.float16), half)
