@@ -58,10 +58,15 @@ def test_float16_within_a_budget(deployment, srdeploy):
     (engine,) = json.loads(plain.out)
     plan_file = deployment / "precision" / "fp16" / "plan.json"
     plan = json.loads(plan_file.read_text())
+    budget = engine["activation_bytes"] * 2
+    asked = ("--size", "360", "--plan", plan_file, "--memory-budget", f"{budget / 1e6}MB", "--force")
+    # TensorRT-RTX 1.7.1 fuses a float32 convolution with the casts around it and narrows its weights: that is refused.
     name = next(name for name in plan["nodes"] if name.endswith("Conv") and "block" in name)
     plan_file.write_text(json.dumps({**plan, "nodes": {**plan["nodes"], name: "float32"}}))
-    budget = engine["activation_bytes"] * 2
-    outcome = build(srdeploy, deployment, "--size", "360", "--plan", plan_file, "--memory-budget", f"{budget / 1e6}MB")
+    pinned = build(srdeploy, deployment, *asked)
+    assert pinned.code == 1 and f"{name}: planned float32, runs in float16" in pinned.err, pinned.err
+    plan_file.write_text(json.dumps(plan))
+    outcome = build(srdeploy, deployment, *asked)
     assert outcome.code == 0, outcome.err
     (streamed,) = json.loads(outcome.out)
     assert streamed["precision"] == "fp16" and streamed["activation_bytes"] <= budget
