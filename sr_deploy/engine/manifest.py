@@ -23,6 +23,7 @@ from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, Size
 from sr_deploy.engine.listing import Listing, listing_path, listing_text
 
 SCHEMA = 1
+_REBUILD = "build it again with srdeploy build --force"
 BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
 #: Smallest, best and largest input, each (height, width) in pixels; three equal ones are a fixed input.
@@ -196,7 +197,7 @@ def discard_refused(path: Path) -> None:
 
 @described
 @dataclass(frozen=True)
-class _Written(EngineManifest):
+class WrittenManifest(EngineManifest):
     """A manifest as its file has it.
 
     Attributes:
@@ -206,7 +207,7 @@ class _Written(EngineManifest):
     replaces: Optional[EngineManifest] = None
 
 
-def _settled(written: _Written, have: str) -> EngineManifest:
+def _settled(written: WrittenManifest, have: str) -> EngineManifest:
     """The manifest of the engine whose hash is ``have``; where none is, the one that was to be."""
     if written.replaces is not None and written.replaces.sha256 == have:
         return written.replaces
@@ -262,30 +263,53 @@ def open_engine(path: Path, refused_too: bool = False) -> EngineManifest:
         refused_too: read the manifest of an engine that was refused after its build too: to look at, not to run.
 
     Raises:
-        BadDeployment: the engine or its manifest is missing, truncated, altered, of another schema or not as described,
-            an engine of ONNX Runtime keeps weights in other files, or the engine was refused.
+        BadDeployment: see ``read_manifest`` and ``proved_manifest``; or the engine was refused.
+    """
+    manifest = proved_manifest(path, read_manifest(path))
+    if not refused_too:
+        check_not_refused(path, manifest)
+    return manifest
+
+
+def read_manifest(path: Path) -> WrittenManifest:
+    """What the file beside an engine says of it; the engine itself is not read.
+
+    Raises:
+        BadDeployment: the engine or its manifest is missing, or the manifest is of another schema or not as described.
     """
     path = Path(path)
     sidecar = manifest_path(path)
-    rebuild = "build it again with srdeploy build --force"
     if not path.is_file():
         raise BadDeployment(f"there is no engine {path}", "a file made by srdeploy build", "srdeploy build")
     if not sidecar.is_file():
-        raise BadDeployment(f"the engine {path} has no manifest", f"{sidecar.name} beside it", rebuild)
+        raise BadDeployment(f"the engine {path} has no manifest", f"{sidecar.name} beside it", _REBUILD)
+    return read_described(WrittenManifest, sidecar, "engine manifest", _REBUILD, BadDeployment)
+
+
+def proved_manifest(path: Path, written: WrittenManifest) -> EngineManifest:
+    """The manifest of an engine whose bytes are the ones that were written: the whole file is read, and hashed.
+
+    Raises:
+        BadDeployment: the engine is truncated or altered, or one of ONNX Runtime that keeps weights in other files.
+    """
     have = sha256_of(path)
-    manifest = _settled(read_described(_Written, sidecar, "engine manifest", rebuild, BadDeployment), have)
+    manifest = _settled(written, have)
     if have != manifest.sha256:
         raise BadDeployment(
             f"{path} is not the file that was built: its sha256 is {have[:12]}…",
-            f"{manifest.sha256[:12]}…, as {sidecar.name} says",
-            rebuild + "; an engine is never edited in place",
+            f"{manifest.sha256[:12]}…, as {manifest_path(path).name} says",
+            _REBUILD + "; an engine is never edited in place",
         )
     if manifest.backend == "onnxruntime":
         check_self_contained(path)
-    if "refused" in manifest.settings and not refused_too:
+    return manifest
+
+
+def check_not_refused(path: Path, manifest: EngineManifest) -> None:
+    """Raise BadDeployment for an engine that was refused after its build: it must not run."""
+    if "refused" in manifest.settings:
         raise BadDeployment(
             f"{path} was refused after its build: {manifest.settings['refused']}",
             "an engine that runs as planned",
             f"srdeploy inspect {path} shows its layers; build it with another plan or precision",
         )
-    return manifest

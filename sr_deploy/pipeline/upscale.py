@@ -27,9 +27,10 @@ from sr_deploy.core.media.image import (
     write_picture,
 )
 from sr_deploy.core.media.room import bytes_to_upscale
+from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.onnxruntime import CPU
 from sr_deploy.pipeline.memory import check_memory
-from sr_deploy.pipeline.runner import runners
+from sr_deploy.pipeline.runner import resolve, runners
 from sr_deploy.run.base import Runner, upscale
 
 
@@ -109,13 +110,14 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     from sr_deploy.report.progress import track
 
     deployment = open_deployment(options.deployment)
+    resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision)
     inputs = find_images(options.inputs)
     targets = _targets(inputs, options)
     kept = [target for target in targets if options.resume and target.exists()]
     todo = [pair for pair in zip(inputs, targets) if pair[1] not in kept]
     written: List[Path] = []
     skipped: List[Tuple[Path, SrDeployError]] = []
-    with runners(deployment, options.backend, options.engine, say, options.precision) as runner_at:
+    with runners(resolved, say) as runner_at:
         for source, target in track(todo, "upscaling"):
             try:
                 _upscale_file(deployment, runner_at, source, target)

@@ -18,7 +18,8 @@ from sr_deploy.core.deployment.plan import open_plan
 from sr_deploy.core.errors import EnvironmentFault
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.graph.specialise import static_graph
-from sr_deploy.pipeline import tune, unpack
+from sr_deploy.pipeline.measure import tune
+from sr_deploy.pipeline.ship import unpack
 
 ROOT = Path(__file__).resolve().parents[2]
 ONNX = ("--backend", "onnxruntime")

@@ -10,7 +10,7 @@ from typing import Any, Dict, Tuple
 import numpy as np
 
 from sr_deploy.core.contract import IOContract
-from sr_deploy.engine.tensorrt import BuiltEngine, write_engine
+from sr_deploy.engine.built import BuiltEngine, write_engine
 from tests.engine.standin_8_5 import Listed, listed_enum
 from tests.run.standin_driver import Driver
 from tests.small_network import CONTRACT, SCALE

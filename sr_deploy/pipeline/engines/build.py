@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Dict, List, Optional, Tuple
 
+from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import format_size
-from sr_deploy.core.deployment.manifest import Deployment, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.errors import MissingPackage, UsageError
 from sr_deploy.core.host.machine import this_machine
 from sr_deploy.engine.manifest import EngineManifest, Profile, open_engine
@@ -16,24 +17,19 @@ from sr_deploy.pipeline.engines.kept import finished_engine
 from sr_deploy.pipeline.engines.request import (
     BuildOptions,
     BuildPlan,
+    ResolvedBuild,
     check_budget,
-    check_dla,
-    check_request,
-    check_target_free,
-    choose_backend,
-    plans_of,
     plans_with,
-    target_of,
+    resolve_build,
+    told_ready,
 )
-from sr_deploy.pipeline.engines.timings import check_timings, timings_file
+from sr_deploy.pipeline.engines.timings import timings_file
 from sr_deploy.pipeline.precision.deployed_plan import (
     CACHE_NAME,
     LEGACY_NAME,
     Planned,
     PrecisionOptions,
-    engine_precision,
     folder_name,
-    ready_plan,
 )
 
 if TYPE_CHECKING:
@@ -48,38 +44,34 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
             explains it.
         BadDeployment, EnvironmentFault, CheckFailed: see engine/tensorrt.py and engine/onnxruntime.py.
     """
-    deployment = open_deployment(options.deployment)
-    backend, why = choose_backend(options)
-    check_dla(backend, options)
-    check_timings(backend, options.timing_cache)
-    say(f"{backend}: {why}")
-    if options.precision is None:
-        plans = plans_of(deployment, backend, options)
-    else:
-        check_request(backend, options)
-        precision = engine_precision(options.precision.precision)
-        if ready_plan(deployment, options.precision) is None:
-            for plan in plans_of(deployment, backend, options):
-                check_target_free(target_of(deployment, plan, options, precision), options)
-        plans = plans_with(deployment, backend, options, planned_for(deployment, options.precision, say))
-    finished = _finished(deployment, plans, options)
-    for number, plan in enumerate(plans):
+    build = resolve_build(options, say)
+    deployment, finished = build.deployment, _finished(build)
+    for number, target in enumerate(build.targets):
         if number not in finished:
-            check_target_free(target_of(deployment, plan, options, plan.precision), options)
+            # Asked before a plan is made, which would replace the engine's own.
+            check_free(target, options.force, "a new engine", "replace it with --force")
+    plans = build.plans
+    if options.precision is not None:
+        planned = build.planned or made_plan(deployment, options.precision, say)
+        plans = plans_with(deployment, plans, planned)
     for engine in finished.values():
         say(f"{engine.file} was built before (--force builds it again)")
     return tuple(finished.get(n) or _build(deployment, plan, options, say) for n, plan in enumerate(plans))
 
 
-def _finished(deployment: Deployment, plans: Tuple[BuildPlan, ...], options: BuildOptions) -> Dict[int, EngineManifest]:
+def _finished(build: ResolvedBuild) -> Dict[int, EngineManifest]:
     """Number of a plan → its engine, of those that an interrupted build had finished.
 
-    Where nothing is missing there was no interruption: that is somebody else's engine, unless ``options.keep``.
+    Where nothing is missing there was no interruption: that is somebody else's engine, unless ``options.keep``. Of a
+    precision plan that is yet to be made there is no engine.
     """
-    targets = [target_of(deployment, plan, options, plan.precision) for plan in plans]
-    if not options.keep and all(target.exists() for target in targets):
+    options = build.options
+    if options.precision is not None and build.planned is None:
         return {}
-    found = ((n, finished_engine(deployment, target, plans[n], options)) for n, target in enumerate(targets))
+    if not options.keep and all(target.exists() for target in build.targets):
+        return {}
+    plans = build.plans if build.planned is None else plans_with(build.deployment, build.plans, build.planned)
+    found = ((n, finished_engine(build.deployment, build.targets[n], plan, options)) for n, plan in enumerate(plans))
     return {number: engine for number, engine in found if engine is not None}
 
 
@@ -87,12 +79,18 @@ def planned_for(deployment: Deployment, options: PrecisionOptions, say: Callable
     """The plan that is asked for: the one in the deployment, or a new one, which needs onnx and pictures.
 
     Raises:
+        see ``ready_plan`` and ``made_plan``.
+    """
+    return told_ready(deployment, options, say) or made_plan(deployment, options, say)
+
+
+def made_plan(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Planned:
+    """A new plan, which needs onnx and pictures.
+
+    Raises:
+        MissingPackage: this machine builds plans but makes none.
         see pipeline/precision/make_plan.plan_for.
     """
-    found = ready_plan(deployment, options)
-    if found is not None:
-        say(f"plan: {found.folder}, made before (--remake-plan makes it again)")
-        return found
     try:
         from sr_deploy.pipeline.precision.make_plan import plan_for
     except ImportError as error:
@@ -106,20 +104,13 @@ def planned_for(deployment: Deployment, options: PrecisionOptions, say: Callable
 
 def plan_build(options: BuildOptions) -> List[str]:
     """What ``build_engines`` would do, one line each; nothing is built."""
-    deployment = open_deployment(options.deployment)
-    backend, why = choose_backend(options)
-    check_dla(backend, options)
-    check_timings(backend, options.timing_cache)
-    lines = [f"{backend}: {why}"]
-    plans, precision = plans_of(deployment, backend, options), "fp32"
+    lines: List[str] = []
+    build = resolve_build(options, lines.append)
     if options.precision is not None:
-        check_request(backend, options)
-        found = ready_plan(deployment, options.precision)
-        name = folder_name(options.precision)
-        lines.append(f"plan: {deployment.folder / 'precision' / name}" + ("" if found else ", to be made"))
-        precision = found.precision if found else engine_precision(options.precision.precision)
-    for plan in plans:
-        lines.append(f"{plan.graph.file} → engines/{target_of(deployment, plan, options, precision).name}")
+        folder = build.deployment.folder / "precision" / folder_name(options.precision)
+        lines[1:] = [f"plan: {folder}" + ("" if build.planned else ", to be made")]
+    for plan, target in zip(build.plans, build.targets):
+        lines.append(f"{plan.graph.file} → engines/{target.name}")
     return lines
 
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
-from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import Size
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.host.machine import this_machine
 from sr_deploy.engine.flavour import flavours
 from sr_deploy.engine.manifest import Profile, check_profile, engine_name
-from sr_deploy.pipeline.precision.deployed_plan import Planned, PrecisionOptions, check_options, graph_of
+from sr_deploy.pipeline.engines.timings import check_timings
+from sr_deploy.pipeline.precision.deployed_plan import (
+    Planned,
+    PrecisionOptions,
+    check_options,
+    engine_precision,
+    graph_of,
+    ready_plan,
+)
 from sr_deploy.pipeline.runner import check_backend
 
 
@@ -70,6 +77,60 @@ class BuildPlan:
     def precision(self) -> str:
         """What the engine is called: "fp32", "fp16", "int8" or "mixed"."""
         return self.planned.precision if self.planned else "fp32"
+
+
+@dataclass(frozen=True)
+class ResolvedBuild:
+    """A build, complete: nothing of it is asked for again.
+
+    Attributes:
+        options: what was asked for.
+        deployment: opened, its graphs compared with their hashes.
+        planned: the precision plan that is there and is what is asked for; None: float32, or it must be made.
+        plans: the engines; without ``planned``, for a plan is joined to them when it is there.
+        targets: where each engine will lie.
+    """
+
+    options: BuildOptions
+    deployment: Deployment
+    planned: Optional[Planned]
+    plans: Tuple[BuildPlan, ...]
+    targets: Tuple[Path, ...]
+
+
+def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> ResolvedBuild:
+    """Open the deployment, choose the backend, find the plan, and name the engines: once a build.
+
+    Args:
+        options: what was asked for.
+        say: told the backend and why, and the plan that is there.
+
+    Raises:
+        UsageError: options that contradict each other or the deployment.
+        BadDeployment: no deployment, or the plan in it is damaged.
+    """
+    deployment = open_deployment(options.deployment)
+    backend, why = choose_backend(options)
+    check_dla(backend, options)
+    check_timings(backend, options.timing_cache)
+    say(f"{backend}: {why}")
+    planned, precision = None, "fp32"
+    if options.precision is not None:
+        check_request(backend, options)
+        precision = engine_precision(options.precision.precision)
+        planned = told_ready(deployment, options.precision, say)
+    plans = plans_of(deployment, backend, options)
+    capabilities = _capabilities(backend, options)
+    names = (engine_name(backend, plan.profile, capabilities, precision) for plan in plans)
+    return ResolvedBuild(options, deployment, planned, plans, tuple(deployment.engines_folder / n for n in names))
+
+
+def told_ready(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Optional[Planned]:
+    """``ready_plan``, and the user is told of it."""
+    found = ready_plan(deployment, options)
+    if found is not None:
+        say(f"plan: {found.folder}, made before (--remake-plan makes it again)")
+    return found
 
 
 def choose_backend(options: BuildOptions) -> Tuple[str, str]:
@@ -141,11 +202,10 @@ def check_dla(backend: str, options: BuildOptions) -> None:
         raise UsageError("a DLA takes one size", "--size with --dla")
 
 
-def plans_with(deployment: Deployment, backend: str, options: BuildOptions, planned: Planned) -> Tuple[BuildPlan, ...]:
-    """Engines of a plan's graph: of the sizes asked for, or of the sizes of the deployment's fixed graphs."""
+def plans_with(deployment: Deployment, plans: Tuple[BuildPlan, ...], planned: Planned) -> Tuple[BuildPlan, ...]:
+    """The same engines, of a precision plan and its graph."""
     graph = graph_of(deployment, planned)
-    plans = plans_of(deployment, backend, options)
-    return tuple(BuildPlan(backend, graph, plan.profile, planned) for plan in plans)
+    return tuple(BuildPlan(plan.backend, graph, plan.profile, planned) for plan in plans)
 
 
 def _capabilities(backend: str, options: BuildOptions) -> Tuple[str, ...]:
@@ -173,17 +233,6 @@ def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -
             f"{deployment.folder} holds graphs of fixed sizes only", "a graph for any size", "export it with --dynamic"
         )
     return BuildPlan(backend, graph, profile)
-
-
-def target_of(deployment: Deployment, plan: BuildPlan, options: BuildOptions, precision: str) -> Path:
-    """Where the engine will lie."""
-    name = engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options), precision)
-    return deployment.engines_folder / name
-
-
-def check_target_free(target: Path, options: BuildOptions) -> None:
-    """Refuse to replace an engine; asked before a plan is made too, which would replace the engine's own."""
-    check_free(target, options.force, "a new engine", "replace it with --force")
 
 
 def check_budget(plan: BuildPlan) -> None:

@@ -192,7 +192,7 @@ def _runner(deployment: Deployment, backend: str, graph: Path, options: TuneOpti
     folder.mkdir()
     built = engine_from_graph(backend, graph, (options.size,) * 3, timing_cache=timings_file(deployment, backend))
     engine = write_engine(built, folder, graph, contract, scale)
-    return runner_from_engine(folder / engine.file)
+    return runner_from_engine(folder / engine.file, engine)
 
 
 def _plain(deployment: Deployment, source: GraphFile) -> ContextManager[Runner]:

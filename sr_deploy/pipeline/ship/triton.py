@@ -19,8 +19,8 @@ from sr_deploy.core.artifact import atomic_folder
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
-from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, open_engine
-from sr_deploy.pipeline.runner import engine_files
+from sr_deploy.engine.index import EngineIndex
+from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile
 from sr_deploy.pipeline.ship.triton_config import Model, config_text
 
 
@@ -142,9 +142,10 @@ def _tensorrt_models(deployment: Deployment, name: str, sizes: Tuple[Size, ...])
     groups: Dict[Tuple[Profile, str, str], List[Tuple[Path, EngineManifest]]] = {}
     notes: List[str] = []
     graphs = {graph.sha256 for graph in deployment.manifest.graphs}
-    for path in engine_files(deployment):
+    index = EngineIndex(deployment)
+    for path in index.paths:
         try:
-            engine = open_engine(path)
+            engine = index.proved(path)
         except BadInput as error:
             notes.append(f"{path.name} is left out: {error.found}")
             continue
