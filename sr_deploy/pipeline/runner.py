@@ -137,7 +137,7 @@ def decide(resolved: Resolved, size: Size) -> Decision:
     if path is not None:
         return _engine(resolved, path)
     if backend not in (None, "onnxruntime") or resolved.precision not in (None, "fp32"):
-        raise _no_engine(resolved, size, refused)
+        raise _no_engine(resolved, size)
     graph = deployment.graph_for(size, "onnxruntime")
     why = "asked for"
     if not backend:
@@ -172,10 +172,11 @@ def runner_for(resolved: Resolved, size: Size) -> Chosen:
     return open_runner(decide(resolved, size), resolved.deployment)
 
 
-def _no_engine(resolved: Resolved, size: Size, refused: List[str]) -> BadDeployment:
+def _no_engine(resolved: Resolved, size: Size) -> BadDeployment:
     """The error for an engine that was asked for and is not there, naming what is there instead."""
     folder, backend, precision = resolved.deployment.folder, resolved.backend, resolved.precision or "fp32"
     others = [name for name in PRECISIONS if name != precision and _best(resolved, size, name)[0]]
+    _, refused = _best(resolved, size, precision, prove_all=True)
     asked = {"mixed": "auto --psnr-budget 0.1"}.get(precision, precision)
     build = f"srdeploy build {folder}"
     if backend is not None:
@@ -229,10 +230,11 @@ def fitting_engine(resolved: Resolved, size: Size) -> Optional[Path]:
     return _best(resolved, size, resolved.precision or "fp32")[0]
 
 
-def _best(resolved: Resolved, size: Size, precision: str) -> Tuple[Optional[Path], List[str]]:
+def _best(resolved: Resolved, size: Size, precision: str, prove_all: bool = False) -> Tuple[Optional[Path], List[str]]:
     """The engine to run, and of those that do not fit, which and why.
 
     By their manifests first: only the file that is to be used is read, and the next one where it is not what it says.
+    With ``prove_all`` every one that was asked for is read: of a damaged one that says more than its size.
     Engines of another precision or backend were not asked for, so nothing is said of them.
     """
     index = resolved.index
@@ -244,6 +246,8 @@ def _best(resolved: Resolved, size: Size, precision: str) -> Tuple[Optional[Path
             manifest = index.stated(path)
             if manifest.precision != precision or resolved.backend not in (None, manifest.backend):
                 continue
+            if prove_all:
+                index.proved(path)
             index.check_fits(manifest)
         except BadInput as error:
             refused[path] = _refusal(path, error)
