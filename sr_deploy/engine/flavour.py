@@ -51,6 +51,16 @@ def flavour_version(flavour: str) -> Optional[str]:
         return None
 
 
+def tensorrt_version() -> Optional[str]:
+    """Version of TensorRT; None when it does not import."""
+    return flavour_version("tensorrt")
+
+
+def tensorrt_rtx_version() -> Optional[str]:
+    """Version of TensorRT-RTX; None when it does not import."""
+    return flavour_version("tensorrt-rtx")
+
+
 def import_flavour(flavour: str) -> Any:
     """The Python module of a flavour.
 

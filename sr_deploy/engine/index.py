@@ -16,8 +16,7 @@ from sr_deploy.engine.manifest import (
     proved_manifest,
     read_manifest,
 )
-
-SUFFIXES = (".engine", ".onnx")
+from sr_deploy.engine.runtimes import suffixes
 
 Value = TypeVar("Value")
 #: What was found, or the error that was raised: it is raised again, not found out again.
@@ -44,7 +43,7 @@ class EngineIndex:
         if self._paths is None:
             folder = self.deployment.engines_folder
             files = sorted(folder.iterdir()) if folder.is_dir() else []
-            self._paths = tuple(p for p in files if p.suffix in SUFFIXES and manifest_path(p).is_file())
+            self._paths = tuple(p for p in files if p.suffix in suffixes() and manifest_path(p).is_file())
         return self._paths
 
     def stated(self, path: Path) -> EngineManifest:

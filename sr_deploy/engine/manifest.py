@@ -21,10 +21,10 @@ from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
 from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, SizePair, described, read_described
 from sr_deploy.engine.listing import Listing, listing_path, listing_text
+from sr_deploy.engine.runtimes import RUNTIMES, RuntimeName
 
 SCHEMA = 1
 _REBUILD = "build it again with srdeploy build --force"
-BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 
 #: Smallest, best and largest input, each (height, width) in pixels; three equal ones are a fixed input.
 Profile = Tuple[Size, Size, Size]
@@ -36,7 +36,7 @@ class EngineManifest:
     """All that is known of one engine.
 
     Attributes:
-        backend: one of BACKENDS.
+        backend: a name of engine/runtimes.py.
         file: the engine's file name.
         sha256: of the engine's bytes.
         graph_file, graph_sha256: the ONNX graph of the deployment that it was built from.
@@ -57,7 +57,7 @@ class EngineManifest:
         schema: version of this layout.
     """
 
-    backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+    backend: RuntimeName
     file: FileName
     sha256: Sha256
     graph_file: FileName
@@ -169,7 +169,7 @@ def engine_name(
         parts.append("-".join("sm" + capability.replace(".", "") for capability in compute_capabilities))
     if precision != "fp32":
         parts.append(precision)
-    return "_".join(parts) + (".onnx" if backend == "onnxruntime" else ".engine")
+    return "_".join(parts) + RUNTIMES[backend].suffix
 
 
 def manifest_path(engine: Path) -> Path:
@@ -300,7 +300,7 @@ def proved_manifest(path: Path, written: WrittenManifest) -> EngineManifest:
             f"{manifest.sha256[:12]}…, as {manifest_path(path).name} says",
             _REBUILD + "; an engine is never edited in place",
         )
-    if manifest.backend == "onnxruntime":
+    if RUNTIMES[manifest.backend].engine_is_graph:
         check_self_contained(path)
     return manifest
 

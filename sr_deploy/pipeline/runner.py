@@ -13,9 +13,9 @@ from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.manifest import EngineManifest
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES, names, rank
 from sr_deploy.run.base import Runner
 
-BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
 #: What engines compute in. "mixed" is what ``build --precision auto`` makes.
 PRECISIONS = ("fp32", "fp16", "int8", "mixed")
 
@@ -26,7 +26,7 @@ class Resolved:
 
     Attributes:
         index: the deployment's engines.
-        backend: one of BACKENDS, or None for the best this machine has.
+        backend: a name of engine/runtimes.py, or None for the best this machine has.
         engine: an engine file to run, whatever else there is.
         precision: of the engine, one of PRECISIONS; None is "fp32", which the graph is too. An engine that is named
             must be of it, if it is given.
@@ -109,8 +109,8 @@ def check_precision(name: Optional[str]) -> None:
 
 def check_backend(name: Optional[str]) -> None:
     """Raise UsageError for a backend that does not exist."""
-    if name is not None and name not in BACKENDS:
-        raise UsageError(f"there is no backend {name!r}", "one of " + ", ".join(BACKENDS))
+    if name is not None and name not in RUNTIMES:
+        raise UsageError(f"there is no backend {name!r}", "one of " + ", ".join(names()))
 
 
 def decide(resolved: Resolved, size: Size) -> Decision:
@@ -136,9 +136,9 @@ def decide(resolved: Resolved, size: Size) -> Decision:
     path, refused = _best(resolved, size, resolved.precision or "fp32")
     if path is not None:
         return _engine(resolved, path)
-    if backend not in (None, "onnxruntime") or resolved.precision not in (None, "fp32"):
+    if backend not in (None, GRAPH_RUNTIME) or resolved.precision not in (None, "fp32"):
         raise _no_engine(resolved, size)
-    graph = deployment.graph_for(size, "onnxruntime")
+    graph = deployment.graph_for(size, GRAPH_RUNTIME)
     why = "asked for"
     if not backend:
         why = f"the deployment has no engine for {format_size(size)} on this machine" + "".join(_lines(refused))
@@ -155,16 +155,13 @@ def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
         BadDeployment: see run/onnxruntime.py and run/tensorrt.py.
     """
     manifest = decision.manifest
-    if manifest is not None and manifest.backend != "onnxruntime":
-        from sr_deploy.run.tensorrt import runner_from_engine
-
-        return Chosen(runner_from_engine(decision.file, manifest), decision.why)
+    if manifest is not None:
+        return Chosen(RUNTIMES[manifest.backend].call("open", decision.file, manifest, decision.threads), decision.why)
     from sr_deploy.run.onnxruntime import runner_from_graph
 
-    takes = manifest or deployment.manifest
+    takes = deployment.manifest
     runner = runner_from_graph(decision.file, takes.contract, takes.scale, threads=decision.threads)
-    why = decision.why if manifest is not None else f"onnxruntime on {runner.device} {decision.why}"
-    return Chosen(runner, why)
+    return Chosen(runner, f"onnxruntime on {runner.device} {decision.why}")
 
 
 def runner_for(resolved: Resolved, size: Size) -> Chosen:
@@ -238,7 +235,7 @@ def _best(resolved: Resolved, size: Size, precision: str, prove_all: bool = Fals
     Engines of another precision or backend were not asked for, so nothing is said of them.
     """
     index = resolved.index
-    fitting: List[Tuple[bool, bool, Path]] = []
+    fitting: List[Tuple[int, bool, Path]] = []
     refused: Dict[Path, str] = {}
     best: Optional[Path] = None
     for path in index.paths:
@@ -256,7 +253,7 @@ def _best(resolved: Resolved, size: Size, precision: str, prove_all: bool = Fals
             refused[path] = f"{path.name} takes {manifest.allowed_sizes()}"
             continue
         exact = manifest.profile is not None and manifest.profile[0] == manifest.profile[2]
-        fitting.append((manifest.backend == "onnxruntime", not exact, path))
+        fitting.append((rank(manifest.backend), not exact, path))
     for _, _, path in sorted(fitting):
         try:
             index.proved(path)

@@ -29,6 +29,7 @@ from sr_deploy.core.media.image import (
 from sr_deploy.core.media.room import bytes_to_upscale
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.onnxruntime import CPU
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.runner import resolve, runners
 from sr_deploy.run.base import Runner, upscale
@@ -173,7 +174,7 @@ def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> No
     """Raise EnvironmentFault for what the network itself needs, where it is known: the graph on the processor."""
     about = runner.describe()
     if about.get("provider") == CPU:
-        graph = deployment.graph_for(size, "onnxruntime")
+        graph = deployment.graph_for(size, GRAPH_RUNTIME)
         if about["file"] == graph.file:
             check_memory(graph, size)
 

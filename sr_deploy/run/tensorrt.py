@@ -64,6 +64,11 @@ def runner_from_engine(path: Path, manifest: EngineManifest) -> TensorRTRunner:
     return TensorRTRunner(trt, (runtime, engine), context, cuda, manifest, kernels)
 
 
+def open_engine(path: Path, manifest: EngineManifest, _threads: Optional[int]) -> TensorRTRunner:
+    """See ``Runtime.open``; a GPU has no threads to choose."""
+    return runner_from_engine(path, manifest)
+
+
 class TensorRTRunner:
     """See ``run/base.py``. Made by ``runner_from_engine``."""
 

@@ -10,8 +10,9 @@ from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.host.machine import this_machine
-from sr_deploy.engine.flavour import flavours
 from sr_deploy.engine.manifest import Profile, check_profile, engine_name
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
+from sr_deploy.pipeline.engines.plans import told_ready
 from sr_deploy.pipeline.engines.timings import check_timings
 from sr_deploy.pipeline.precision.deployed_plan import (
     Planned,
@@ -19,7 +20,6 @@ from sr_deploy.pipeline.precision.deployed_plan import (
     check_options,
     engine_precision,
     graph_of,
-    ready_plan,
 )
 from sr_deploy.pipeline.runner import check_backend
 
@@ -125,14 +125,6 @@ def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> Resolved
     return ResolvedBuild(options, deployment, planned, plans, tuple(deployment.engines_folder / n for n in names))
 
 
-def told_ready(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Optional[Planned]:
-    """``ready_plan``, and the user is told of it."""
-    found = ready_plan(deployment, options)
-    if found is not None:
-        say(f"plan: {found.folder}, made before (--remake-plan makes it again)")
-    return found
-
-
 def choose_backend(options: BuildOptions) -> Tuple[str, str]:
     """The backend and why it is the one.
 
@@ -141,25 +133,30 @@ def choose_backend(options: BuildOptions) -> Tuple[str, str]:
     """
     check_backend(options.backend)
     if options.backend is not None:
-        if options.backend == "onnxruntime" and options.compute_capabilities:
-            raise UsageError("--compute-capability has no meaning for onnxruntime", "it only with a TensorRT backend")
+        if options.compute_capabilities and not RUNTIMES[options.backend].for_one_gpu:
+            raise UsageError(
+                f"--compute-capability has no meaning for {options.backend}", "it only with a TensorRT backend"
+            )
         return options.backend, "asked for"
-    here = {flavour.name: flavour.version for flavour in flavours()}
+    compiled = [row for row in RUNTIMES.values() if row.for_one_gpu]
     if options.compute_capabilities:
-        if "tensorrt-rtx" in here:
-            return "tensorrt-rtx", f"{here['tensorrt-rtx']} builds for given compute capabilities"
+        for row in compiled:
+            version = row.version_here() if row.builds_for_absent else None
+            if version is not None:
+                return row.name, f"{version} builds for given compute capabilities"
         raise UsageError(
             "--compute-capability needs tensorrt-rtx, which does not import here",
             "TensorRT-RTX",
             "pip install 'srdeploy[tensorrt-rtx]'",
         )
     gpus = this_machine().gpus
-    for name in ("tensorrt", "tensorrt-rtx"):
-        if gpus and name in here:
-            return name, f"{here[name]} is installed and there is a GPU, {gpus[0].name}"
+    for row in compiled if gpus else ():
+        version = row.version_here()
+        if version is not None:
+            return row.name, f"{version} is installed and there is a GPU, {gpus[0].name}"
     if not gpus:
-        return "onnxruntime", "this machine has no NVIDIA GPU; for another's GPU give --compute-capability"
-    return "onnxruntime", "no TensorRT is installed; srdeploy doctor says how to get it"
+        return GRAPH_RUNTIME, "this machine has no NVIDIA GPU; for another's GPU give --compute-capability"
+    return GRAPH_RUNTIME, "no TensorRT is installed; srdeploy doctor says how to get it"
 
 
 def plans_of(deployment: Deployment, backend: str, options: BuildOptions) -> Tuple[BuildPlan, ...]:
@@ -171,7 +168,7 @@ def plans_of(deployment: Deployment, backend: str, options: BuildOptions) -> Tup
     fixed = [graph for graph in deployment.manifest.graphs if graph.size is not None and graph.serves(backend)]
     if fixed:
         return tuple(BuildPlan(backend, graph, (graph.size,) * 3) for graph in fixed)
-    if backend == "onnxruntime":
+    if RUNTIMES[backend].any_size:
         return (BuildPlan(backend, deployment.manifest.graphs[0], None),)
     raise UsageError(
         f"{deployment.folder} holds a graph for any size, and {backend} needs to know which",
@@ -186,7 +183,7 @@ def check_request(backend: str, options: BuildOptions) -> None:
     check_options(options.precision)
     if options.memory_budget is not None and options.precision.precision != "fp16":
         raise UsageError("--memory-budget streams float32 and fp16 graphs only", "--precision fp16, or no budget")
-    if options.implicit and backend != "tensorrt":
+    if options.implicit and not RUNTIMES[backend].implicit_int8:
         raise UsageError("--implicit is for TensorRT 8", "--backend tensorrt on a machine that has it")
 
 
@@ -194,7 +191,7 @@ def check_dla(backend: str, options: BuildOptions) -> None:
     """Raises UsageError for what does not go together with a DLA, before anything long is begun."""
     if options.dla_core is None:
         return
-    if backend != "tensorrt" or options.memory_budget is not None:
+    if not RUNTIMES[backend].has_dla or options.memory_budget is not None:
         raise UsageError("--dla is for TensorRT on a Jetson", "--backend tensorrt, and no --memory-budget")
     if options.precision is None:
         raise UsageError("a DLA does not compute in FP32", "--precision fp16 or int8 with --dla")
@@ -212,12 +209,12 @@ def _capabilities(backend: str, options: BuildOptions) -> Tuple[str, ...]:
     """The compute capabilities that the engine will carry: those asked for, else this machine's GPU."""
     from sr_deploy.engine.tensorrt import targets_of
 
-    return () if backend == "onnxruntime" else targets_of(backend, options.compute_capabilities)[0]
+    return targets_of(backend, options.compute_capabilities)[0] if RUNTIMES[backend].for_one_gpu else ()
 
 
 def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -> BuildPlan:
     """The plan of one engine for a range of sizes."""
-    if options.sizes or backend == "onnxruntime":
+    if options.sizes or RUNTIMES[backend].any_size:
         raise UsageError(
             "--min-size, --opt-size and --max-size describe one dynamic TensorRT engine",
             "them without --size, and a TensorRT backend (ONNX Runtime's engine takes any size anyway)",
@@ -237,7 +234,7 @@ def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -
 
 def check_budget(plan: BuildPlan) -> None:
     """A budget holds for one size, and only TensorRT says what it will use."""
-    if plan.backend == "onnxruntime" or plan.profile is None or plan.profile[0] != plan.profile[2]:
+    if not RUNTIMES[plan.backend].tells_memory or plan.profile is None or plan.profile[0] != plan.profile[2]:
         raise UsageError(
             "--memory-budget needs a builder that tells its memory, and one size",
             "a TensorRT backend and --size",

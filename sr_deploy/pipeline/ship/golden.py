@@ -13,6 +13,7 @@ from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed
 from sr_deploy.core.tolerance import GRAPH_FP32, LOSSY, rms_difference
 from sr_deploy.engine.index import EngineIndex
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME
 from sr_deploy.pipeline.runner import Resolved, resolve, runner_for
 from sr_deploy.run.base import upscale
 from sr_deploy.run.parity import difference_of
@@ -133,7 +134,7 @@ def _engines(asked: Resolved) -> Tuple[List[Optional[Path]], Dict[str, str]]:
                 found.append(path)
         except BadInput as error:
             refused[path.name] = "; ".join(line.strip() for line in error.found.splitlines())
-    if not found and not refused and asked.backend in (None, "onnxruntime") and asked.precision in (None, "fp32"):
+    if not found and not refused and asked.backend in (None, GRAPH_RUNTIME) and asked.precision in (None, "fp32"):
         found = [None]
     if not found and not refused:
         refused["engines"] = f"there is none of {' '.join(filter(None, (asked.precision, asked.backend)))}"
@@ -142,7 +143,7 @@ def _engines(asked: Resolved) -> Tuple[List[Optional[Path]], Dict[str, str]]:
 
 def _row(asked: Resolved, tolerance: Optional[float], engine: Optional[Path], golden: Golden) -> GoldenRow:
     """One engine, or the graph in ONNX Runtime, on one golden picture."""
-    backend = asked.backend if engine is not None else "onnxruntime"
+    backend = asked.backend if engine is not None else GRAPH_RUNTIME
     resolved = dataclasses.replace(asked, backend=backend, engine=engine, precision=None)
     precision = resolved.runs_in
     lossy = LOSSY.get(precision)
