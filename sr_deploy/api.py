@@ -131,7 +131,7 @@ def open(deployment: Place, *, backend: Optional[str] = None, engine: Optional[P
 
     Args:
         deployment: the folder.
-        backend, engine, precision: which runtime, as ``srdeploy run`` takes them; see ``pipeline.runner.runner_for``.
+        backend, engine, precision: which runtime, as ``srdeploy run`` takes them; see ``pipeline.runner.decide``.
         say: told what runs, whenever that changes.
 
     Raises:
@@ -172,10 +172,10 @@ class Deployed:
         Raises:
             BadDeployment: one is damaged.
         """
-        from sr_deploy.engine.manifest import open_engine
-        from sr_deploy.pipeline.runner import engine_files
+        from sr_deploy.engine.index import EngineIndex
 
-        return tuple(open_engine(path) for path in engine_files(self.deployment))
+        index = EngineIndex(self.deployment)
+        return tuple(index.proved(path) for path in index.paths)
 
     def upscale(self, picture: Union[Place, np.ndarray]) -> np.ndarray:
         """One picture, ``scale`` times as large.
@@ -189,13 +189,14 @@ class Deployed:
         Raises:
             BadImage: a file that cannot be read, another shape or type, or a size that the network does not take.
         """
-        from sr_deploy.pipeline.runner import runners
+        from sr_deploy.engine.index import EngineIndex
+        from sr_deploy.pipeline.runner import resolve, runners
         from sr_deploy.pipeline.upscale import upscale_picture
 
         found = _picture_of(picture)
         if self._runner_at is None:
-            opened = runners(self.deployment, *self._asked, self._say, self._precision)
-            self._runner_at = self._exit.enter_context(opened)
+            resolved = resolve(EngineIndex(self.deployment), *self._asked, self._precision)
+            self._runner_at = self._exit.enter_context(runners(resolved, self._say))
         return upscale_picture(self.deployment, self._runner_at(found.size), found).pixels
 
     def bench(self, sizes: Sizes, **options: Any) -> Result:

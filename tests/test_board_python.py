@@ -68,6 +68,7 @@ def test_a_board_without_room_is_told_before_the_build(tmp_path, monkeypatch):
 
     import sr_deploy.engine.tensorrt
     import sr_deploy.pipeline.engines.build as pipeline
+    import sr_deploy.pipeline.engines.build_tensorrt as builder
     import sr_deploy.pipeline.engines.request as request
     from sr_deploy.core.errors import EnvironmentFault
     from sr_deploy.core.host.machine import Gpu, Jetson, this_machine
@@ -80,7 +81,7 @@ def test_a_board_without_room_is_told_before_the_build(tmp_path, monkeypatch):
     board = dataclasses.replace(this_machine(), gpus=(gpu,), jetson=jetson, memory_available_bytes=4 * 10**9)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(sr_deploy.engine.tensorrt, "this_machine", lambda: board)
-    for module in (pipeline, request):
+    for module in (builder, request):
         monkeypatch.setattr(module, "this_machine", lambda: board)
     logger_of.cache_clear()
     deployment, _, _ = material(tmp_path, bundle=False)

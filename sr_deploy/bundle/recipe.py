@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Tuple
 
-from typing_extensions import Literal
-
 from sr_deploy.bundle.layout import is_allowed
 from sr_deploy.core.contract import Size, format_size, parse_size
 from sr_deploy.core.deployment.manifest import PRECISION_FOLDER
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.schema import Count, Positive, SizeText, described, read_described_toml
 from sr_deploy.engine.manifest import check_profile
+from sr_deploy.engine.runtimes import RuntimeName
 
 SCHEMA = 1
 _NUMBERS = ("workspace_mib", "memory_budget", "dla_core")
@@ -52,7 +51,7 @@ class RecipeFile:
     """
 
     schema: int = SCHEMA
-    backend: Optional[Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]] = None
+    backend: Optional[RuntimeName] = None
     sizes: Optional[Tuple[SizeText, ...]] = None
     profile: Optional[Tuple[SizeText, SizeText, SizeText]] = None
     workspace_mib: Optional[Positive] = None

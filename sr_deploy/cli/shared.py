@@ -9,6 +9,7 @@ import typer
 
 from sr_deploy.core.contract import Size, parse_size
 from sr_deploy.core.text import log_lines
+from sr_deploy.engine.runtimes import named
 
 DEPLOYMENT = typer.Argument(..., help="A deployment folder made by srdeploy export.", show_default=False)
 JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead of a table.")
@@ -18,7 +19,7 @@ PRECISION = typer.Option(
     help="Take the engine of this precision: fp16, int8, or mixed, as auto makes it. Default: fp32.",
     callback=lambda given: "mixed" if given == "auto" else given,
 )
-BACKENDS = "onnxruntime, tensorrt or tensorrt-rtx"
+BACKENDS = named()
 
 
 def say(text: str) -> None:

@@ -13,9 +13,8 @@ from typing import Any, List, Optional, Sequence, Tuple
 from sr_deploy.core.contract import IOContract, format_size
 from sr_deploy.core.errors import ForeignEngine
 from sr_deploy.core.host.machine import this_machine
-from sr_deploy.engine.flavour import flavour_version
 from sr_deploy.engine.manifest import EngineManifest
-from sr_deploy.engine.onnxruntime import onnxruntime_version
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class HostFacts:
     """What decides whether an engine may run here.
 
     Attributes:
-        backend: the runtime that was looked for, one of BACKENDS.
+        backend: the runtime that was looked for, a name of engine/runtimes.py.
         runtime_version: its version; None when it is not installed.
         compute_capability: of the first GPU, such as "8.6"; None without a GPU.
         device: that GPU's name; None without a GPU.
@@ -37,7 +36,7 @@ class HostFacts:
 
 def host_facts(backend: str) -> HostFacts:
     """Look at this machine for one backend. Imports that backend's runtime; raises nothing for what is absent."""
-    version = onnxruntime_version() if backend == "onnxruntime" else flavour_version(backend)
+    version = RUNTIMES[backend].version_here()
     gpus = this_machine().gpus
     if not gpus:
         return HostFacts(backend, version, None, None)
@@ -107,7 +106,7 @@ def _rebuild(manifest: EngineManifest, here: HostFacts, folder: str) -> str:
     if manifest.profile is not None:
         low, best, high = (format_size(size) for size in manifest.profile)
         sizes = f" --size {low}" if low == high else f" --min-size {low} --opt-size {best} --max-size {high}"
-    backend = "onnxruntime" if needs_gpu else here.backend
+    backend = GRAPH_RUNTIME if needs_gpu else here.backend
     command = f"srdeploy build {folder} --backend {backend}{sizes} --force"
     if needs_gpu:
         return f"use it on a machine with such a GPU; without a GPU: {command}"

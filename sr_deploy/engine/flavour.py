@@ -62,6 +62,16 @@ def check_flavour(flavour: str) -> FlavourName:
     return flavour
 
 
+def tensorrt_version() -> Optional[str]:
+    """Version of TensorRT; None when it does not import."""
+    return flavour_version("tensorrt")
+
+
+def tensorrt_rtx_version() -> Optional[str]:
+    """Version of TensorRT-RTX; None when it does not import."""
+    return flavour_version("tensorrt-rtx")
+
+
 def import_flavour(flavour: str) -> Any:
     """The Python module of a flavour.
 

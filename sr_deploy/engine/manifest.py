@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from pydantic import Field
-from typing_extensions import Annotated, Literal
+from typing_extensions import Annotated
 
 from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
 from sr_deploy.core.confine import FileName
@@ -22,10 +22,10 @@ from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS, EnginePrecision
 from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, SizePair, described, read_described
 from sr_deploy.engine.listing import Listing, listing_path, listing_text
+from sr_deploy.engine.runtimes import RUNTIMES, RuntimeName
 
 SCHEMA = 1
-Backend = Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
-BACKENDS: Tuple[Backend, ...] = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+_REBUILD = "build it again with srdeploy build --force"
 
 #: Smallest, best and largest input, each (height, width) in pixels; three equal ones are a fixed input.
 Profile = Tuple[Size, Size, Size]
@@ -37,7 +37,7 @@ class EngineManifest:
     """All that is known of one engine.
 
     Attributes:
-        backend: one of BACKENDS.
+        backend: a name of engine/runtimes.py.
         file: the engine's file name.
         sha256: of the engine's bytes.
         graph_file, graph_sha256: the ONNX graph of the deployment that it was built from.
@@ -58,7 +58,7 @@ class EngineManifest:
         schema: version of this layout.
     """
 
-    backend: Backend
+    backend: RuntimeName
     file: FileName
     sha256: Sha256
     graph_file: FileName
@@ -181,7 +181,7 @@ def engine_name(
         parts.append("-".join("sm" + capability.replace(".", "") for capability in compute_capabilities))
     if precision != "fp32":
         parts.append(precision)
-    return "_".join(parts) + (".onnx" if backend == "onnxruntime" else ".engine")
+    return "_".join(parts) + RUNTIMES[backend].suffix
 
 
 def manifest_path(engine: Path) -> Path:
@@ -209,7 +209,7 @@ def discard_refused(path: Path) -> None:
 
 @described
 @dataclass(frozen=True)
-class _Written(EngineManifest):
+class WrittenManifest(EngineManifest):
     """A manifest as its file has it.
 
     Attributes:
@@ -219,7 +219,7 @@ class _Written(EngineManifest):
     replaces: Optional[EngineManifest] = None
 
 
-def _settled(written: _Written, have: str) -> EngineManifest:
+def _settled(written: WrittenManifest, have: str) -> EngineManifest:
     """The manifest of the engine whose hash is ``have``; where none is, the one that was to be."""
     if written.replaces is not None and written.replaces.sha256 == have:
         return written.replaces
@@ -275,30 +275,53 @@ def open_engine(path: Path, refused_too: bool = False) -> EngineManifest:
         refused_too: read the manifest of an engine that was refused after its build too: to look at, not to run.
 
     Raises:
-        BadDeployment: the engine or its manifest is missing, truncated, altered, of another schema or not as described,
-            an engine of ONNX Runtime keeps weights in other files, or the engine was refused.
+        BadDeployment: see ``read_manifest`` and ``proved_manifest``; or the engine was refused.
+    """
+    manifest = proved_manifest(path, read_manifest(path))
+    if not refused_too:
+        check_not_refused(path, manifest)
+    return manifest
+
+
+def read_manifest(path: Path) -> WrittenManifest:
+    """What the file beside an engine says of it; the engine itself is not read.
+
+    Raises:
+        BadDeployment: the engine or its manifest is missing, or the manifest is of another schema or not as described.
     """
     path = Path(path)
     sidecar = manifest_path(path)
-    rebuild = "build it again with srdeploy build --force"
     if not path.is_file():
         raise BadDeployment(f"there is no engine {path}", "a file made by srdeploy build", "srdeploy build")
     if not sidecar.is_file():
-        raise BadDeployment(f"the engine {path} has no manifest", f"{sidecar.name} beside it", rebuild)
+        raise BadDeployment(f"the engine {path} has no manifest", f"{sidecar.name} beside it", _REBUILD)
+    return read_described(WrittenManifest, sidecar, "engine manifest", _REBUILD, BadDeployment)
+
+
+def proved_manifest(path: Path, written: WrittenManifest) -> EngineManifest:
+    """The manifest of an engine whose bytes are the ones that were written: the whole file is read, and hashed.
+
+    Raises:
+        BadDeployment: the engine is truncated or altered, or one of ONNX Runtime that keeps weights in other files.
+    """
     have = sha256_of(path)
-    manifest = _settled(read_described(_Written, sidecar, "engine manifest", rebuild, BadDeployment), have)
+    manifest = _settled(written, have)
     if have != manifest.sha256:
         raise BadDeployment(
             f"{path} is not the file that was built: its sha256 is {have[:12]}…",
-            f"{manifest.sha256[:12]}…, as {sidecar.name} says",
-            rebuild + "; an engine is never edited in place",
+            f"{manifest.sha256[:12]}…, as {manifest_path(path).name} says",
+            _REBUILD + "; an engine is never edited in place",
         )
-    if manifest.backend == "onnxruntime":
+    if RUNTIMES[manifest.backend].engine_is_graph:
         check_self_contained(path)
-    if "refused" in manifest.settings and not refused_too:
+    return manifest
+
+
+def check_not_refused(path: Path, manifest: EngineManifest) -> None:
+    """Raise BadDeployment for an engine that was refused after its build: it must not run."""
+    if "refused" in manifest.settings:
         raise BadDeployment(
             f"{path} was refused after its build: {manifest.settings['refused']}",
             "an engine that runs as planned",
             f"srdeploy inspect {path} shows its layers; build it with another plan or precision",
         )
-    return manifest

@@ -12,6 +12,7 @@ from sr_deploy.core.errors import UsageError
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.core.quality.metrics import CRITERION
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME
 from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
@@ -56,7 +57,7 @@ def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = la
         lr, hr = _pictures(folder, scale)
         checkpoint = ASSETS / f"demo_x{scale}.safetensors"
         deployment = export_deployment(ExportOptions(checkpoint, folder / "deployment"), say)
-        build_engines(BuildOptions(deployment.folder, "onnxruntime", sizes=(lr.size,)), say)
+        build_engines(BuildOptions(deployment.folder, GRAPH_RUNTIME, sizes=(lr.size,)), say)
         (upscaled,) = upscale_files(UpscaleOptions(deployment.folder, (folder / "lr",), folder / "sr"), say).written
         quality = verify_quality(VerifyOptions(deployment.folder, folder / "lr", folder / "hr"), say)
         say("timing " + ", ".join(f"{height}x{width}" for height, width in BENCH_SIZES))

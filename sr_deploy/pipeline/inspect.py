@@ -34,7 +34,9 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
     if path.is_dir():
         return _deployment_facts(path, size)
     if path.suffix in (".engine", ".onnx", ".refused") and path.with_suffix(".json").is_file():
-        return {"kind": "engine", "path": str(path), **engine_facts(path)}
+        from sr_deploy.engine.manifest import open_engine
+
+        return {"kind": "engine", "path": str(path), **engine_facts(path, open_engine(path, refused_too=True))}
     if path.suffix == ".srd":
         return _bundle_facts(path)
     if path.suffix == ".onnx":
@@ -49,19 +51,18 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
 
 
 def _deployment_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
-    from sr_deploy.engine.manifest import open_engine
+    from sr_deploy.engine.index import EngineIndex
     from sr_deploy.pipeline.precision.plan_facts import plan_facts
-    from sr_deploy.pipeline.runner import engine_files
     from sr_deploy.report.numbers import streaming_text
 
     deployment = open_deployment(path)
     facts: Dict[str, Any] = {"kind": "deployment", "path": str(path), **dataclasses.asdict(deployment.manifest)}
-    engines = engine_files(deployment)
-    facts["engines"] = [str(engine.relative_to(path)) for engine in engines]
+    index = EngineIndex(deployment)
+    facts["engines"] = [str(engine.relative_to(path)) for engine in index.paths]
     facts["streaming"] = {}
-    for engine in engines:
+    for engine in index.paths:
         with contextlib.suppress(BadInput):  # an engine whose manifest cannot be read is named all the same
-            facts["streaming"][engine.name] = streaming_text(open_engine(engine).to_dict())
+            facts["streaming"][engine.name] = streaming_text(index.proved(engine).to_dict())
     facts["plans"] = {one["name"]: {k: v for k, v in one.items() if k != "name"} for one in plan_facts(deployment)}
     facts["streaming"] = {name: text for name, text in facts["streaming"].items() if text}
     if size is not None:
@@ -80,17 +81,15 @@ def _bundle_facts(path: Path) -> Dict[str, Any]:
     return {"kind": "bundle", "path": str(path), "sha256": sha256_of(path), **packed, "files": files}
 
 
-def engine_facts(path: Path) -> Dict[str, Any]:
-    """The manifest of an engine, and where the builder told of its layers ``listing`` (its summary) and ``layers``, see
-    engine/listing.py.
+def engine_facts(path: Path, manifest: EngineManifest) -> Dict[str, Any]:
+    """The manifest of the engine at ``path``, and where the builder told of its layers ``listing`` (its summary) and
+    ``layers``, see engine/listing.py.
 
     Raises:
-        BadDeployment: the engine, its manifest or its listing is damaged.
+        BadDeployment: its listing is damaged.
     """
     from sr_deploy.engine.listing import layer_facts, open_listing, summary
-    from sr_deploy.engine.manifest import open_engine
 
-    manifest = open_engine(path, refused_too=True)
     listing = open_listing(path, manifest.sha256)
     if listing is None:
         return manifest.to_dict()

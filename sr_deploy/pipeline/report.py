@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -18,10 +18,11 @@ from sr_deploy.core.quality.metrics import CRITERION, METRICS, figures_of
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.temporary import is_temporary
+from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.precision.plan_facts import plan_facts
-from sr_deploy.pipeline.runner import check_backend, engine_files, fitting_engine, runners
+from sr_deploy.pipeline.runner import Resolved, check_backend, fitting_engine, resolve, runners
 from sr_deploy.pipeline.upscale import upscale_picture
-from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
+from sr_deploy.pipeline.verify import VerifyOptions, verify_resolved
 from sr_deploy.report.content import Content, Deployed, PictureRow, Quality
 
 #: A picture and its original: (name, low-resolution file, original).
@@ -76,22 +77,23 @@ def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: 
 
     _check(options)
     opened = [open_deployment(folder) for folder in options.deployments]
+    asked = [resolve(EngineIndex(deployment), options.backend) for deployment in opened]
     names = _names([deployment.folder for deployment in opened])
     pictures_of = {scale: _pairs(options, scale, opened, say) for scale in {d.manifest.scale for d in opened}}
     deployed, ways = [], []
-    for name, deployment in zip(names, opened):
-        pairs = pictures_of[deployment.manifest.scale]
-        chosen, problems = _ways(deployment, pairs, options.backend) if isinstance(pairs, tuple) else ((), ())
+    for name, resolved in zip(names, asked):
+        pairs = pictures_of[resolved.deployment.manifest.scale]
+        chosen, problems = _ways(resolved, pairs) if isinstance(pairs, tuple) else ((), ())
         ways.append(chosen)
-        deployed.append(_deployed(name, deployment, pairs, chosen, problems, options, say))
+        deployed.append(_deployed(name, resolved, pairs, chosen, problems, options, say))
     bicubic, rows = [], []
     for scale, pairs in pictures_of.items():
         if isinstance(pairs, tuple):
             report = _bicubic(pairs, scale)
             bicubic.append((scale, report))
             shown = _shown([d for d in deployed if d.manifest.scale == scale], pairs, options.pictures)
-            members = [(d.name, o, w) for d, o, w in zip(deployed, opened, ways) if o.manifest.scale == scale]
-            rows += _rows(shown, members, report, deployed, options.backend)
+            members = [(d.name, a, w) for d, a, w in zip(deployed, asked, ways) if d.manifest.scale == scale]
+            rows += _rows(shown, members, report, deployed)
     title = options.title or f"Super-resolution report: {', '.join(names)}"
     made = f"Made {datetime.date.today().isoformat()} by srdeploy {__version__}"
     page = report_page(Content(title, made, tuple(deployed), tuple(bicubic), tuple(rows)))
@@ -144,24 +146,19 @@ def _pairs(options: ReportOptions, scale: int, opened: Sequence[Deployment], say
         return f"Quality was not judged, because the pictures that were given are not of scale {scale}."
 
 
-def _ways(
-    deployment: Deployment, pairs: Sequence[Pair], backend: Optional[str]
-) -> Tuple[Tuple[Way, ...], Tuple[str, ...]]:
+def _ways(resolved: Resolved, pairs: Sequence[Pair]) -> Tuple[Tuple[Way, ...], Tuple[str, ...]]:
     """How to run it: what ``srdeploy run`` would choose, and each other engine that fits; with why others do not."""
-    from sr_deploy.engine.fits import check_engine, host_facts
-    from sr_deploy.engine.manifest import open_engine
-
+    index, backend = resolved.index, resolved.backend
     sizes = sorted({read_picture(low).size for _, low, _ in pairs})
-    best = {fitting_engine(deployment, size, backend) for size in sizes}
-    precisions = {open_engine(path).precision if path else "fp32" for path in best}
+    best = {fitting_engine(resolved, size) for size in sizes}
+    precisions = {index.proved(path).precision if path else "fp32" for path in best}
     ways, problems = [Way("", " and ".join(sorted(precisions)), None)], []
-    for path in engine_files(deployment):
+    for path in index.paths:
         try:
-            manifest = open_engine(path)
+            manifest = index.proved(path)
             if best == {path} or (backend is not None and manifest.backend != backend):
                 continue
-            graphs = tuple(graph.sha256 for graph in deployment.manifest.graphs)
-            check_engine(manifest, host_facts(manifest.backend), graphs, ends=deployment.ends)
+            index.check_fits(manifest)
             refused = [size for size in sizes if not manifest.takes(size)]
             if refused:
                 # A fixed engine of the same precision as the graph says nothing new; any other one is missed.
@@ -177,7 +174,7 @@ def _ways(
 
 def _deployed(
     name: str,
-    deployment: Deployment,
+    resolved: Resolved,
     pairs: Any,
     ways: Sequence[Way],
     problems: Sequence[str],
@@ -185,13 +182,14 @@ def _deployed(
     say: Callable[[str], None],
 ) -> Deployed:
     """All about one deployment."""
-    qualities = []
+    deployment, qualities = resolved.deployment, []
     for way in ways:
         assert options.lr is not None and options.hr is not None, "there are ways where there are pictures"
         say(f"{name}: judging {way.label or 'the network'} on {len(pairs)} pictures")
         asked = VerifyOptions(deployment.folder, options.lr, options.hr, options.backend, way.engine, None, False)
-        qualities.append(Quality(way.label, way.precision, verify_quality(asked, say).to_dict()))
-    engines, unread = _engines(deployment)
+        report = verify_resolved(replace(resolved, engine=way.engine), asked, say)
+        qualities.append(Quality(way.label, way.precision, report.to_dict()))
+    engines, unread = _engines(resolved.index)
     results, unread_results = _results(deployment)
     return Deployed(
         name=name,
@@ -205,15 +203,15 @@ def _deployed(
     )
 
 
-def _engines(deployment: Deployment) -> Tuple[Tuple[Dict[str, Any], ...], Tuple[str, ...]]:
+def _engines(index: EngineIndex) -> Tuple[Tuple[Dict[str, Any], ...], Tuple[str, ...]]:
     """The engines' manifests, with their ``listing`` and ``layers`` as ``inspect`` gives them, and what could not be
     read."""
     from sr_deploy.pipeline.inspect import engine_facts
 
     engines, problems = [], []
-    for path in engine_files(deployment):
+    for path in index.paths:
         try:
-            engines.append(engine_facts(path))
+            engines.append(engine_facts(path, index.proved(path, refused_too=True)))
         except BadInput as error:
             problems.append(f"engine {path.name} is left out: {_without_folder(error, path)}")
     return tuple(engines), tuple(problems)
@@ -263,10 +261,9 @@ def _shown(deployed: Sequence[Deployed], pairs: Sequence[Pair], count: int) -> T
 
 def _rows(
     shown: Sequence[Pair],
-    members: Sequence[Tuple[str, Deployment, Sequence[Way]]],
+    members: Sequence[Tuple[str, Resolved, Sequence[Way]]],
     bicubic: Dict[str, Any],
     deployed: Sequence[Deployed],
-    backend: Optional[str],
 ) -> List[PictureRow]:
     """The panels of each picture: low resolution, bicubic, each way of each deployment, original; then error maps."""
     from sr_deploy.report.pictures import DETAIL, bicubic_of, error_panel, picture_panel
@@ -276,12 +273,12 @@ def _rows(
     rows = []
     for name, low, high in shown:
         lr = read_picture(low)
-        scale = members[0][1].manifest.scale
+        scale = members[0][1].deployment.manifest.scale
         size: Size = (lr.size[0] * scale, lr.size[1] * scale)
         versions = [("bicubic", bicubic_of(lr.pixels, size), _psnr(bicubic, name))]
-        for label, deployment, ways in members:
+        for label, resolved, ways in members:
             for way, quality in zip(ways, by_name[label].qualities):
-                pixels = _upscaled(deployment, way, backend, lr).pixels
+                pixels = _upscaled(resolved, way, lr).pixels
                 versions.append((f"{label} {way.label}".strip(), pixels, _psnr(quality.report, name)))
         hr = crop_like(read_picture(high).pixels, versions[0][1], str(high))
         crop = busiest_square(_three(hr), size, DETAIL)
@@ -296,9 +293,9 @@ def _rows(
     return rows
 
 
-def _upscaled(deployment: Deployment, way: Way, backend: Optional[str], lr: Picture) -> Picture:
-    with runners(deployment, backend, way.engine, lambda _: None) as runner_at:
-        return upscale_picture(deployment, runner_at(lr.size), lr)
+def _upscaled(resolved: Resolved, way: Way, lr: Picture) -> Picture:
+    with runners(replace(resolved, engine=way.engine), lambda _: None) as runner_at:
+        return upscale_picture(resolved.deployment, runner_at(lr.size), lr)
 
 
 def _psnr(report: Dict[str, Any], name: str) -> float:

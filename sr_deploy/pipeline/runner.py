@@ -1,4 +1,4 @@
-"""Which runtime runs a deployment, and why: the choice that run, verify and bench share."""
+"""Which runtime runs a deployment, and why: the choice that run, verify, bench and gate share."""
 
 from __future__ import annotations
 
@@ -6,15 +6,84 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment.manifest import Deployment
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS
+from sr_deploy.engine.index import EngineIndex
+from sr_deploy.engine.manifest import EngineManifest
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES, names, rank
 from sr_deploy.run.base import Runner
 
-BACKENDS = ("onnxruntime", "tensorrt", "tensorrt-rtx")
+
+@dataclass(frozen=True)
+class Resolved:
+    """A deployment and what of it shall run, complete; made by ``resolve``, once a command.
+
+    Attributes:
+        index: the deployment's engines.
+        backend: a name of engine/runtimes.py, or None for the best this machine has.
+        engine: an engine file to run, whatever else there is.
+        precision: of the engine, one of ENGINE_PRECISIONS; None is "fp32", which the graph is too. An engine that is
+            named must be of it, if it is given.
+        threads: ONNX Runtime's threads on the CPU; None for its default.
+    """
+
+    index: EngineIndex
+    backend: Optional[str] = None
+    engine: Optional[Path] = None
+    precision: Optional[str] = None
+    threads: Optional[int] = None
+
+    @property
+    def deployment(self) -> Deployment:
+        """The opened folder."""
+        return self.index.deployment
+
+    @property
+    def runs_in(self) -> str:
+        """The precision of what runs: the named engine's, else the one asked for, else "fp32"."""
+        return self.index.proved(self.engine).precision if self.engine is not None else self.precision or "fp32"
+
+
+def resolve(
+    index: EngineIndex,
+    backend: Optional[str] = None,
+    engine: Optional[Path] = None,
+    precision: Optional[str] = None,
+    threads: Optional[int] = None,
+) -> Resolved:
+    """What a user asked for, with names that exist; see ``Resolved``.
+
+    Raises:
+        UsageError: there is no such backend or precision.
+    """
+    check_backend(backend)
+    check_precision(precision)
+    return Resolved(index, backend, engine, precision, threads)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What runs at one size, decided once: nothing is loaded yet.
+
+    Attributes:
+        why: for the user: the engine, or what runs the graph and why.
+        file: the engine, or the graph that ONNX Runtime runs itself.
+        sha256: of that file, compared with its manifest.
+        graph: the graph that runs itself, or None.
+        manifest: of the engine, or None.
+        threads: see ``Resolved``.
+    """
+
+    why: str
+    file: Path
+    sha256: str
+    graph: Optional[GraphFile] = None
+    manifest: Optional[EngineManifest] = None
+    threads: Optional[int] = None
 
 
 @dataclass(frozen=True)
@@ -24,16 +93,10 @@ class Chosen:
     Attributes:
         runner: ready for ``prepare``.
         why: one sentence for the user.
-        graph_sha256: of the graph it runs or was built from.
-        engine: the engine file, or None when it runs the graph itself.
-        precision: one of ENGINE_PRECISIONS.
     """
 
     runner: Runner
     why: str
-    graph_sha256: str
-    engine: Optional[Path]
-    precision: str = "fp32"
 
 
 def check_precision(name: Optional[str]) -> None:
@@ -44,76 +107,77 @@ def check_precision(name: Optional[str]) -> None:
 
 def check_backend(name: Optional[str]) -> None:
     """Raise UsageError for a backend that does not exist."""
-    if name is not None and name not in BACKENDS:
-        raise UsageError(f"there is no backend {name!r}", "one of " + ", ".join(BACKENDS))
+    if name is not None and name not in RUNTIMES:
+        raise UsageError(f"there is no backend {name!r}", "one of " + ", ".join(names()))
 
 
-def runner_for(
-    deployment: Deployment,
-    size: Size,
-    backend: Optional[str] = None,
-    engine: Optional[Path] = None,
-    threads: Optional[int] = None,
-    precision: Optional[str] = None,
-) -> Chosen:
-    """Open a runner for one input size.
+def decide(resolved: Resolved, size: Size) -> Decision:
+    """What runs at one input size.
 
     An engine that is named is used or refused. Without one, an engine of this deployment that fits this machine and
     the size is preferred, TensorRT before ONNX Runtime; else ONNX Runtime runs the graph. An engine of a lower
     precision gives another picture, so it is only taken when it is asked for.
 
     Args:
-        deployment: the opened folder.
+        resolved: what was asked for.
         size: (height, width).
-        backend: one of BACKENDS, or None for the best this machine has.
-        engine: an engine file to run, whatever else there is.
-        threads: ONNX Runtime's threads on the CPU; None for its default.
-        precision: of the engine, one of ENGINE_PRECISIONS; None is "fp32", which the graph is too. An engine that is
-            named must be of it, if it is given.
 
     Raises:
         ForeignEngine: the named engine was built for something else.
         BadDeployment: a TensorRT backend was asked for and no engine fits; the message says how to build one.
         BadImage: the network does not take this size.
-        EnvironmentFault: the runtime is not on this machine.
     """
-    check_backend(backend)
-    check_precision(precision)
+    deployment, backend = resolved.deployment, resolved.backend
     deployment.manifest.sizes.check(size)
-    engine = engine or fitting_engine(deployment, size, backend, precision)
-    if engine is not None:
-        return _from_engine(deployment, engine, backend, precision, threads)
-    if backend not in (None, "onnxruntime") or precision not in (None, "fp32"):
-        raise _no_engine(deployment, size, backend, precision or "fp32")
-    from sr_deploy.run.onnxruntime import runner_from_graph
-
-    manifest = deployment.manifest
-    graph = deployment.graph_for(size, "onnxruntime")
-    runner = runner_from_graph(deployment.path_of(graph), manifest.contract, manifest.scale, threads=threads)
+    if resolved.engine is not None:
+        return _named(resolved, resolved.engine)
+    path, refused = _best(resolved, size, resolved.precision or "fp32")
+    if path is not None:
+        return _engine(resolved, path)
+    if backend not in (None, GRAPH_RUNTIME) or resolved.precision not in (None, "fp32"):
+        raise _no_engine(resolved, size)
+    graph = deployment.graph_for(size, GRAPH_RUNTIME)
     why = "asked for"
     if not backend:
-        _, refused = _sorted_out(deployment, size, None, "fp32")
         why = f"the deployment has no engine for {format_size(size)} on this machine" + "".join(_lines(refused))
-    return Chosen(runner, f"onnxruntime on {runner.device} runs {graph.file}: {why}", graph.sha256, None)
+    return Decision(
+        f"runs {graph.file}: {why}", deployment.path_of(graph), graph.sha256, graph, threads=resolved.threads
+    )
 
 
-def precision_of(engine: Optional[Path], precision: Optional[str]) -> str:
-    """What runs where this engine or this precision is asked for; "fp32" where neither is."""
-    from sr_deploy.engine.manifest import open_engine
+def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
+    """Load what was decided.
 
-    return open_engine(engine).precision if engine is not None else precision or "fp32"
+    Raises:
+        EnvironmentFault: the runtime is not on this machine.
+        BadDeployment: see run/onnxruntime.py and run/tensorrt.py.
+    """
+    manifest = decision.manifest
+    if manifest is not None:
+        return Chosen(RUNTIMES[manifest.backend].call("open", decision.file, manifest, decision.threads), decision.why)
+    from sr_deploy.run.onnxruntime import runner_from_graph
+
+    takes = deployment.manifest
+    runner = runner_from_graph(decision.file, takes.contract, takes.scale, threads=decision.threads)
+    return Chosen(runner, f"onnxruntime on {runner.device} {decision.why}")
 
 
-def _no_engine(deployment: Deployment, size: Size, backend: Optional[str], precision: str) -> BadDeployment:
+def runner_for(resolved: Resolved, size: Size) -> Chosen:
+    """Decide what runs at one input size, and load it; raises what ``decide`` and ``open_runner`` raise."""
+    return open_runner(decide(resolved, size), resolved.deployment)
+
+
+def _no_engine(resolved: Resolved, size: Size) -> BadDeployment:
     """The error for an engine that was asked for and is not there, naming what is there instead."""
-    others = [one for one in ENGINE_PRECISIONS if one != precision and fitting_engine(deployment, size, backend, one)]
+    folder, backend, precision = resolved.deployment.folder, resolved.backend, resolved.precision or "fp32"
+    others = [name for name in ENGINE_PRECISIONS if name != precision and _best(resolved, size, name)[0]]
+    _, refused = _best(resolved, size, precision, prove_all=True)
     asked = {"mixed": "auto --psnr-budget 0.1"}.get(precision, precision)
-    _, refused = _sorted_out(deployment, size, backend, precision)
-    build = f"srdeploy build {deployment.folder}"
+    build = f"srdeploy build {folder}"
     if backend is not None:
         build += f" --backend {backend} --size {format_size(size)}"
     return BadDeployment(
-        f"{deployment.folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that "
+        f"{folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that "
         "fits this machine" + (f"; it has one of {', '.join(others)}" if others else "") + "".join(_lines(refused)),
         "an engine built for this machine and this size" + (f", or --precision {others[0]}" if others else ""),
         build if precision == "fp32" else f"{build} --precision {asked}",
@@ -126,24 +190,18 @@ def _lines(refused: List[str]) -> List[str]:
 
 
 @contextlib.contextmanager
-def runners(
-    deployment: Deployment,
-    backend: Optional[str],
-    engine: Optional[Path],
-    say: Callable[[str], None],
-    precision: Optional[str] = None,
-) -> Iterator[Callable[[Size], Runner]]:
+def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable[[Size], Runner]]:
     """A function that gives the runner for a size; one runner is open at a time, the last one until the block ends.
 
     Args:
-        deployment, backend, engine, precision: see ``runner_for``.
+        resolved: what shall run.
         say: told what runs, whenever that changes.
     """
     opened: List[Tuple[Size, Chosen]] = []
 
     def runner_at(size: Size) -> Runner:
         if not opened or opened[0][0] != size:
-            chosen = runner_for(deployment, size, backend, engine, precision=precision)
+            chosen = runner_for(resolved, size)
             before = opened.pop()[1] if opened else None
             opened.append((size, chosen))
             if before is not None:
@@ -159,88 +217,72 @@ def runners(
             chosen.runner.close()
 
 
-def fitting_engine(
-    deployment: Deployment, size: Size, backend: Optional[str], precision: Optional[str] = None
-) -> Optional[Path]:
-    """The engine of a precision in the deployment that this machine should run at ``size``; None without one.
+def fitting_engine(resolved: Resolved, size: Size) -> Optional[Path]:
+    """The engine in the deployment that this machine should run at ``size``, of what is asked for; None without one.
 
-    TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one. ``precision`` None is
-    "fp32".
+    TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one.
     """
-    fitting, _ = _sorted_out(deployment, size, backend, precision or "fp32")
-    return min(fitting)[2] if fitting else None
+    return _best(resolved, size, resolved.precision or "fp32")[0]
 
 
-def _sorted_out(
-    deployment: Deployment, size: Size, backend: Optional[str], precision: str
-) -> Tuple[List[Tuple[bool, bool, Path]], List[str]]:
-    """The engines that fit, each with its rank (the least is the best); and of those that do not, which and why.
+def _best(resolved: Resolved, size: Size, precision: str, prove_all: bool = False) -> Tuple[Optional[Path], List[str]]:
+    """The engine to run, and of those that do not fit, which and why.
 
+    By their manifests first: only the file that is to be used is read, and the next one where it is not what it says.
+    With ``prove_all`` every one that was asked for is read: of a damaged one that says more than its size.
     Engines of another precision or backend were not asked for, so nothing is said of them.
     """
-    from sr_deploy.engine.fits import check_engine, host_facts
-    from sr_deploy.engine.manifest import open_engine
-
-    fitting: List[Tuple[bool, bool, Path]] = []
-    refused: List[str] = []
-    for path in engine_files(deployment):
+    index = resolved.index
+    fitting: List[Tuple[int, bool, Path]] = []
+    refused: Dict[Path, str] = {}
+    best: Optional[Path] = None
+    for path in index.paths:
         try:
-            manifest = open_engine(path)
-            if manifest.precision != precision or backend not in (None, manifest.backend):
+            manifest = index.stated(path)
+            if manifest.precision != precision or resolved.backend not in (None, manifest.backend):
                 continue
-            check_engine(manifest, host_facts(manifest.backend), _graph_hashes(deployment), ends=deployment.ends)
+            if prove_all:
+                index.proved(path)
+            index.check_fits(manifest)
         except BadInput as error:
-            lines = [line.strip() for line in error.found.replace(f"{path.parent}{os.sep}", "").splitlines()]
-            # Of an engine that is not what it was, the difference from what was wanted says more.
-            told = "; ".join(lines[1:] or lines)
-            refused.append(told if told.startswith(path.name) else f"{path.name}: {told}")
+            refused[path] = _refusal(path, error)
             continue
         if not manifest.takes(size):
-            refused.append(f"{path.name} takes {manifest.allowed_sizes()}")
+            refused[path] = f"{path.name} takes {manifest.allowed_sizes()}"
             continue
         exact = manifest.profile is not None and manifest.profile[0] == manifest.profile[2]
-        fitting.append((manifest.backend == "onnxruntime", not exact, path))
-    return fitting, refused
+        fitting.append((rank(manifest.backend), not exact, path))
+    for _, _, path in sorted(fitting):
+        try:
+            index.proved(path)
+        except BadInput as error:
+            refused[path] = _refusal(path, error)
+            continue
+        best = path
+        break
+    return best, [refused[path] for path in index.paths if path in refused]
 
 
-def _from_engine(
-    deployment: Deployment, path: Path, backend: Optional[str], precision: Optional[str], threads: Optional[int]
-) -> Chosen:
-    """Open a named engine, or refuse it with the difference."""
-    from sr_deploy.engine.fits import check_engine, host_facts
-    from sr_deploy.engine.manifest import open_engine
+def _refusal(path: Path, error: BadInput) -> str:
+    """Why an engine is not used, on one line."""
+    lines = [line.strip() for line in error.found.replace(f"{path.parent}{os.sep}", "").splitlines()]
+    # Of an engine that is not what it was, the difference from what was wanted says more.
+    told = "; ".join(lines[1:] or lines)
+    return told if told.startswith(path.name) else f"{path.name}: {told}"
 
-    manifest = open_engine(path)
+
+def _named(resolved: Resolved, path: Path) -> Decision:
+    """Take a named engine, or refuse it with the difference."""
+    manifest, backend, precision = resolved.index.proved(path), resolved.backend, resolved.precision
     if backend is not None and manifest.backend != backend:
         raise UsageError(f"{path} is an engine of {manifest.backend}, not of {backend}", "one of the two, not both")
     if precision is not None and manifest.precision != precision:
         raise UsageError(f"{path} is an engine of {manifest.precision}, not of {precision}", "one of the two, not both")
-    check_engine(
-        manifest, host_facts(manifest.backend), _graph_hashes(deployment), str(deployment.folder), deployment.ends
-    )
-    if manifest.backend == "onnxruntime":
-        from sr_deploy.run.onnxruntime import runner_from_graph
-
-        runner: Runner = runner_from_graph(path, manifest.contract, manifest.scale, threads=threads)
-    else:
-        from sr_deploy.run.tensorrt import runner_from_engine
-
-        runner = runner_from_engine(path)
-    return Chosen(runner, f"{manifest.backend} engine {path.name}", manifest.graph_sha256, path, manifest.precision)
+    resolved.index.check_fits(manifest)
+    return _engine(resolved, path)
 
 
-def _graph_hashes(deployment: Deployment) -> Tuple[str, ...]:
-    return tuple(graph.sha256 for graph in deployment.manifest.graphs)
-
-
-def engine_files(deployment: Deployment) -> Tuple[Path, ...]:
-    """The engines in a deployment: files beside which a manifest of the same stem lies."""
-    if not deployment.engines_folder.is_dir():
-        return ()
-    return tuple(
-        sorted(
-            path
-            for path in deployment.engines_folder.iterdir()
-            if path.suffix in (".engine", ".onnx") and path.with_suffix(".json").is_file()
-        )
-    )
+def _engine(resolved: Resolved, path: Path) -> Decision:
+    manifest = resolved.index.proved(path)
+    why = f"{manifest.backend} engine {path.name}"
+    return Decision(why, path, manifest.sha256, manifest=manifest, threads=resolved.threads)

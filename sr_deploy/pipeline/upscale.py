@@ -27,9 +27,11 @@ from sr_deploy.core.media.image import (
     write_picture,
 )
 from sr_deploy.core.media.room import bytes_to_upscale
+from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.onnxruntime_cuda import CPU
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME
 from sr_deploy.pipeline.memory import check_memory
-from sr_deploy.pipeline.runner import runners
+from sr_deploy.pipeline.runner import resolve, runners
 from sr_deploy.run.base import Runner, upscale
 
 
@@ -109,13 +111,14 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     from sr_deploy.report.progress import track
 
     deployment = open_deployment(options.deployment)
+    resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision)
     inputs = find_images(options.inputs)
     targets = _targets(inputs, options)
     kept = [target for target in targets if options.resume and target.exists()]
     todo = [pair for pair in zip(inputs, targets) if pair[1] not in kept]
     written: List[Path] = []
     skipped: List[Tuple[Path, SrDeployError]] = []
-    with runners(deployment, options.backend, options.engine, say, options.precision) as runner_at:
+    with runners(resolved, say) as runner_at:
         for source, target in track(todo, "upscaling"):
             try:
                 _upscale_file(deployment, runner_at, source, target)
@@ -171,7 +174,7 @@ def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> No
     """Raise EnvironmentFault for what the network itself needs, where it is known: the graph on the processor."""
     about = runner.describe()
     if about.get("provider") == CPU:
-        graph = deployment.graph_for(size, "onnxruntime")
+        graph = deployment.graph_for(size, GRAPH_RUNTIME)
         if about["file"] == graph.file:
             check_memory(graph, size)
 

@@ -19,7 +19,8 @@ from sr_deploy.core.quality.metrics import CRITERION, figure_columns, figures_of
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.pipeline.runner import precision_of, runners
+from sr_deploy.engine.index import EngineIndex
+from sr_deploy.pipeline.runner import Resolved, resolve, runners
 from sr_deploy.run.base import Runner, upscale
 from sr_deploy.run.parity import difference_of
 
@@ -152,9 +153,15 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
         BadImage: pictures without a partner, or of sizes that do not belong together.
         BadCheckpoint: the checkpoint is gone or is another one, and a comparison with PyTorch was asked for.
     """
+    index = EngineIndex(open_deployment(options.deployment))
+    return verify_resolved(resolve(index, options.backend, options.engine, options.precision), options, say)
+
+
+def verify_resolved(resolved: Resolved, options: VerifyOptions, say: Callable[[str], None]) -> QualityReport:
+    """``verify_quality`` of a deployment that is open: what runs is ``resolved``, what it is judged on the options'."""
     from sr_deploy.report.progress import track
 
-    deployment = open_deployment(options.deployment)
+    deployment = resolved.deployment
     scale = deployment.manifest.scale
     pairs = pair_images(options.lr, options.hr, scale)
     network, network_range = _torch_runner(deployment, options) if options.against_torch else (None, 1.0)
@@ -164,10 +171,9 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
         told.append(why)
         say(why)
 
-    with runners(deployment, options.backend, options.engine, remember, options.precision) as runner_at:
+    with runners(resolved, remember) as runner_at:
         rows = [_one(deployment, runner_at, network, network_range, *pair) for pair in track(pairs, "verifying")]
-    precision = precision_of(options.engine, options.precision)
-    return QualityReport(CONVENTION, "; ".join(dict.fromkeys(told)), tuple(rows), precision)
+    return QualityReport(CONVENTION, "; ".join(dict.fromkeys(told)), tuple(rows), resolved.runs_in)
 
 
 def _one(

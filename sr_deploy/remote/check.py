@@ -8,6 +8,7 @@ from sr_deploy import __version__
 from sr_deploy.core.errors import BadInput, EnvironmentFault
 from sr_deploy.core.schema import value_from
 from sr_deploy.core.text import log_line
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
 from sr_deploy.remote.replies import Doctor, DoctorReport
 
 #: Findings of core/host/device.py by what a command needs of TensorRT.
@@ -40,7 +41,8 @@ def check_doctor(name: str, reply: Doctor, arguments: Sequence[str]) -> Tuple[st
     findings = {finding.what: finding for finding in told.findings}
     backend = _backend(arguments)
     # A Jetson is there for its GPU: without TensorRT the command would quietly fall back to its processor.
-    wants_tensorrt = (backend or "").startswith("tensorrt") or (backend is None and bool(told.environment.jetson))
+    asked = RUNTIMES.get(backend)
+    wants_tensorrt = (asked is not None and asked.for_one_gpu) or (backend is None and bool(told.environment.jetson))
     no_tensorrt = RUN_TENSORRT in findings and findings[RUN_TENSORRT].level == "missing"
     for what in _needs(arguments[0], backend, wants_tensorrt, no_tensorrt):
         finding = findings.get(what)
@@ -60,7 +62,7 @@ def check_doctor(name: str, reply: Doctor, arguments: Sequence[str]) -> Tuple[st
 def _needs(command: str, backend: Any, wants_tensorrt: bool, no_tensorrt: bool) -> Tuple[str, ...]:
     if wants_tensorrt:
         return (BUILD_TENSORRT,) if command == "build" else (RUN_TENSORRT,)
-    return (RUN_CPU,) if backend == "onnxruntime" or (backend is None and no_tensorrt) else ()
+    return (RUN_CPU,) if backend == GRAPH_RUNTIME or (backend is None and no_tensorrt) else ()
 
 
 def _backend(arguments: Sequence[str]) -> Any:

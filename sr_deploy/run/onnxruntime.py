@@ -9,6 +9,7 @@ import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.engine.onnxruntime import (
     ONLY_FATAL,
     import_onnxruntime,
@@ -58,6 +59,11 @@ def runner_from_graph(
     provider, why = (provider, "asked for") if provider is not None else default_provider(providers_here())
     session = open_session(graph, options, provider)
     return OnnxRuntimeRunner(session, Path(graph), contract, scale, provider, threads, why)
+
+
+def open_engine(path: Path, manifest: EngineManifest, threads: Optional[int]) -> OnnxRuntimeRunner:
+    """See ``Runtime.open``."""
+    return runner_from_graph(path, manifest.contract, manifest.scale, threads=threads)
 
 
 class OnnxRuntimeRunner:

@@ -19,7 +19,7 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault
 from sr_deploy.engine.dla import runtime_for
 from sr_deploy.engine.flavour import collected, import_flavour, logger_of
-from sr_deploy.engine.manifest import EngineManifest, open_engine
+from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.engine.timing_cache import cache_path
 from sr_deploy.run.base import DeviceTime
 from sr_deploy.run.cuda import Cuda, open_cuda
@@ -29,25 +29,26 @@ from sr_deploy.run.runtime_cache import RuntimeCache
 from sr_deploy.run.settings import DeviceSettings, refuse_settings
 
 
-def runner_from_engine(path: Path) -> TensorRTRunner:
-    """Load an engine. Whether it belongs here is asked before, by ``engine.fits.check_engine``.
+def runner_from_engine(path: Path, manifest: EngineManifest) -> TensorRTRunner:
+    """Load an engine. Whether it is whole and belongs here is asked before, see ``engine/index.py``.
 
     Args:
-        path: the plan; its manifest lies beside it.
+        path: the plan.
+        manifest: what it was proved to be, see ``open_engine``.
 
     Raises:
-        BadDeployment: engine or manifest missing or altered, or tensors other than the contract's.
+        BadDeployment: tensors other than the contract's.
         MissingPackage: TensorRT or a CUDA binding is not installed.
         EnvironmentFault: no GPU, no DLA core that the engine was built for, or TensorRT cannot load the plan; the
             message holds TensorRT's own.
     """
-    manifest = open_engine(path)
+    path = Path(path)
     trt = import_flavour(manifest.backend)
     cuda = open_cuda()
     try:
         with collected(manifest.backend) as messages:
             runtime = runtime_for(trt, logger_of(manifest.backend), manifest.settings)
-            engine = runtime.deserialize_cuda_engine(Path(path).read_bytes())
+            engine = runtime.deserialize_cuda_engine(path.read_bytes())
             kernels = RuntimeCache(cache_path(path.parent, "runtime", manifest.backend, trt.__version__, gpu_name()))
             context = None if engine is None else _context_of(trt, engine, kernels)
         if context is None:
@@ -61,6 +62,11 @@ def runner_from_engine(path: Path) -> TensorRTRunner:
         cuda.close()
         raise
     return TensorRTRunner(trt, (runtime, engine), context, cuda, manifest, kernels)
+
+
+def open_engine(path: Path, manifest: EngineManifest, _threads: Optional[int]) -> TensorRTRunner:
+    """See ``Runtime.open``; a GPU has no threads to choose."""
+    return runner_from_engine(path, manifest)
 
 
 class TensorRTRunner:

@@ -7,12 +7,14 @@ import dataclasses
 import shutil
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sr_deploy.engine.tensorrt
 import sr_deploy.pipeline.engines.build as pipeline
+import sr_deploy.pipeline.engines.build_tensorrt as builder
 import sr_deploy.pipeline.engines.request as request
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.host.machine import Gpu, Jetson, this_machine
@@ -79,7 +81,7 @@ def board(exported, tmp_path, monkeypatch):
     machine = dataclasses.replace(this_machine(), gpus=(XAVIER,), jetson=jetson, memory_available_bytes=8 * 10**9)
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(sr_deploy.engine.tensorrt, "this_machine", lambda: machine)
-    for module in (pipeline, request):
+    for module in (builder, request):
         monkeypatch.setattr(module, "this_machine", lambda: machine)
     logger_of.cache_clear()
     deployment = tmp_path / "deployment"
@@ -120,7 +122,7 @@ def test_another_file_or_none(board, tmp_path):
     build(deployment, (16, 16), timing_cache=other)
     assert other.read_bytes() == b"timings of 8.5" and not list(deployment.glob("engines/*.cache"))
     trt.calls.clear()
-    (manifest,), _ = build(deployment, (24, 24), timing_cache=pipeline.Path("none"))
+    (manifest,), _ = build(deployment, (24, 24), timing_cache=Path("none"))
     assert not [call for call in trt.calls if call[0] == "timings"] and "timing_cache" not in manifest.settings
     assert not list(deployment.glob("engines/*.cache")) and not list(deployment.glob("none*"))
 

@@ -49,7 +49,7 @@ def prepare(
         images: photographs to calibrate on, for int8.
         say: told of each step.
     """
-    from sr_deploy.pipeline.engines.build import planned_for
+    from sr_deploy.pipeline.engines.plans import planned_for
     from sr_deploy.pipeline.export import ExportOptions, export_deployment
     from sr_deploy.pipeline.precision.deployed_plan import precision_options
 

@@ -20,7 +20,7 @@ from sr_deploy.core.host.machine import this_machine
 from sr_deploy.core.host.rtx import rtx_capabilities
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.engine.flavour import flavours, import_flavour, logger_of
-from sr_deploy.engine.manifest import EngineManifest
+from sr_deploy.engine.manifest import EngineManifest, open_engine
 from sr_deploy.run.settings import DeviceSettings
 from tests.hardware.material import largest_step
 from tests.hardware.on_cuda import nothing
@@ -153,7 +153,7 @@ def picture(case: Case, engine: Path) -> float:
     from sr_deploy.run.tensorrt import runner_from_engine
 
     contract = open_deployment(case.deployment).manifest.contract
-    runner = runner_from_engine(engine)
+    runner = runner_from_engine(engine, open_engine(engine))
     try:
         made = upscale(runner, sample_for(contract, case.size))
     finally:
@@ -169,7 +169,7 @@ def timed(case: Case, engine: Path) -> Dict[str, Any]:
     from sr_deploy.run.tensorrt import runner_from_engine
 
     lr = sample_for(open_deployment(case.deployment).manifest.contract, case.size)
-    runner = runner_from_engine(engine)
+    runner = runner_from_engine(engine, open_engine(engine))
     try:
         runner.prepare(case.size)
         runner.upload(lr)

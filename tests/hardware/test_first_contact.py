@@ -255,7 +255,7 @@ def test_an_engine_is_built_run_and_timed(ready, rows, tmp_path, monkeypatch, wr
     class Timed:
         """An ONNX Runtime runner that times itself, as TensorRT's does."""
 
-        def __init__(self, path):
+        def __init__(self, path, _):
             manifest = on_engines.open_deployment(path.parents[1]).manifest
             self._own = runner_from_graph(path, manifest.contract, manifest.scale, threads=1)
 

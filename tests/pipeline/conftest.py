@@ -10,7 +10,7 @@ import pytest
 
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
-from sr_deploy.pipeline.engines.build import planned_for
+from sr_deploy.pipeline.engines.plans import planned_for
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 

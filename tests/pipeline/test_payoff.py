@@ -13,8 +13,9 @@ from sr_deploy.core.errors import BadDeployment, CheckFailed
 from sr_deploy.engine.built import BuiltEngine
 from sr_deploy.engine.listing import Layer, Listing, Tensor, listing_path, open_listing
 from sr_deploy.engine.manifest import open_engine
-from sr_deploy.pipeline.engines.build import build_engines, planned_for
+from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.payoff import Payoff, weighed
+from sr_deploy.pipeline.engines.plans import planned_for
 from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions, find_planned
 from tests.pipeline.test_precision_use import on_a_board

@@ -10,7 +10,7 @@ import pytest
 
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.deployment.plan import open_plan, save_plan
-from sr_deploy.pipeline.engines.build import planned_for
+from sr_deploy.pipeline.engines.plans import planned_for
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.plan_facts import islands_of, plan_facts

@@ -130,7 +130,7 @@ def test_a_dla_is_for_tensorrt_and_a_lower_precision_and_that_is_said_before_a_p
 def xavier(monkeypatch):
     """A Xavier NX that is not there: machine and TensorRT 8.5 are stand-ins, the rest is real. A byte is free."""
     import sr_deploy.engine.tensorrt
-    import sr_deploy.pipeline.engines.build
+    import sr_deploy.pipeline.engines.build_tensorrt
     import sr_deploy.pipeline.engines.request
     from sr_deploy.core.host.machine import Gpu, Jetson, this_machine
     from sr_deploy.engine.flavour import logger_of
@@ -141,7 +141,7 @@ def xavier(monkeypatch):
     board = dataclasses.replace(this_machine(), gpus=(gpu,), jetson=jetson, memory_available_bytes=4 * 10**9)
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in())
     engines = sr_deploy.pipeline.engines
-    for module in (sr_deploy.engine.tensorrt, engines.build, engines.request):
+    for module in (sr_deploy.engine.tensorrt, engines.build_tensorrt, engines.request):
         monkeypatch.setattr(module, "this_machine", lambda: board)
     logger_of.cache_clear()
     yield

@@ -14,6 +14,7 @@ from sr_deploy.core.host.machine import this_machine
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.engine.flavour import flavours, logger_of
+from sr_deploy.engine.manifest import open_engine
 from sr_deploy.run.base import upscale
 from tests.run.standin_bindings import BINDINGS, install
 from tests.run.standin_driver import Driver
@@ -64,7 +65,8 @@ def tensorrt_runner(flavour):
         if not this_machine().gpus:
             pytest.skip(f"no NVIDIA GPU: {flavour} engines cannot run here")
         built = engine_from_graph(flavour, graphs.dynamic, ((1, 1), (16, 16), LARGEST))
-        return runner_from_engine(folder / write_engine(built, folder, graphs.dynamic, CONTRACT, SCALE).file)
+        manifest = write_engine(built, folder, graphs.dynamic, CONTRACT, SCALE)
+        return runner_from_engine(folder / manifest.file, manifest)
 
     return make
 
@@ -79,7 +81,8 @@ def stand_in_runner(binding):
         install(monkeypatch, binding, driver)
         monkeypatch.setitem(sys.modules, "tensorrt", running_tensorrt(driver))
         logger_of.cache_clear()
-        runner = runner_from_engine(engine_file(graphs.dynamic, folder))
+        engine = engine_file(graphs.dynamic, folder)
+        runner = runner_from_engine(engine, open_engine(engine))
         assert runner.describe()["provider"] == binding.split()[0]
         return runner, driver
 

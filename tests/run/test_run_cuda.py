@@ -14,6 +14,7 @@ from sr_deploy.core.errors import CheckFailed, EnvironmentFault, MissingPackage,
 from sr_deploy.core.host.cuda_device import cuda_device
 from sr_deploy.core.media.sample import sample_for, sample_input
 from sr_deploy.engine.flavour import logger_of
+from sr_deploy.engine.manifest import open_engine
 from sr_deploy.run.base import upscale
 from sr_deploy.run.cuda import open_cuda
 from sr_deploy.run.settings import DeviceSettings
@@ -56,7 +57,8 @@ def board(monkeypatch, graphs, tmp_path):
         trt = running_tensorrt(driver, **given)
         monkeypatch.setitem(sys.modules, "tensorrt", trt)
         logger_of.cache_clear()
-        return driver, trt, runner_from_engine(engine_file(graphs.dynamic, tmp_path, **given, **options))
+        engine = engine_file(graphs.dynamic, tmp_path, **given, **options)
+        return driver, trt, runner_from_engine(engine, open_engine(engine))
 
     yield make
     logger_of.cache_clear()

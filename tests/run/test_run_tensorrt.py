@@ -103,13 +103,13 @@ def engine(graphs, tmp_path):
 @no_gpu
 def test_an_engine_without_a_gpu(engine):
     with pytest.raises(EnvironmentFault, match="no GPU|no CUDA binding"):
-        runner_from_engine(engine)
+        runner_from_engine(engine, open_engine(engine))
 
 
 def test_an_altered_engine_is_refused_before_anything_is_loaded(engine):
     engine.write_bytes(engine.read_bytes()[:-1] + b"\x00")
     with pytest.raises(BadDeployment, match="not the file that was built"):
-        runner_from_engine(engine)
+        runner_from_engine(engine, open_engine(engine))
 
 
 class HostMemory:

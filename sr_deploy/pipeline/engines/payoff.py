@@ -66,7 +66,7 @@ def weighed(
         built: the engine.
         options: what was asked for.
         build: see ``Build``.
-        make: makes the float16 plan where the deployment has none, see pipeline/engines/build.planned_for.
+        make: makes the float16 plan where the deployment has none, see pipeline/engines/plans.planned_for.
         say: told the figures and what was chosen.
 
     Returns:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Callable, Optional, Tuple
 
-from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import Size
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.host.machine import this_machine
-from sr_deploy.engine.flavour import flavours
 from sr_deploy.engine.manifest import Profile, check_profile, engine_name
-from sr_deploy.pipeline.precision.deployed_plan import Planned, PrecisionOptions, check_options, graph_of
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
+from sr_deploy.pipeline.engines.plans import told_ready
+from sr_deploy.pipeline.engines.timings import check_timings
+from sr_deploy.pipeline.precision.deployed_plan import (
+    Planned,
+    PrecisionOptions,
+    check_options,
+    engine_precision,
+    graph_of,
+)
 from sr_deploy.pipeline.runner import check_backend
 
 
@@ -72,6 +79,52 @@ class BuildPlan:
         return self.planned.precision if self.planned else "fp32"
 
 
+@dataclass(frozen=True)
+class ResolvedBuild:
+    """A build, complete: nothing of it is asked for again.
+
+    Attributes:
+        options: what was asked for.
+        deployment: opened, its graphs compared with their hashes.
+        planned: the precision plan that is there and is what is asked for; None: float32, or it must be made.
+        plans: the engines; without ``planned``, for a plan is joined to them when it is there.
+        targets: where each engine will lie.
+    """
+
+    options: BuildOptions
+    deployment: Deployment
+    planned: Optional[Planned]
+    plans: Tuple[BuildPlan, ...]
+    targets: Tuple[Path, ...]
+
+
+def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> ResolvedBuild:
+    """Open the deployment, choose the backend, find the plan, and name the engines: once a build.
+
+    Args:
+        options: what was asked for.
+        say: told the backend and why, and the plan that is there.
+
+    Raises:
+        UsageError: options that contradict each other or the deployment.
+        BadDeployment: no deployment, or the plan in it is damaged.
+    """
+    deployment = open_deployment(options.deployment)
+    backend, why = choose_backend(options)
+    check_dla(backend, options)
+    check_timings(backend, options.timing_cache)
+    say(f"{backend}: {why}")
+    planned, precision = None, "fp32"
+    if options.precision is not None:
+        check_request(backend, options)
+        precision = engine_precision(options.precision.precision)
+        planned = told_ready(deployment, options.precision, say)
+    plans = plans_of(deployment, backend, options)
+    capabilities = _capabilities(backend, options)
+    names = (engine_name(backend, plan.profile, capabilities, precision) for plan in plans)
+    return ResolvedBuild(options, deployment, planned, plans, tuple(deployment.engines_folder / n for n in names))
+
+
 def choose_backend(options: BuildOptions) -> Tuple[str, str]:
     """The backend and why it is the one.
 
@@ -80,25 +133,30 @@ def choose_backend(options: BuildOptions) -> Tuple[str, str]:
     """
     check_backend(options.backend)
     if options.backend is not None:
-        if options.backend == "onnxruntime" and options.compute_capabilities:
-            raise UsageError("--compute-capability has no meaning for onnxruntime", "it only with a TensorRT backend")
+        if options.compute_capabilities and not RUNTIMES[options.backend].for_one_gpu:
+            raise UsageError(
+                f"--compute-capability has no meaning for {options.backend}", "it only with a TensorRT backend"
+            )
         return options.backend, "asked for"
-    here = {flavour.name: flavour.version for flavour in flavours()}
+    compiled = [row for row in RUNTIMES.values() if row.for_one_gpu]
     if options.compute_capabilities:
-        if "tensorrt-rtx" in here:
-            return "tensorrt-rtx", f"{here['tensorrt-rtx']} builds for given compute capabilities"
+        for row in compiled:
+            version = row.version_here() if row.builds_for_absent else None
+            if version is not None:
+                return row.name, f"{version} builds for given compute capabilities"
         raise UsageError(
             "--compute-capability needs tensorrt-rtx, which does not import here",
             "TensorRT-RTX",
             "pip install 'srdeploy[tensorrt-rtx]'",
         )
     gpus = this_machine().gpus
-    for name in ("tensorrt", "tensorrt-rtx"):
-        if gpus and name in here:
-            return name, f"{here[name]} is installed and there is a GPU, {gpus[0].name}"
+    for row in compiled if gpus else ():
+        version = row.version_here()
+        if version is not None:
+            return row.name, f"{version} is installed and there is a GPU, {gpus[0].name}"
     if not gpus:
-        return "onnxruntime", "this machine has no NVIDIA GPU; for another's GPU give --compute-capability"
-    return "onnxruntime", "no TensorRT is installed; srdeploy doctor says how to get it"
+        return GRAPH_RUNTIME, "this machine has no NVIDIA GPU; for another's GPU give --compute-capability"
+    return GRAPH_RUNTIME, "no TensorRT is installed; srdeploy doctor says how to get it"
 
 
 def plans_of(deployment: Deployment, backend: str, options: BuildOptions) -> Tuple[BuildPlan, ...]:
@@ -110,7 +168,7 @@ def plans_of(deployment: Deployment, backend: str, options: BuildOptions) -> Tup
     fixed = [(graph, graph.size) for graph in deployment.manifest.graphs if graph.size and graph.serves(backend)]
     if fixed:
         return tuple(BuildPlan(backend, graph, (size,) * 3) for graph, size in fixed)
-    if backend == "onnxruntime":
+    if RUNTIMES[backend].any_size:
         return (BuildPlan(backend, deployment.manifest.graphs[0], None),)
     raise UsageError(
         f"{deployment.folder} holds a graph for any size, and {backend} needs to know which",
@@ -125,7 +183,7 @@ def check_request(backend: str, options: BuildOptions) -> None:
     check_options(options.precision)
     if options.memory_budget is not None and options.precision.precision != "fp16":
         raise UsageError("--memory-budget streams float32 and fp16 graphs only", "--precision fp16, or no budget")
-    if options.implicit and backend != "tensorrt":
+    if options.implicit and not RUNTIMES[backend].implicit_int8:
         raise UsageError("--implicit is for TensorRT 8", "--backend tensorrt on a machine that has it")
 
 
@@ -133,7 +191,7 @@ def check_dla(backend: str, options: BuildOptions) -> None:
     """Raises UsageError for what does not go together with a DLA, before anything long is begun."""
     if options.dla_core is None:
         return
-    if backend != "tensorrt" or options.memory_budget is not None:
+    if not RUNTIMES[backend].has_dla or options.memory_budget is not None:
         raise UsageError("--dla is for TensorRT on a Jetson", "--backend tensorrt, and no --memory-budget")
     if options.precision is None:
         raise UsageError("a DLA does not compute in FP32", "--precision fp16 or int8 with --dla")
@@ -141,23 +199,22 @@ def check_dla(backend: str, options: BuildOptions) -> None:
         raise UsageError("a DLA takes one size", "--size with --dla")
 
 
-def plans_with(deployment: Deployment, backend: str, options: BuildOptions, planned: Planned) -> Tuple[BuildPlan, ...]:
-    """Engines of a plan's graph: of the sizes asked for, or of the sizes of the deployment's fixed graphs."""
+def plans_with(deployment: Deployment, plans: Tuple[BuildPlan, ...], planned: Planned) -> Tuple[BuildPlan, ...]:
+    """The same engines, of a precision plan and its graph."""
     graph = graph_of(deployment, planned)
-    plans = plans_of(deployment, backend, options)
-    return tuple(BuildPlan(backend, graph, plan.profile, planned) for plan in plans)
+    return tuple(BuildPlan(plan.backend, graph, plan.profile, planned) for plan in plans)
 
 
 def _capabilities(backend: str, options: BuildOptions) -> Tuple[str, ...]:
     """The compute capabilities that the engine will carry: those asked for, else this machine's GPU."""
     from sr_deploy.engine.tensorrt import targets_of
 
-    return () if backend == "onnxruntime" else targets_of(backend, options.compute_capabilities)[0]
+    return targets_of(backend, options.compute_capabilities)[0] if RUNTIMES[backend].for_one_gpu else ()
 
 
 def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -> BuildPlan:
     """The plan of one engine for a range of sizes."""
-    if options.sizes or backend == "onnxruntime":
+    if options.sizes or RUNTIMES[backend].any_size:
         raise UsageError(
             "--min-size, --opt-size and --max-size describe one dynamic TensorRT engine",
             "them without --size, and a TensorRT backend (ONNX Runtime's engine takes any size anyway)",
@@ -175,20 +232,9 @@ def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -
     return BuildPlan(backend, graph, profile)
 
 
-def target_of(deployment: Deployment, plan: BuildPlan, options: BuildOptions, precision: str) -> Path:
-    """Where the engine will lie."""
-    name = engine_name(plan.backend, plan.profile, _capabilities(plan.backend, options), precision)
-    return deployment.engines_folder / name
-
-
-def check_target_free(target: Path, options: BuildOptions) -> None:
-    """Refuse to replace an engine; asked before a plan is made too, which would replace the engine's own."""
-    check_free(target, options.force, "a new engine", "replace it with --force")
-
-
 def check_budget(plan: BuildPlan) -> None:
     """A budget holds for one size, and only TensorRT says what it will use."""
-    if plan.backend == "onnxruntime" or plan.profile is None or plan.profile[0] != plan.profile[2]:
+    if not RUNTIMES[plan.backend].tells_memory or plan.profile is None or plan.profile[0] != plan.profile[2]:
         raise UsageError(
             "--memory-budget needs a builder that tells its memory, and one size",
             "a TensorRT backend and --size",

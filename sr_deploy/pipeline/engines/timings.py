@@ -7,6 +7,7 @@ from typing import Optional
 
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.errors import UsageError
+from sr_deploy.engine.runtimes import RUNTIMES
 
 #: Asked for in place of a file: time every layer, keep nothing.
 NONE = Path("none")
@@ -14,7 +15,7 @@ NONE = Path("none")
 
 def check_timings(backend: str, asked: Optional[Path]) -> None:
     """Raises UsageError for a file of timings where the builder takes none."""
-    if backend != "tensorrt" and asked is not None:
+    if not RUNTIMES[backend].times_layers and asked is not None:
         raise UsageError(f"{backend} times nothing while it builds", "--timing-cache with --backend tensorrt only")
 
 
@@ -33,7 +34,9 @@ def timings_file(deployment: Deployment, backend: str, asked: Optional[Path] = N
     from sr_deploy.engine.tensorrt import targets_of
     from sr_deploy.engine.timing_cache import cache_path
 
-    if backend != "tensorrt" or asked is not None:
-        return None if backend != "tensorrt" or asked == NONE else asked
+    if not RUNTIMES[backend].times_layers or asked == NONE:
+        return None
+    if asked is not None:
+        return asked
     device, version = targets_of(backend)[1], import_flavour(backend).__version__
     return cache_path(deployment.engines_folder, "timing", backend, version, device or "gpu")

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterator, Optional, Tuple
+from typing import Callable, ContextManager, Iterator, Optional, Tuple
 
 from sr_deploy.bench.monitor import no_watch, watch_machine
 from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.presets import preset_named
 from sr_deploy.bench.result import Point, Result, save_result
 from sr_deploy.bench.sweep import Job, sweep
-from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.errors import SrDeployError, UsageError
 from sr_deploy.core.host.device import environment
+from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.memory import check_memory
-from sr_deploy.pipeline.runner import check_backend, fitting_engine, runner_for
+from sr_deploy.pipeline.runner import Resolved, check_backend, decide, open_runner, resolve
 from sr_deploy.report.numbers import launches_text
 from sr_deploy.run.base import Runner
 
@@ -112,7 +113,7 @@ def bench_deployment(
 
     Raises:
         UsageError: no size, a wrong scope, or the result file holds another sweep.
-        BadDeployment, EnvironmentFault: see ``runner_for``. A size that does not fit becomes a point that says why.
+        BadDeployment, EnvironmentFault: see ``decide``. A size that does not fit becomes a point that says why.
     """
     from sr_deploy.report.plots import latency_plot
 
@@ -120,11 +121,13 @@ def bench_deployment(
     if not request.sizes:
         raise UsageError("no size to measure", "--sizes 144,360,720 or --sizes 360x640")
     deployment = open_deployment(request.deployment)
+    index = EngineIndex(deployment)
+    resolved = resolve(index, request.backend, precision=request.precision, threads=request.threads)
     _check_preset(request.preset, deployment)
     options = options_of(request, deployment.manifest.contract.value_range)
     name = deployment.folder.resolve().name
     target = result_path(request, deployment)
-    jobs = tuple(_job(deployment, size, request, say) for size in request.sizes)
+    jobs = tuple(_job(resolved, size, say) for size in request.sizes)
     watch = watch_machine if request.watch else no_watch
     result = sweep(jobs, options, name, environment(), target, announce(say), request.resume, watch=watch)
     plot = target.with_suffix(".png")
@@ -145,32 +148,37 @@ def _check_preset(name: Optional[str], deployment: Deployment) -> None:
         )
 
 
-def _job(deployment: Deployment, size: Size, request: BenchRequest, say: Callable[[str], None]) -> Job:
-    """One size; its runner is opened when its turn comes, so that one size's memory is free before the next."""
-    # The record needs the hash of what runs before it runs; the engine itself is opened later.
-    engine_or_graph = _what_runs(deployment, size, request)
+def _job(resolved: Resolved, size: Size, say: Callable[[str], None]) -> Job:
+    """One size; its runner is opened when its turn comes, so that one size's memory is free before the next.
+
+    What runs is decided here, once: the record holds the hash of what is opened later. A size for which nothing can be
+    decided is a point that says why, under the hash of the graph that it would have been.
+    """
+    try:
+        decision = decide(resolved, size)
+    except SrDeployError as error:
+        return Job(size, _graph_hash(resolved.deployment, size), functools.partial(_failing, error))
 
     @contextlib.contextmanager
-    def open_runner() -> Iterator[Runner]:
-        deployment.manifest.sizes.check(size)
-        chosen = runner_for(deployment, size, request.backend, threads=request.threads, precision=request.precision)
+    def opened() -> Iterator[Runner]:
+        chosen = open_runner(decision, resolved.deployment)
         try:
-            if chosen.engine is None:
-                check_memory(deployment.graph_for(size), size)
+            if decision.graph is not None:
+                check_memory(decision.graph, size)
             say(f"{format_size(size)}: {chosen.why}")
             yield chosen.runner
         finally:
             chosen.runner.close()
 
-    return Job(size, engine_or_graph, open_runner)
+    return Job(size, decision.sha256, opened)
 
 
-def _what_runs(deployment: Deployment, size: Size, request: BenchRequest) -> str:
-    """sha256 of the engine that would be chosen for this size, or of the graph."""
-    if request.backend != "onnxruntime":
-        engine = fitting_engine(deployment, size, request.backend, request.precision)
-        if engine is not None:
-            return sha256_of(engine)
+def _failing(error: SrDeployError) -> ContextManager[Runner]:
+    raise error
+
+
+def _graph_hash(deployment: Deployment, size: Size) -> str:
+    """sha256 of a graph for a size, or of ``model.onnx``."""
     fitting = [graph for graph in deployment.manifest.graphs if graph.size in (None, size)]
     return (fitting or deployment.manifest.graphs)[0].sha256
 

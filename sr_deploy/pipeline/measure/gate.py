@@ -18,7 +18,8 @@ from sr_deploy.core.confine import confined
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import MANIFEST_NAME, Deployment, open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
-from sr_deploy.pipeline.runner import check_backend, runner_for
+from sr_deploy.engine.index import EngineIndex
+from sr_deploy.pipeline.runner import Resolved, check_backend, resolve, runner_for
 from sr_deploy.report.budget import Budget, read_budget
 from sr_deploy.report.gate import (
     INCONCLUSIVE,
@@ -214,17 +215,22 @@ def _in_turn(request: GateRequest, budget: Budget, say: Say) -> Tuple[Tuple[Find
     taken = [(one.manifest.contract.value_range, one.manifest.contract.dtype) for one in pair]
     if taken[0] != taken[1]:
         raise BadInput("the two deployments take different value ranges or types", "two forms of one network")
-    judged = [_size_in_turn(pair, size, request, budget, say) for size in request.sizes]
+
+    def side(deployment: Deployment) -> Resolved:
+        return resolve(EngineIndex(deployment), request.backend, precision=request.precision, threads=request.threads)
+
+    sides = (side(pair[0]), side(pair[1]))
+    judged = [_size_in_turn(sides, size, request, budget, say) for size in request.sizes]
     method = "in turn (A B B A …), rounds of random order, a confirmation with newly opened runners"
     return tuple(finding for finding, _ in judged), tuple(point for _, point in judged), method
 
 
 def _size_in_turn(
-    pair: Tuple[Deployment, Deployment], size: Size, request: GateRequest, budget: Budget, say: Say
+    sides: Tuple[Resolved, Resolved], size: Size, request: GateRequest, budget: Budget, say: Say
 ) -> Tuple[Finding, Point]:
     """One size: a session, and where it does not pass at once, its confirmation."""
     confidence = look_confidence(len(request.rounds.looks))
-    bench = BenchOptions(scope=request.scope, value_range=pair[0].manifest.contract.value_range)
+    bench = BenchOptions(scope=request.scope, value_range=sides[0].deployment.manifest.contract.value_range)
 
     def ratio_and_limit(before, after) -> Tuple[Ratio, float]:
         ratio = paired_ratio(before, after, confidence)
@@ -238,7 +244,7 @@ def _size_in_turn(
     for attempt in range(2):
         first = opened_first(request.rounds.seed, size, attempt)
         rounds = dataclasses.replace(request.rounds, seed=request.rounds.seed + attempt, first=first)
-        session = _session(pair, size, request, bench, rounds, decided)
+        session = _session(sides, size, request, bench, rounds, decided)
         refuse_unlike(point_differences(*session.points))
         before, after = session.points
         invalid = before.invalid or after.invalid
@@ -256,7 +262,7 @@ def _size_in_turn(
 
 
 def _session(
-    pair: Tuple[Deployment, Deployment],
+    sides: Tuple[Resolved, Resolved],
     size: Size,
     request: GateRequest,
     bench: BenchOptions,
@@ -264,8 +270,8 @@ def _session(
     decided: Callable[[Any, Any], bool],
 ) -> Session:
     """Open both, ``rounds.first`` first, alternate, close both: the memory of each session is its own."""
-    earlier, later = pair[rounds.first], pair[1 - rounds.first]
-    with _opened(earlier, size, request) as one, _opened(later, size, request) as other:
+    earlier, later = sides[rounds.first], sides[1 - rounds.first]
+    with _opened(earlier, size) as one, _opened(later, size) as other:
         baseline, candidate = (other, one) if rounds.first else (one, other)
         watch = watch_machine if request.watch else no_watch
         return interleave(baseline, candidate, size, bench, rounds, decided, watch=watch)
@@ -282,8 +288,8 @@ def _opening_note(request: GateRequest) -> str:
 
 
 @contextlib.contextmanager
-def _opened(deployment: Deployment, size: Size, request: GateRequest) -> Iterator[Runner]:
-    chosen = runner_for(deployment, size, request.backend, threads=request.threads, precision=request.precision)
+def _opened(side: Resolved, size: Size) -> Iterator[Runner]:
+    chosen = runner_for(side, size)
     try:
         yield chosen.runner
     finally:

@@ -34,6 +34,7 @@ from sr_deploy.core.errors import BadInput, CheckFailed, SrDeployError, UsageErr
 from sr_deploy.core.number_formats import EnginePrecision
 from sr_deploy.core.schema import Edge, ShortText, SizeText, described, read_described, read_described_toml
 from sr_deploy.core.temporary import sweep as clear_temporaries
+from sr_deploy.engine.runtimes import RuntimeName
 from sr_deploy.pipeline.measure.bench import BenchRequest, options_of
 from sr_deploy.pipeline.measure.subprocess_bench import bench_in_fresh_process, request_from_dict, request_to_dict
 
@@ -60,7 +61,7 @@ class Matrix:
 
     deployments: Annotated[Tuple[ShortText, ...], _SOME]
     sizes: Annotated[Tuple[Union[SizeText, Edge], ...], _SOME]
-    backends: Annotated[Tuple[Optional[Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]], ...], _SOME] = (None,)
+    backends: Annotated[Tuple[Optional[RuntimeName], ...], _SOME] = (None,)
     precisions: Annotated[Tuple[Optional[EnginePrecision], ...], _SOME] = (None,)
     scopes: Annotated[Tuple[Literal["compute", "enqueue", "end-to-end"], ...], _SOME] = ("compute",)
     threads: Annotated[Tuple[Optional[Annotated[int, Field(ge=1, le=4096)]], ...], _SOME] = (None,)

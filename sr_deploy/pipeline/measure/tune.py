@@ -20,6 +20,7 @@ from sr_deploy.core.errors import UsageError
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
 from sr_deploy.run.base import Runner
 from sr_deploy.run.parity import check_parity, compare
 
@@ -37,7 +38,7 @@ class TuneOptions:
     Attributes:
         deployment: the folder.
         size: the input (height, width) to tune for.
-        backend: "onnxruntime", "tensorrt", "tensorrt-rtx", or None for the best this machine has.
+        backend: a name of engine/runtimes.py, or None for the best this machine has.
         rounds: how often every variant runs, all in turn, after one run that is not counted.
         threads: ONNX Runtime's threads on the CPU; None for its default.
         variants: sets of passes, as for ``--rewrite``; passes that the deployment's graph has had find nothing to do.
@@ -138,7 +139,7 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
 
 def variants_for(backend: str) -> Tuple[str, ...]:
     """What is worth timing with a backend."""
-    return VARIANTS if backend == "onnxruntime" else GPU_VARIANTS
+    return GPU_VARIANTS if RUNTIMES[backend].for_one_gpu else VARIANTS
 
 
 def _source(deployment: Deployment, size: Size) -> GraphFile:
@@ -180,7 +181,7 @@ def _variants(
 def _runner(deployment: Deployment, backend: str, graph: Path, options: TuneOptions) -> Runner:
     """A runner of one variant; for TensorRT its engine is built beside the graph."""
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
-    if backend == "onnxruntime":
+    if backend == GRAPH_RUNTIME:
         from sr_deploy.run.onnxruntime import runner_from_graph
 
         return runner_from_graph(graph, contract, scale, threads=options.threads)
@@ -195,7 +196,7 @@ def _runner(deployment: Deployment, backend: str, graph: Path, options: TuneOpti
     asked = EngineOptions(timing_cache=timings_file(deployment, backend))
     built = engine_from_graph(backend, graph, (options.size,) * 3, options=asked)
     engine = write_engine(built, folder, graph, contract, scale)
-    return runner_from_engine(folder / engine.file)
+    return runner_from_engine(folder / engine.file, engine)
 
 
 def _plain(deployment: Deployment, source: GraphFile) -> ContextManager[Runner]:
@@ -239,7 +240,7 @@ def _keep(
 
     manifest = deployment.manifest
     backend = record["tuned"]["backend"]
-    file = f"model_{format_size(size)}{'' if backend == 'onnxruntime' else '_' + backend}.onnx"
+    file = f"model_{format_size(size)}{'' if backend == GRAPH_RUNTIME else '_' + backend}.onnx"
     before = [
         one
         for one in manifest.graphs

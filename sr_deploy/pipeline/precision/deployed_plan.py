@@ -71,11 +71,13 @@ class Planned:
         folder: where it lies.
         plan: see core/deployment/plan.py.
         report: what was measured, JSON-able.
+        sha256: of its ``plan.json``.
     """
 
     folder: Path
     plan: Plan
     report: Dict[str, Any]
+    sha256: str
 
     @property
     def typed(self) -> Path:
@@ -95,7 +97,7 @@ class Planned:
     @property
     def identity(self) -> Dict[str, str]:
         """Its name and hash, for the settings in an engine's manifest."""
-        return {"plan": self.folder.name, "plan_sha256": sha256_of(self.folder / PLAN_NAME)}
+        return {"plan": self.folder.name, "plan_sha256": self.sha256}
 
     def legacy(self, implicit: bool) -> Dict[str, str]:
         """Node → type that TensorRT 8 must obey.
@@ -128,9 +130,10 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
         BadDeployment: it is damaged, or of a graph that the deployment does not have.
     """
     folder = deployment.precision_folder / name
-    if not plan_file(folder).is_file():
+    path = plan_file(folder)
+    if not path.is_file():
         return None
-    planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)))
+    planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)), sha256_of(path))
     graph_of(deployment, planned)
     if not planned.typed.is_file():
         raise BadDeployment(f"{planned.typed} is missing", "the typed graph of the plan", "make it with --remake-plan")
@@ -175,7 +178,7 @@ def ready_plan(deployment: Deployment, options: PrecisionOptions) -> Optional[Pl
     found = find_planned(deployment, folder.name)
     if found is None:
         return None
-    lowered = found.report.get("plan_sha256") == sha256_of(folder / PLAN_NAME)
+    lowered = found.report.get("plan_sha256") == found.sha256
     if options.plan is not None:
         kept = options.budget is None or found.report.get("loss_db", math.inf) <= options.budget
         return found if lowered and kept else None

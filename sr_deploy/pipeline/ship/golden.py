@@ -9,11 +9,13 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy.bundle.golden import Golden, read_goldens
 from sr_deploy.core.contract import format_size
-from sr_deploy.core.deployment.manifest import Deployment, open_deployment
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed
 from sr_deploy.core.number_formats import LOSSY
 from sr_deploy.core.tolerance import GRAPH_FP32, rms_difference
-from sr_deploy.pipeline.runner import check_backend, check_precision, engine_files, precision_of, runner_for
+from sr_deploy.engine.index import EngineIndex
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME
+from sr_deploy.pipeline.runner import Resolved, resolve, runner_for
 from sr_deploy.run.base import upscale
 from sr_deploy.run.parity import difference_of
 
@@ -90,9 +92,8 @@ def check_goldens(options: GoldenOptions, say: Callable[[str], None] = lambda _:
         BadDeployment: it has no golden pictures, or none fits the engines.
         ForeignEngine: the engine that was named belongs to another machine.
     """
-    check_backend(options.backend)
-    check_precision(options.precision)
     deployment = open_deployment(options.deployment)
+    asked = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision)
     goldens = read_goldens(deployment.folder, deployment.manifest.contract, deployment.manifest.scale)
     if not goldens:
         raise BadDeployment(
@@ -100,13 +101,13 @@ def check_goldens(options: GoldenOptions, say: Callable[[str], None] = lambda _:
             "a folder that was unpacked from a bundle",
             f"srdeploy pack {deployment.folder} -o net.srd, then srdeploy unpack net.srd -o FOLDER",
         )
-    engines, unchecked = _engines(deployment, options)
+    engines, unchecked = _engines(asked)
     rows: List[GoldenRow] = []
     for engine in engines:
-        fitting = [golden for golden in goldens if engine is None or _takes(engine, golden)]
+        fitting = [golden for golden in goldens if engine is None or asked.index.proved(engine).takes(golden.size)]
         if not fitting and engine is not None:
             unchecked[engine.name] = "no golden picture of its sizes; srdeploy pack --golden-size HxW adds one"
-        rows += [_row(deployment, options, engine, golden) for golden in fitting]
+        rows += [_row(asked, options.tolerance, engine, golden) for golden in fitting]
         for row in rows[len(rows) - len(fitting) :]:
             say(f"{row.what} at {row.size}: {row.measure} {row.difference:.5f} of 255")
     for name, why in unchecked.items():
@@ -120,60 +121,47 @@ def check_goldens(options: GoldenOptions, say: Callable[[str], None] = lambda _:
     return GoldenReport(tuple(rows), unchecked)
 
 
-def _engines(deployment: Deployment, options: GoldenOptions) -> Tuple[List[Optional[Path]], Dict[str, str]]:
+def _engines(asked: Resolved) -> Tuple[List[Optional[Path]], Dict[str, str]]:
     """What to check: engine files, or None for the graph in ONNX Runtime; and what this machine cannot run."""
-    from sr_deploy.engine.fits import check_engine, host_facts
-    from sr_deploy.engine.manifest import open_engine
-
-    if options.engine is not None:
-        return [options.engine], {}
+    if asked.engine is not None:
+        return [asked.engine], {}
     found: List[Optional[Path]] = []
     refused: Dict[str, str] = {}
-    hashes = tuple(graph.sha256 for graph in deployment.manifest.graphs)
-    for path in engine_files(deployment):
+    for path in asked.index.paths:
         try:
-            manifest = open_engine(path)
-            if options.backend in (None, manifest.backend) and options.precision in (None, manifest.precision):
-                check_engine(manifest, host_facts(manifest.backend), hashes, ends=deployment.ends)
+            manifest = asked.index.stated(path)
+            if asked.backend in (None, manifest.backend) and asked.precision in (None, manifest.precision):
+                asked.index.check_fits(asked.index.proved(path))
                 found.append(path)
         except BadInput as error:
             refused[path.name] = "; ".join(line.strip() for line in error.found.splitlines())
-    if not found and not refused and options.backend in (None, "onnxruntime") and options.precision in (None, "fp32"):
+    if not found and not refused and asked.backend in (None, GRAPH_RUNTIME) and asked.precision in (None, "fp32"):
         found = [None]
     if not found and not refused:
-        refused["engines"] = f"there is none of {' '.join(filter(None, (options.precision, options.backend)))}"
+        refused["engines"] = f"there is none of {' '.join(filter(None, (asked.precision, asked.backend)))}"
     return found, refused
 
 
-def _takes(engine: Path, golden: Golden) -> bool:
-    from sr_deploy.engine.manifest import open_engine
-
-    return open_engine(engine).takes(golden.size)
-
-
-def _plan_of(engine: Optional[Path]) -> str:
-    """Name of the precision plan that an engine was built from; "" where none is known."""
-    from sr_deploy.engine.manifest import open_engine
-
-    return "" if engine is None else open_engine(engine).settings.get("plan", "")
-
-
-def _row(deployment: Deployment, options: GoldenOptions, engine: Optional[Path], golden: Golden) -> GoldenRow:
-    precision = precision_of(engine, None)
+def _row(asked: Resolved, tolerance: Optional[float], engine: Optional[Path], golden: Golden) -> GoldenRow:
+    """One engine, or the graph in ONNX Runtime, on one golden picture."""
+    backend = asked.backend if engine is not None else GRAPH_RUNTIME
+    resolved = dataclasses.replace(asked, backend=backend, engine=engine, precision=None)
+    precision = resolved.runs_in
     lossy = LOSSY.get(precision)
     bound = GRAPH_FP32.steps if lossy is None else lossy.rms_steps
-    backend = options.backend if engine is not None else "onnxruntime"
-    chosen = runner_for(deployment, golden.size, backend, engine)
+    chosen = runner_for(resolved, golden.size)
     try:
         result = upscale(chosen.runner, golden.lr)
     finally:
         chosen.runner.close()
-    white = deployment.manifest.contract.value_range
+    white = asked.deployment.manifest.contract.value_range
     if lossy is None:
         difference = difference_of(result, golden.sr, white)
     else:
-        difference = rms_difference(result, golden.planned.get(_plan_of(engine), golden.sr), white)
+        # The name of the precision plan that the engine was built from; "" where none is known.
+        plan = "" if engine is None else asked.index.proved(engine).settings.get("plan", "")
+        difference = rms_difference(result, golden.planned.get(plan, golden.sr), white)
     what = engine.name if engine is not None else f"onnxruntime on {chosen.runner.device}"
-    tolerance = bound if options.tolerance is None else options.tolerance
+    tolerance = bound if tolerance is None else tolerance
     measure = "largest difference" if lossy is None else "root-mean-square difference"
     return GoldenRow(what, format_size(golden.size), precision, difference, tolerance, measure)

@@ -26,6 +26,7 @@ from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.manifest import check_profile
+from sr_deploy.engine.runtimes import RUNTIMES
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.precision.deployed_plan import find_planned
 from sr_deploy.pipeline.runner import check_backend
@@ -248,9 +249,10 @@ def check_recipe(deployment: Deployment, recipe: Recipe) -> None:
         BadImage, BadDeployment: a size that the network does not take, or without a graph.
     """
     check_backend(recipe.backend)
+    row = RUNTIMES[recipe.backend] if recipe.backend is not None else None
     if recipe.profile is not None:
         check_profile(recipe.profile)
-        if recipe.sizes or recipe.backend == "onnxruntime":
+        if recipe.sizes or (row is not None and row.any_size):
             raise UsageError(
                 "--min-size, --opt-size and --max-size describe one dynamic TensorRT engine",
                 "them without --size, and not with the backend onnxruntime",
@@ -260,7 +262,7 @@ def check_recipe(deployment: Deployment, recipe: Recipe) -> None:
             raise UsageError(found, "a graph for any size", "export it with --dynamic")
     for size in recipe.sizes + (recipe.profile or ()):
         deployment.graph_for(size)
-    if recipe.memory_budget is not None and (not recipe.sizes or recipe.backend == "onnxruntime"):
+    if recipe.memory_budget is not None and (not recipe.sizes or (row is not None and not row.tells_memory)):
         raise UsageError("--memory-budget needs a builder that tells its memory, and sizes", "TensorRT and --size")
 
 

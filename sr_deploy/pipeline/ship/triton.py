@@ -19,9 +19,10 @@ from sr_deploy.core.artifact import atomic_folder
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
-from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile, open_engine
-from sr_deploy.pipeline.runner import engine_files
-from sr_deploy.pipeline.ship.triton_config import Model, config_text
+from sr_deploy.engine.index import EngineIndex
+from sr_deploy.engine.manifest import EngineManifest, Profile, check_profile
+from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
+from sr_deploy.pipeline.ship.triton_config import TENSORRT, Model, config_text
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _onnx_models(deployment: Deployment, name: str, options: TritonOptions) -> L
         models.append(
             Model(
                 name=f"{name}_onnx" + (f"_{format_size(size)}" if size else ""),
-                backend="onnxruntime",
+                backend=RUNTIMES[GRAPH_RUNTIME].triton,
                 size=size,
                 scale=deployment.manifest.scale,
                 contract=deployment.manifest.contract,
@@ -142,30 +143,32 @@ def _tensorrt_models(deployment: Deployment, name: str, sizes: Tuple[Size, ...])
     groups: Dict[Tuple[Profile, str, str], List[Tuple[Path, EngineManifest]]] = {}
     notes: List[str] = []
     graphs = {graph.sha256 for graph in deployment.manifest.graphs}
-    for path in engine_files(deployment):
+    index = EngineIndex(deployment)
+    for path in index.paths:
         try:
-            engine = open_engine(path)
+            engine = index.proved(path)
         except BadInput as error:
             notes.append(f"{path.name} is left out: {error.found}")
             continue
-        if engine.backend == "tensorrt-rtx":
-            notes.append(f"{path.name} is left out: Triton's TensorRT backend does not load TensorRT-RTX engines")
-        elif engine.backend == "tensorrt" and engine.graph_sha256 not in graphs:
+        row = RUNTIMES[engine.backend]
+        if not row.triton:
+            notes.append(f"{path.name} is left out: Triton's TensorRT backend does not load {row.title} engines")
+        elif row.triton == TENSORRT and engine.graph_sha256 not in graphs:
             notes.append(f"{path.name} is left out: it was built from another graph")
-        elif engine.backend == "tensorrt" and engine.profile is not None:
+        elif row.triton == TENSORRT and engine.profile is not None:
             key = (engine.profile, engine.precision, engine.runtime_version)
             groups.setdefault(key, []).append((path, engine))
     versions = {version for _, _, version in groups}
     models = []
     for (profile, precision, version), members in groups.items():
-        words = [name, "tensorrt", "-".join(dict.fromkeys(map(format_size, profile)))]
+        words = [name, TENSORRT, "-".join(dict.fromkeys(map(format_size, profile)))]
         words += [precision] if precision != "fp32" else []
         words += [version] if len(versions) > 1 else []
         captured = [size for size in sizes if members[0][1].takes(size)] or [profile[1]]
         models.append(
             Model(
                 name="_".join(words),
-                backend="tensorrt",
+                backend=TENSORRT,
                 size=profile[0] if profile[0] == profile[2] else None,
                 scale=deployment.manifest.scale,
                 contract=deployment.manifest.contract,

@@ -14,6 +14,9 @@ from typing import Dict, List, Optional, Tuple
 from sr_deploy.core.contract import IOContract, Size
 from sr_deploy.engine.manifest import Profile
 
+#: Triton's backend of that name, which loads TensorRT's plans.
+TENSORRT = "tensorrt"
+
 
 @dataclass(frozen=True)
 class Model:
@@ -60,9 +63,9 @@ def config_text(model: Model) -> str:
         *_tensor("output", contract.output_name, contract, high),
     ]
     # KIND_AUTO lets a server without a GPU run the graph on its processor.
-    kind = "KIND_GPU" if model.backend == "tensorrt" else "KIND_AUTO"
+    kind = "KIND_GPU" if model.backend == TENSORRT else "KIND_AUTO"
     lines.append(f"instance_group [ {{ count: 1 kind: {kind} }} ]")
-    if model.backend == "tensorrt":
+    if model.backend == TENSORRT:
         default = next(iter(model.files))
         lines.append(f"default_model_filename: {_quoted(default)}")
         lines += [

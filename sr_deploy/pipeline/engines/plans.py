@@ -1,0 +1,44 @@
+"""The precision plan of a build: the one that is there, or a new one."""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+from sr_deploy.core.deployment.manifest import Deployment
+from sr_deploy.core.errors import MissingPackage
+from sr_deploy.pipeline.precision.deployed_plan import Planned, PrecisionOptions, folder_name, ready_plan
+
+
+def planned_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Planned:
+    """The plan that is asked for: the one in the deployment, or a new one, which needs onnx and pictures.
+
+    Raises:
+        see ``ready_plan`` and ``made_plan``.
+    """
+    return told_ready(deployment, options, say) or made_plan(deployment, options, say)
+
+
+def made_plan(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Planned:
+    """A new plan, which needs onnx and pictures.
+
+    Raises:
+        MissingPackage: this machine builds plans but makes none.
+        see pipeline/precision/make_plan.plan_for.
+    """
+    try:
+        from sr_deploy.pipeline.precision.make_plan import plan_for
+    except ImportError as error:
+        raise MissingPackage(
+            f"a plan for {options.precision} must be made first, and {error.name} is not installed",
+            f"{deployment.folder / 'precision' / folder_name(options)}, made on a PC",
+            "srdeploy build DIR --precision … there, then srdeploy pack; or pip install 'srdeploy[export]'",
+        ) from error
+    return plan_for(deployment, options, say)
+
+
+def told_ready(deployment: Deployment, options: PrecisionOptions, say: Callable[[str], None]) -> Optional[Planned]:
+    """``ready_plan``, and the user is told of it."""
+    found = ready_plan(deployment, options)
+    if found is not None:
+        say(f"plan: {found.folder}, made before (--remake-plan makes it again)")
+    return found
