@@ -17,6 +17,7 @@ from sr_deploy.bundle.layout import Index, IndexFile
 from sr_deploy.bundle.recipe import Recipe, RecipeFile
 from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.quality.metrics import METRICS
 from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import EngineManifest
@@ -163,6 +164,9 @@ def _all_classes() -> List[Any]:
 def _meanings(kind: Any) -> Dict[str, str]:
     """Field → meaning, from the "Attributes" of a docstring; of a class that adds to another one, of both."""
     meanings: Dict[str, str] = {}
+    for metric in METRICS:
+        meanings[metric.key] = f"{metric.title}, see core/quality/metrics.py."
+        meanings[metric.torch_key] = f"{metric.title} of the PyTorch network."
     same = SAME_FIELDS.get(getattr(kind, "__name__", ""))
     for one in (*((same,) if same else ()), *reversed(_bases(kind))):
         section = re.search(r"\n\s*Attributes:\n(.*?)(?:\n\s*\n|\Z)", one.__doc__ or "", re.DOTALL)

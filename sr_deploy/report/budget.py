@@ -103,7 +103,11 @@ class _Bounds:
 @described
 @dataclass(frozen=True)
 class _Device:
-    """The table of one device in the file: bounds by size."""
+    """The table of one device in the file.
+
+    Attributes:
+        sizes: bounds by the input's HxW.
+    """
 
     sizes: Dict[SizeText, _Bounds] = field(default_factory=dict)
 

@@ -23,6 +23,10 @@ class QualityRow:
     """One picture: a field for each figure of core/quality/metrics.py beside these.
 
     None where it was not taken, as in a file from before its metric, or is not finite, as the PSNR of equal pictures.
+
+    Attributes:
+        name: of the original, without its suffix.
+        difference: the largest from the PyTorch network, in 8-bit steps; None where it was not compared.
     """
 
     name: str

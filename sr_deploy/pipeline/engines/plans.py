@@ -30,7 +30,7 @@ def made_plan(deployment: Deployment, options: PrecisionOptions, say: Callable[[
     except ImportError as error:
         raise MissingPackage(
             f"a plan for {options.precision} must be made first, and {error.name} is not installed",
-            f"{deployment.folder / 'precision' / folder_name(options)}, made on a PC",
+            f"{deployment.precision_folder / folder_name(options)}, made on a PC",
             "srdeploy build DIR --precision … there, then srdeploy pack; or pip install 'srdeploy[export]'",
         ) from error
     return plan_for(deployment, options, say)
