@@ -157,7 +157,9 @@ def _class_of(schema: Dict[str, Any]) -> Any:
 def _all_classes() -> List[Any]:
     import sys
 
-    found = (vars(module).values() for name, module in list(sys.modules.items()) if name.startswith("sr_deploy"))
+    # What a board says is no file; some of its descriptions share a name with a file's.
+    modules = [name for name in sys.modules if name.startswith("sr_deploy") and not name.endswith(".replies")]
+    found = (vars(sys.modules[name]).values() for name in modules)
     return [value for values in found for value in list(values) if isinstance(value, type)]
 
 

@@ -74,9 +74,9 @@ MANY = b"}(" + b"".join(text(f"k{i}") + b"j\5\0\0\0" for i in range(9_000)) + b"
     ("pickled", "words"),
     [
         (state({"module." * 400_000 + "w": tensor()}), ("2,800,001 letters in the name of a tensor", "at most 512")),
-        (LISTS + b"(" + AGAIN * 50_000 + b"l", ("more than 750,000 steps to read its pickle",)),
+        (LISTS + b"(" + AGAIN * 50_000 + b"l", ("more than 560,000 steps to read its pickle",)),
         (state({f"k{i}": tensor((100_000,), (0,)) for i in range(1_000)}), ("its tensors say that they take 0.4 GB",)),
-        (b"]" * 800_000, ("more than 750,000 steps",)),
+        (b"]" * 800_000, ("more than 560,000 steps",)),
         (b"I" + b"1" * 5_000 + b"\n", ("bytes in a line of its pickle",)),
         (b"c" + b"m" * 300 + b"\nC\n", ("letters in the name of a class",)),
         (state({"module." * 20 + "w": tensor()}), ("17 wrappers around its network",)),
@@ -126,7 +126,7 @@ def test_shapes_that_describe_terabytes_make_no_network(tmp_path):
 
 
 def test_the_limits_leave_room_for_every_shared_checkpoint(assets):
-    """The largest of them is at least twelve times below each limit that is a count."""
+    """The largest of them is at least ten times below each limit that is a count."""
     from sr_deploy.checkpoint.archive import open_zip
 
     most = collections.Counter()
@@ -146,5 +146,5 @@ def test_the_limits_leave_room_for_every_shared_checkpoint(assets):
             most["letters"] = max(most["letters"], *map(len, found.tensors))
             assert open_zip(path).root is not None
             del spent[:]
-    assert 12 * most["steps"] < budget.STEPS and 10 * most["letters"] < budget.KEY_LETTERS
+    assert 10 * most["steps"] < budget.STEPS and 10 * most["letters"] < budget.KEY_LETTERS
     assert 12 * most["tensors"] < budget.TENSORS
