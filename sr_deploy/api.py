@@ -39,7 +39,7 @@ def silent(_: str) -> None:
 
 
 def sizes_of(asked: Sizes) -> Tuple[Size, ...]:
-    """Inputs (height, width) in pixels.
+    """Inputs (height, width) in pixels, each once, in the order given.
 
     Raises:
         UsageError: a text, or a single number, that is no size.
@@ -47,13 +47,13 @@ def sizes_of(asked: Sizes) -> Tuple[Size, ...]:
     if asked is None:
         return ()
     if isinstance(asked, str):
-        return tuple(parse_size(part) for part in asked.split(","))
+        return tuple(dict.fromkeys(parse_size(part.strip()) for part in asked.split(",")))
     edges = [edge for edge in asked if isinstance(edge, int)]
     if len(edges) == len(asked) == 2:
         return ((edges[0], edges[1]),)
     if edges:
         raise UsageError(f"the number {edges[0]} alone is no size", '(height, width), or "144" for a square')
-    return tuple(size for part in asked if not isinstance(part, int) for size in sizes_of(part))
+    return tuple(dict.fromkeys(size for part in asked if not isinstance(part, int) for size in sizes_of(part)))
 
 
 def export(checkpoint: Place, out: Place, *, say: Say = silent, **options: Any) -> Deployed:
@@ -84,7 +84,7 @@ def export(checkpoint: Place, out: Place, *, say: Say = silent, **options: Any) 
     if "sizes" in rest:
         rest["sizes"] = sizes_of(rest["sizes"])
     made = export_deployment(ExportOptions(Path(checkpoint), Path(out), load=load, **rest), say)
-    return Deployed(made.folder)
+    return Deployed(made.folder, say=say)
 
 
 def build(deployment: Place, size: Sizes = None, *, precision: Optional[str] = None, plan: Optional[Place] = None,
@@ -105,7 +105,7 @@ def build(deployment: Place, size: Sizes = None, *, precision: Optional[str] = N
         The record of each engine that was built.
 
     Raises:
-        UsageError: an option that does not exist, or see ``pipeline.build.build_engines``.
+        UsageError: an option that does not exist, or see ``pipeline.engines.build.build_engines``.
     """
     import inspect
 
@@ -204,16 +204,23 @@ class Deployed:
 
         Args:
             sizes: inputs to measure.
-            options: other fields of ``pipeline.bench.BenchRequest`` by name.
+            options: other fields of ``pipeline.measure.bench.BenchRequest`` by name.
 
         Raises:
-            UsageError: an option that does not exist, or see ``pipeline.bench.bench_deployment``.
+            UsageError: an option that does not exist, an engine that ``open`` was given, or see
+                ``pipeline.measure.bench.bench_deployment``.
         """
         from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
 
         known = {field.name for field in dataclasses.fields(BenchRequest)}
         known -= {"deployment", "sizes", "backend", "precision"}
         _check_names("bench", options, known)
+        if self._asked[1] is not None:
+            raise UsageError(
+                f"a sweep chooses its engines by size, and {self._asked[1]} was named",
+                "open(…) without engine=",
+                "choose by backend and precision",
+            )
         request = BenchRequest(
             self.folder, sizes_of(sizes), backend=self._asked[0], precision=self._precision, **options
         )

@@ -74,6 +74,11 @@ def test_options_that_do_not_exist(folder, tmp_path):
         sr_deploy.open(folder).bench("24", second=1)
 
 
+def test_a_named_engine_is_not_passed_over_by_a_sweep(folder):
+    with pytest.raises(UsageError, match="chooses its engines by size"):
+        sr_deploy.open(folder, engine=folder / "engines" / "x.onnx").bench("24")
+
+
 def test_importing_loads_no_torch():
     code = "import sr_deploy, sys; sr_deploy.open; print(sorted({'torch', 'onnx', 'cv2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,7 +7,8 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, print_line, print_plan, say, sizes_of
+from sr_deploy.api import sizes_of
+from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, print_line, print_plan, say
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import UsageError
 

@@ -7,6 +7,7 @@ from typing import List, Optional
 
 import typer
 
+from sr_deploy.api import sizes_of
 from sr_deploy.cli.shared import (
     BACKENDS,
     DEPLOYMENT,
@@ -17,7 +18,6 @@ from sr_deploy.cli.shared import (
     print_plan,
     render,
     say,
-    sizes_of,
 )
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError

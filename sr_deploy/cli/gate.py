@@ -8,7 +8,8 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, PRECISION, print_json, print_line, render, say, sizes_of
+from sr_deploy.api import sizes_of
+from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, PRECISION, print_json, print_line, render, say
 
 
 def gate(

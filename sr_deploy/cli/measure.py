@@ -7,6 +7,7 @@ from typing import Optional
 
 import typer
 
+from sr_deploy.api import sizes_of
 from sr_deploy.cli.shared import (
     BACKENDS,
     DEPLOYMENT,
@@ -16,7 +17,6 @@ from sr_deploy.cli.shared import (
     print_line,
     render,
     say,
-    sizes_of,
 )
 from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
 

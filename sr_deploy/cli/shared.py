@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, Sequence
 
 import typer
 
-from sr_deploy.core.contract import Size, parse_size
 from sr_deploy.core.text import log_lines
 from sr_deploy.engine.runtimes import named
 
@@ -51,9 +50,3 @@ def render(renderable: Any) -> None:
     from rich.console import Console
 
     Console(emoji=False).print(renderable)
-
-
-def sizes_of(texts: Optional[List[str]]) -> Tuple[Size, ...]:
-    """Sizes from repeated options and comma-separated lists, each once, in the order given."""
-    parts = [part.strip() for text in texts or [] for part in text.split(",")]
-    return tuple(dict.fromkeys(parse_size(part) for part in parts))
