@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 import typer
 
@@ -22,18 +22,21 @@ from sr_deploy.cli.shared import (
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
 
+if TYPE_CHECKING:
+    from sr_deploy.pipeline.export import ExportOptions
+
 
 def export(
-    checkpoint: Path = typer.Argument(..., help=".pth, .pt, .pth.tar, .ckpt or .safetensors. No code in it is run."),
+    checkpoint: Path = typer.Argument(
+        ..., help=".pth, .pt, .pth.tar, .ckpt or .safetensors, of which no code is run; or .onnx."
+    ),
     out: Path = typer.Option(..., "-o", "--out", help="The deployment folder to make."),
     size: Optional[List[str]] = typer.Option(
         None, "--size", help="Fixed input HxW, height first; repeat for more graphs. Default: one graph for any size."
     ),
     dynamic: bool = typer.Option(False, "--dynamic", help="One graph for any size (the default)."),
     arch: Optional[str] = typer.Option(None, "--arch", help="Do not detect the architecture; it is this one."),
-    scale: Optional[int] = typer.Option(
-        None, "--scale", help="Output size over input size, if the file leaves it open."
-    ),
+    scale: Optional[int] = typer.Option(None, "--scale", help="Output over input size, if the file leaves it open."),
     target: str = typer.Option("any", "--target", help="any, xavier-nx (TensorRT 8.5) or orin."),
     spectral: str = typer.Option(
         "fold", "--spectral", help="Fourier units: fold (1x1 convolutions and a width matrix) or dft (DFT matrices)."
@@ -43,7 +46,10 @@ def export(
         None, "--model", help="pkg.module:factory, a function without arguments that gives your own nn.Module."
     ),
     value_range: Optional[float] = typer.Option(
-        None, "--value-range", help="With --model: the value of white, 1 or 255."
+        None, "--value-range", help="With --model, or .onnx that leaves it open: the value of white, 1 or 255."
+    ),
+    colours: Optional[str] = typer.Option(
+        None, "--colours", help="Of .onnx: rgb or bgr, the order of its channels. Default: rgb."
     ),
     lora_alpha: Optional[str] = typer.Option(
         None, "--lora-alpha", help="LoRA alpha, which no file stores: a number, or a multiple of the rank such as 2r."
@@ -65,15 +71,20 @@ def export(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
     ),
 ) -> None:
-    """Checkpoint to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment, plan_export
+    """Checkpoint or ONNX file to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
+    from sr_deploy.pipeline.export import ExportOptions
     from sr_deploy.pipeline.load import LoadOptions
 
     sizes = sizes_of(size)
     if dynamic and sizes:
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
-    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key)
-    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io)
+    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours)
+    _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io), dry_run)
+
+
+def _export(options: ExportOptions, dry_run: bool) -> None:
+    from sr_deploy.pipeline.export import export_deployment, plan_export
+
     if dry_run:
         for line in plan_export(options):
             print_line(line)

@@ -10,15 +10,11 @@ from typing import Callable, Iterator, Optional, Tuple
 
 import torch
 
-from sr_deploy.core.contract import SizeRules
+from sr_deploy.core.contract import Size, SizeRules
 from sr_deploy.core.errors import UsageError
 from sr_deploy.models.base import LoadedModel, Tensors
 from sr_deploy.models.loading import load_strictly
-
-#: Multiples that the height and width of an input may have to be; the smallest that works is taken.
-MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-#: No probe is smaller than this, pixels.
-SMALLEST_PROBE = 24
+from sr_deploy.models.probing import NoSize, scale_and_sizes
 
 
 def model_from_factory(
@@ -50,7 +46,7 @@ def model_from_factory(
         module = module.float().cpu().eval().requires_grad_(False)
         if tensors is not None:
             module = load_strictly(module, tensors, path)
-        found_scale, multiple = _scale_and_multiple(module, path)
+        found_scale, sizes = _scale_and_sizes(module, path)
     if scale is not None and scale != found_scale:
         raise UsageError(
             f"--scale {scale} was given, but the network of --model {path} enlarges {found_scale} times",
@@ -63,7 +59,7 @@ def model_from_factory(
         form="training",
         scale=found_scale,
         value_range=float(value_range),
-        sizes=SizeRules(minimum=multiple, multiple=multiple),
+        sizes=sizes,
         hyperparameters={"factory": path},
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         notes=("the network is the user's own; its scale and the sizes it takes were found by running it",),
@@ -142,35 +138,25 @@ def _failed(doing: str, path: str, error: BaseException) -> UsageError:
     )
 
 
-def _scale_and_multiple(module: torch.nn.Module, path: str) -> Tuple[int, int]:
-    """Run the network on ever rounder sizes until one works.
-
-    Returns:
-        (scale, multiple of which heights and widths must be).
+def _scale_and_sizes(module: torch.nn.Module, path: str) -> Tuple[int, SizeRules]:
+    """(scale, sizes) of the user's network, by running it.
 
     Raises:
         UsageError: no size works; the message says what happened at the roundest.
     """
-    problem, last_error = "", None
-    for multiple in MULTIPLES:
-        # Odd multiples, and not square: a network that needs rounder sizes or swaps the axes shows.
-        count = -(-SMALLEST_PROBE // multiple) | 1
-        height, width = multiple * count, multiple * (count + 2)
-        try:
-            with torch.no_grad():
-                output = module(torch.zeros(1, 3, height, width))
-        except Exception as error:
-            problem, last_error = f"running it failed: {type(error).__name__}: {error}".splitlines()[0], error
-            continue
+
+    def shape_of(size: Size) -> Tuple[int, ...]:
+        with torch.no_grad():
+            output = module(torch.zeros(1, 3, *size))
         if not isinstance(output, torch.Tensor):
-            problem, last_error = f"its output is a {type(output).__name__}, not a tensor", None
-            continue
-        scale = output.shape[-1] // width if output.dim() == 4 else 0
-        if scale >= 1 and tuple(output.shape) == (1, 3, scale * height, scale * width):
-            return scale, multiple
-        problem, last_error = f"it gives {tuple(output.shape)} for an input of {(1, 3, height, width)}", None
-    raise UsageError(
-        f"--model {path}: {problem}",
-        "(N, 3, scale·H, scale·W) for an input of (N, 3, H, W), for H and W that are multiples of 64 or less",
-        "wrap the network so that it takes and gives RGB pictures",
-    ) from last_error
+            raise TypeError(f"its output is a {type(output).__name__}, not a tensor")
+        return tuple(output.shape)
+
+    try:
+        return scale_and_sizes(shape_of)
+    except NoSize as error:
+        raise UsageError(
+            f"--model {path}: {error}",
+            "(N, 3, scale·H, scale·W) for an input of (N, 3, H, W), for H and W that are multiples of 64 or less",
+            "wrap the network so that it takes and gives RGB pictures",
+        ) from error.__cause__

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import open_deployment
-from sr_deploy.core.errors import BadInput, SrDeployError
+from sr_deploy.core.errors import BadInput, SrDeployError, UsageError
+from sr_deploy.pipeline.load import is_graph
 
 if TYPE_CHECKING:
     from sr_deploy.engine.manifest import EngineManifest
@@ -39,8 +40,8 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
         return {"kind": "engine", "path": str(path), **engine_facts(path, open_engine(path, refused_too=True))}
     if path.suffix == ".srd":
         return _bundle_facts(path)
-    if path.suffix == ".onnx":
-        return _graph_facts(path, size)
+    if is_graph(path):
+        return _given_facts(path, size)
     if path.suffix in (".engine", ".plan", ".trt"):
         raise BadInput(
             f"{path} has no manifest beside it, so nothing is known of it",
@@ -108,6 +109,28 @@ def listings_of(folder: Path, engines: Sequence[EngineManifest]) -> Dict[str, Di
 
     found = {one.file: open_listing(folder / "engines" / one.file, one.sha256) for one in engines}
     return {file: summary(listing) for file, listing in found.items() if listing is not None}
+
+
+def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
+    """Facts of an ONNX file: as a network, where it is one; else what it says of itself, and what is in the way."""
+    from sr_deploy.pipeline.load import LoadOptions, load_network
+
+    try:
+        network = load_network(path, LoadOptions())
+    except UsageError as error:  # it is a network, and one value must be asked for
+        return {**_graph_facts(path, size), "problem": error.found, "next": error.todo}
+    facts = _graph_facts(path, size) if network.source["external"] == {} else {"kind": "onnx", "path": str(path)}
+    return {
+        **facts,
+        "sha256": network.source["sha256"],
+        "external": network.source["external"],
+        **network.hyperparameters,
+        "scale": network.scale,
+        "value_range": network.value_range,
+        "fixed_size": None if network.fixed is None else format_size(network.fixed),
+        "sizes": dataclasses.asdict(network.sizes),
+        "notes": list(network.notes),
+    }
 
 
 def _graph_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:

@@ -1,13 +1,15 @@
-"""From a checkpoint to a network: shared by export, verify and inspect."""
+"""From a file, a checkpoint or an ONNX graph, to a network: shared by export, verify and inspect."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Tuple, cast
 
 from sr_deploy.core.deployment.records import LoadRecord, SourceRecord
 from sr_deploy.core.errors import BadCheckpoint, UsageError
+from sr_deploy.pipeline.network import GraphBody, ModuleBody, Network
 
 if TYPE_CHECKING:
     from sr_deploy.checkpoint.read import Checkpoint
@@ -16,16 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to turn a checkpoint into a network; all that no file stores.
+    """How to turn a file into a network; all that no file stores.
 
     Attributes:
         arch: the architecture's name; None detects it from keys and shapes.
         factory: "pkg.module:factory", the user's own network; None for the known ones.
         scale: output size over input size, where it is not in the file.
-        value_range: the value of white, 1.0 or 255.0; only for ``factory``.
+        value_range: the value of white, 1.0 or 255.0; for ``factory``, and for an ONNX file that leaves it open.
         lora_alpha: a number, or a multiple of each layer's rank such as "2r".
         res_scale: EDSR's residual scaling.
         key: which entry of the checkpoint holds the weights; None takes the usual one.
+        colours: of an ONNX file: "rgb" or "bgr", the order of its channels; None: rgb.
     """
 
     arch: Optional[str] = None
@@ -35,6 +38,86 @@ class LoadOptions:
     lora_alpha: Optional[str] = None
     res_scale: Optional[float] = None
     key: Optional[str] = None
+    colours: Optional[str] = None
+
+
+#: What only a checkpoint can be asked, and what only an ONNX file.
+_OF_CHECKPOINTS, _OF_GRAPHS = ("arch", "factory", "lora_alpha", "res_scale", "key"), ("colours",)
+
+
+def load_network(path: Path, options: LoadOptions) -> Network:
+    """Read a checkpoint or an ONNX file as a network.
+
+    Raises:
+        BadInput, UsageError: see ``load_model`` and graph/given/network.py; an option that this file cannot have.
+    """
+    if is_graph(path):
+        return _graph_network(path, options)
+    _refuse(options, _OF_GRAPHS, "a checkpoint", "it for an ONNX file only")
+    checkpoint, loaded = load_model(path, options)
+    return Network(
+        architecture=loaded.architecture,
+        form=loaded.form,
+        scale=loaded.scale,
+        value_range=loaded.value_range,
+        sizes=loaded.sizes,
+        fixed=None,
+        hyperparameters=loaded.hyperparameters,
+        parameters=loaded.parameters,
+        notes=(*checkpoint.notes, *loaded.notes),
+        source=source_record(checkpoint, options),
+        body=ModuleBody(loaded.module),
+    )
+
+
+def is_graph(path: Path) -> bool:
+    """Whether a file is an ONNX graph, by its content; an empty or unreadable one, by its name."""
+    from sr_deploy.checkpoint.recognise import HEAD_BYTES, is_onnx
+
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(HEAD_BYTES)
+    except OSError:  # the reader of checkpoints says what is wrong
+        return False
+    return is_onnx(head) or Path(path).suffix == ".onnx"
+
+
+def _graph_network(path: Path, options: LoadOptions) -> Network:
+    from sr_deploy.graph.given.network import AskedOfGraph, network_from_onnx
+
+    _refuse(options, _OF_CHECKPOINTS, "an ONNX file", "it for a checkpoint only")
+    given = network_from_onnx(path, AskedOfGraph(options.scale, options.value_range, options.colours))
+    return Network(
+        architecture="ONNX",
+        form="training",
+        scale=given.scale,
+        value_range=given.value_range,
+        sizes=given.sizes,
+        fixed=given.fixed,
+        hyperparameters=given.facts,
+        parameters=given.parameters,
+        notes=given.notes,
+        source={
+            "file": path.name,
+            "path": str(path.resolve()),
+            "sha256": given.file.sha256,
+            "container": "onnx",
+            "load_options": cast(LoadRecord, dataclasses.asdict(options)),
+            "external": given.file.external,
+        },
+        body=GraphBody(given),
+    )
+
+
+def _refuse(options: LoadOptions, names: Tuple[str, ...], what: str, wanted: str) -> None:
+    for name in names:
+        if getattr(options, name) is not None:
+            raise UsageError(f"{flag_of(name)} has no meaning for {what}", wanted)
+
+
+def flag_of(name: str) -> str:
+    """The option of the command line for a field of LoadOptions."""
+    return "--" + {"factory": "model"}.get(name, name).replace("_", "-")
 
 
 def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedModel]:
@@ -58,8 +141,9 @@ def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedMode
         return checkpoint, model_from_tensors(checkpoint.tensors, asked, options.arch)
     for name in ("arch", "lora_alpha", "res_scale"):
         if getattr(options, name) is not None:
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"{flag} has no meaning beside --model", "a known architecture, or your own network")
+            raise UsageError(
+                f"{flag_of(name)} has no meaning beside --model", "a known architecture, or your own network"
+            )
     return checkpoint, _from_factory(checkpoint, options)
 
 
@@ -84,8 +168,6 @@ def _from_factory(checkpoint, options: LoadOptions):
 
 def source_record(checkpoint: Checkpoint, options: LoadOptions) -> SourceRecord:
     """What a manifest keeps of the checkpoint, so that ``verify`` can load the very same network again."""
-    import dataclasses
-
     # asdict gives a dict of anything; LoadRecord names the same fields.
     return {
         "file": checkpoint.path.name,
