@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Dict
 
+import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 
 #: Nodes whose first output is their first input when a network is run.
 _PASSING = ("Identity", "Dropout")
@@ -21,7 +23,7 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     from polygraphy.backend.onnx import fold_constants
     from polygraphy.logger import G_LOGGER
 
-    result = without_passing(model)
+    result = without_passing(with_whole_shapes(model))
     # graphsurgeon has a logger of its own, which writes to stdout, where results belong.
     severity, SURGEON.severity = SURGEON.severity, SURGEON.CRITICAL
     try:
@@ -30,6 +32,32 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     finally:
         SURGEON.severity = severity
     return without_passing(result)
+
+
+def with_whole_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with a Slice behind each Shape that gives a part of a shape (operator set 15 on).
+
+    graphsurgeon computes such a Shape as if it gave the whole, and TensorRT 8.5 reads it so.
+    """
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph, nodes = result.graph, []
+    for node in graph.node:
+        nodes.append(node)
+        bounds = {attribute.name: attribute.i for attribute in node.attribute}
+        if node.op_type != "Shape" or not bounds:
+            continue
+        out = node.output[0]
+        node.output[0] = f"{out}/whole"
+        ends = (bounds.get("start", 0), bounds.get("end", np.iinfo(np.int64).max), 0)
+        names = [f"{out}/{role}" for role in ("start", "end", "axis")]
+        graph.initializer.extend(numpy_helper.from_array(np.array([v], np.int64), n) for n, v in zip(names, ends))
+        nodes.append(helper.make_node("Slice", [node.output[0], *names], [out], name=f"{node.name}/part"))
+        del node.attribute[:]
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+    return result
 
 
 def without_passing(model: onnx.ModelProto) -> onnx.ModelProto:

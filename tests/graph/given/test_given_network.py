@@ -14,9 +14,11 @@ from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.graph.given import network as network_file
+from sr_deploy.graph.given.ends import End
 from sr_deploy.graph.given.explore import explore
 from sr_deploy.graph.given.network import AskedOfGraph, network_from_onnx
 from sr_deploy.graph.given.opset import at_opset
+from sr_deploy.graph.given.tidy import tidy
 from tests.graph.given.given_graphs import Written, given, reference, saved
 
 
@@ -308,6 +310,29 @@ def test_a_node_without_an_older_form_is_named(steps, constants, message):
     model = given(Written(opset=19, extra=chain(steps), constants=constants))
     with pytest.raises(BadInput, match=message):
         at_opset(model, 17)
+
+
+def test_a_part_of_a_shape_stays_one_when_constants_are_computed(tmp_path):
+    """As the exporter by dynamo writes sizes; graphsurgeon computes the whole shape in its place."""
+    steps = [
+        ("Shape", ["body"], {"start": 2}),
+        ("Concat", ["two", 0], {"axis": 0}),
+        ("Resize", ["body", "", "", 0], {}),
+    ]
+    extra = chain(steps)
+    how = Written(extra=extra, constants={"two": i64(1, 3)})
+    network = network_file.with_ends(given(how), *ends_of(given(how)), "rgb", (24, 16))
+    tidied = tidy(network)
+    assert not [node for node in tidied.graph.node if node.op_type == "Shape" and node.attribute]
+    lr = sample_input((24, 16), 1.0)
+    assert largest_difference(run(tidied)(lr), reference(lr), 1.0) <= GRAPH_FP32.steps
+
+
+def ends_of(model):
+    """Its two ends, NCHW and free."""
+    return [
+        End(value.name, "NCHW", True, None, (None, None)) for value in (model.graph.input[0], model.graph.output[0])
+    ]
 
 
 def test_functions_of_the_file_are_written_out(here, tmp_path):
