@@ -34,7 +34,15 @@ Run = Callable[[np.ndarray], np.ndarray]
 
 
 class Unrunnable(Exception):
-    """The graph does not run, or not as a super-resolution network; the text says what happened."""
+    """The graph does not run, or not as a super-resolution network; the text says what happened.
+
+    Args:
+        whatever: whatever the layout of its ends, it would be the same.
+    """
+
+    def __init__(self, problem: str, whatever: bool = False) -> None:
+        self.whatever = whatever
+        super().__init__(problem)
 
 
 @dataclass(frozen=True)
@@ -69,17 +77,17 @@ def explore_apart(model: onnx.ModelProto, size: Optional[Size]) -> Explored:
         try:
             done = subprocess.run(words, capture_output=True, timeout=MOST_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise Unrunnable(f"it was not done after {MOST_SECONDS} seconds") from None
+            raise Unrunnable(f"it was not done after {MOST_SECONDS} seconds", whatever=True) from None
     lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
     if done.returncode != 0 or not lines:
         raise Unrunnable(
             f"it ended with the code {done.returncode}: more memory than {MOST_MEMORY >> 30} GiB, or a fault"
         )
-    found: Dict[str, Any] = json.loads(lines[-1])
-    if "problem" in found:
-        raise Unrunnable(found["problem"])
-    errors = {white: float("inf") if error is None else error for white, error in zip(WHITES, found["errors"])}
-    return Explored(found["scale"], SizeRules(found["minimum"], found["multiple"]), WhiteEvidence(errors))
+    told: Dict[str, Any] = json.loads(lines[-1])
+    if "problem" in told:
+        raise Unrunnable(told["problem"])
+    errors = {white: float("inf") if error is None else error for white, error in zip(WHITES, told["errors"])}
+    return Explored(told["scale"], SizeRules(told["minimum"], told["multiple"]), WhiteEvidence(errors))
 
 
 def runner_of(path: Path) -> Run:

@@ -148,8 +148,14 @@ def _found(
                 return _Found(normal, lr, sr, explore_apart(normal, fixed))
             except Unrunnable as error:
                 problems.append(plain(str(error), 600))
+                if error.whatever:
+                    raise _unusable(given, fixed, problems) from error
+    raise _unusable(given, fixed, problems)
+
+
+def _unusable(given: GivenFile, fixed: Optional[Size], problems: List[str]) -> BadInput:
     at = f" at its {format_size(fixed)}" if fixed else ""
-    raise BadInput(
+    return BadInput(
         f"{plain(str(given.path))} cannot be used{at}: {problems[0]}",
         "a graph that gives (N, 3, scale·H, scale·W) for (N, 3, H, W), or both with the channels last",
         "see whether ONNX Runtime runs it; export it again with dynamic axes for height and width",

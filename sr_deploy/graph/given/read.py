@@ -71,7 +71,9 @@ def onnx_from_file(path: Path) -> GivenFile:
         model = onnx.load(str(path), load_external_data=False)
         opset = _checked_opset(path, model)
         sizes = _files_of(path, model) if external else {}
-        for tensor in tensors_of(model.graph, model.functions):
+        for node in nodes_of(model.graph):
+            _check_names(path, node)
+        for tensor in tensors_of(model.graph, tuple(model.functions)):
             _check_tensor(path, tensor)
         if sizes:
             external_data_helper.load_external_data_for_model(model, str(path.parent))
@@ -191,10 +193,17 @@ def _bytes_of(tensor: TensorProto) -> int:
     return math.prod(tensor.dims) * item
 
 
+def _check_names(path: Path, node: onnx.NodeProto) -> None:
+    """Refuse names that are no text (protobuf gives bytes for what is not UTF-8), or longer than any."""
+    for name in (node.op_type, node.domain, node.name, *node.input, *node.output):
+        if not isinstance(name, str) or len(name) > MOST_LETTERS:
+            raise _refused(path, "has a node with a name that is no text, or of more than 1,000 letters")
+
+
 def _check_tensor(path: Path, tensor: TensorProto) -> None:
     """Refuse a tensor that says it is larger than what is there: whoever reads it would make room for it first."""
-    if len(tensor.name) > MOST_LETTERS:
-        raise _refused(path, "has a tensor with a name of more than 1,000 letters")
+    if not isinstance(tensor.name, str) or len(tensor.name) > MOST_LETTERS:
+        raise _refused(path, "has a tensor with a name that is no text, or of more than 1,000 letters")
     wanted = _bytes_of(tensor)
     if tensor.data_location == TensorProto.EXTERNAL:
         return
