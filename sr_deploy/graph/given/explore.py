@@ -3,7 +3,7 @@
 What a graph asks for shows only when it runs: a number in a tensor may make a picture of a terabyte or a product of a
 year. So the process that runs it first may be refused memory and stopped; only a graph that came through is run here.
 
-    python -m sr_deploy.graph.given.explore MODEL.onnx [HEIGHT WIDTH]     prints one line of JSON
+    python -m sr_deploy.graph.given.explore MODEL.onnx [only|too HEIGHT WIDTH]     prints one line of JSON
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import onnx
@@ -60,12 +60,12 @@ class Explored:
     evidence: WhiteEvidence
 
 
-def explore_apart(model: onnx.ModelProto, size: Optional[Size]) -> Explored:
+def explore_apart(model: onnx.ModelProto, only: Optional[Size] = None, too: Optional[Size] = None) -> Explored:
     """``explore`` in a process of its own.
 
     Args:
         model: float32 (1, 3, H, W) "lr" to one output.
-        size: the only input (height, width) it takes; None: any.
+        only, too: see ``explore``.
 
     Raises:
         Unrunnable: it fails, gives no enlarged picture, or asks for more memory or time than any network.
@@ -73,7 +73,8 @@ def explore_apart(model: onnx.ModelProto, size: Optional[Size]) -> Explored:
     with temporary_folder() as folder:
         path = folder / "given.onnx"
         path.write_bytes(model.SerializeToString())
-        words = [sys.executable, "-m", __name__, str(path), *map(str, size or ())]
+        size = ["only", *map(str, only)] if only else ["too", *map(str, too)] if too else []
+        words = [sys.executable, "-m", __name__, str(path), *size]
         try:
             done = subprocess.run(words, capture_output=True, timeout=MOST_SECONDS, check=False)
         except subprocess.TimeoutExpired:
@@ -90,23 +91,25 @@ def explore_apart(model: onnx.ModelProto, size: Optional[Size]) -> Explored:
     return Explored(told["scale"], SizeRules(told["minimum"], told["multiple"]), WhiteEvidence(errors))
 
 
-def runner_of(path: Path) -> Run:
-    """The graph in ``path`` as a function of a picture, unoptimised, so that opening it computes nothing."""
+def runner_of(graph: Union[Path, onnx.ModelProto]) -> Run:
+    """A graph or its file as a function of a picture, unoptimised, so that opening it computes nothing."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     return lambda lr: np.asarray(session.run(None, {LR: lr})[0])
 
 
-def explore(run: Run, size: Optional[Size]) -> Explored:
+def explore(run: Run, only: Optional[Size] = None, too: Optional[Size] = None) -> Explored:
     """Find scale, sizes and value range by running a network.
 
     Args:
         run: float32 (1, 3, H, W) to its output.
-        size: the only input (height, width) it takes; None: any.
+        only: the only input (height, width) it takes; None: any.
+        too: an input that must work besides those that are tried.
 
     Raises:
         Unrunnable: see ``explore_apart``.
@@ -115,14 +118,16 @@ def explore(run: Run, size: Optional[Size]) -> Explored:
     def shape_of(at: Size) -> Tuple[int, ...]:
         return run(np.zeros((1, 3, *at), np.float32)).shape
 
-    if size is not None:
-        scale, rules = _scale_at(shape_of, size), SizeRules()
+    if only is not None:
+        scale, rules = _scale_at(shape_of, only), SizeRules()
     else:
         try:
             scale, rules = scale_and_sizes(shape_of)
         except NoSize as error:
             raise Unrunnable(str(error)) from error
-    photograph = size or (rules.fit(_PHOTOGRAPH[0]), rules.fit(_PHOTOGRAPH[1]))
+        if too is not None and _scale_at(shape_of, (rules.fit(too[0]), rules.fit(too[1]))) != scale:
+            raise Unrunnable("it enlarges larger pictures by another factor")
+    photograph = only or (rules.fit(_PHOTOGRAPH[0]), rules.fit(_PHOTOGRAPH[1]))
     return Explored(scale, rules, white_evidence(run, photograph, scale))
 
 
@@ -140,9 +145,9 @@ def _scale_at(shape_of: Callable[[Size], Tuple[int, ...]], size: Size) -> int:
 def main(words: List[str]) -> None:
     """The process: one line of JSON."""
     _limit_memory()
-    size = (int(words[1]), int(words[2])) if len(words) > 2 else None
+    sizes = {words[1]: (int(words[2]), int(words[3]))} if len(words) > 3 else {}
     try:
-        found = explore(runner_of(Path(words[0])), size)
+        found = explore(runner_of(Path(words[0])), sizes.get("only"), sizes.get("too"))
     except Unrunnable as error:
         answer: Dict[str, Any] = {"problem": str(error)[:2000]}
     except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception

@@ -14,8 +14,9 @@ from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.text import plain
 from sr_deploy.graph.census import parameters_of
 from sr_deploy.graph.given.ends import Axes, End, Order, input_ends, output_value, with_ends
-from sr_deploy.graph.given.explore import Explored, Unrunnable, explore_apart
+from sr_deploy.graph.given.explore import Explored, Unrunnable, explore_apart, runner_of
 from sr_deploy.graph.given.float32 import in_float32, other_floats
+from sr_deploy.graph.given.free import beyond, is_sizeless, why_not_the_same, with_computed_shapes
 from sr_deploy.graph.given.operators import check_given_operators, without_functions
 from sr_deploy.graph.given.read import GivenFile, onnx_from_file
 from sr_deploy.graph.given.tidy import tidy
@@ -83,12 +84,15 @@ def network_from_onnx(path: Path, asked: AskedOfGraph) -> GivenNetwork:
     ends = input_ends(given, model)
     floats = other_floats(model)
     model = in_float32(model) if floats else model
-    fixed = _fixed(given, ends[0])
+    fixed, notes = _fixed(given, ends[0]), []
     found = _found(given, model, ends, order, fixed)
+    if fixed is not None:
+        found, fixed, said = _freed(found, model, order, fixed)
+        notes.append(said)
     normal, explored = found.model, found.explored
     _check_scale(asked, explored, path)
     white, why = _white(asked, explored, path)
-    notes = [f"{plain(path.name)}: x{explored.scale}, {found.lr} to {found.sr}; {why}"]
+    notes.insert(0, f"{plain(path.name)}: x{explored.scale}, {found.lr} to {found.sr}; {why}")
     if asked.colours is None:
         notes.append("its channels are taken as RGB, which nothing in a graph tells; --colours bgr if they are not")
     if floats:
@@ -151,6 +155,26 @@ def _found(
                 if error.whatever:
                     raise _unusable(given, fixed, problems) from error
     raise _unusable(given, fixed, problems)
+
+
+def _freed(found: _Found, model: onnx.ModelProto, order: Order, size: Size) -> Tuple[_Found, Optional[Size], str]:
+    """(the network for any size and None, or as it was and its size; what to say of it)."""
+    whole = with_ends(model, found.lr, found.sr, order, None)
+    why = ""
+    for freed, changed in ((whole, False), (with_computed_shapes(whole, found.model), True)):
+        try:
+            explored = explore_apart(freed, too=beyond(size))
+        except Unrunnable as error:
+            why = f"at other sizes {plain(str(error), 300)}"
+            continue
+        if explored.scale != found.explored.scale:
+            continue
+        why = why_not_the_same(runner_of(found.model), runner_of(freed), size, explored.scale, explored.sizes) or ""
+        if not why or (not changed and is_sizeless(freed)):
+            how = "proved against it at four sizes" if not why else "nothing in it can hold a size"
+            said = f"it was fixed to {format_size(size)} and is free now: {how}"
+            return _Found(freed, found.lr, found.sr, explored), None, said
+    return found, size, f"it stays fixed to {format_size(size)}: {why or 'it enlarges other sizes by another factor'}"
 
 
 def _unusable(given: GivenFile, fixed: Optional[Size], problems: List[str]) -> BadInput:

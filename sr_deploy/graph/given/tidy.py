@@ -19,11 +19,14 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: one input, one output; not modified. It has been run before: what is constant is computed here.
     """
+    import onnxruntime
     from onnx_graphsurgeon.logger import G_LOGGER as SURGEON
     from polygraphy.backend.onnx import fold_constants
     from polygraphy.logger import G_LOGGER
 
     result = without_passing(with_whole_shapes(model))
+    # ONNX Runtime computes the constants; its remarks on the graph are not for the user.
+    onnxruntime.set_default_logger_severity(3)
     # graphsurgeon has a logger of its own, which writes to stdout, where results belong.
     severity, SURGEON.severity = SURGEON.severity, SURGEON.CRITICAL
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, List, Sequence
+from typing import Any, Callable, List, Sequence
 
 import numpy as np
 import onnx
@@ -112,3 +112,24 @@ def reference(lr: np.ndarray) -> np.ndarray:
     from onnx.reference import ReferenceEvaluator
 
     return ReferenceEvaluator(given()).run(None, {"input": lr})[0]
+
+
+def run(model: onnx.ModelProto) -> Callable[[np.ndarray], np.ndarray]:
+    """The model as a function of its picture, in ONNX Runtime."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return lambda lr: session.run(None, {session.get_inputs()[0].name: lr})[0]
+
+
+def chain(steps):
+    """Nodes "body" → "extended"; 0 stands for what the step before made."""
+    nodes, last = [], "body"
+    for number, (operator, inputs, attributes) in enumerate(steps):
+        inputs = [last if name == 0 else name for name in (inputs or [0])]
+        outs = attributes.get("num_outputs", 1)
+        made = "extended" if number == len(steps) - 1 else f"s{number}"
+        outputs = [made] + [f"t{number}_{part}" for part in range(1, outs)]
+        nodes.append(helper.make_node(operator, inputs, outputs, name=f"step{number}", **attributes))
+        last = made
+    return tuple(nodes)

@@ -15,29 +15,10 @@ from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.graph.given import network as network_file
 from sr_deploy.graph.given.ends import End
-from sr_deploy.graph.given.explore import explore
 from sr_deploy.graph.given.network import AskedOfGraph, network_from_onnx
 from sr_deploy.graph.given.opset import at_opset
 from sr_deploy.graph.given.tidy import tidy
-from tests.graph.given.given_graphs import Written, given, reference, saved
-
-
-def run(model: onnx.ModelProto):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return lambda lr: session.run(None, {session.get_inputs()[0].name: lr})[0]
-
-
-@pytest.fixture
-def here(monkeypatch):
-    """First runs in this process, which takes a tenth of the time; test_given_hostile.py has those in another."""
-
-    def explored(model, size):
-        return explore(run(model), size)
-
-    monkeypatch.setattr(network_file, "explore_apart", explored)
-
+from tests.graph.given.given_graphs import Written, chain, given, reference, run, saved
 
 FORMS = {
     "as exported": Written(),
@@ -272,19 +253,6 @@ CHANGED = {
         {"g": f32(1, 2, 3), "k": f32(0.1)},
     ),  # fmt: skip
 }
-
-
-def chain(steps):
-    """Nodes "body" → "extended"; 0 stands for what the step before made."""
-    nodes, last = [], "body"
-    for number, (operator, inputs, attributes) in enumerate(steps):
-        inputs = [last if name == 0 else name for name in (inputs or [0])]
-        outs = attributes.get("num_outputs", 1)
-        made = "extended" if number == len(steps) - 1 else f"s{number}"
-        outputs = [made] + [f"t{number}_{part}" for part in range(1, outs)]
-        nodes.append(helper.make_node(operator, inputs, outputs, name=f"step{number}", **attributes))
-        last = made
-    return tuple(nodes)
 
 
 @pytest.mark.parametrize("name", CHANGED)
