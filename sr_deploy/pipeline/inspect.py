@@ -112,16 +112,22 @@ def listings_of(folder: Path, engines: Sequence[EngineManifest]) -> Dict[str, Di
 
 
 def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
-    """Facts of an ONNX file: as a network, where it is one; else what it says of itself, and what is in the way."""
-    from sr_deploy.pipeline.load import LoadOptions, load_network
+    """Facts of an ONNX file, as the network that export would take it for, and what export would ask."""
+    from sr_deploy.core.temporary import temporary_folder
+    from sr_deploy.pipeline.load import LoadOptions, graph_network
 
+    problem = {}
     try:
-        network = load_network(path, LoadOptions())
-    except UsageError as error:  # it is a network, and one value must be asked for
-        return {**_graph_facts(path, size), "problem": error.found, "next": error.todo}
-    facts = _graph_facts(path, size) if network.source["external"] == {} else {"kind": "onnx", "path": str(path)}
+        network, body = graph_network(path, LoadOptions())
+    except UsageError as error:  # all else can be told without the value range
+        problem = {"value_range": None, "problem": error.found, "next": error.todo}
+        network, body = graph_network(path, LoadOptions(value_range=1.0))
+    with temporary_folder() as folder:
+        body.save(folder / path.name)
+        counted = _graph_facts(folder / path.name, size)
     return {
-        **facts,
+        **counted,
+        "path": str(path),
         "sha256": network.source["sha256"],
         "external": network.source["external"],
         **network.hyperparameters,
@@ -130,6 +136,7 @@ def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
         "fixed_size": None if network.fixed is None else format_size(network.fixed),
         "sizes": dataclasses.asdict(network.sizes),
         "notes": list(network.notes),
+        **problem,
     }
 
 

@@ -52,7 +52,7 @@ def load_network(path: Path, options: LoadOptions) -> Network:
         BadInput, UsageError: see ``load_model`` and graph/given/network.py; an option that this file cannot have.
     """
     if is_graph(path):
-        return _graph_network(path, options)
+        return graph_network(path, options)[0]
     _refuse(options, _OF_GRAPHS, "a checkpoint", "it for an ONNX file only")
     checkpoint, loaded = load_model(path, options)
     return Network(
@@ -82,12 +82,14 @@ def is_graph(path: Path) -> bool:
     return is_onnx(head) or Path(path).suffix == ".onnx"
 
 
-def _graph_network(path: Path, options: LoadOptions) -> Network:
+def graph_network(path: Path, options: LoadOptions) -> Tuple[Network, GraphBody]:
+    """``load_network`` of an ONNX file, and its graph."""
     from sr_deploy.graph.given.network import AskedOfGraph, network_from_onnx
 
     _refuse(options, _OF_CHECKPOINTS, "an ONNX file", "it for a checkpoint only")
     given = network_from_onnx(path, AskedOfGraph(options.scale, options.value_range, options.colours))
-    return Network(
+    body = GraphBody(given)
+    network = Network(
         architecture="ONNX",
         form="training",
         scale=given.scale,
@@ -105,8 +107,9 @@ def _graph_network(path: Path, options: LoadOptions) -> Network:
             "load_options": cast(LoadRecord, dataclasses.asdict(options)),
             "external": given.file.external,
         },
-        body=GraphBody(given),
+        body=body,
     )
+    return network, body
 
 
 def _refuse(options: LoadOptions, names: Tuple[str, ...], what: str, wanted: str) -> None:

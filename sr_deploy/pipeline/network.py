@@ -127,17 +127,21 @@ class GraphBody:
     def __init__(self, given: GivenNetwork) -> None:
         self._given = given
 
-    def runner(self) -> Runner:
-        """See ``Body``."""
+    def save(self, path: Path) -> None:
+        """Write the graph in its one form, in its own operator set."""
         import onnx
 
+        onnx.save(self._given.model, str(path))
+
+    def runner(self) -> Runner:
+        """See ``Body``."""
         from sr_deploy.core.temporary import temporary_folder
         from sr_deploy.run.onnxruntime import runner_from_graph
 
         contract = IOContract(self._given.value_range, clamped=False)
         with temporary_folder() as folder:
             path = folder / self._given.file.path.name
-            onnx.save(self._given.model, str(path))
+            self.save(path)
             return runner_from_graph(path, contract, self._given.scale, provider="CPUExecutionProvider")
 
     def folded(self, size: Size, value_range: float, spectral: bool) -> Tuple[Body, FoldRecord]:

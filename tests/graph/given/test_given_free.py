@@ -42,7 +42,7 @@ RESHAPES = frozen(
     [given(Written(size=SIZE)), given(Written(size=SIZE, batch=1, axes="NHWC")), RESHAPES],
     ids=["declared", "declared, channels last", "reshapes"],
 )
-def test_a_size_that_was_frozen_is_free_again(here, tmp_path, model):
+def test_a_size_that_was_frozen_is_free_again(explored_here, tmp_path, model):
     found = network_from_onnx(saved(tmp_path, model), AskedOfGraph())
     assert found.fixed is None
     assert "was fixed to 30x36 and is free now: proved against it at four sizes" in found.notes[1]
@@ -51,7 +51,7 @@ def test_a_size_that_was_frozen_is_free_again(here, tmp_path, model):
         assert largest_difference(run(found.model)(lr), reference(lr), 1.0) <= GRAPH_FP32.steps
 
 
-def test_a_network_that_sees_the_whole_picture_is_free_if_nothing_holds_a_size(here, tmp_path):
+def test_a_network_that_sees_the_whole_picture_is_free_if_nothing_holds_a_size(explored_here, tmp_path):
     pooled = [("GlobalAveragePool", ["body"], {}), ("Mul", [0, "k"], {}), ("Add", ["body", 0], {})]
     found = network_from_onnx(saved(tmp_path, frozen(pooled, k=np.array(0.1, np.float32))), AskedOfGraph())
     assert found.fixed is None
@@ -67,7 +67,7 @@ POOL_CONSTANTS = {"k": np.array(0.1, np.float32), "whole": i64(1, 3, 60, 72)}
 
 
 @pytest.mark.parametrize(("steps", "constants"), [(SUM, SUM_CONSTANTS), (POOL, POOL_CONSTANTS)], ids=["sum", "pool"])
-def test_what_cannot_be_proved_stays_fixed_and_says_so(here, tmp_path, steps, constants):
+def test_what_cannot_be_proved_stays_fixed_and_says_so(explored_here, tmp_path, steps, constants):
     found = network_from_onnx(saved(tmp_path, frozen(steps, **constants)), AskedOfGraph())
     assert found.fixed == SIZE
     assert "stays fixed to 30x36: the network reaches over" in found.notes[1]

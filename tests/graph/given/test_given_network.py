@@ -42,7 +42,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_every_form_is_the_same_network(here, tmp_path, name):
+def test_every_form_is_the_same_network(explored_here, tmp_path, name):
     how = FORMS[name]
     colours = None if how.order == "rgb" else "bgr"
     found = network_from_onnx(saved(tmp_path, given(how)), AskedOfGraph(colours=colours))
@@ -62,7 +62,7 @@ def test_every_form_is_the_same_network(here, tmp_path, name):
             assert largest_difference(run(model)(lr), wanted, how.white) <= steps
 
 
-def test_the_range_is_asked_for_where_a_photograph_does_not_tell(here, tmp_path):
+def test_the_range_is_asked_for_where_a_photograph_does_not_tell(explored_here, tmp_path):
     path = saved(tmp_path, given(Written(ranged=False)))
     with pytest.raises(UsageError, match="a photograph does not tell: a photograph comes back .* as 0…255") as caught:
         network_from_onnx(path, AskedOfGraph())
@@ -70,7 +70,7 @@ def test_the_range_is_asked_for_where_a_photograph_does_not_tell(here, tmp_path)
     assert network_from_onnx(path, AskedOfGraph(value_range=255.0)).value_range == 255
 
 
-def test_a_range_that_a_photograph_contradicts_is_taken_and_said(here, tmp_path):
+def test_a_range_that_a_photograph_contradicts_is_taken_and_said(explored_here, tmp_path):
     path = saved(tmp_path, given())
     found = network_from_onnx(path, AskedOfGraph(value_range=255.0))
     assert found.value_range == 255
@@ -85,7 +85,7 @@ def test_a_range_that_a_photograph_contradicts_is_taken_and_said(here, tmp_path)
         (AskedOfGraph(colours="cmyk"), "--colours cmyk does not exist"),
     ],
 )
-def test_what_contradicts_the_file_is_refused(here, tmp_path, asked, message):
+def test_what_contradicts_the_file_is_refused(explored_here, tmp_path, asked, message):
     with pytest.raises(UsageError, match=message):
         network_from_onnx(saved(tmp_path, given()), asked)
 
@@ -165,13 +165,13 @@ def _wide_only(graph):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_what_cannot_be_deployed_is_named(here, tmp_path, change, message):
+def test_what_cannot_be_deployed_is_named(explored_here, tmp_path, change, message):
     with pytest.raises(BadInput, match=message) as caught:
         network_from_onnx(saved(tmp_path, changed(change)), AskedOfGraph())
     assert caught.value.exit_code == 4
 
 
-def test_sizes_that_a_graph_does_not_take_are_found(here, tmp_path):
+def test_sizes_that_a_graph_does_not_take_are_found(explored_here, tmp_path):
     """A max-pool of 4 whose result is enlarged 4 times and added: multiples of 4."""
     extra = (
         helper.make_node("MaxPool", ["input"], ["half"], kernel_shape=[4, 4], strides=[4, 4]),
@@ -303,7 +303,7 @@ def ends_of(model):
     ]
 
 
-def test_functions_of_the_file_are_written_out(here, tmp_path):
+def test_functions_of_the_file_are_written_out(explored_here, tmp_path):
     """As PyTorch's exporter kept modules as functions."""
     model = given()
     body = [helper.make_node("Relu", ["a"], ["b"])]
