@@ -60,6 +60,9 @@ def export(
     key: Optional[str] = typer.Option(
         None, "--key", help="Entry of the checkpoint with the weights, such as params_ema."
     ),
+    ignore_surplus: bool = typer.Option(
+        False, "--ignore-surplus", help="Leave out tensors that the network has no use for, and name them."
+    ),
     rewrite: str = typer.Option(
         "default", "--rewrite", help="Equality-preserving passes over the graph: default, none, or names by commas."
     ),
@@ -78,7 +81,7 @@ def export(
     sizes = sizes_of(size)
     if dynamic and sizes:
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
-    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours)
+    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus)
     _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io), dry_run)
 
 

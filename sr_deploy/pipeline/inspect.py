@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadInput, SrDeployError, UsageError
-from sr_deploy.pipeline.load import is_graph
+from sr_deploy.pipeline.load import is_graph, is_saved_checkpoint
 
 if TYPE_CHECKING:
     from sr_deploy.engine.manifest import EngineManifest
@@ -32,7 +32,7 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise BadInput(f"{path} does not exist", "a checkpoint, an ONNX graph, an engine or a deployment folder")
-    if path.is_dir():
+    if path.is_dir() and not is_saved_checkpoint(path):
         return _deployment_facts(path, size)
     if path.suffix in (".engine", ".onnx", ".refused") and path.with_suffix(".json").is_file():
         from sr_deploy.engine.manifest import open_engine

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional, Tuple, cast
 
+from sr_deploy.core.deployment.manifest import MANIFEST_NAME
 from sr_deploy.core.deployment.records import LoadRecord, SourceRecord
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.pipeline.network import GraphBody, ModuleBody, Network
@@ -29,6 +30,7 @@ class LoadOptions:
         res_scale: EDSR's residual scaling.
         key: which entry of the checkpoint holds the weights; None takes the usual one.
         colours: of an ONNX file: "rgb" or "bgr", the order of its channels; None: rgb.
+        ignore_surplus: tensors that the network has no use for are left out, and named in a note.
     """
 
     arch: Optional[str] = None
@@ -39,10 +41,12 @@ class LoadOptions:
     res_scale: Optional[float] = None
     key: Optional[str] = None
     colours: Optional[str] = None
+    ignore_surplus: bool = False
 
 
 #: What only a checkpoint can be asked, and what only an ONNX file.
-_OF_CHECKPOINTS, _OF_GRAPHS = ("arch", "factory", "lora_alpha", "res_scale", "key"), ("colours",)
+_OF_CHECKPOINTS = ("arch", "factory", "lora_alpha", "res_scale", "key", "ignore_surplus")
+_OF_GRAPHS = ("colours",)
 
 
 def load_network(path: Path, options: LoadOptions) -> Network:
@@ -82,6 +86,13 @@ def is_graph(path: Path) -> bool:
     return is_onnx(head) or Path(path).suffix == ".onnx"
 
 
+def is_saved_checkpoint(folder: Path) -> bool:
+    """Whether a folder is one that a training framework saved, and no deployment."""
+    from sr_deploy.checkpoint.folder import is_checkpoint_folder
+
+    return not (Path(folder) / MANIFEST_NAME).is_file() and is_checkpoint_folder(Path(folder))
+
+
 def graph_network(path: Path, options: LoadOptions) -> Tuple[Network, GraphBody]:
     """``load_network`` of an ONNX file, and its graph."""
     from sr_deploy.graph.given.network import AskedOfGraph, network_from_onnx
@@ -114,7 +125,7 @@ def graph_network(path: Path, options: LoadOptions) -> Tuple[Network, GraphBody]
 
 def _refuse(options: LoadOptions, names: Tuple[str, ...], what: str, wanted: str) -> None:
     for name in names:
-        if getattr(options, name) is not None:
+        if getattr(options, name) not in (None, False):
             raise UsageError(f"{flag_of(name)} has no meaning for {what}", wanted)
 
 
@@ -133,21 +144,40 @@ def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedMode
         BadCheckpoint, UnknownArchitecture, UsageError: see checkpoint/read.py and models/registry.py.
     """
     from sr_deploy.checkpoint.read import checkpoint_from_file
+    from sr_deploy.models.loading import SurplusTensors
+
+    _check_together(options)
+    checkpoint = checkpoint_from_file(path, under=options.key)
+    try:
+        return checkpoint, _built(checkpoint, options)
+    except SurplusTensors as error:
+        if not options.ignore_surplus:
+            raise
+        surplus = error.names
+    tensors = {key: value for key, value in checkpoint.tensors.items() if key not in surplus}
+    note = f"not used, as --ignore-surplus allows: {', '.join(surplus)}"
+    checkpoint = dataclasses.replace(checkpoint, tensors=tensors, notes=(*checkpoint.notes, note))
+    return checkpoint, _built(checkpoint, options)
+
+
+def _check_together(options: LoadOptions) -> None:
+    """Refuse options that say something of the other kind of network."""
+    if options.factory is None and options.value_range is not None:
+        raise UsageError("--value-range has no meaning for a known architecture", "it only with --model")
+    for name in ("arch", "lora_alpha", "res_scale") if options.factory is not None else ():
+        if getattr(options, name) is not None:
+            found = f"{flag_of(name)} has no meaning beside --model"
+            raise UsageError(found, "a known architecture, or your own network")
+
+
+def _built(checkpoint: Checkpoint, options: LoadOptions) -> LoadedModel:
     from sr_deploy.models.base import Asked
     from sr_deploy.models.registry import model_from_tensors
 
-    checkpoint = checkpoint_from_file(path, under=options.key)
-    if options.factory is None:
-        if options.value_range is not None:
-            raise UsageError("--value-range has no meaning for a known architecture", "it only with --model")
-        asked = Asked(scale=options.scale, lora_alpha=options.lora_alpha, res_scale=options.res_scale)
-        return checkpoint, model_from_tensors(checkpoint.tensors, asked, options.arch)
-    for name in ("arch", "lora_alpha", "res_scale"):
-        if getattr(options, name) is not None:
-            raise UsageError(
-                f"{flag_of(name)} has no meaning beside --model", "a known architecture, or your own network"
-            )
-    return checkpoint, _from_factory(checkpoint, options)
+    if options.factory is not None:
+        return _from_factory(checkpoint, options)
+    asked = Asked(scale=options.scale, lora_alpha=options.lora_alpha, res_scale=options.res_scale)
+    return model_from_tensors(checkpoint.tensors, asked, options.arch)
 
 
 def _from_factory(checkpoint, options: LoadOptions):

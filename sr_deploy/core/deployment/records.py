@@ -24,6 +24,7 @@ class LoadRecord(TypedDict, total=False):
     res_scale: Optional[float]
     key: Optional[ShortText]
     colours: Optional[ShortText]
+    ignore_surplus: bool
 
 
 @described

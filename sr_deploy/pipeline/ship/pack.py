@@ -236,8 +236,8 @@ def export_command(deployment: Deployment, target: str) -> str:
     if manifest.contract.dtype != "float32":
         words += ["--io", manifest.contract.dtype]
     for key, value in manifest.source.get("load_options", {}).items():
-        if value is not None:
-            words += [flag_of(key), str(value)]
+        if value not in (None, False):
+            words += [flag_of(key)] if value is True else [flag_of(key), str(value)]
     return shlex.join(words)
 
 
