@@ -45,7 +45,7 @@ def load_strictly(module: torch.nn.Module, tensors: Tensors, architecture: str) 
     ]
     if unexpected and not (missing or shapes):
         surplus = SurplusTensors(
-            f"this checkpoint has {len(unexpected)} tensors that {architecture} has no use for: {_some(unexpected)}",
+            f"this checkpoint does not fit {architecture}: unexpected {_some(unexpected)}",
             f"all {len(own)} tensors of {architecture}, and no others",
             "if its authors load it with strict=False, add --ignore-surplus; srdeploy inspect FILE lists its keys",
         )

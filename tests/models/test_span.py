@@ -180,7 +180,7 @@ def test_a_variant_without_the_mean_is_left_to_others():
     [
         ({"block_5.c2_r.sk.bias": None}, r"missing block_5\.c2_r\.sk\.bias$"),
         ({"conv_1.conv.0.weight": None}, r"missing conv_1\.conv\.0\.weight$"),
-        ({"block_7.c1_r.sk.bias": torch.zeros(8)}, r"no use for: block_7\.c1_r\.sk\.bias$"),
+        ({"block_7.c1_r.sk.bias": torch.zeros(8)}, r"unexpected block_7\.c1_r\.sk\.bias$"),
         ({"conv_cat.bias": torch.full((8,), float("inf"))}, r"NaN or infinite weights in conv_cat\.bias$"),
         ({"conv_2.sk.bias": torch.zeros(9)}, r"conv_2\.sk\.bias is \(9,\), the network has \(8,\)$"),
         ({"conv_cat.weight": torch.tensor(1.0)}, r"conv_cat\.weight is \(\)$"),
