@@ -20,7 +20,7 @@ class LoadOptions:
 
     Attributes:
         arch: the architecture's name; None detects it from keys and shapes.
-        factory: "pkg.module:factory", the user's own network; None for the known ones.
+        factory: "pkg.module:factory" or "path/to/file.py:factory", the user's own network; None for the known ones.
         scale: output size over input size, where it is not in the file.
         value_range: the value of white, 1.0 or 255.0; only for ``factory``.
         lora_alpha: a number, or a multiple of each layer's rank such as "2r".
