@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import textwrap
@@ -151,6 +152,21 @@ def test_spandrel_that_does_not_import_is_explained(tmp_path):
     assert f"MissingPackage {reason}" in done.stdout
     assert "UnknownArchitecture this checkpoint is of no known architecture: 1 tensors: encoder" in done.stdout
     assert done.stdout.count(reason) == 2
+
+
+def test_inspect_says_why_spandrel_could_not_be_asked(tmp_path, monkeypatch, srdeploy):
+    package = tmp_path / "broken" / "spandrel"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms is not there')\n")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "spandrel"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(package.parent)
+    torch.save({"encoder.weight": torch.zeros(4, 4)}, tmp_path / "net.pth")
+    reason = "spandrel is installed but does not import: RuntimeError: operator torchvision::nms is not there"
+    shown = srdeploy("inspect", tmp_path / "net.pth")
+    assert shown.code == 0
+    assert reason in " ".join(shown.out.split())
+    assert reason in json.loads(srdeploy("inspect", tmp_path / "net.pth", "--json").out)["wanted"]
 
 
 def test_without_spandrel_the_way_to_get_it_is_named(monkeypatch):
