@@ -40,9 +40,7 @@ def export(
     ),
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold training-time branches into single convolutions."),
     model: Optional[str] = typer.Option(
-        None,
-        "--model",
-        help="pkg.module:factory or path/to/file.py:factory, a function that gives your own nn.Module.",
+        None, "--model", help="pkg.module:factory or net.py:factory, a function that gives your own nn.Module."
     ),
     value_range: Optional[float] = typer.Option(
         None, "--value-range", help="With --model: the value of white, 1 or 255."

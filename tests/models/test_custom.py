@@ -1,4 +1,4 @@
-"""--model pkg.module:factory and path/to/file.py:factory: a user's own network, and every way in which it can be wrong."""
+"""--model with a module or a file: a user's own network, and every way in which it can be wrong."""
 
 from __future__ import annotations
 
