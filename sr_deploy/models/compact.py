@@ -77,7 +77,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         Reading(load_strictly(CompactNetwork(width, convolutions, scale, act), tensors, name), 1.0, act)
         for act in activations
     ]
-    reading, notes = likeliest(readings, scale) if len(readings) > 1 else (readings[0], ())
+    reading, notes = likeliest(readings, scale, asked) if len(readings) > 1 else (readings[0], ())
     return LoadedModel(
         module=reading.module,
         architecture=name,

@@ -130,7 +130,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     paths = _paths(tensors) or ["backbone.0"]
     require_rgb(tensors, f"{paths[0]}.conv3x3.weight", name)
     scale = shuffle_scale(tensors, f"{paths[-1]}.conv3x3.weight", name)
-    check_asked(asked, name, scale)
+    check_asked(asked, name, scale, uses=("value_range",))
     widths = (3, *(width_of(tensors, f"{path}.conv3x3.weight", name) for path in paths))
     training = f"{paths[0]}.conv1x1_3x3.k0" in tensors
     middles = tuple(width_of(tensors, f"{path}.conv1x1_3x3.k0", name) for path in paths) if training else ()
@@ -141,7 +141,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         module = load_renamed(network, tensors, _names(paths, training), name)
         what = [activation, "with identity" if identity else "without identity"][: 2 if training else 1]
         readings += [Reading(module, value_range, ", ".join(what)) for value_range in (1.0, 255.0)]
-    reading, notes = likeliest(readings, scale)
+    reading, notes = likeliest(readings, scale, asked)
     hyperparameters: Dict[str, object] = {"widths": list(widths[1:-1]), "blocks": len(paths), "switches": reading.what}
     return LoadedModel(
         module=reading.module,

@@ -135,7 +135,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     rtc = "model.0.weight" in tensors
     first, block, last = ("model.0", "model.1.sub.0", "model.2") if rtc else ("fea_conv", "IMDB1", "upsampler.0")
     scale = shuffle_scale(tensors, f"{last}.weight", name)
-    check_asked(asked, name, scale)
+    check_asked(asked, name, scale, uses=("value_range",))
     attention = f"{block}.cca.conv_du.0.weight"
     shape = Shape(
         width=width_of(tensors, f"{first}.weight", name),
@@ -151,7 +151,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         load_renamed(module, tensors, _rtc_names(shape.blocks), name)
     else:
         load_strictly(module, tensors, name)
-    reading, notes = likeliest([Reading(module, 1.0), Reading(module, 255.0)], scale)
+    reading, notes = likeliest([Reading(module, 1.0), Reading(module, 255.0)], scale, asked)
     return LoadedModel(
         module=module,
         architecture=name,

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import torch
+
+from sr_deploy.core.errors import UsageError
+from sr_deploy.models.base import Asked
 
 #: Height and width of the picture that is enlarged, pixels; every ESA takes it, and multiples of 4 do too.
 SIZE = (36, 44)
@@ -20,7 +23,7 @@ ALIKE = 8.0
 CLEARLY = 3.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """One network that a file may hold.
 
@@ -38,26 +41,51 @@ class Reading:
         return f"0…{self.value_range:g}" + (f", {self.what}" if self.what else "")
 
 
-def likeliest(readings: Sequence[Reading], scale: int) -> Tuple[Reading, Tuple[str, ...]]:
+def likeliest(readings: Sequence[Reading], scale: int, asked: Asked) -> Tuple[Reading, Tuple[str, ...]]:
     """The reading that enlarges a picture, and what to tell the user.
 
     Args:
         readings: the published one first; where several enlarge the picture alike, or none, the first of them is taken.
         scale: output size over input size.
+        asked: a value range that the user gives is taken, and a note says if the picture tells another.
 
     Returns:
         (reading, notes).
+
+    Raises:
+        UsageError: the value range that was asked for is none of the readings'.
     """
-    errors = [_error(reading, scale) for reading in readings]
-    best = min(errors)
-    near = [index for index, error in enumerate(errors) if error <= CLEARLY * best] if best <= ALIKE else []
-    chosen = near[0] if near else 0
-    others = ", ".join(f"{errors[i]:.3g} with {reading}" for i, reading in enumerate(readings) if i != chosen)
+    errors = {reading: _error(reading, scale) for reading in readings}
+    likely, told = _first_of_the_best(readings, errors)
+    if asked.value_range is None or asked.value_range == likely.value_range:
+        return likely, (_note(likely, errors, told),)
+    wanted = [reading for reading in readings if reading.value_range == asked.value_range]
+    if not wanted:
+        raise UsageError(
+            f"--value-range {asked.value_range:g} is not supported",
+            "the value that white has in the network's input and output: 1 or 255",
+            "leave it out to have it found",
+        )
+    chosen, _ = _first_of_the_best(wanted, errors)
+    if not told:
+        return chosen, (_note(chosen, errors, told),)
+    note = f"{chosen} as asked, but the picture says otherwise: {errors[chosen]:.3g} off (of 255)"
+    return chosen, (f"{note}, {errors[likely]:.3g} with {likely}: check a few pictures with srdeploy verify",)
+
+
+def _first_of_the_best(readings: Sequence[Reading], errors: Dict[Reading, float]) -> Tuple[Reading, bool]:
+    """(the reading to take, whether it is the only one that enlarges the picture)."""
+    best = min(errors[reading] for reading in readings)
+    near = [reading for reading in readings if errors[reading] <= CLEARLY * best] if best <= ALIKE else []
+    return (near or list(readings))[0], len(near) == 1
+
+
+def _note(chosen: Reading, errors: Dict[Reading, float], told: bool) -> str:
+    others = ", ".join(f"{error:.3g} with {reading}" for reading, error in errors.items() if reading is not chosen)
     found = f"enlarging a picture, {errors[chosen]:.3g} off (of 255; {others})"
-    if len(near) == 1:
-        return readings[chosen], (f"{readings[chosen]}: not in the file, found by {found}",)
-    note = f"{readings[chosen]}: not in the file, nor told by {found}: check a few pictures with srdeploy verify"
-    return readings[chosen], (note,)
+    if told:
+        return f"{chosen}: not in the file, found by {found}"
+    return f"{chosen}: not in the file, nor told by {found}: check a few pictures with srdeploy verify"
 
 
 def _error(reading: Reading, scale: int) -> float:

@@ -82,13 +82,13 @@ def _detect(tensors: Tensors) -> bool:
 def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     name = "RFDN"
     scale = shuffle_scale(tensors, "upsampler.0.weight", name)
-    check_asked(asked, name, scale)
+    check_asked(asked, name, scale, uses=("value_range",))
     width = width_of(tensors, "fea_conv.weight", name)
     distilled = width_of(tensors, "B1.c1_d.weight", name)
     reduced = width_of(tensors, "B1.esa.conv1.weight", name)
     blocks = count_of(tensors, "B", first=1)
     module = load_strictly(RFDNNetwork(width, distilled, reduced, blocks, scale), tensors, name)
-    reading, notes = likeliest([Reading(module, 255.0), Reading(module, 1.0)], scale)
+    reading, notes = likeliest([Reading(module, 255.0), Reading(module, 1.0)], scale, asked)
     return LoadedModel(
         module=module,
         architecture=name,

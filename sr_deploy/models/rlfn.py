@@ -79,7 +79,7 @@ def _detect(tensors: Tensors) -> bool:
 def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     name = "RLFN"
     scale = shuffle_scale(tensors, "upsampler.0.weight", name)
-    check_asked(asked, name, scale)
+    check_asked(asked, name, scale, uses=("value_range",))
     width = width_of(tensors, "conv_1.weight", name)
     shapes = [
         BlockShape(
@@ -90,7 +90,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         for number in range(1, 1 + count_of(tensors, "block_", first=1))
     ]
     module = load_strictly(RLFNNetwork(width, shapes, scale), tensors, name)
-    reading, notes = likeliest([Reading(module, 255.0), Reading(module, 1.0)], scale)
+    reading, notes = likeliest([Reading(module, 255.0), Reading(module, 1.0)], scale, asked)
     return LoadedModel(
         module=module,
         architecture=name,

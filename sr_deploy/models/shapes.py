@@ -71,7 +71,7 @@ def check_asked(asked: Asked, architecture: str, scale: int, uses: Tuple[str, ..
         asked: the user's values.
         architecture: named in errors.
         scale: as the shapes tell.
-        uses: which of ``lora_alpha`` and ``res_scale`` this checkpoint needs.
+        uses: which of ``lora_alpha``, ``res_scale`` and ``value_range`` this checkpoint has a use for.
 
     Raises:
         UsageError: another scale is asked for, or a value that nothing here uses.
@@ -82,8 +82,8 @@ def check_asked(asked: Asked, architecture: str, scale: int, uses: Tuple[str, ..
             f"--scale {scale}, or none",
             "leave --scale out, or take the checkpoint of the other scale",
         )
-    for name, option in (("lora_alpha", "--lora-alpha"), ("res_scale", "--res-scale")):
-        value = getattr(asked, name)
+    for name in ("lora_alpha", "res_scale", "value_range"):
+        value, option = getattr(asked, name), "--" + name.replace("_", "-")
         if value is not None and name not in uses:
             raise UsageError(
                 f"{option} {value} was given, but this {architecture} checkpoint has nothing that it applies to",
