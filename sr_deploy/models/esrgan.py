@@ -107,9 +107,18 @@ class RRDBNetwork(nn.Module):
         self.conv_last = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) to (N, 3, scale·H, scale·W); H and W multiples of ``unshuffle``."""
-        if self.unshuffle > 1:
-            x = F.pixel_unshuffle(x, self.unshuffle)
+        """(N, 3, H, W) to (N, 3, scale·H, scale·W); H and W at least ``unshuffle``."""
+        if self.unshuffle == 1:
+            return self._enlarged(x)
+        height, width, side = x.shape[2], x.shape[3], self.unshuffle
+        # As the authors' tools do for other sizes than multiples. Without %, see SwinIR's forward pass.
+        down, right = ((length + side - 1) // side * side - length for length in (height, width))
+        whole = self._enlarged(F.pixel_unshuffle(F.pad(x, (0, right, 0, down), mode="reflect"), side))
+        scale = 2**self.doublings // side
+        return whole[:, :, : height * scale, : width * scale]
+
+    def _enlarged(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W), channels as ``conv_first`` takes them, to (N, 3, 2^doublings·H, 2^doublings·W)."""
         shallow = self.conv_first(x)
         feature = shallow + self.conv_body(self.body(shallow))
         for number in range(1, self.doublings + 1):
@@ -208,7 +217,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         form="folded",
         scale=scale,
         value_range=1.0,
-        sizes=SizeRules(minimum=unshuffle, multiple=unshuffle),
+        sizes=SizeRules(minimum=unshuffle),
         hyperparameters=dataclasses.asdict(shape),
         parameters=sum(tensor.numel() for tensor in tensors.values()),
     )
