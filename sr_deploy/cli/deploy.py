@@ -40,10 +40,10 @@ def export(
     ),
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold training-time branches into single convolutions."),
     model: Optional[str] = typer.Option(
-        None, "--model", help="pkg.module:factory, a function without arguments that gives your own nn.Module."
+        None, "--model", help="pkg.module:factory or net.py:factory, a function that gives your own nn.Module."
     ),
     value_range: Optional[float] = typer.Option(
-        None, "--value-range", help="With --model: the value of white, 1 or 255."
+        None, "--value-range", help="With --model, or a file that leaves it open: the value of white, 1 or 255."
     ),
     lora_alpha: Optional[str] = typer.Option(
         None, "--lora-alpha", help="LoRA alpha, which no file stores: a number, or a multiple of the rank such as 2r."

@@ -1,4 +1,4 @@
-"""Networks that spandrel knows, such as Compact, SAFMN and ESRGAN. Optional: ``pip install 'srdeploy[zoo]'``."""
+"""Networks that spandrel knows, such as SAFMN, RCAN and DAT. Optional: ``pip install 'srdeploy[zoo]'``."""
 
 from __future__ import annotations
 
