@@ -23,9 +23,10 @@ class LoadOptions:
 
     Attributes:
         arch: the architecture's name; None detects it from keys and shapes.
-        factory: "pkg.module:factory", the user's own network; None for the known ones.
+        factory: "pkg.module:factory" or "path/to/file.py:factory", the user's own network; None for the known ones.
         scale: output size over input size, where it is not in the file.
-        value_range: the value of white, 1.0 or 255.0; for ``factory``, and for an ONNX file that leaves it open.
+        value_range: the value of white, 1.0 or 255.0; for ``factory``, and for files that leave it open: ONNX, and some
+            architectures.
         lora_alpha: a number, or a multiple of each layer's rank such as "2r".
         res_scale: EDSR's residual scaling.
         key: which entry of the checkpoint holds the weights; None takes the usual one.
@@ -162,8 +163,6 @@ def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedMode
 
 def _check_together(options: LoadOptions) -> None:
     """Refuse options that say something of the other kind of network."""
-    if options.factory is None and options.value_range is not None:
-        raise UsageError("--value-range has no meaning for a known architecture", "it only with --model")
     for name in ("arch", "lora_alpha", "res_scale") if options.factory is not None else ():
         if getattr(options, name) is not None:
             found = f"{flag_of(name)} has no meaning beside --model"
@@ -176,7 +175,7 @@ def _built(checkpoint: Checkpoint, options: LoadOptions) -> LoadedModel:
 
     if options.factory is not None:
         return _from_factory(checkpoint, options)
-    asked = Asked(scale=options.scale, lora_alpha=options.lora_alpha, res_scale=options.res_scale)
+    asked = Asked(options.scale, options.lora_alpha, options.res_scale, options.value_range)
     return model_from_tensors(checkpoint.tensors, asked, options.arch)
 
 
