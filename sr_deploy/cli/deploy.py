@@ -38,28 +38,23 @@ def export(
     arch: Optional[str] = typer.Option(None, "--arch", help="Do not detect the architecture; it is this one."),
     scale: Optional[int] = typer.Option(None, "--scale", help="Output over input size, if the file leaves it open."),
     target: str = typer.Option("any", "--target", help="any, xavier-nx (TensorRT 8.5) or orin."),
-    spectral: str = typer.Option(
-        "fold", "--spectral", help="Fourier units: fold (1x1 convolutions and a width matrix) or dft (DFT matrices)."
-    ),
+    spectral: str = typer.Option("fold", "--spectral", help="Fourier units: fold (1x1 and a width matrix) or dft."),
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold training-time branches into single convolutions."),
     model: Optional[str] = typer.Option(
         None, "--model", help="pkg.module:factory or net.py:factory, a function that gives your own nn.Module."
     ),
+    model_arg: Optional[List[str]] = typer.Option(
+        None, "--model-arg", help="With --model: an argument of the function, such as scale=4; may be repeated."
+    ),
     value_range: Optional[float] = typer.Option(
         None, "--value-range", help="With --model, or a file that leaves it open: the value of white, 1 or 255."
     ),
-    colours: Optional[str] = typer.Option(
-        None, "--colours", help="Of .onnx: rgb or bgr, the order of its channels. Default: rgb."
-    ),
+    colours: Optional[str] = typer.Option(None, "--colours", help="Of .onnx: its channels, rgb (default) or bgr."),
     lora_alpha: Optional[str] = typer.Option(
         None, "--lora-alpha", help="LoRA alpha, which no file stores: a number, or a multiple of the rank such as 2r."
     ),
-    res_scale: Optional[float] = typer.Option(
-        None, "--res-scale", help="EDSR's residual scaling, which no file stores."
-    ),
-    key: Optional[str] = typer.Option(
-        None, "--key", help="Entry of the checkpoint with the weights, such as params_ema."
-    ),
+    res_scale: Optional[float] = typer.Option(None, "--res-scale", help="EDSR's scaling, which no file stores."),
+    key: Optional[str] = typer.Option(None, "--key", help="Entry with the weights, such as params_ema."),
     ignore_surplus: bool = typer.Option(
         False, "--ignore-surplus", help="Leave out tensors that the network has no use for, and name them."
     ),
@@ -81,7 +76,8 @@ def export(
     sizes = sizes_of(size)
     if dynamic and sizes:
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
-    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus)
+    given = tuple(model_arg or ())
+    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus, given)
     _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io), dry_run)
 
 

@@ -17,6 +17,8 @@ from sr_deploy.core.media.natural import natural_input
 
 #: The values that white has in published networks.
 WHITES = (1.0, 255.0)
+#: The photograph's height and width, pixels, to be raised to what a network takes.
+PHOTOGRAPH_SIZE: Size = (48, 64)
 #: Root-mean-square error, of 255, up to which the picture was given back: 22 dB, far below what any trained network
 #: reaches, far above what is left of a picture in the wrong range. ``_CLEAR`` times more in the other range decides.
 GIVEN_BACK, _CLEAR = 20.0, 3.0
@@ -39,6 +41,12 @@ class WhiteEvidence:
         best, other = sorted(WHITES, key=lambda white: self.errors[white])
         decided = self.errors[best] <= GIVEN_BACK and self.errors[other] >= _CLEAR * self.errors[best]
         return best if decided else None
+
+    def doubt(self, asked: float) -> str:
+        """What to say where the user asked for another value than the evidence tells; "" where it does not."""
+        if self.white in (None, asked):
+            return ""
+        return f"white is {asked:g}, as was asked, but {self}: it looks like a network of 0…{self.white:g}"
 
     def __str__(self) -> str:
         parts = [f"{error:.1f} of 255 off as 0…{white:g}" for white, error in self.errors.items()]

@@ -10,17 +10,15 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
-from sr_deploy.core.contract import LAYOUTS, Dtype, IOContract, Size, SizeRules, format_size
+from sr_deploy.core.contract import LAYOUTS, Dtype, IOContract, Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.deployment.records import FoldRecord
-from sr_deploy.core.errors import EnvironmentFault, UsageError
-from sr_deploy.core.tolerance import GRAPH_FP32
+from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.load import LoadOptions, load_network
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.network import Body, Network
+from sr_deploy.pipeline.proof import OVERFLOWS, noise_overflows, proof_sizes, prove_graph, traced_size
 
-#: Sizes that a dynamic graph is traced and proved at: (height, width), raised to what the network takes.
-PROOF_SIZES: Tuple[Size, ...] = ((40, 56), (45, 51), (33, 70), (64, 24))
 #: Where multiply-accumulates are counted when the graph is dynamic: the input of a 1280x720 picture at x2 and x4 alike.
 CENSUS_SIZE: Size = (180, 320)
 
@@ -79,6 +77,10 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
         wanted: Tuple[Optional[Size], ...] = loaded.sizes_for(options.sizes) or (None,)
         say(f"{loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters")
         network, fold_report = _fold(loaded, options, say)
+        notes = loaded.notes
+        if noise_overflows(loaded):
+            fold_report["noise_overflows"] = True
+            notes = (*notes, OVERFLOWS)
         contract = contract_of(loaded.value_range, options.io)
         graphs: List[GraphFile] = []
         proofs: Dict[str, float] = {}
@@ -92,7 +94,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
             )
             for proof_size in (size,) if size else proof_sizes(loaded.sizes):
                 check_memory(graph_file, proof_size)
-                difference = _prove(folder / name, loaded, contract, proof_size, dynamic=size is None)
+                difference = prove_graph(folder / name, loaded, contract, proof_size, dynamic=size is None)
                 proofs[f"{name} at {format_size(proof_size)}"] = difference
                 say(f"  at {format_size(proof_size)}: largest difference {difference:.5f} of 255")
             graphs.append(graph_file)
@@ -112,7 +114,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 fold=fold_report,
                 proofs=proofs,
                 pinned_fp32=pinned,
-                notes=loaded.notes,
+                notes=notes,
                 tools=tool_versions(),
                 target=target.name,
                 rewrite=rewrites,
@@ -160,15 +162,6 @@ def plan_export(options: ExportOptions) -> List[str]:
     ]
 
 
-def proof_sizes(rules: SizeRules) -> Tuple[Size, ...]:
-    """The sizes a dynamic graph is proved at: the traced one first, then even, odd, wide and tall ones.
-
-    Each is raised to the network's minimum and to its multiple.
-    """
-
-    return tuple(dict.fromkeys((rules.fit(height), rules.fit(width)) for height, width in PROOF_SIZES))
-
-
 def tool_versions() -> Dict[str, str]:
     """Versions of what made a deployment."""
     import onnx
@@ -192,11 +185,6 @@ def _fold(loaded: Network, options: ExportOptions, say: Callable[[str], None]) -
         error = report["network_error"]
         say(f"folded {len(report['blocks'])} blocks, largest relative difference {error:.1e}")
     return body, report
-
-
-def traced_size(network: Network) -> Size:
-    """An input that the network takes: the one it is folded, traced and counted with."""
-    return network.fixed or proof_sizes(network.sizes)[0]
 
 
 def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str, passes):
@@ -229,31 +217,3 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
         macs_size=census.size,
     )
     return entry, pinned_nodes(path), rewritten
-
-
-def _prove(path: Path, loaded, contract: IOContract, size: Size, dynamic: bool) -> float:
-    """Run the graph and the network as it was given on one input; the largest difference in 8-bit steps.
-
-    Raises:
-        CheckFailed: it exceeds GRAPH_FP32.
-        EnvironmentFault: there is not enough memory for this size.
-    """
-    from sr_deploy.run.onnxruntime import runner_from_graph
-    from sr_deploy.run.parity import check_parity, compare
-
-    runner = runner_from_graph(path, contract, loaded.scale, provider="CPUExecutionProvider")
-    reference = loaded.body.runner()
-    try:
-        differences = compare(runner, reference, (size,), contract, loaded.value_range)
-    except (RuntimeError, MemoryError) as error:
-        raise EnvironmentFault(
-            f"the network could not be run at {format_size(size)} to prove the graph: {str(error).splitlines()[0]}",
-            "memory for the network at this size",
-            "export without --size (a dynamic graph is proved at small sizes) and give the size to srdeploy build",
-        ) from error
-    finally:
-        runner.close()
-        reference.close()
-    other_size = dynamic and size != proof_sizes(loaded.sizes)[0]
-    hint = "this network cannot be exported with dynamic sizes; give --size HxW" if other_size else ""
-    return check_parity(differences, GRAPH_FP32, path.name, hint)

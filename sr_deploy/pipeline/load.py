@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Tuple, cast
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Tuple, cast
 
 from sr_deploy.core.deployment.manifest import MANIFEST_NAME
 from sr_deploy.core.deployment.records import LoadRecord, SourceRecord
@@ -31,6 +31,7 @@ class LoadOptions:
         res_scale: EDSR's residual scaling.
         key: which entry of the checkpoint holds the weights; None takes the usual one.
         colours: of an ONNX file: "rgb" or "bgr", the order of its channels; None: rgb.
+        model_arg: arguments of ``factory``, each "name=value".
         ignore_surplus: tensors that the network has no use for are left out, and named in a note.
     """
 
@@ -43,10 +44,11 @@ class LoadOptions:
     key: Optional[str] = None
     colours: Optional[str] = None
     ignore_surplus: bool = False
+    model_arg: Tuple[str, ...] = ()
 
 
 #: What only a checkpoint can be asked, and what only an ONNX file.
-_OF_CHECKPOINTS = ("arch", "factory", "lora_alpha", "res_scale", "key", "ignore_surplus")
+_OF_CHECKPOINTS = ("arch", "factory", "lora_alpha", "res_scale", "key", "ignore_surplus", "model_arg")
 _OF_GRAPHS = ("colours",)
 
 
@@ -126,8 +128,25 @@ def graph_network(path: Path, options: LoadOptions) -> Tuple[Network, GraphBody]
 
 def _refuse(options: LoadOptions, names: Tuple[str, ...], what: str, wanted: str) -> None:
     for name in names:
-        if getattr(options, name) not in (None, False):
+        if getattr(options, name) not in (None, False, ()):
             raise UsageError(f"{flag_of(name)} has no meaning for {what}", wanted)
+
+
+def options_of(record: LoadRecord) -> LoadOptions:
+    """What a manifest says of how a network was loaded, to load it again."""
+    fields: Any = {**record, "model_arg": tuple(record.get("model_arg", ()))}
+    return LoadOptions(**fields)
+
+
+def load_words(options: Mapping[str, Any]) -> List[str]:
+    """The options of the command line that say the same as the fields of a LoadOptions, given by name."""
+    words: List[str] = []
+    for name, value in options.items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        for one in values:
+            if one not in (None, False):
+                words += [flag_of(name)] if one is True else [flag_of(name), str(one)]
+    return words
 
 
 def flag_of(name: str) -> str:
@@ -163,6 +182,8 @@ def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedMode
 
 def _check_together(options: LoadOptions) -> None:
     """Refuse options that say something of the other kind of network."""
+    if options.factory is None and options.model_arg:
+        raise UsageError("--model-arg has no meaning without --model", "a factory that takes it: --model net.py:build")
     for name in ("arch", "lora_alpha", "res_scale") if options.factory is not None else ():
         if getattr(options, name) is not None:
             found = f"{flag_of(name)} has no meaning beside --model"
@@ -181,10 +202,12 @@ def _built(checkpoint: Checkpoint, options: LoadOptions) -> LoadedModel:
 
 def _from_factory(checkpoint, options: LoadOptions):
     """The user's own network. Its keys may really begin with what was stripped as a wrapper's prefix."""
-    from sr_deploy.models.custom import model_from_factory
+    from sr_deploy.models.custom import AskedOfFactory, model_from_factory
+
+    asked = AskedOfFactory(options.scale, options.value_range, tuple(options.model_arg))
 
     def load(tensors):
-        return model_from_factory(options.factory, tensors, options.scale, options.value_range)
+        return model_from_factory(options.factory, tensors, asked)
 
     try:
         return load(checkpoint.tensors)

@@ -204,7 +204,7 @@ def _one(
 
 def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runner, float]:
     """The PyTorch network as trained, from the checkpoint that the deployment was made from, and its value of white."""
-    from sr_deploy.pipeline.load import LoadOptions, load_network
+    from sr_deploy.pipeline.load import load_network, options_of
 
     source = deployment.manifest.source
     path = options.checkpoint or Path(source["path"])
@@ -220,7 +220,7 @@ def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runne
             f"{source['file']}, sha256 {source['sha256'][:12]}…",
             "give the right one with --checkpoint, or export again",
         )
-    network = load_network(path, LoadOptions(**source["load_options"]))
+    network = load_network(path, options_of(source["load_options"]))
     if network.source.get("external", {}) != source.get("external", {}):
         raise BadCheckpoint(
             f"the external data of {path} is not what this deployment was made from: a sha256 differs",

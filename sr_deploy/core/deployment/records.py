@@ -25,6 +25,7 @@ class LoadRecord(TypedDict, total=False):
     key: Optional[ShortText]
     colours: Optional[ShortText]
     ignore_surplus: bool
+    model_arg: List[ShortText]
 
 
 @described
@@ -83,6 +84,7 @@ class FoldRecord(TypedDict, total=False):
     network_error_before: Optional[Amount]
     network_error_float64: Optional[Amount]
     sizes: List[SizePair]
+    noise_overflows: bool
 
 
 @described

@@ -22,13 +22,11 @@ from sr_deploy.core.contract import Size, SizeRules, format_size
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.graph.given.ends import LR
 from sr_deploy.models.probing import NoSize, scale_and_sizes
-from sr_deploy.models.white import WHITES, WhiteEvidence, white_evidence
+from sr_deploy.models.white import PHOTOGRAPH_SIZE, WHITES, WhiteEvidence, white_evidence
 
 #: Address space of the process, bytes, and seconds until it is stopped. A network of 40 million weights at 48x64 takes
 #: a tenth of both.
 MOST_MEMORY, MOST_SECONDS = 6 << 30, 150
-#: The picture that white is looked for with, raised to what the network takes.
-_PHOTOGRAPH: Size = (48, 64)
 
 Run = Callable[[np.ndarray], np.ndarray]
 
@@ -127,7 +125,7 @@ def explore(run: Run, only: Optional[Size] = None, too: Optional[Size] = None) -
             raise Unrunnable(str(error)) from error
         if too is not None and _scale_at(shape_of, (rules.fit(too[0]), rules.fit(too[1]))) != scale:
             raise Unrunnable("it enlarges larger pictures by another factor")
-    photograph = only or (rules.fit(_PHOTOGRAPH[0]), rules.fit(_PHOTOGRAPH[1]))
+    photograph = only or (rules.fit(PHOTOGRAPH_SIZE[0]), rules.fit(PHOTOGRAPH_SIZE[1]))
     return Explored(scale, rules, white_evidence(run, photograph, scale))
 
 

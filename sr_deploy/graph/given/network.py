@@ -218,9 +218,5 @@ def _white(asked: AskedOfGraph, explored: Explored, path: Path) -> Tuple[float, 
         return evidence.white, f"white is {evidence.white:g}: {evidence}"
     if asked.value_range not in WHITES:
         raise UsageError(f"--value-range {asked.value_range:g} is not supported", "1 or 255")
-    if evidence.white not in (None, asked.value_range):
-        return asked.value_range, (
-            f"white is {asked.value_range:g}, as was asked, but {evidence}: it looks like a network of "
-            f"0…{evidence.white:g}"
-        )
-    return asked.value_range, f"white is {asked.value_range:g}, as was asked"
+    doubt = evidence.doubt(asked.value_range)
+    return asked.value_range, doubt or f"white is {asked.value_range:g}, as was asked"
