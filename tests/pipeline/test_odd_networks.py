@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import runpy
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 
 from sr_deploy.core.errors import BadInput
+from sr_deploy.core.media.image import Picture, write_picture
+from sr_deploy.core.media.natural import natural_input
 from sr_deploy.fold import fold
 
 NETWORKS = """
@@ -72,6 +76,21 @@ NETWORKS = """
             return x + 0.1 * F.interpolate(pooled, (h, w), mode="nearest")
 
 
+    class Hot(Up):
+        '''A layer between two others gives what float16 cannot hold.'''
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.middle = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1)
+            self.last = nn.Conv2d(8, 3, 3, 1, 1)
+            torch.manual_seed(0)
+            for part, times in ((self.first, 1.0), (self.middle, 1e6), (self.last, 1e-7)):
+                nn.init.normal_(part.weight, std=0.1 * times)
+
+        def between(self, x):
+            return x + self.last(torch.relu(self.middle(torch.relu(self.first(x)))))
+
+
     class Half(Up):
         def between(self, x):
             return x.half()
@@ -108,6 +127,22 @@ def test_a_network_that_noise_overflows_is_proved_on_photographs(networks, srdep
     manifest = json.loads((networks / "net" / "manifest.json").read_text())
     assert manifest["fold"]["noise_overflows"] is True
     assert max(manifest["proofs"].values()) < 0.05
+    built = srdeploy("build", "net", "--size", "20x24", "--backend", "onnxruntime", "--precision", "fp16")
+    assert built.code == 0, built.err
+    assert "not judged on what the network itself overflows on: noise" in built.err
+
+
+def test_a_plan_without_any_int8_is_not_called_int8(networks, srdeploy):
+    (networks / "few").mkdir()
+    pixels = natural_input((96, 96), 255.0)[0].transpose(1, 2, 0).astype(np.uint8)
+    write_picture(Picture(pixels), networks / "few" / "cat.png")
+    hot = runpy.run_path("nets.py")["Hot"]()
+    torch.save(hot.state_dict(), "hot.pth")
+    assert srdeploy("export", "hot.pth", "-o", "hot", "--model", "nets.py:Hot", "--value-range", "1").code == 0
+    words = ("--size", "20x24", "--backend", "onnxruntime", "--precision", "int8", "--images", "few", "--no-fit")
+    done = srdeploy("build", "hot", *words)
+    assert done.code == 1 and "no layer of the INT8 plan could be INT8 (" in done.err
+    assert not (networks / "hot" / "precision" / "int8").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ parser of TensorRT-RTX 1.7 in the tests.
 
 from __future__ import annotations
 
-from typing import Dict, List
+from typing import Dict, FrozenSet, List
 
 import onnx
+from onnx import numpy_helper
 from onnx.inliner import inline_local_functions
 
 from sr_deploy.core.errors import BadInput
@@ -42,9 +43,12 @@ def check_given_operators(given: GivenFile) -> None:
     """Refuse what cannot be run here or parsed by TensorRT; raises BadInput that names node and operator."""
     local = {(function.domain, function.name) for function in given.model.functions}
     problems: Dict[str, List[str]] = {}
+    training = _true_constants(given.model.graph)
     for node in nodes_of(given.model.graph):
         if (node.domain, node.op_type) not in local:
             why = _problem(node, given.opset)
+            if not why and node.op_type == "Dropout" and len(node.input) > 2 and node.input[2] in training:
+                why = "dropout that was left on: two runs would differ"
             if why:
                 problems.setdefault(why, []).append(named(node))
     if problems:
@@ -70,6 +74,16 @@ def _problem(node: onnx.NodeProto, opset: int) -> str:
     if not onnx.defs.has(node.op_type, max_inclusive_version=opset):
         return f"no operators of ONNX's set {opset}"
     return ""
+
+
+def _true_constants(graph: onnx.GraphProto) -> FrozenSet[str]:
+    """Names of constants that are one true value, such as the training mode of Dropout."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            tensors[node.output[0]] = node.attribute[0].t
+    flags = {name: one for name, one in tensors.items() if one.data_type == onnx.TensorProto.BOOL and not one.dims}
+    return frozenset(name for name, one in flags.items() if numpy_helper.to_array(one).all())
 
 
 def named(node: onnx.NodeProto) -> str:

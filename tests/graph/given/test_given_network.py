@@ -116,6 +116,12 @@ def _random(graph):
     graph.node[1].op_type = "RandomUniformLike"
 
 
+def _dropout(graph):
+    graph.node[1].op_type = "Dropout"
+    graph.node[1].input.extend(["", "on"])
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "on"))
+
+
 def _quantised(graph):
     graph.node[1].op_type = "DequantizeLinear"
 
@@ -155,6 +161,7 @@ def _wide_only(graph):
         (_unknown, "Rleu t1: no operators of ONNX's set 17"),
         (_loop, "Loop t1: loops, whose length a tensor decides"),
         (_random, "random values: two runs would differ"),
+        (_dropout, "Dropout t1: dropout that was left on"),
         (_quantised, "quantised graph"),
         (_grey, r"input FLOAT \(n, 1, h, w\)"),
         (_bytes, "input UINT8"),
