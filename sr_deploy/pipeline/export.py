@@ -14,6 +14,7 @@ from sr_deploy.core.contract import LAYOUTS, Dtype, IOContract, Size, SizeRules,
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.tolerance import GRAPH_FP32
+from sr_deploy.pipeline.folds import say_folds, with_graph_folds
 from sr_deploy.pipeline.load import LoadOptions, load_model, source_record
 from sr_deploy.pipeline.memory import check_memory
 
@@ -67,7 +68,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     from sr_deploy.graph.target import target_named
 
     target = target_named(options.target)
-    passes = passes_named(options.rewrite)
+    passes = passes_named(options.rewrite, options.fold)
     if options.spectral not in ("fold", "dft"):
         raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
     check_io(options.io)
@@ -90,6 +91,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
             graph_file, graph_pins, rewrites[name] = _graph(
                 network, loaded, contract, folder / name, target, size, options.spectral, passes
             )
+            say_folds(rewrites[name], say)
             for proof_size in (size,) if size else proof_sizes(loaded.sizes):
                 check_memory(graph_file, proof_size)
                 difference = _prove(folder / name, loaded, contract, proof_size, dynamic=size is None)
@@ -97,6 +99,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 say(f"  at {format_size(proof_size)}: largest difference {difference:.5f} of 255")
             graphs.append(graph_file)
             pinned.update(graph_pins)
+        fold_report, warnings = with_graph_folds(fold_report, rewrites)
         save_manifest(
             folder,
             Manifest(
@@ -112,7 +115,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 fold=fold_report,
                 proofs=proofs,
                 pinned_fp32=pinned,
-                notes=tuple(checkpoint.notes) + tuple(loaded.notes),
+                notes=tuple(checkpoint.notes) + tuple(loaded.notes) + warnings,
                 tools=tool_versions(),
                 target=target.name,
                 rewrite=rewrites,
@@ -155,7 +158,7 @@ def plan_export(options: ExportOptions) -> List[str]:
         f"input:   RGB {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {shapes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
         f"graph:   ONNX opset {target.opset} for {target.about}; rewriting: "
-        + (", ".join(one.name for one in passes_named(options.rewrite)) or "none"),
+        + (", ".join(one.name for one in passes_named(options.rewrite, options.fold)) or "none"),
         f"folder:  {options.out}" + (" (exists already: --force)" if options.out.exists() else ""),
         *(f"note:    {note}" for note in loaded.notes),
     ]
@@ -214,7 +217,7 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
     pinned_modules = dict.fromkeys(spectral_modules(network, (1, 3, *traced)), reason)
     inner = contract_of(loaded.value_range, "float32")
     graph = graph_from_model(network, inner, path, target, size, traced, pinned_modules)
-    rewrite_options = RewriteOptions(size=size, value_range=inner.value_range)
+    rewrite_options = RewriteOptions(size=size, traced=traced, value_range=inner.value_range)
     rewritten = rewrite_file(path, passes, rewrite_options, size or CENSUS_SIZE) if passes else {}
     if contract.dtype == "uint8":
         onnx.save(byte_graph(onnx.load(str(path)), inner.value_range), str(path))
