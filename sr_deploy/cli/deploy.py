@@ -127,6 +127,9 @@ def build(
     timing_cache: Optional[Path] = typer.Option(
         None, "--timing-cache", help="tensorrt: file of layer timings, or none. Default: one a GPU, beside the engines."
     ),
+    default: bool = typer.Option(
+        True, "--default/--no-default", help="From now on run, verify and bench take this precision."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say which engines would be built, build nothing."),
     as_json: bool = JSON_FLAG,
@@ -164,6 +167,7 @@ def build(
         implicit=implicit,
         dla_core=dla,
         timing_cache=timing_cache,
+        default=default,
     )
     if dry_run:
         print_plan(plan_build(options), as_json)
@@ -342,3 +346,6 @@ def demo(
     render(latency_table(outcome.latency))
     for path in outcome.files:
         print_line(path)
+    say("next: your own picture, a faster engine, your own network")
+    for line in outcome.next:
+        say(f"  {line}")

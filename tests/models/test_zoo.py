@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from sr_deploy.core.errors import BadCheckpoint, UnknownArchitecture, UsageError
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.models.base import Asked
 from sr_deploy.models.registry import detect_architecture, model_from_tensors
@@ -173,5 +174,5 @@ def test_without_spandrel_the_way_to_get_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(UnknownArchitecture) as caught:
         model_from_tensors({"encoder.weight": torch.zeros(4, 4)}, Asked(), None)
-    assert "pip install 'srdeploy[zoo]'" in str(caught.value)
+    assert pip_install("zoo") in str(caught.value)
     assert "1 tensors: encoder.weight (4, 4)" in caught.value.found
