@@ -1,7 +1,6 @@
-"""Work in a thread of its own, with a bounded queue between: reading ahead, writing behind.
+"""Reading, computing and writing at the same time, with few items waiting between them.
 
-Decoders, encoders, compression and the runtimes release Python's lock, so a stage costs nothing while another computes.
-A queue is bounded because pictures are large: a stage that is ahead waits.
+Threads are enough: decoders, encoders, numpy and the runtimes let go of the interpreter while they work.
 """
 
 from __future__ import annotations
@@ -9,141 +8,105 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from typing import Any, Callable, Generic, Iterable, Iterator, List, TypeVar
+from typing import Any, Callable, Iterable, Iterator, List, TypeVar
 
 Item = TypeVar("Item")
-#: Seconds after which a waiting stage looks whether the other has given up.
+
+#: Items that wait between two stages: one that is being taken, and one more for stages whose times vary.
+WAITING = 2
+#: Seconds after which a stage that waits looks whether the others are still there.
 _LOOK = 0.1
 
 
-class _Failure:
-    """What a stage raised, on its way to the one who asks it."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-_END = object()
-
-
 @contextlib.contextmanager
-def ahead(items: Iterable[Item], depth: int) -> Iterator[Iterator[Item]]:
-    """The items, each made in another thread while those before are worked on; their order is kept.
+def ahead(items: Iterable[Item], waiting: int = WAITING) -> Iterator[Iterator[Item]]:
+    """``items``, made by a thread of their own while the block works on those before.
 
-    Args:
-        items: what it raises is raised where its next item is asked for.
-        depth: items that may wait, 1 or more; one more is being made.
-
-    Example:
-        >>> with ahead(range(3), 1) as made:
-        ...     list(made)
-        [0, 1, 2]
+    What making them raises is raised where the item is asked for. At the end of the block the thread has ended, also
+    where not all items were taken; a generator is closed by it.
     """
-    waiting: queue.Queue[Any] = queue.Queue(depth)
-    over = threading.Event()
-
-    def put(item: Any) -> bool:
-        while not over.is_set():
-            with contextlib.suppress(queue.Full):
-                waiting.put(item, timeout=_LOOK)
-                return True
-        return False
+    ready: queue.Queue[Any] = queue.Queue(waiting)
+    stopped = threading.Event()
 
     def make() -> None:
+        end: Any = (None, None)
+        source = iter(items)
         try:
-            for item in items:
-                if not put(item):
-                    return
-            put(_END)
-        except BaseException as error:
-            put(_Failure(error))
+            for item in source:
+                if not _put(ready, (True, item), stopped):
+                    break
+        except BaseException as error:  # handed on, whatever it is
+            end = (None, error)
+        finally:
+            close = getattr(source, "close", None)
+            if close is not None:
+                close()
+        _put(ready, end, stopped)
 
-    def take() -> Iterator[Item]:
+    def taken() -> Iterator[Item]:
         while True:
-            item = waiting.get()
-            if item is _END:
+            more, item = ready.get()
+            if more is None:
+                if item is not None:
+                    raise item
                 return
-            if isinstance(item, _Failure):
-                raise item.error
             yield item
 
     thread = threading.Thread(target=make, name="ahead", daemon=True)
     thread.start()
     try:
-        yield take()
+        yield taken()
     finally:
-        over.set()
+        stopped.set()
         thread.join()
 
 
-class Behind(Generic[Item]):
-    """What ``behind`` gives: ``put`` hands an item over."""
-
-    def __init__(self, use: Callable[[Item], None], depth: int) -> None:
-        self._use = use
-        self._waiting: queue.Queue[Any] = queue.Queue(depth)
-        self._failed: List[BaseException] = []
-        self._thread = threading.Thread(target=self._work, name="behind", daemon=True)
-        self._thread.start()
-
-    def put(self, item: Item) -> None:
-        """Hand an item over; waits while the queue is full.
-
-        Raises:
-            What using an earlier item raised.
-        """
-        self._raise()
-        self._waiting.put(item)
-
-    def finish(self) -> None:
-        """Wait until everything is used; raises what using an item raised."""
-        self._waiting.put(_END)
-        self._thread.join()
-        self._raise()
-
-    def abandon(self) -> None:
-        """Use nothing more, and wait for the item in work."""
-        self._failed.append(RuntimeError("abandoned"))
-        self._waiting.put(_END)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while True:
-            item = self._waiting.get()
-            if item is _END:
-                return
-            if self._failed:
-                continue  # so that nobody waits for room for ever
-            try:
-                self._use(item)
-            except BaseException as error:
-                self._failed.append(error)
-
-    def _raise(self) -> None:
-        if self._failed:
-            raise self._failed[0]
-
-
 @contextlib.contextmanager
-def behind(use: Callable[[Item], None], depth: int) -> Iterator[Callable[[Item], None]]:
-    """A function that hands items to ``use`` in another thread, in order; at the end of the block all are used.
+def behind(use: Callable[[Item], None], waiting: int = WAITING) -> Iterator[Callable[[Item], None]]:
+    """A function that hands an item to a thread, which calls ``use`` with each in order while the block goes on.
 
-    Args:
-        use: what it raises is raised by the next hand-over, or at the end of the block. After a failure, and when the
-            block raises, waiting items are dropped.
-        depth: items that may wait.
-
-    Example:
-        >>> used = []
-        >>> with behind(used.append, 1) as hand_over:
-        ...     hand_over(1)
-        >>> used
-        [1]
+    What ``use`` raises is raised by the next call, or at the end of the block; items after it are dropped. Where the
+    block ends well, all items have been used when it ends; where it raises, those that wait are dropped.
     """
-    stage = Behind(use, depth)
+    given: queue.Queue[Any] = queue.Queue(waiting)
+    failed: List[BaseException] = []
+    stopped = threading.Event()
+
+    def work() -> None:
+        while not stopped.is_set():
+            try:
+                more, item = given.get(timeout=_LOOK)
+            except queue.Empty:
+                continue
+            if not more:
+                return
+            try:
+                use(item)
+            except BaseException as error:  # handed on, whatever it is
+                failed.append(error)
+                stopped.set()
+
+    def hand(item: Item) -> None:
+        if not _put(given, (True, item), stopped):
+            raise failed[0]
+
+    thread = threading.Thread(target=work, name="behind", daemon=True)
+    thread.start()
     try:
-        yield stage.put
-    except BaseException:
-        stage.abandon()
-        raise
-    stage.finish()
+        yield hand
+        _put(given, (False, None), stopped)
+        thread.join()
+    finally:
+        stopped.set()
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def _put(line: queue.Queue[Any], item: Any, stopped: threading.Event) -> bool:
+    """Put an item; False where nobody takes it any more."""
+    while not stopped.is_set():
+        with contextlib.suppress(queue.Full):
+            line.put(item, timeout=_LOOK)
+            return True
+    return False

@@ -16,6 +16,7 @@ from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.pipeline.load import LoadOptions, load_model, source_record
 from sr_deploy.pipeline.memory import check_memory
+from sr_deploy.pipeline.reach import proved_reach
 
 #: Sizes that a dynamic graph is traced and proved at: (height, width), raised to what the network takes.
 PROOF_SIZES: Tuple[Size, ...] = ((40, 56), (45, 51), (33, 70), (64, 24))
@@ -97,6 +98,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 say(f"  at {format_size(proof_size)}: largest difference {difference:.5f} of 255")
             graphs.append(graph_file)
             pinned.update(graph_pins)
+        largest = max(graphs, key=lambda graph: min(graph.size or CENSUS_SIZE))
         save_manifest(
             folder,
             Manifest(
@@ -116,6 +118,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 tools=tool_versions(),
                 target=target.name,
                 rewrite=rewrites,
+                reach=proved_reach(folder / largest.file, contract, loaded.scale, loaded.sizes, say),
             ),
         )
     return open_deployment(options.out)
