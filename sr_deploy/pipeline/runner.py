@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
-from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
+from sr_deploy.core.errors import BadDeployment, BadImage, BadInput, UsageError
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES, names, rank
+from sr_deploy.pipeline.tiling import Tiling, Worker, cut_of
 from sr_deploy.run.base import Runner
+from sr_deploy.run.tiles import Cut
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Resolved:
         precision: of the engine, one of ENGINE_PRECISIONS; None is "fp32", which the graph is too. An engine that is
             named must be of it, if it is given.
         threads: ONNX Runtime's threads on the CPU; None for its default.
+        tiling: what tiles may use, where a picture does not fit; None: it is refused, nothing is cut.
     """
 
     index: EngineIndex
@@ -36,6 +40,7 @@ class Resolved:
     engine: Optional[Path] = None
     precision: Optional[str] = None
     threads: Optional[int] = None
+    tiling: Optional[Tiling] = None
 
     @property
     def deployment(self) -> Deployment:
@@ -54,6 +59,7 @@ def resolve(
     engine: Optional[Path] = None,
     precision: Optional[str] = None,
     threads: Optional[int] = None,
+    tiling: Optional[Tiling] = None,
 ) -> Resolved:
     """What a user asked for, with names that exist; see ``Resolved``.
 
@@ -62,7 +68,7 @@ def resolve(
     """
     check_backend(backend)
     check_precision(precision)
-    return Resolved(index, backend, engine, precision, threads)
+    return Resolved(index, backend, engine, precision, threads, tiling)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class Decision:
         sha256: of that file, compared with its manifest.
         graph: the graph that runs itself, or None.
         manifest: of the engine, or None.
-        threads: see ``Resolved``.
+        threads, tiling: see ``Resolved``.
+        cut: how pictures of that size are cut into tiles; None: they run whole.
     """
 
     why: str
@@ -84,6 +91,18 @@ class Decision:
     graph: Optional[GraphFile] = None
     manifest: Optional[EngineManifest] = None
     threads: Optional[int] = None
+    tiling: Optional[Tiling] = None
+    cut: Optional[Cut] = None
+
+    def worker(self, deployment: Deployment) -> Worker:
+        """What runs, as far as it matters for tiles."""
+        if self.manifest is None:
+            assert self.graph is not None, "an engine or a graph"
+            size = self.graph.size
+            return Worker(self.graph.file, None if size is None else (size, size, size), self.graph)
+        named = {graph.file: graph for graph in deployment.manifest.graphs}
+        on_host = named.get(self.manifest.graph_file) if RUNTIMES[self.manifest.backend].engine_is_graph else None
+        return Worker(self.manifest.file, self.manifest.profile, on_host)
 
 
 @dataclass(frozen=True)
@@ -115,8 +134,9 @@ def decide(resolved: Resolved, size: Size) -> Decision:
     """What runs at one input size.
 
     An engine that is named is used or refused. Without one, an engine of this deployment that fits this machine and
-    the size is preferred, TensorRT before ONNX Runtime; else ONNX Runtime runs the graph. An engine of a lower
-    precision gives another picture, so it is only taken when it is asked for.
+    the size is preferred, TensorRT before ONNX Runtime; else one whose runtime is preferred to the graph's runs the
+    picture in tiles, where tiles give the same; else ONNX Runtime runs the graph. An engine of a lower precision gives
+    another picture, so it is only taken when it is asked for.
 
     Args:
         resolved: what was asked for.
@@ -125,24 +145,86 @@ def decide(resolved: Resolved, size: Size) -> Decision:
     Raises:
         ForeignEngine: the named engine was built for something else.
         BadDeployment: a TensorRT backend was asked for and no engine fits; the message says how to build one.
-        BadImage: the network does not take this size.
+        BadImage: the network does not take this size, and nothing may be cut.
+        EnvironmentFault: there is not even the memory for tiles.
     """
     deployment, backend = resolved.deployment, resolved.backend
-    deployment.manifest.sizes.check(size)
+    if resolved.tiling is None:
+        deployment.manifest.sizes.check(size)
     if resolved.engine is not None:
-        return _named(resolved, resolved.engine)
+        return _cut(resolved, _named(resolved, resolved.engine), size)
     path, refused = _best(resolved, size, resolved.precision or "fp32")
     if path is not None:
-        return _engine(resolved, path)
-    if backend not in (None, GRAPH_RUNTIME) or resolved.precision not in (None, "fp32"):
+        return _cut(resolved, _engine(resolved, path), size)
+    needs_engine = backend not in (None, GRAPH_RUNTIME) or resolved.precision not in (None, "fp32")
+    tiled = _best_in_tiles(resolved, size, needs_engine)
+    if tiled is not None:
+        return tiled
+    if needs_engine:
         raise _no_engine(resolved, size)
-    graph = deployment.graph_for(size, GRAPH_RUNTIME)
+    graph = _graph_for(resolved, size)
     why = "asked for"
     if not backend:
         why = f"the deployment has no engine for {format_size(size)} on this machine" + "".join(_lines(refused))
-    return Decision(
-        f"runs {graph.file}: {why}", deployment.path_of(graph), graph.sha256, graph, threads=resolved.threads
+    path = deployment.path_of(graph)
+    return _cut(
+        resolved, Decision(f"runs {graph.file}: {why}", path, graph.sha256, graph, threads=resolved.threads), size
     )
+
+
+def _graph_for(resolved: Resolved, size: Size) -> GraphFile:
+    """The graph of this size, or for tiles one of another."""
+    deployment = resolved.deployment
+    if resolved.tiling is None:
+        return deployment.graph_for(size, GRAPH_RUNTIME)
+    serving = [graph for graph in deployment.manifest.graphs if graph.serves(GRAPH_RUNTIME)]
+    fixed = [graph.size for graph in serving if graph.size is not None]
+    if deployment.dynamic_graph is None and tuple(size) not in map(tuple, fixed):
+        return deployment.graph_for(max(fixed, key=min), GRAPH_RUNTIME)
+    try:
+        return deployment.graph_for(size, GRAPH_RUNTIME)
+    except BadImage:
+        return deployment.dynamic_graph or serving[0]
+
+
+def _cut(resolved: Resolved, decision: Decision, size: Size) -> Decision:
+    """The decision with its tiles, where the picture must be cut. What cannot be cut is refused when it is run."""
+    if resolved.tiling is None:
+        return decision
+    deployment = resolved.deployment
+    worker = decision.worker(deployment)
+    try:
+        cut = cut_of(resolved.tiling, deployment.manifest, worker, size)
+    except BadDeployment:
+        if worker.takes(size):
+            deployment.manifest.sizes.check(size)
+        return decision
+    return dataclasses.replace(decision, cut=cut, tiling=resolved.tiling)
+
+
+def _best_in_tiles(resolved: Resolved, size: Size, needed: bool) -> Optional[Decision]:
+    """The engine to run a picture with in tiles: of the best runtime, the one with the largest tiles.
+
+    None where there is none, where tiles would not give the same (unless an engine is ``needed``, which then measures
+    how far they differ), and where its runtime is the graph's own, which takes every size.
+    """
+    if resolved.tiling is None:
+        return None
+    found: List[Tuple[int, int, Path]] = []
+    for path in resolved.index.paths:
+        try:
+            manifest = resolved.index.stated(path)
+            if manifest.precision != (resolved.precision or "fp32") or resolved.backend not in (None, manifest.backend):
+                continue
+            if not needed and rank(manifest.backend) >= rank(GRAPH_RUNTIME):
+                continue
+            resolved.index.check_fits(manifest)
+            decision = _cut(resolved, _engine(resolved, path), size)
+        except BadInput:
+            continue  # ``_best`` has told why
+        if decision.cut is not None and (decision.cut.exact or needed or resolved.tiling.inexact):
+            found.append((rank(manifest.backend), -decision.cut.tile[0] * decision.cut.tile[1], path))
+    return _cut(resolved, _engine(resolved, min(found)[2]), size) if found else None
 
 
 def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
@@ -152,14 +234,22 @@ def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
         EnvironmentFault: the runtime is not on this machine.
         BadDeployment: see run/onnxruntime.py and run/tensorrt.py.
     """
-    manifest = decision.manifest
+    manifest, takes, why = decision.manifest, deployment.manifest, decision.why
+    runner: Runner
     if manifest is not None:
-        return Chosen(RUNTIMES[manifest.backend].call("open", decision.file, manifest, decision.threads), decision.why)
-    from sr_deploy.run.onnxruntime import runner_from_graph
+        runner = RUNTIMES[manifest.backend].call("open", decision.file, manifest, decision.threads)
+    else:
+        from sr_deploy.run.onnxruntime import runner_from_graph
 
-    takes = deployment.manifest
-    runner = runner_from_graph(decision.file, takes.contract, takes.scale, threads=decision.threads)
-    return Chosen(runner, f"onnxruntime on {runner.device} {decision.why}")
+        runner = runner_from_graph(decision.file, takes.contract, takes.scale, threads=decision.threads)
+        why = f"onnxruntime on {runner.device} {why}"
+    if decision.cut is not None:
+        from sr_deploy.run.tiled import TiledRunner
+
+        allowed = decision.tiling is not None and decision.tiling.inexact
+        runner = TiledRunner(runner, decision.cut, takes.contract, takes.scale, allowed)
+        why += f", in tiles of {format_size(decision.cut.tile)}"
+    return Chosen(runner, why)
 
 
 def runner_for(resolved: Resolved, size: Size) -> Chosen:
@@ -195,19 +285,22 @@ def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable
 
     Args:
         resolved: what shall run.
-        say: told what runs, whenever that changes.
+        say: told what runs, once for each file, and once more where it runs tiles.
     """
-    opened: List[Tuple[Size, Chosen]] = []
+    opened: List[Tuple[Decision, Chosen]] = []
+    told: Set[str] = set()
 
     def runner_at(size: Size) -> Runner:
-        if not opened or opened[0][0] != size:
-            chosen = runner_for(resolved, size)
-            before = opened.pop()[1] if opened else None
-            opened.append((size, chosen))
-            if before is not None:
+        decision = decide(resolved, size)
+        if not opened or not _is_same(opened[0][0], decision):
+            for _, before in opened:
                 before.runner.close()
-            if before is None or before.why != chosen.why:
-                say(chosen.why)
+            opened[:] = []
+            opened.append((decision, open_runner(decision, resolved.deployment)))
+            what = f"{decision.file} {decision.cut is None}"
+            if what not in told:
+                told.add(what)
+                say(opened[0][1].why)
         return opened[0][1].runner
 
     try:
@@ -215,6 +308,11 @@ def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable
     finally:
         for _, chosen in opened:
             chosen.runner.close()
+
+
+def _is_same(one: Decision, other: Decision) -> bool:
+    """Whether the runner of one decision runs the other: the same file, cut alike."""
+    return (one.file, one.sha256, one.cut, one.tiling) == (other.file, other.sha256, other.cut, other.tiling)
 
 
 def fitting_engine(resolved: Resolved, size: Size) -> Optional[Path]:

@@ -10,13 +10,17 @@ What a network of a deployment needs for it is in its manifest (``reach``); wher
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size, format_size
+from sr_deploy.core.errors import CheckFailed
+from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.overlap import ahead
+from sr_deploy.core.tolerance import TILES
 from sr_deploy.run.base import DeviceTime, Runner, no_device_events
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
 from sr_deploy.run.settings import DeviceSettings
@@ -28,6 +32,8 @@ Range = Tuple[int, int]
 PartOf = Callable[[Range, Range], np.ndarray]
 #: Tiles that are read ahead of the one that is computed.
 READ_AHEAD = 2
+#: Side of the tile, pixels, whose time tells how long a picture will take.
+PROBE = 128
 
 
 class Place(NamedTuple):
@@ -72,17 +78,19 @@ class TiledRunner:
         inner: takes the tiles.
         cut: how pictures are cut for it.
         contract, scale: of the network.
+        inexact: tiles that do not give what the whole picture would are allowed; else they are measured and refused.
     """
 
     #: ``compute`` brings tiles to the device and results back, so it returns when all is done.
     asynchronous = False
     device_events = False
 
-    def __init__(self, inner: Runner, cut: Cut, contract: IOContract, scale: int) -> None:
-        self.inner, self.cut = inner, cut
+    def __init__(self, inner: Runner, cut: Cut, contract: IOContract, scale: int, inexact: bool = False) -> None:
+        self.inner, self.cut, self.inexact = inner, cut, inexact
         self.contract, self.scale = contract, scale
         self.runtime, self.device, self.io_dtype = inner.runtime, inner.device, inner.io_dtype
         self.seams = Seams(contract.value_range)
+        self._seconds_per_pixel: Optional[float] = None
         self._size: Optional[Size] = None
         self._lr: Optional[np.ndarray] = None
         self._sr: Optional[np.ndarray] = None
@@ -122,8 +130,14 @@ class TiledRunner:
 
         Yields:
             What a tile gives, and the result there: float32 (1, 3, scale·h, scale·w) or uint8 (1, scale·h, scale·w, 3).
+
+        Raises:
+            CheckFailed: the network is not local, and ``inexact`` is False; the message says how far two tiles in the
+                middle of this picture differ. Or it is local and two tiles differ all the same.
         """
         layout, contract, scale = self.cut.layout(size), self.contract, self.scale
+        if not self.cut.exact and not self.inexact:
+            raise self._refusal(part_of, layout)
         self.seams = Seams(contract.value_range)
         borders = _Borders(self.seams, contract, scale, size)
         with ahead(_read(part_of, layout, contract), READ_AHEAD) as parts:
@@ -134,6 +148,60 @@ class TiledRunner:
                     place = Place((rows.first, rows.last), (columns.first, columns.last))
                     inside = tuple((s.first - s.start, s.last - s.start) for s in (rows, columns))
                     yield place, region(sr, *enlarged(Place(*inside), scale), contract)
+        self._check_seams()
+
+    def seconds_for(self, size: Size) -> float:
+        """About how long a picture of ``size`` (height, width) takes: one tile is timed for it, once."""
+        layout = self.cut.layout(size)
+        if self._seconds_per_pixel is None:
+            self._seconds_per_pixel = self._timed(layout)
+        return self._seconds_per_pixel * layout.pixels
+
+    def _timed(self, layout: Layout) -> float:
+        """Seconds for a pixel of the input, of the second run of a tile; the first prepares the size."""
+        tile = layout.tile if self.cut.fixed else tuple(self.cut.sizes.fit(min(side, PROBE)) for side in layout.tile)
+        lr = sample_for(self.contract, (tile[0], tile[1]))
+        self._run(lr)
+        began = time.perf_counter()
+        self._run(lr)
+        return (time.perf_counter() - began) / (tile[0] * tile[1])
+
+    def _check_seams(self) -> None:
+        """Refuse tiles of a local network that differ where they meet; what less than float32 rounds is not judged."""
+        # 8-bit results that differ at all do so by a whole step.
+        bound = 1.0 if self.contract.dtype == "uint8" else TILES.steps
+        if self.cut.exact and self.seams.largest > bound and self.inner.describe().get("precision") == "fp32":
+            raise CheckFailed(
+                f"tiles differ by {self.seams.largest:.4g} of 255 along their borders, and the network is local",
+                f"at most {bound:g} ({TILES.name})",
+                "this runtime computes the same pixels differently at two places: take another engine or backend",
+            )
+
+    def _refusal(self, part_of: PartOf, layout: Layout) -> CheckFailed:
+        """The error for tiles that do not give what the whole picture would, measured on two in its middle."""
+        rows, columns = layout.rows, layout.columns
+        middle = (len(rows) // 2, len(columns) // 2)
+        if len(columns) > 1:
+            pair = [(rows[middle[0]], columns[middle[1] - 1]), (rows[middle[0]], columns[middle[1]])]
+        else:
+            pair = [(rows[place], columns[0]) for place in range(max(middle[0] - 1, 0), middle[0] + 1)]
+        seams = Seams(self.contract.value_range)
+        borders = _Borders(seams, self.contract, self.scale, layout.size)
+        told = "it has one tile only, filled up with its mirror image, so nothing was measured"
+        if layout.count > 1:
+            for row, column in pair:
+                part = _padded_part(part_of, _spans_of(row, column, layout.size), self.contract)
+                borders.look_at(row, column, self._run(part))
+            told = (
+                f"two tiles of it differ by up to {seams.largest:.3g} of 255 along their border, {seams.mean:.2g} in "
+            )
+            told += "the mean"
+        return CheckFailed(
+            f"a picture of {format_size(layout.size)} would be made in {layout.count} tiles, and the network is "
+            f"{self.cut.why}: {told}",
+            "tiles that give what the whole picture would",
+            "more memory or an engine for this size makes it whole; --allow-inexact takes the tiles as they are",
+        )
 
     def synchronize(self) -> None:
         """``compute`` has waited."""
@@ -224,15 +292,19 @@ def array_parts(lr: np.ndarray, contract: IOContract) -> PartOf:
     return lambda rows, columns: region(lr, rows, columns, contract)
 
 
+def _spans_of(rows: Span, columns: Span, size: Size) -> Tuple[Tuple[int, int, int], ...]:
+    """What a tile reads, and how long the picture is, along both axes."""
+    return (rows.start, rows.stop, size[0]), (columns.start, columns.stop, size[1])
+
+
 def _read(part_of: PartOf, layout: Layout, contract: IOContract) -> Iterator[np.ndarray]:
     """What each tile reads, row by row, with the pixels that are reflected."""
     for rows in layout.rows:
         for columns in layout.columns:
-            spans = ((rows.start, rows.stop, layout.size[0]), (columns.start, columns.stop, layout.size[1]))
-            yield _padded_part(part_of, spans, contract)
+            yield _padded_part(part_of, _spans_of(rows, columns, layout.size), contract)
 
 
-def _padded_part(part_of: PartOf, spans: Any, contract: IOContract) -> np.ndarray:
+def _padded_part(part_of: PartOf, spans: Tuple[Tuple[int, int, int], ...], contract: IOContract) -> np.ndarray:
     """One tile's pixels: what lies beyond the picture is its mirror image."""
     sources = [mirrored(*span) for span in spans]
     bounds = [(int(source.min()), int(source.max()) + 1) for source in sources]

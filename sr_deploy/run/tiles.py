@@ -81,6 +81,8 @@ class Cut:
         multiple: tiles begin at multiples of this.
         sizes: the sizes that the network takes.
         exact: the network is local: the tiles give what the whole picture would.
+        why: what the network's reach is, for people.
+        bytes_per_pixel: memory of the host that a tile takes for each of its pixels; 0 where it is not known.
     """
 
     tile: Size
@@ -89,6 +91,8 @@ class Cut:
     multiple: int
     sizes: SizeRules
     exact: bool
+    why: str = ""
+    bytes_per_pixel: float = 0.0
 
     def layout(self, size: Size) -> Layout:
         """A picture of ``size`` (height, width) in tiles, row by row.
@@ -145,7 +149,7 @@ def cut_for(reach: Optional[Reach], sizes: SizeRules, tile: Size, fixed: bool, n
             f"tiles of at least {least_tile(reach, sizes)} pixels a side",
             f"srdeploy build DEPLOYMENT --size {max(256, round_up(least_tile(reach, sizes), 64))}",
         )
-    return Cut((tile[0], tile[1]), fixed, halo, multiple, sizes, reach.is_local)
+    return Cut((tile[0], tile[1]), fixed, halo, multiple, sizes, reach.is_local, reach.explained())
 
 
 def least_tile(reach: Reach, sizes: SizeRules) -> int:

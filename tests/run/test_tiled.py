@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sr_deploy.core.contract import IOContract, SizeRules
-from sr_deploy.core.errors import BadDeployment, BadInput
+from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed
 from sr_deploy.core.reach import GlobalNode, Reach
 from sr_deploy.run.base import upscale
 from sr_deploy.run.fake import FakeClock, FakeRunner
@@ -58,6 +58,13 @@ class Blur(FakeRunner):
         return self._sr.copy()
 
 
+class Centred(Blur):
+    """Takes the mean of the whole picture off: no halo is enough."""
+
+    def compute(self):
+        self._sr = (self._lr - self._lr.mean()).repeat(2, axis=2).repeat(2, axis=3)
+
+
 CONTRACTS = (IOContract(255.0), IOContract(255.0, layout="NHWC", dtype="uint8"))
 
 
@@ -88,10 +95,24 @@ def test_a_halo_that_is_too_small_is_seen_along_the_borders():
     rng = np.random.default_rng(1)
     lr = rng.integers(0, 200, contract.shape((30, 34))).astype("float32")
     cut = cut_for(Reach(1, 1), ANY, (16, 16), False, "net")
-    tiled = TiledRunner(Blur(3, contract), cut, contract, 2)
-    sr = upscale(tiled, lr)
-    assert tiled.seams.largest >= 1 and 0 < tiled.seams.mean <= tiled.seams.largest
-    assert not np.array_equal(sr, upscale(Blur(3, contract), lr))
+    with pytest.raises(CheckFailed, match="differ by .* along their borders"):
+        upscale(TiledRunner(Blur(3, contract), cut, contract, 2), lr)
+
+
+def test_what_is_not_local_is_measured_and_refused_or_allowed():
+    contract = CONTRACTS[0]
+    lr = np.random.default_rng(1).integers(0, 200, contract.shape((150, 170))).astype("float32")
+    spectral = Reach(0, 1, (GlobalNode("fu", "MatMul", "mixes all rows"),))
+    cut = cut_for(spectral, ANY, (80, 80), False, "net")
+    with pytest.raises(CheckFailed, match="two tiles of it differ by up to [0-9.]+ of 255") as refused:
+        upscale(TiledRunner(Centred(0, contract), cut, contract, 2), lr)
+    assert "mixes all rows" in refused.value.found and "--allow-inexact" in refused.value.todo
+    allowed = TiledRunner(Centred(0, contract), cut, contract, 2, inexact=True)
+    assert upscale(allowed, lr).shape == (1, 3, 300, 340)
+    assert 0 < allowed.seams.mean <= allowed.seams.largest
+    alone = cut_for(spectral, ANY, (96, 96), True, "net")
+    with pytest.raises(CheckFailed, match="one tile only"):
+        upscale(TiledRunner(Centred(0, contract, (96, 96)), alone, contract, 2), lr[:, :, :50, :60])
 
 
 def test_a_picture_smaller_than_a_fixed_tile_is_reflected():
