@@ -235,6 +235,8 @@ def verify(
         None, "--checkpoint", help="The checkpoint to compare with, where it has moved since the export."
     ),
     no_torch: bool = typer.Option(False, "--no-torch", help="Do not compare with the PyTorch network."),
+    memory: Optional[int] = MEMORY,
+    inexact: bool = INEXACT,
     as_json: bool = JSON_FLAG,
 ) -> None:
     """PSNR-Y and SSIM-Y against HR pictures, and the difference from the PyTorch network."""
@@ -245,7 +247,7 @@ def verify(
         raise UsageError("verify needs pictures to compare", "--lr and --hr, or --golden (with --tolerance)")
     from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
-    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision)
+    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision, memory, inexact)
     report = verify_quality(options, say)
     if as_json:
         print_json(report.to_dict())

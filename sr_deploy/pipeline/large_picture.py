@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, Optional, Tuple
 
 import numpy as np
 
@@ -41,7 +41,8 @@ class Estimate:
     def explained(self, halo: int) -> str:
         """One line for people."""
         layout = self.layout
-        parts = [f"{layout.count} tiles of {format_size(layout.tile)} ({halo} pixels of halo)", _amount(self.bytes)]
+        tiles = "1 tile" if layout.count == 1 else f"{layout.count} tiles"
+        parts = [f"{tiles} of {format_size(layout.tile)} ({halo} pixels of halo)", _amount(self.bytes)]
         if self.seconds is not None:
             parts.append(f"about {_duration(self.seconds)}")
         if layout.padded != layout.size:
@@ -131,8 +132,7 @@ def write_tiles(runner: TiledRunner, picture: Picture, contract: IOContract, tar
     check_writable(target, picture.alpha is not None, picture.depth)
     size = (picture.size[0] * runner.scale, picture.size[1] * runner.scale)
     if not is_written_by_rows(target):
-        bands = [band for _, band in enlarge_tiles(runner, picture, contract)]
-        write_picture(_joined(bands), target)
+        write_picture(upscale_in_tiles(runner, picture, contract), target)
         return
     with atomic_file(target) as temporary, open(temporary, "wb") as stream:
         rows = PngRows(stream, size, picture.pixels.shape[2] + (picture.alpha is not None), picture.depth)
@@ -146,9 +146,17 @@ def _with_alpha(band: Picture) -> np.ndarray:
     return band.pixels if band.alpha is None else np.dstack([band.pixels, band.alpha])
 
 
-def _joined(bands: List[Picture]) -> Picture:
-    alphas = [band.alpha for band in bands if band.alpha is not None]
-    return Picture(np.concatenate([band.pixels for band in bands]), np.concatenate(alphas) if alphas else None)
+def upscale_in_tiles(runner: TiledRunner, picture: Picture, contract: IOContract) -> Picture:
+    """A picture in tiles as a whole in memory; see ``enlarge_tiles``."""
+    height, width = (side * runner.scale for side in picture.size)
+    pixels = np.empty((height, width, picture.pixels.shape[2]), picture.pixels.dtype)
+    alpha = None if picture.alpha is None else np.empty((height, width), picture.alpha.dtype)
+    for first, band in enlarge_tiles(runner, picture, contract):
+        rows = slice(first, first + band.size[0])
+        pixels[rows] = band.pixels
+        if alpha is not None:
+            alpha[rows] = band.alpha
+    return Picture(pixels, alpha)
 
 
 def check_memory_of(estimate: Estimate, memory: Optional[int], target: Path) -> None:

@@ -19,7 +19,7 @@ from sr_deploy.run.tiles import Cut, cut_for, least_tile
 FREE_SHARE = 0.5
 #: A tile may take this part of the memory: the rest is for the picture, the finished rows and the tile read ahead.
 TILE_SHARE = 0.25
-#: A picture that is computed whole may take this part: the rest is for those that are read and written meanwhile.
+#: Of a folder a picture that is computed whole takes this part at most: others are read and written meanwhile.
 WHOLE_SHARE = 0.5
 #: What ONNX Runtime takes, over what the census of the graph counts as alive at once: 3.1 to 3.6 with ONNX Runtime 1.32
 #: on the CPU, SPAN ×2 and ×4, 256² to 1024²; its plan of a size it knows is one more block beside the first run's.
@@ -36,18 +36,20 @@ class Tiling:
     Attributes:
         memory: bytes at most, on the host and on the device each; None where nothing tells and nothing was asked.
         inexact: tiles of a network that is not local are allowed.
+        whole: a picture of a local network that takes more than this part of the memory is cut.
     """
 
     memory: Optional[int]
     inexact: bool = False
+    whole: float = 1.0
 
 
-def tiling_of(memory: Optional[int] = None, inexact: bool = False) -> Tiling:
+def tiling_of(memory: Optional[int] = None, inexact: bool = False, whole: float = 1.0) -> Tiling:
     """The tiling that ``--memory`` and ``--allow-inexact`` ask for; without the first, half of what is free."""
     if memory is None:
         free = [each for each in (available_memory_bytes(), free_device_bytes()) if each is not None]
         memory = int(FREE_SHARE * min(free)) if free else None
-    return Tiling(memory, inexact)
+    return Tiling(memory, inexact, whole)
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class Worker:
 def cut_of(tiling: Tiling, manifest: Manifest, worker: Worker, size: Size) -> Optional[Cut]:
     """How a picture of ``size`` (height, width) is cut for a worker; None where it is run whole.
 
-    It is cut where the worker does not take its size, or where it would need more than WHOLE_SHARE of the memory; one
-    of a network that is not local only where there is not even all of the memory.
+    It is cut where the worker does not take its size, or where it would need more than ``tiling.whole`` of the memory;
+    one of a network that is not local only where there is not even all of the memory.
 
     Raises:
         BadDeployment: it must be cut, and the network's reach is not known or leaves nothing of a tile.
@@ -93,7 +95,7 @@ def cut_of(tiling: Tiling, manifest: Manifest, worker: Worker, size: Size) -> Op
     reach, memory = manifest.reach, tiling.memory
     is_local = reach is not None and reach.is_local
     need = size[0] * size[1] * worker.bytes_per_pixel(manifest)
-    share = WHOLE_SHARE if is_local else 1.0
+    share = tiling.whole if is_local else 1.0
     if worker.takes(size) and _is_allowed(manifest.sizes, size) and (memory is None or need <= share * memory):
         return None
     fixed = worker.profile is not None and worker.profile[0] == worker.profile[2]
@@ -120,11 +122,10 @@ def _tile_for(tiling: Tiling, manifest: Manifest, worker: Worker, sizes: SizeRul
     Raises:
         EnvironmentFault: there is none.
     """
-    each = worker.bytes_per_pixel(manifest)
+    each, multiple = worker.bytes_per_pixel(manifest), sizes.multiple
     largest = worker.profile[2] if worker.profile is not None else (SIDES[0],) * 2
     least = least_tile(manifest.reach, sizes) if manifest.reach is not None else sizes.minimum
-    multiple = sizes.multiple
-    for side in (*SIDES, least):
+    for side in (*(side for side in SIDES if side > least), least):
         tile = (min(side, largest[0]) // multiple * multiple, min(side, largest[1]) // multiple * multiple)
         if tiling.memory is None or tile[0] * tile[1] * each <= TILE_SHARE * tiling.memory:
             return tile

@@ -28,11 +28,11 @@ from sr_deploy.engine.onnxruntime_cuda import CPU
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME
 from sr_deploy.pipeline.finished import Finished, request_of
 from sr_deploy.pipeline.held import Held
-from sr_deploy.pipeline.large_picture import Estimate, bytes_in_tiles, check_memory_of, write_tiles
+from sr_deploy.pipeline.large_picture import Estimate, bytes_in_tiles, check_memory_of, upscale_in_tiles, write_tiles
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.picture_files import Job, Places, jobs_of
 from sr_deploy.pipeline.runner import Resolved, decide, resolve, runners
-from sr_deploy.pipeline.tiling import tiling_of
+from sr_deploy.pipeline.tiling import WHOLE_SHARE, tiling_of
 from sr_deploy.run.base import Runner, upscale
 from sr_deploy.run.tiled import TiledRunner
 
@@ -176,7 +176,7 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     from sr_deploy.report.progress import track
 
     deployment = open_deployment(options.deployment)
-    tiling = tiling_of(options.memory, options.allow_inexact)
+    tiling = tiling_of(options.memory, options.allow_inexact, WHOLE_SHARE)
     resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision, tiling=tiling)
     course = _course_of(options, resolved, say)
     began = time.monotonic()
@@ -374,4 +374,6 @@ def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> No
 def upscale_picture(deployment: Deployment, runner: Runner, picture: Picture) -> Picture:
     """One picture through a runner, grey, alpha and depth kept."""
     contract = deployment.manifest.contract
+    if isinstance(runner, TiledRunner):
+        return upscale_in_tiles(runner, picture, contract)
     return from_network(upscale(runner, to_network(picture, contract)), contract, picture)
