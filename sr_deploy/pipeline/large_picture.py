@@ -42,7 +42,7 @@ class Estimate:
         """One line for people."""
         layout = self.layout
         tiles = "1 tile" if layout.count == 1 else f"{layout.count} tiles"
-        parts = [f"{tiles} of {format_size(layout.tile)} ({halo} pixels of halo)", _amount(self.bytes)]
+        parts = [f"{tiles} of {format_size(layout.tile)} ({halo} pixels of halo)", amount(self.bytes)]
         if self.seconds is not None:
             parts.append(f"about {_duration(self.seconds)}")
         if layout.padded != layout.size:
@@ -50,7 +50,8 @@ class Estimate:
         return ", ".join(parts)
 
 
-def _amount(count: float) -> str:
+def amount(count: float) -> str:
+    """Bytes for people."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
@@ -169,9 +170,9 @@ def check_memory_of(estimate: Estimate, memory: Optional[int], target: Path) -> 
         return
     by_rows = is_written_by_rows(target)
     raise EnvironmentFault(
-        f"{format_size(estimate.layout.size)} in tiles needs {_amount(estimate.bytes)}"
+        f"{format_size(estimate.layout.size)} in tiles needs {amount(estimate.bytes)}"
         + ("" if by_rows else f" to be written as {target.suffix}, whose encoder takes the whole picture")
-        + f", and {_amount(memory)} may be used",
+        + f", and {amount(memory)} may be used",
         "more memory" + ("" if by_rows else ", or --format png, which is written by rows"),
         f"--memory {estimate.bytes / 1e9 + 0.05:.1f}GB",
     )

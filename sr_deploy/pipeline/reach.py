@@ -9,6 +9,7 @@ from typing import Callable, List, Tuple
 from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
 from sr_deploy.core.reach import GlobalNode, Reach
 from sr_deploy.core.tolerance import TILES, largest_difference
+from sr_deploy.run.tiles import TILED_LAYOUTS
 
 #: Pixels across the strips that are run; more shows nothing else.
 STRIP = 12
@@ -31,6 +32,8 @@ def proved_reach(
     from sr_deploy.graph.reach import reach_of
     from sr_deploy.graph.specialise import load_graph
 
+    if contract.layout not in TILED_LAYOUTS:
+        return Reach(0, 1, (GlobalNode("all", "graph", "takes the planes of a video, which are not cut into tiles"),))
     reach = reach_of(path, sizes)
     model = load_graph(path)
     dims = model.graph.input[0].type.tensor_type.shape.dim

@@ -8,12 +8,12 @@ from typing import Optional, Tuple
 
 from sr_deploy.core.contract import Size, SizeRules, format_size
 from sr_deploy.core.deployment.manifest import GraphFile, Manifest
-from sr_deploy.core.errors import BadImage, EnvironmentFault
+from sr_deploy.core.errors import BadDeployment, BadImage, EnvironmentFault
 from sr_deploy.core.host.cuda_device import free_device_bytes
 from sr_deploy.core.host.machine import available_memory_bytes
 from sr_deploy.core.media.room import bytes_to_upscale
 from sr_deploy.engine.manifest import Profile
-from sr_deploy.run.tiles import Cut, cut_for, least_tile
+from sr_deploy.run.tiles import TILED_LAYOUTS, Cut, cut_for, least_tile
 
 #: Without ``--memory`` this part of what is free is used, on the host and on the device.
 FREE_SHARE = 0.5
@@ -26,7 +26,7 @@ WHOLE_SHARE = 0.5
 ARENA = 3.6
 #: Sides of tiles that are tried where the engine leaves the choice. More is not faster: 512² computes an eighth of its
 #: pixels twice for a halo of 22, and its tensors are large enough for every core.
-SIDES: Tuple[int, ...] = (512, 448, 384, 320, 256, 224, 192, 160, 128, 112, 96, 80, 64, 56, 48, 40, 32)
+SIDES: Tuple[int, ...] = (512, 448, 384, 320, 256, 224, 192, 160, 128, 112, 96, 80, 64, 48, 32, 24, 16)
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,12 @@ def cut_of(tiling: Tiling, manifest: Manifest, worker: Worker, size: Size) -> Op
     share = tiling.whole if is_local else 1.0
     if worker.takes(size) and _is_allowed(manifest.sizes, size) and (memory is None or need <= share * memory):
         return None
+    if manifest.contract.layout not in TILED_LAYOUTS:
+        raise BadDeployment(
+            f"{worker.name} takes the planes of a video, which are not cut into tiles",
+            "a graph of pictures, exported with --io float32 or --io uint8",
+            f"srdeploy build DEPLOYMENT --size {format_size(size)} takes them whole",
+        )
     fixed = worker.profile is not None and worker.profile[0] == worker.profile[2]
     sizes = manifest.sizes
     if worker.profile is not None and not fixed:

@@ -28,7 +28,14 @@ from sr_deploy.engine.onnxruntime_cuda import CPU
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME
 from sr_deploy.pipeline.finished import Finished, request_of
 from sr_deploy.pipeline.held import Held
-from sr_deploy.pipeline.large_picture import Estimate, bytes_in_tiles, check_memory_of, upscale_in_tiles, write_tiles
+from sr_deploy.pipeline.large_picture import (
+    Estimate,
+    amount,
+    bytes_in_tiles,
+    check_memory_of,
+    upscale_in_tiles,
+    write_tiles,
+)
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.picture_files import Job, Places, jobs_of
 from sr_deploy.pipeline.runner import Resolved, decide, resolve, runners
@@ -238,9 +245,9 @@ def _reader(course: _Course) -> Iterator[_Read]:
             need = decoded_bytes(facts)
             if memory is not None and need > memory:
                 raise BadImage(
-                    f"{source} needs {need / 1e9:.1f} GB to be decoded, and {memory / 1e9:.1f} GB may be used",
+                    f"{source} needs {amount(need)} to be decoded, and {amount(memory)} may be used",
                     "a picture that can be decoded",
-                    f"--memory {2 * need / 1e9 + 0.05:.1f}GB, or cut it into pieces",
+                    f"--memory {2 * need / 1e6 + 1:.0f}MB, or cut it into pieces",
                 )
             course.held.take(need)
             taken.append(need)

@@ -21,6 +21,8 @@ from sr_deploy.core.reach import Reach
 #: Pixels that tiles of a network read beyond what they give where it is not local: no number makes them equal, and
 #: from here on more changes little (tests/benchmarks/README.md, "Tiles").
 INEXACT_HALO = 32
+#: Layouts of tensors that are cut: rows and columns of whole pixels.
+TILED_LAYOUTS: Tuple[str, ...] = ("NCHW", "NHWC")
 #: One more than the network needs: so two neighbours both know the pixels on either side of their border.
 SEEN_BY_BOTH = 1
 
