@@ -136,7 +136,7 @@ def open(deployment: Place, *, backend: Optional[str] = None, engine: Optional[P
         memory: bytes, or a text such as "2GB", that may be used: what takes more, or what no engine takes, runs in
             tiles. None: half of what is free.
         allow_inexact: tiles of a network that is not local too, which do not give what the whole picture would.
-        say: told what runs, whenever that changes.
+        say: told what runs, each once.
 
     Raises:
         BadDeployment: no deployment, or an altered one.

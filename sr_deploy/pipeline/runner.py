@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Callable, Iterator, List, Optional, Set, Tuple
 
 from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.deployment.default import read_default
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, BadImage, BadInput, UsageError
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES, names, rank
+from sr_deploy.pipeline.fitting import best_engine, no_engine, refusal_lines
 from sr_deploy.pipeline.tiling import Tiling, Worker, cut_of
 from sr_deploy.run.base import Runner
 from sr_deploy.run.tiles import Cut
@@ -29,9 +30,10 @@ class Resolved:
         index: the deployment's engines.
         backend: a name of engine/runtimes.py, or None for the best this machine has.
         engine: an engine file to run, whatever else there is.
-        precision: of the engine, one of ENGINE_PRECISIONS; None is "fp32", which the graph is too. An engine that is
-            named must be of it, if it is given.
+        precision: of the engine, one of ENGINE_PRECISIONS; the graph is of "fp32" too. None only with an engine that is
+            named: whatever it is of. An engine that is named must be of it, if it is given.
         threads: ONNX Runtime's threads on the CPU; None for its default.
+        because: why it is that precision, for the user.
         tiling: what tiles may use, where a picture does not fit; None: it is refused, nothing is cut.
     """
 
@@ -40,6 +42,7 @@ class Resolved:
     engine: Optional[Path] = None
     precision: Optional[str] = None
     threads: Optional[int] = None
+    because: str = "asked for"
     tiling: Optional[Tiling] = None
 
     @property
@@ -49,7 +52,7 @@ class Resolved:
 
     @property
     def runs_in(self) -> str:
-        """The precision of what runs: the named engine's, else the one asked for, else "fp32"."""
+        """The precision of what runs: the named engine's, else the one asked for; "fp32" of the graph itself."""
         return self.index.proved(self.engine).precision if self.engine is not None else self.precision or "fp32"
 
 
@@ -61,14 +64,37 @@ def resolve(
     threads: Optional[int] = None,
     tiling: Optional[Tiling] = None,
 ) -> Resolved:
-    """What a user asked for, with names that exist; see ``Resolved``.
+    """What a user asked for, with names that exist, and a precision where none was asked for; see ``Resolved``.
+
+    Nobody gets another precision than was built without being told: without ``precision`` it is the deployment's
+    default, which ``build`` records; without a default it is the one that there are engines of.
 
     Raises:
-        UsageError: there is no such backend or precision.
+        UsageError: there is no such backend or precision; or there are engines of several and no default.
+        BadDeployment: the record of the default is damaged.
     """
     check_backend(backend)
     check_precision(precision)
-    return Resolved(index, backend, engine, precision, threads, tiling)
+    because = "asked for"
+    if engine is None and precision is None:
+        precision, because = _default_precision(index)
+    return Resolved(index, backend, engine, precision, threads, because, tiling)
+
+
+def _default_precision(index: EngineIndex) -> Tuple[str, str]:
+    """(the precision to run in when nobody says, why)."""
+    folder = index.deployment.folder
+    chosen = read_default(folder)
+    if chosen is not None:
+        return chosen.precision, "the deployment's default"
+    built = index.precisions
+    if len(built) > 1:
+        raise UsageError(
+            f"{folder} has engines of {', '.join(built)}, and none of them was chosen",
+            f"--precision with one of {', '.join(built)}",
+            f"srdeploy build {folder} --precision … records the choice",
+        )
+    return (built[0], "the only one that was built") if built else ("fp32", "nothing was built")
 
 
 @dataclass(frozen=True)
@@ -133,10 +159,10 @@ def check_backend(name: Optional[str]) -> None:
 def decide(resolved: Resolved, size: Size) -> Decision:
     """What runs at one input size.
 
-    An engine that is named is used or refused. Without one, an engine of this deployment that fits this machine and
-    the size is preferred, TensorRT before ONNX Runtime; else one whose runtime is preferred to the graph's runs the
-    picture in tiles, where tiles give the same; else ONNX Runtime runs the graph. An engine of a lower precision gives
-    another picture, so it is only taken when it is asked for.
+    An engine that is named is used or refused. Without one, an engine of the resolved precision that fits this machine
+    and the size is taken, TensorRT before ONNX Runtime; else one of a runtime that is preferred to the graph's, in
+    tiles, where these give the same. Of "fp32", which the graph is too, ONNX Runtime runs the graph where there is no
+    engine; an engine of another precision gives another picture and never takes its place.
 
     Args:
         resolved: what was asked for.
@@ -153,23 +179,24 @@ def decide(resolved: Resolved, size: Size) -> Decision:
         deployment.manifest.sizes.check(size)
     if resolved.engine is not None:
         return _cut(resolved, _named(resolved, resolved.engine), size)
-    path, refused = _best(resolved, size, resolved.precision or "fp32")
+    precision = resolved.runs_in
+    path, refused = best_engine(resolved, size, precision)
     if path is not None:
         return _cut(resolved, _engine(resolved, path), size)
-    needs_engine = backend not in (None, GRAPH_RUNTIME) or resolved.precision not in (None, "fp32")
+    needs_engine = backend not in (None, GRAPH_RUNTIME) or precision != "fp32"
     tiled = _best_in_tiles(resolved, size, needs_engine)
     if tiled is not None:
         return tiled
     if needs_engine:
-        raise _no_engine(resolved, size)
+        raise no_engine(resolved, size)
     graph = _graph_for(resolved, size)
-    why = "asked for"
-    if not backend:
-        why = f"the deployment has no engine for {format_size(size)} on this machine" + "".join(_lines(refused))
-    path = deployment.path_of(graph)
-    return _cut(
-        resolved, Decision(f"runs {graph.file}: {why}", path, graph.sha256, graph, threads=resolved.threads), size
-    )
+    why = f"runs {graph.file} in {precision}, {resolved.because}"
+    if not backend and resolved.index.paths:
+        others = [name for name in resolved.index.precisions if name != precision]
+        why += f"; no {precision} engine for {format_size(size)} fits this machine" + "".join(refusal_lines(refused))
+        why += f"\n  there are engines of {', '.join(others)}: --precision" if others else ""
+    decision = Decision(why, deployment.path_of(graph), graph.sha256, graph, threads=resolved.threads)
+    return _cut(resolved, decision, size)
 
 
 def _graph_for(resolved: Resolved, size: Size) -> GraphFile:
@@ -214,14 +241,14 @@ def _best_in_tiles(resolved: Resolved, size: Size, needed: bool) -> Optional[Dec
     for path in resolved.index.paths:
         try:
             manifest = resolved.index.stated(path)
-            if manifest.precision != (resolved.precision or "fp32") or resolved.backend not in (None, manifest.backend):
+            if manifest.precision != (resolved.runs_in) or resolved.backend not in (None, manifest.backend):
                 continue
             if not needed and rank(manifest.backend) >= rank(GRAPH_RUNTIME):
                 continue
             resolved.index.check_fits(manifest)
             decision = _cut(resolved, _engine(resolved, path), size)
         except BadInput:
-            continue  # ``_best`` has told why
+            continue  # ``best_engine`` has told why
         if decision.cut is not None and (decision.cut.exact or needed or resolved.tiling.inexact):
             found.append((rank(manifest.backend), -decision.cut.tile[0] * decision.cut.tile[1], path))
     return _cut(resolved, _engine(resolved, min(found)[2]), size) if found else None
@@ -255,28 +282,6 @@ def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
 def runner_for(resolved: Resolved, size: Size) -> Chosen:
     """Decide what runs at one input size, and load it; raises what ``decide`` and ``open_runner`` raise."""
     return open_runner(decide(resolved, size), resolved.deployment)
-
-
-def _no_engine(resolved: Resolved, size: Size) -> BadDeployment:
-    """The error for an engine that was asked for and is not there, naming what is there instead."""
-    folder, backend, precision = resolved.deployment.folder, resolved.backend, resolved.precision or "fp32"
-    others = [name for name in ENGINE_PRECISIONS if name != precision and _best(resolved, size, name)[0]]
-    _, refused = _best(resolved, size, precision, prove_all=True)
-    asked = {"mixed": "auto --psnr-budget 0.1"}.get(precision, precision)
-    build = f"srdeploy build {folder}"
-    if backend is not None:
-        build += f" --backend {backend} --size {format_size(size)}"
-    return BadDeployment(
-        f"{folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that "
-        "fits this machine" + (f"; it has one of {', '.join(others)}" if others else "") + "".join(_lines(refused)),
-        "an engine built for this machine and this size" + (f", or --precision {others[0]}" if others else ""),
-        build if precision == "fp32" else f"{build} --precision {asked}",
-    )
-
-
-def _lines(refused: List[str]) -> List[str]:
-    """Refused engines, each on a line of its own below the sentence before."""
-    return [f"\n  not used: {text}" for text in refused]
 
 
 @contextlib.contextmanager
@@ -315,60 +320,6 @@ def _is_same(one: Decision, other: Decision) -> bool:
     return (one.file, one.sha256, one.cut, one.tiling) == (other.file, other.sha256, other.cut, other.tiling)
 
 
-def fitting_engine(resolved: Resolved, size: Size) -> Optional[Path]:
-    """The engine in the deployment that this machine should run at ``size``, of what is asked for; None without one.
-
-    TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one.
-    """
-    return _best(resolved, size, resolved.precision or "fp32")[0]
-
-
-def _best(resolved: Resolved, size: Size, precision: str, prove_all: bool = False) -> Tuple[Optional[Path], List[str]]:
-    """The engine to run, and of those that do not fit, which and why.
-
-    By their manifests first: only the file that is to be used is read, and the next one where it is not what it says.
-    With ``prove_all`` every one that was asked for is read: of a damaged one that says more than its size.
-    Engines of another precision or backend were not asked for, so nothing is said of them.
-    """
-    index = resolved.index
-    fitting: List[Tuple[int, bool, Path]] = []
-    refused: Dict[Path, str] = {}
-    best: Optional[Path] = None
-    for path in index.paths:
-        try:
-            manifest = index.stated(path)
-            if manifest.precision != precision or resolved.backend not in (None, manifest.backend):
-                continue
-            if prove_all:
-                index.proved(path)
-            index.check_fits(manifest)
-        except BadInput as error:
-            refused[path] = _refusal(path, error)
-            continue
-        if not manifest.takes(size):
-            refused[path] = f"{path.name} takes {manifest.allowed_sizes()}"
-            continue
-        exact = manifest.profile is not None and manifest.profile[0] == manifest.profile[2]
-        fitting.append((rank(manifest.backend), not exact, path))
-    for _, _, path in sorted(fitting):
-        try:
-            index.proved(path)
-        except BadInput as error:
-            refused[path] = _refusal(path, error)
-            continue
-        best = path
-        break
-    return best, [refused[path] for path in index.paths if path in refused]
-
-
-def _refusal(path: Path, error: BadInput) -> str:
-    """Why an engine is not used, on one line."""
-    lines = [line.strip() for line in error.found.replace(f"{path.parent}{os.sep}", "").splitlines()]
-    # Of an engine that is not what it was, the difference from what was wanted says more.
-    told = "; ".join(lines[1:] or lines)
-    return told if told.startswith(path.name) else f"{path.name}: {told}"
-
-
 def _named(resolved: Resolved, path: Path) -> Decision:
     """Take a named engine, or refuse it with the difference."""
     manifest, backend, precision = resolved.index.proved(path), resolved.backend, resolved.precision
@@ -382,5 +333,5 @@ def _named(resolved: Resolved, path: Path) -> Decision:
 
 def _engine(resolved: Resolved, path: Path) -> Decision:
     manifest = resolved.index.proved(path)
-    why = f"{manifest.backend} engine {path.name}"
+    why = f"{manifest.backend} engine {path.name}: {manifest.precision}, {resolved.because}"
     return Decision(why, path, manifest.sha256, manifest=manifest, threads=resolved.threads)
