@@ -14,10 +14,12 @@ from sr_deploy.core.contract import LAYOUTS, Dtype, IOContract, Size, format_siz
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.deployment.records import FoldRecord
 from sr_deploy.core.errors import UsageError
+from sr_deploy.pipeline.folds import say_folds, with_graph_folds
 from sr_deploy.pipeline.load import LoadOptions, load_network
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.network import Body, Network
 from sr_deploy.pipeline.proof import OVERFLOWS, noise_overflows, proof_sizes, prove_graph, traced_size
+from sr_deploy.pipeline.reach import proved_reach
 
 #: Where multiply-accumulates are counted when the graph is dynamic: the input of a 1280x720 picture at x2 and x4 alike.
 CENSUS_SIZE: Size = (180, 320)
@@ -67,7 +69,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     from sr_deploy.graph.target import target_named
 
     target = target_named(options.target)
-    passes = passes_named(options.rewrite)
+    passes = passes_named(options.rewrite, options.fold)
     if options.spectral not in ("fold", "dft"):
         raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
     check_io(options.io)
@@ -92,6 +94,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
             graph_file, graph_pins, rewrites[name] = _graph(
                 network, loaded, contract, folder / name, target, size, options.spectral, passes
             )
+            say_folds(rewrites[name], say)
             for proof_size in (size,) if size else proof_sizes(loaded.sizes):
                 check_memory(graph_file, proof_size)
                 difference = prove_graph(folder / name, loaded, contract, proof_size, dynamic=size is None)
@@ -99,6 +102,8 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 say(f"  at {format_size(proof_size)}: largest difference {difference:.5f} of 255")
             graphs.append(graph_file)
             pinned.update(graph_pins)
+        fold_report, warnings = with_graph_folds(fold_report, rewrites)
+        largest = max(graphs, key=lambda graph: min(graph.size or CENSUS_SIZE))
         save_manifest(
             folder,
             Manifest(
@@ -114,10 +119,11 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 fold=fold_report,
                 proofs=proofs,
                 pinned_fp32=pinned,
-                notes=notes,
+                notes=(*notes, *warnings),
                 tools=tool_versions(),
                 target=target.name,
                 rewrite=rewrites,
+                reach=proved_reach(folder / largest.file, contract, loaded.scale, loaded.sizes, say),
             ),
         )
     return open_deployment(options.out)
@@ -156,7 +162,7 @@ def plan_export(options: ExportOptions) -> List[str]:
         f"input:   RGB {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {sizes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
         f"graph:   ONNX opset {target.opset} for {target.about}; rewriting: "
-        + (", ".join(one.name for one in passes_named(options.rewrite)) or "none"),
+        + (", ".join(one.name for one in passes_named(options.rewrite, options.fold)) or "none"),
         f"folder:  {options.out}" + (" (exists already: --force)" if options.out.exists() else ""),
         *(f"note:    {note}" for note in loaded.notes),
     ]
@@ -199,8 +205,9 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
 
     reason = "Fourier unit, DFT matrices" if spectral == "dft" else "Fourier unit, folded"
     inner = contract_of(loaded.value_range, "float32")
-    graph = network.graph(inner, path, target, size, traced_size(loaded), reason)
-    rewrite_options = RewriteOptions(size=size, value_range=inner.value_range)
+    traced = traced_size(loaded)
+    graph = network.graph(inner, path, target, size, traced, reason)
+    rewrite_options = RewriteOptions(size=size, traced=traced, value_range=inner.value_range)
     rewritten = rewrite_file(path, passes, rewrite_options, size or CENSUS_SIZE) if passes else {}
     if contract.dtype == "uint8":
         onnx.save(byte_graph(onnx.load(str(path)), inner.value_range), str(path))

@@ -53,7 +53,7 @@ class SourceRecord(TypedDict, total=False):
 
 @described
 class FoldedRecord(TypedDict, total=False):
-    """One block that was folded; the fields of FoldedBlock in fold/result.py."""
+    """One block, or part of the graph, that was folded; the fields of FoldedBlock in fold/result.py."""
 
     name: Required[str]
     was: Required[str]
@@ -67,7 +67,7 @@ class FoldedRecord(TypedDict, total=False):
 
 @described
 class KeptRecord(TypedDict):
-    """One block that was left as it was; the fields of KeptBlock in fold/result.py."""
+    """One block, or part of the graph, that was left as it was; the fields of KeptBlock in fold/result.py."""
 
     name: str
     was: str
@@ -111,10 +111,14 @@ class PassRecord(CountsRecord, total=False):
     Attributes:
         places: where it changed the graph.
         notes: what it left alone, and why.
+        folded, kept: of the pass that folds, where they are not part of the manifest's account of folding: what became
+            one convolution, and where parallel branches stay and why.
     """
 
     places: Required[Count]
     notes: List[str]
+    folded: List[FoldedRecord]
+    kept: List[KeptRecord]
 
 
 @described
