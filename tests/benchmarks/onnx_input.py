@@ -123,9 +123,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--int8", type=Path)
     asked = parser.parse_args()
-    print(
-        "| checkpoint | exporter | difference | convolutions: torch → ours / from ONNX | INT8 dB |\n|---|---|---|---|---|"
-    )
+    print("| checkpoint | exporter | difference | convolutions: torch → ours / from ONNX | INT8 dB |")
+    print("|---|---|---|---|---|")
     for file in checkpoints(asked.names):
         with tempfile.TemporaryDirectory() as folder:
             for line in row(file, Path(folder), asked.int8):
