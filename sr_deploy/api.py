@@ -57,14 +57,15 @@ def sizes_of(asked: Sizes) -> Tuple[Size, ...]:
 
 
 def export(checkpoint: Place, out: Place, *, say: Say = silent, **options: Any) -> Deployed:
-    """A checkpoint as a proved deployment: ``srdeploy export``.
+    """A checkpoint or an ONNX file as a proved deployment: ``srdeploy export``.
 
     Args:
-        checkpoint: .pth, .pt, .pth.tar, .ckpt or .safetensors; no code in it is run.
+        checkpoint: .pth, .pt, .pth.tar, .ckpt or .safetensors, of which no code is run; or .onnx.
         out: the folder to make.
         say: told each step.
         options: fields of ``ExportOptions`` and ``LoadOptions`` by name (sizes, target, spectral, fold, force, rewrite,
-            io; arch, factory, scale, value_range, lora_alpha, res_scale, key), as the command's options.
+            io; arch, factory, model_arg, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus), as
+            the command's options.
 
     Returns:
         The deployment, open.

@@ -16,7 +16,7 @@ from sr_deploy.graph.census import parameters_of
 from sr_deploy.graph.given.ends import Axes, End, Order, input_ends, output_value, with_ends
 from sr_deploy.graph.given.explore import Explored, Unrunnable, explore_apart, runner_of
 from sr_deploy.graph.given.float32 import in_float32, other_floats
-from sr_deploy.graph.given.free import beyond, is_sizeless, why_not_the_same, with_computed_shapes
+from sr_deploy.graph.given.free import LARGER, beyond, is_sizeless, why_not_the_same, with_computed_shapes
 from sr_deploy.graph.given.operators import check_given_operators, without_functions
 from sr_deploy.graph.given.read import GivenFile, onnx_from_file
 from sr_deploy.graph.given.tidy import tidy
@@ -149,7 +149,8 @@ def _found(
             sr = End(model.graph.output[0].name, axes, lr.batch, lr.batch_size, (None, None))
             normal = with_ends(model, lr, sr, order, fixed)
             try:
-                return _Found(normal, lr, sr, explore_apart(normal, fixed))
+                too = None if fixed is not None or is_sizeless(model) else LARGER
+                return _Found(normal, lr, sr, explore_apart(normal, fixed, too))
             except Unrunnable as error:
                 problems.append(plain(str(error), 600))
                 if error.whatever:

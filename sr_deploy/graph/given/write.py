@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from sr_deploy.core.contract import IOContract, Size
 from sr_deploy.graph.export import Graph
-from sr_deploy.graph.given.ends import LR, SR
+from sr_deploy.graph.given.ends import LR, SR, name_nodes
 from sr_deploy.graph.given.network import GivenNetwork
 from sr_deploy.graph.given.opset import at_opset
 from sr_deploy.graph.given.tidy import tidy
@@ -39,6 +39,7 @@ def graph_from_given(
     """
     model = tidy(at_opset(network.model, target.opset))
     graph = model.graph
+    name_nodes(graph)
     inner = "given/unclamped"
     for node in graph.node:
         node.input[:] = [{LR: contract.input_name, SR: inner}.get(name, name) for name in node.input]

@@ -310,6 +310,23 @@ def ends_of(model):
     ]
 
 
+def test_a_crop_that_a_trace_froze_is_found(explored_here, tmp_path):
+    """Its axes are declared free, and small pictures pass."""
+    crop = [("Slice", ["body", "start", "end", "axes"], {})]
+    constants = {"start": i64(0, 0), "end": i64(128, 128), "axes": i64(2, 3)}
+    with pytest.raises(BadInput, match=r"it gives \(1, 3, 128, 128\) for an input of 72x88"):
+        network_from_onnx(saved(tmp_path, given(Written(extra=chain(crop), constants=constants))), AskedOfGraph())
+
+
+def test_weights_that_are_inputs_too_are_weights(explored_here, tmp_path):
+    """As files before IR version 4 list them."""
+    model = given(Written(opset=9))
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    assert network_from_onnx(saved(tmp_path, model), AskedOfGraph()).scale == 2
+
+
 def test_functions_of_the_file_are_written_out(explored_here, tmp_path):
     """As PyTorch's exporter kept modules as functions."""
     model = given()
