@@ -14,9 +14,9 @@ import numpy as np
 
 from sr_deploy.graph.rewrite.linear import Form, Key, is_identity
 
-#: Multiply-accumulates that a GPU's tensor cores do while it moves one byte: 35 on an RTX 3060, 82 on an RTX 4090, 57
-#: on a Xavier NX, 103 on an H200 (core/host/gpu_rates.py); the middle of the table.
-BALANCE = 60.0
+#: Multiply-accumulates that a GPU's tensor cores do while it moves one byte: 57 on a Xavier NX, 71 on an RTX 3060, 103
+#: on an H200, 164 on an RTX 4090 (core/host/gpu_rates.py). Few convolutions reach their peak, so it is a low one.
+BALANCE = 70.0
 #: What a launch costs, as bytes for each pixel of a 144² picture on a small GPU (1.5 µs at 360 GB/s).
 LAUNCH = 26.0
 #: Bytes of a value; in float32 all costs are twice as large.
