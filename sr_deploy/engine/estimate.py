@@ -16,7 +16,7 @@ from sr_deploy.engine.listing import Layer, Listing, computes_products
 #: What every table and JSON with these numbers must say.
 ESTIMATE = "estimate: from the builder's listing and published rates, not a measurement"
 
-#: The largest convolution kernel, in taps a side: more is a picture. TensorRT 8.5 takes no larger ones on a DLA either.
+#: The largest convolution kernel, in taps a side: more is a picture.
 LARGEST = 32
 
 
@@ -31,7 +31,9 @@ def products_of_layer(layer: Layer) -> Tuple[int, str]:
         return 0, ""
     # Slopes and biases may be listed as broadcast over the picture: a kernel is smaller than that.
     taps = [constant for constant in layer.constants if len(constant.shape) < 4 or max(constant.shape[2:]) <= LARGEST]
-    factor = max(taps, key=lambda constant: math.prod(constant.shape), default=layer.constants[0])
+    if not taps:
+        return 0, ""
+    factor = max(taps, key=lambda constant: math.prod(constant.shape))
     if len(factor.shape) == 4 and len(layer.outputs[0].shape) == 4:
         # A transposed convolution enlarges: its taps meet input pixels.
         pixels = min(math.prod(tensor.shape[2:]) for tensor in (layer.inputs[0], layer.outputs[0]) if tensor.shape[2:])
