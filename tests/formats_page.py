@@ -15,6 +15,7 @@ from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import Result
 from sr_deploy.bundle.layout import Index, IndexFile
 from sr_deploy.bundle.recipe import Recipe, RecipeFile
+from sr_deploy.core.deployment.default import Default
 from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.quality.metrics import METRICS
@@ -22,6 +23,7 @@ from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.fold.result import FoldedBlock, FoldReport, KeptBlock
+from sr_deploy.pipeline.finished import BegunResult
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.pipeline.measure.bench import BenchRequest
 from sr_deploy.pipeline.measure.matrix import Matrix
@@ -53,11 +55,13 @@ PAGE = Path(__file__).resolve().parents[1] / "engines" / "formats.md"
 #: Which file, what it is, its description.
 FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/manifest.json", "a deployment", Manifest),
+    ("DIR/default.json", "the precision that a deployment runs in", Default),
     ("DIR/engines/ENGINE.json", "an engine", EngineManifest),
     ("DIR/engines/ENGINE.layers.json", "what the builder made of a graph; besides: `engine_sha256`", Listing),
     ("DIR/precision/NAME/plan.json", "a precision plan", Plan),
     ("DIR/precision/calibration/METHOD.json", "ranges of all tensors", RangesFile),
     ("DIR/results/bench_….json, bench --json", "times", Result),
+    ("OUT/.srdeploy-results.jsonl", "which request made which result of `run`; one a line", BegunResult),
     ("verify --json", "quality", QualityFile),
     ("engines/NAME.toml", "a budget for the gate", BudgetFile),
     ("MATRIX.toml", "a sweep", Matrix),

@@ -7,6 +7,8 @@ from typing import Any, Sequence
 
 import typer
 
+from sr_deploy.core.contract import parse_bytes
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.core.text import log_lines
 from sr_deploy.engine.runtimes import named
 
@@ -15,10 +17,20 @@ JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead 
 PRECISION = typer.Option(
     None,
     "--precision",
-    help="Take the engine of this precision: fp16, int8, or mixed, as auto makes it. Default: fp32.",
-    callback=lambda given: "mixed" if given == "auto" else given,
+    help="Take the engine of this precision: fp32, fp16, int8 or auto. Default: what was built last.",
+    autocompletion=lambda: list(ENGINE_PRECISIONS),
 )
 BACKENDS = named()
+MEMORY = typer.Option(
+    None,
+    "--memory",
+    help="What may be used, such as 2GB; larger pictures are made in tiles. Default: half of what is free.",
+    parser=parse_bytes,
+    metavar="SIZE",
+)
+INEXACT = typer.Option(
+    False, "--allow-inexact", help="Tiles of a network that is not local too; how far they differ is measured and said."
+)
 
 
 def say(text: str) -> None:

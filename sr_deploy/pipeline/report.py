@@ -19,8 +19,9 @@ from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.index import EngineIndex
+from sr_deploy.pipeline.fitting import fitting_engine
 from sr_deploy.pipeline.precision.plan_facts import plan_facts
-from sr_deploy.pipeline.runner import Resolved, check_backend, fitting_engine, resolve, runners
+from sr_deploy.pipeline.runner import Resolved, check_backend, resolve, runners
 from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_resolved
 from sr_deploy.report.content import Content, Deployed, PictureRow, Quality
@@ -77,7 +78,7 @@ def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: 
 
     _check(options)
     opened = [open_deployment(folder) for folder in options.deployments]
-    asked = [resolve(EngineIndex(deployment), options.backend) for deployment in opened]
+    asked = [resolve(EngineIndex(deployment), options.backend, precision="fp32") for deployment in opened]
     names = _names([deployment.folder for deployment in opened])
     pictures_of = {scale: _pairs(options, scale, opened, say) for scale in {d.manifest.scale for d in opened}}
     deployed, ways = [], []
@@ -147,7 +148,7 @@ def _pairs(options: ReportOptions, scale: int, opened: Sequence[Deployment], say
 
 
 def _ways(resolved: Resolved, pairs: Sequence[Pair]) -> Tuple[Tuple[Way, ...], Tuple[str, ...]]:
-    """How to run it: what ``srdeploy run`` would choose, and each other engine that fits; with why others do not."""
+    """How to run it: in float32, and each other engine that fits; with why others do not."""
     index, backend = resolved.index, resolved.backend
     sizes = sorted({read_picture(low).size for _, low, _ in pairs})
     best = {fitting_engine(resolved, size) for size in sizes}

@@ -3,8 +3,8 @@
 Sources: NVIDIA's architecture whitepapers (GA102: RTX 3060 by its clock and cores, RTX 3090; AD102: RTX 4090; GB202:
 RTX 5090), the H200 and Jetson Orin data sheets and technical briefs, and for the Xavier NX its nvpmodel clocks
 (graph/roofline.py). All rates are dense. Float16 is that with float16 accumulation, as the names of TensorRT's
-convolutions have it (…f16f16_f16f16_f16_nhwckrsc…); on GeForce cards float32 accumulation halves it. Orin's tensor cores
-do 256 float16 multiply-accumulates a clock, which gives the 85 (AGX) and 30 (NX) dense int8 TOPS of their GPUs. What a
+convolutions have it (…f16f16_f16f16_f16_nhwckrsc…); on GeForce cards float32 accumulation halves it. Orin's cores do
+256 float16 multiply-accumulates a clock, which gives the 85 (AGX) and 30 (NX) dense int8 TOPS of their GPUs. What a
 launch costs is an assumption: about 2 µs within a CUDA graph on a desktop, 5 µs on a Jetson.
 """
 

@@ -22,11 +22,13 @@ from sr_deploy.graph.rewrite import (
     shuffle,
 )
 from sr_deploy.graph.rewrite.base import Pass, PassResult, RewriteOptions
+from sr_deploy.graph.rewrite.fold.apply import PASS as FOLD
 
 __all__ = ["PASSES", "Pass", "PassResult", "RewriteOptions", "passes_named", "rewrite"]
 
 #: Every pass, in the order they run.
 PASSES: Tuple[Pass, ...] = (
+    FOLD,
     share.PASS,
     compose.PASS,
     shuffle.PASS,
@@ -52,15 +54,16 @@ TARGETS: Mapping[str, Tuple[str, ...]] = {
 }
 
 
-def passes_named(text: str) -> Tuple[Pass, ...]:
+def passes_named(text: str, folding: bool = True) -> Tuple[Pass, ...]:
     """The passes that ``--rewrite`` asks for, in the order of PASSES.
 
     Args:
-        text: "default", "none", or names separated by commas, among which "default" stands for all default ones, and a
-            name of ``TARGETS`` for all of that target.
+        text: "default", "none", or names separated by commas, among which "default" stands for all default ones, and
+        a name of ``TARGETS`` for all of that target.
+    folding: False leaves the pass that folds out of the default ones (``--no-fold``).
 
     Raises:
-        UsageError: a name does not exist; the message lists them.
+        UsageError: a name does not exist; the message lists them. Or the pass that folds is named, and not wanted.
     """
     parts = [part.strip() for part in text.split(",") if part.strip()]
     asked = [name for part in parts for name in TARGETS.get(part, (part,))]
@@ -73,7 +76,10 @@ def passes_named(text: str) -> Tuple[Pass, ...]:
             )
     if "none" in asked and len(asked) > 1:
         raise UsageError(f"--rewrite {text}: none excludes the others", "default, none, or a list of passes")
-    return tuple(one for one in PASSES if one.name in asked or (one.default and "default" in asked))
+    if FOLD.name in asked and not folding:
+        raise UsageError(f"--rewrite {text} asks for the pass {FOLD.name}, and --no-fold not to fold", "one of the two")
+    default = [one.name for one in PASSES if one.default and (folding or one is not FOLD)]
+    return tuple(one for one in PASSES if one.name in asked or ("default" in asked and one.name in default))
 
 
 def rewrite(

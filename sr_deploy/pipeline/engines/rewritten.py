@@ -161,7 +161,9 @@ def _passed(request: Request, model: onnx.ModelProto) -> Tuple[onnx.ModelProto, 
     from sr_deploy.graph.rewrite import passes_named, rewrite
     from sr_deploy.graph.rewrite.base import RewriteOptions
 
-    model, steps = rewrite(model, passes_named(RUNTIMES[request.backend].rewrite), RewriteOptions(size=request.size))
+    model, steps = rewrite(
+        model, passes_named(RUNTIMES[request.backend].rewrite, folding=False), RewriteOptions(size=request.size)
+    )
     return model, {one.name: result.changed for one, result in steps if result.changed and not one.default}
 
 

@@ -47,7 +47,7 @@ def built_in_half(deployment: Deployment, graph: GraphFile, size: Size, passes: 
     for node in model.graph.node:
         if "Fourier unit, folded" in node.doc_string:
             node.doc_string = ""
-    model, _ = rewrite(model, passes_named(passes), RewriteOptions(size=size))
+    model, _ = rewrite(model, passes_named(passes, folding=False), RewriteOptions(size=size))
     with temporary_folder() as folder:
         path = folder / "model.onnx"
         onnx.save(half_graph(model), str(path))
