@@ -69,6 +69,7 @@ def fold(
         network_error_before=proof.error_original_float32,
         network_error_float64=proof.error_float64,
         sizes=proof.sizes,
+        noise_overflows=proof.noise_overflows,
     )
     return FoldResult(with_replacements(network32, replacements, torch.float32), report)
 

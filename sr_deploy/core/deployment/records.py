@@ -23,18 +23,22 @@ class LoadRecord(TypedDict, total=False):
     lora_alpha: Optional[ShortText]
     res_scale: Optional[float]
     key: Optional[ShortText]
+    colours: Optional[ShortText]
+    ignore_surplus: bool
+    model_arg: List[ShortText]
 
 
 @described
 class SourceRecord(TypedDict, total=False):
-    """The checkpoint.
+    """The checkpoint, or the ONNX file.
 
     Attributes:
         file, path, sha256: its name, the path it had, its hash.
-        container: the kind of file, such as "zip" or "safetensors".
+        container: the kind of file, such as "zip", "safetensors" or "onnx".
         found_under: the entry that held the tensors; null: the top.
         stripped_prefix: what was taken off every key; null: nothing.
         load_options: how it was loaded.
+        external: of an ONNX file: the files of external data, relative to its folder, and their hashes.
     """
 
     file: Required[str]
@@ -44,6 +48,7 @@ class SourceRecord(TypedDict, total=False):
     found_under: Optional[str]
     stripped_prefix: Optional[str]
     load_options: Required[LoadRecord]
+    external: Dict[str, Sha256]
 
 
 @described
@@ -79,6 +84,7 @@ class FoldRecord(TypedDict, total=False):
     network_error_before: Optional[Amount]
     network_error_float64: Optional[Amount]
     sizes: List[SizePair]
+    noise_overflows: bool
 
 
 @described
