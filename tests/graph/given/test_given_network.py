@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
@@ -18,6 +19,8 @@ from sr_deploy.graph.given.ends import End
 from sr_deploy.graph.given.network import AskedOfGraph, network_from_onnx
 from sr_deploy.graph.given.opset import at_opset
 from sr_deploy.graph.given.tidy import tidy
+from sr_deploy.graph.given.write import graph_from_given
+from sr_deploy.graph.target import target_named
 from tests.graph.given.given_graphs import Written, chain, given, reference, run, saved
 
 FORMS = {
@@ -308,6 +311,16 @@ def ends_of(model):
     return [
         End(value.name, "NCHW", True, None, (None, None)) for value in (model.graph.input[0], model.graph.output[0])
     ]
+
+
+def test_what_a_target_cannot_parse_is_named(explored_here, tmp_path):
+    steps = [("HardSwish", ["body"], {}), ("Mul", [0, "k"], {}), ("Add", ["body", 0], {})]
+    model = given(Written(extra=chain(steps), constants={"k": f32(0.1)}))
+    found = network_from_onnx(saved(tmp_path, model), AskedOfGraph())
+    path, contract = tmp_path / "model.onnx", IOContract(1.0)
+    assert graph_from_given(found, contract, path, target_named("any"), None).opset == 17
+    with pytest.raises(BadInput, match="HardSwish step0, which Jetson Xavier NX"):
+        graph_from_given(found, contract, path, target_named("xavier-nx"), None)
 
 
 def test_a_crop_that_a_trace_froze_is_found(explored_here, tmp_path):
