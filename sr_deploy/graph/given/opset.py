@@ -22,6 +22,8 @@ from sr_deploy.graph.given.read import nodes_of, opset_of
 _KEPT = "srdeploy.kept"
 #: From this set on, ReduceMean takes its axes as an input.
 _REDUCED_BY_INPUT = 18
+_REDUCES = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+            "ReduceProd", "ReduceSumSquare")  # fmt: skip
 
 
 class _Words:
@@ -199,6 +201,11 @@ def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         ) from error
     for node in result.graph.node:
         node.domain = "" if node.domain == _KEPT else node.domain
+        if opset < _REDUCED_BY_INPUT <= found and node.op_type in _REDUCES:
+            # The converter leaves what says that no axes mean all axes, as the older sets have it anyway.
+            kept = [one for one in node.attribute if one.name != "noop_with_empty_axes" or one.i]
+            del node.attribute[:]
+            node.attribute.extend(kept)
     del result.opset_import[:]
     result.opset_import.append(helper.make_opsetid("", opset))
     return result

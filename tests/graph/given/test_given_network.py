@@ -234,7 +234,11 @@ CHANGED = {
     ),  # fmt: skip
     "ReduceMean 18": (
         18,
-        [("ReduceMean", ["body", "axes"], {}), ("Mul", [0, "k"], {}), ("Add", ["body", 0], {})],
+        [
+            ("ReduceMean", ["body", "axes"], {"noop_with_empty_axes": 0}),
+            ("Mul", [0, "k"], {}),
+            ("Add", ["body", 0], {}),
+        ],
         {"axes": i64(2, 3), "k": f32(0.1)},
     ),  # fmt: skip
     "Gelu 20": (20, [("Gelu", ["body"], {}), ("Mul", [0, "k"], {}), ("Add", ["body", 0], {})], {"k": f32(0.1)}),
