@@ -11,7 +11,9 @@ from sr_deploy.api import sizes_of
 from sr_deploy.cli.shared import (
     BACKENDS,
     DEPLOYMENT,
+    INEXACT,
     JSON_FLAG,
+    MEMORY,
     PRECISION,
     print_json,
     print_line,
@@ -197,22 +199,27 @@ def build(
 def run(
     deployment: Path = DEPLOYMENT,
     images: List[Path] = typer.Option(..., "-i", "--input", help="A picture or a folder of pictures; may be repeated."),
-    out: Path = typer.Option(..., "-o", "--out", help="The folder for the upscaled pictures."),
+    out: Path = typer.Option(..., "-o", "--out", help="The folder for the results; of one picture also a file, x.png."),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     engine: Optional[Path] = typer.Option(None, "--engine", help="Run this engine, whatever else there is."),
     precision: Optional[str] = PRECISION,
     suffix: Optional[str] = typer.Option(None, "--format", help="png or jpg. Default: the input's own."),
-    force: bool = typer.Option(False, "--force", help="Overwrite pictures that exist."),
-    keep: bool = typer.Option(False, "--resume", help="Keep pictures that exist, unread, and make the others."),
+    force: bool = typer.Option(False, "--force", help="Overwrite results that exist."),
+    keep: bool = typer.Option(False, "--resume", help="Keep results of this very command, and make the others."),
+    recursive: bool = typer.Option(False, "--recursive", help="Folders in folders too; their structure is kept."),
+    memory: Optional[int] = MEMORY,
+    inexact: bool = INEXACT,
     as_json: bool = JSON_FLAG,
 ) -> None:
-    """Upscale pictures; alpha, grey and 16 bits are kept.
+    """Upscale pictures of any size; alpha, grey and 16 bits are kept. What does not fit is made in tiles without seams.
 
     Of several pictures, one that cannot be read or does not fit is skipped and named at the end, with exit code 1.
     """
     from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 
-    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision, keep)
+    options = UpscaleOptions(
+        deployment, tuple(images), out, backend, engine, suffix, force, precision, keep, memory, inexact, recursive
+    )
     done = upscale_files(options, say)
     if as_json:
         print_json(done.to_dict())
@@ -242,6 +249,8 @@ def verify(
         None, "--checkpoint", help="The checkpoint to compare with, where it has moved since the export."
     ),
     no_torch: bool = typer.Option(False, "--no-torch", help="Do not compare with the PyTorch network."),
+    memory: Optional[int] = MEMORY,
+    inexact: bool = INEXACT,
     as_json: bool = JSON_FLAG,
 ) -> None:
     """PSNR-Y and SSIM-Y against HR pictures, and the difference from the PyTorch network."""
@@ -252,7 +261,7 @@ def verify(
         raise UsageError("verify needs pictures to compare", "--lr and --hr, or --golden (with --tolerance)")
     from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
-    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision)
+    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision, memory, inexact)
     report = verify_quality(options, say)
     if as_json:
         print_json(report.to_dict())
@@ -292,19 +301,24 @@ def inspect(
     path: Path = typer.Argument(..., help="A checkpoint, ONNX graph, engine, bundle or deployment folder."),
     size: Optional[str] = typer.Option(None, "--size", help="Count multiply-accumulates for this input HxW."),
     roofline: Optional[str] = typer.Option(
-        None, "--roofline", help="Estimate the least time of a deployment on this board: xavier-nx."
+        None, "--roofline", help="Estimate what a deployment takes on this GPU, such as xavier-nx, orin-nx, rtx-4090."
     ),
     as_json: bool = JSON_FLAG,
 ) -> None:
     """What a file or folder is: architecture, form, scale, parameters, MACs, operators, types, size rules."""
     from sr_deploy.pipeline.inspect import inspect_path
 
-    facts = inspect_path(path, parse_size(size) if size else None)
     if roofline:
         from sr_deploy.pipeline.measure.roofline import roofline_of
+        from sr_deploy.report.table import roofline_table
 
-        bounds = roofline_of(path, roofline, parse_size(size) if size else None)
-        facts = {"kind": facts["kind"], "path": facts["path"], f"roofline of {roofline} (estimate)": bounds}
+        found = roofline_of(path, roofline, parse_size(size) if size else None)
+        if as_json:
+            print_json(found)
+        else:
+            render(roofline_table(found))
+        return
+    facts = inspect_path(path, parse_size(size) if size else None)
     if as_json:
         print_json(facts)
     else:

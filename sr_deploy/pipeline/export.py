@@ -19,6 +19,7 @@ from sr_deploy.pipeline.load import LoadOptions, load_network
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.network import Body, Network
 from sr_deploy.pipeline.proof import OVERFLOWS, noise_overflows, proof_sizes, prove_graph, traced_size
+from sr_deploy.pipeline.reach import proved_reach
 
 #: Where multiply-accumulates are counted when the graph is dynamic: the input of a 1280x720 picture at x2 and x4 alike.
 CENSUS_SIZE: Size = (180, 320)
@@ -102,6 +103,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
             graphs.append(graph_file)
             pinned.update(graph_pins)
         fold_report, warnings = with_graph_folds(fold_report, rewrites)
+        largest = max(graphs, key=lambda graph: min(graph.size or CENSUS_SIZE))
         save_manifest(
             folder,
             Manifest(
@@ -121,6 +123,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 tools=tool_versions(),
                 target=target.name,
                 rewrite=rewrites,
+                reach=proved_reach(folder / largest.file, contract, loaded.scale, loaded.sizes, say),
             ),
         )
     return open_deployment(options.out)
