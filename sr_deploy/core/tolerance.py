@@ -54,6 +54,9 @@ INT8 = LossyTolerance("INT8", decibels=0.60, rms_steps=6.0)
 
 #: A folded block against the block it replaces, in float64: largest difference over the largest output magnitude.
 FOLD_FLOAT64_RELATIVE = 1e-9
+#: The same for a part of a graph. Its constants were rounded to float32 one by one, so that two which were made of the
+#: same numbers, a bias and the border that is filled with it, agree only so far.
+FOLD_ROUNDED_RELATIVE = 1e-6
 #: The same in float32, border included; also for the whole network.
 FOLD_FLOAT32_RELATIVE = 1e-5
 

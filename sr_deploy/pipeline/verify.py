@@ -211,8 +211,7 @@ def _one(
 
 def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runner, float]:
     """The PyTorch network as trained, from the checkpoint that the deployment was made from, and its value of white."""
-    from sr_deploy.pipeline.load import LoadOptions, load_model
-    from sr_deploy.run.torch import TorchRunner
+    from sr_deploy.pipeline.load import load_network, options_of
 
     source = deployment.manifest.source
     path = options.checkpoint or Path(source["path"])
@@ -228,5 +227,11 @@ def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runne
             f"{source['file']}, sha256 {source['sha256'][:12]}…",
             "give the right one with --checkpoint, or export again",
         )
-    _, loaded = load_model(path, LoadOptions(**source["load_options"]))
-    return TorchRunner(loaded.module), loaded.value_range
+    network = load_network(path, options_of(source["load_options"]))
+    if network.source.get("external", {}) != source.get("external", {}):
+        raise BadCheckpoint(
+            f"the external data of {path} is not what this deployment was made from: a sha256 differs",
+            ", ".join(source.get("external", {})),
+            "put the right files beside it, or export again",
+        )
+    return network.body.runner(), network.value_range
