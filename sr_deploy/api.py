@@ -201,9 +201,9 @@ class Deployed:
             EnvironmentFault: there is no memory even for tiles.
         """
         from sr_deploy.engine.index import EngineIndex
+        from sr_deploy.pipeline.pictures.stages import upscale_picture
         from sr_deploy.pipeline.runner import resolve, runners
         from sr_deploy.pipeline.tiling import tiling_of
-        from sr_deploy.pipeline.upscale import upscale_picture
 
         found = _picture_of(picture)
         if self._runner_at is None:
