@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -19,11 +19,13 @@ from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.index import EngineIndex
+from sr_deploy.pipeline.kept_quality import PREFIX, kept_quality
 from sr_deploy.pipeline.precision.plan_facts import plan_facts
 from sr_deploy.pipeline.runner import Resolved, check_backend, fitting_engine, resolve, runners
 from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_resolved
 from sr_deploy.report.content import Content, Deployed, PictureRow, Quality
+from sr_deploy.report.numbers import precision_label
 
 #: A picture and its original: (name, low-resolution file, original).
 Pair = Tuple[str, Path, Path]
@@ -132,7 +134,10 @@ def _pairs(options: ReportOptions, scale: int, opened: Sequence[Deployment], say
     says so.
     """
     if options.lr is None or options.hr is None:
-        return "Quality was not judged, because no pictures were given: srdeploy report … --lr FOLDER --hr FOLDER."
+        return (
+            "Quality was not judged, because no pictures were given: srdeploy report … --lr FOLDER --hr FOLDER, or "
+            "srdeploy verify, whose result stays in the deployment."
+        )
     try:
         pairs = pair_images(options.lr, options.hr, scale)
         name, low, high = pairs[0]
@@ -189,6 +194,9 @@ def _deployed(
         asked = VerifyOptions(deployment.folder, options.lr, options.hr, options.backend, way.engine, None, False)
         report = verify_resolved(replace(resolved, engine=way.engine), asked, say)
         qualities.append(Quality(way.label, way.precision, report.to_dict()))
+    if options.lr is None:
+        kept, unkept = _kept(resolved.index)
+        qualities, problems = [*kept], [*problems, *unkept]
     engines, unread = _engines(resolved.index)
     results, unread_results = _results(deployment)
     return Deployed(
@@ -201,6 +209,17 @@ def _deployed(
         plans=tuple(plan_facts(deployment)),
         problems=(*problems, *unread, *unread_results),
     )
+
+
+def _kept(index: EngineIndex) -> Tuple[Tuple[Quality, ...], Tuple[str, ...]]:
+    """What ``srdeploy verify`` kept of the files that are here, by precision, and what is left out."""
+    found, problems = kept_quality(index)
+    several = len({report.precision for _, report in found}) > 1
+    ordered = sorted((report for _, report in found), key=lambda report: report.created)
+    return tuple(
+        Quality(precision_label(report.precision) if several else "", report.precision, asdict(report))
+        for report in ordered
+    ), problems
 
 
 def _engines(index: EngineIndex) -> Tuple[Tuple[Dict[str, Any], ...], Tuple[str, ...]]:
@@ -222,7 +241,7 @@ def _results(deployment: Deployment) -> Tuple[Tuple[Tuple[str, Result], ...], Tu
     results, problems = [], []
     folder = deployment.results_folder
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    for path in (file for file in files if not is_temporary(file.name)):
+    for path in (file for file in files if not is_temporary(file.name) and not file.name.startswith(PREFIX)):
         try:
             results.append((path.name, load_result(path)))
         except BadInput as error:
@@ -246,7 +265,7 @@ def _bicubic(pairs: Sequence[Pair], scale: int) -> Dict[str, Any]:
         hr = crop_like(read_picture(high).pixels, enlarged, str(high))
         images.append({"name": name, **figures_of(enlarged, hr, scale)})
     mean = {m.key: sum(image[m.key] for image in images) / len(images) for m in METRICS}
-    return {"images": images, "mean": mean, "convention": CONVENTION, "runtime": ""}
+    return {"images": images, "mean": mean, "convention": CONVENTION, "ran": ()}
 
 
 def _shown(deployed: Sequence[Deployed], pairs: Sequence[Pair], count: int) -> Tuple[Pair, ...]:

@@ -93,10 +93,12 @@ class Chosen:
     Attributes:
         runner: ready for ``prepare``.
         why: one sentence for the user.
+        decision: what was opened.
     """
 
     runner: Runner
     why: str
+    decision: Decision
 
 
 def check_precision(name: Optional[str]) -> None:
@@ -154,12 +156,13 @@ def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
     """
     manifest = decision.manifest
     if manifest is not None:
-        return Chosen(RUNTIMES[manifest.backend].call("open", decision.file, manifest, decision.threads), decision.why)
+        runner = RUNTIMES[manifest.backend].call("open", decision.file, manifest, decision.threads)
+        return Chosen(runner, decision.why, decision)
     from sr_deploy.run.onnxruntime import runner_from_graph
 
     takes = deployment.manifest
     runner = runner_from_graph(decision.file, takes.contract, takes.scale, threads=decision.threads)
-    return Chosen(runner, f"onnxruntime on {runner.device} {decision.why}")
+    return Chosen(runner, f"onnxruntime on {runner.device} {decision.why}", decision)
 
 
 def runner_for(resolved: Resolved, size: Size) -> Chosen:
@@ -190,12 +193,15 @@ def _lines(refused: List[str]) -> List[str]:
 
 
 @contextlib.contextmanager
-def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable[[Size], Runner]]:
+def runners(
+    resolved: Resolved, say: Callable[[str], None], opens: Callable[[Size, Chosen], None] = lambda size, chosen: None
+) -> Iterator[Callable[[Size], Runner]]:
     """A function that gives the runner for a size; one runner is open at a time, the last one until the block ends.
 
     Args:
         resolved: what shall run.
         say: told what runs, whenever that changes.
+        opens: told of every runner that is opened, and for which size.
     """
     opened: List[Tuple[Size, Chosen]] = []
 
@@ -204,6 +210,7 @@ def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable
             chosen = runner_for(resolved, size)
             before = opened.pop()[1] if opened else None
             opened.append((size, chosen))
+            opens(size, chosen)
             if before is not None:
                 before.runner.close()
             if before is None or before.why != chosen.why:

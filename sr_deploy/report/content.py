@@ -21,7 +21,7 @@ class Quality:
     Attributes:
         label: how the page calls it: "", or the engine where there are several ways.
         precision: such as "fp32".
-        report: the dict form of a QualityReport: "images", "mean", "convention", "runtime".
+        report: the dict form of a QualityReport: "images", "mean", "convention", "ran".
     """
 
     label: str

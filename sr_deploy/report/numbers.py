@@ -7,9 +7,20 @@ from typing import Any, Dict, Optional, Sequence
 
 from sr_deploy.bench.result import Point
 from sr_deploy.core.contract import format_size
+from sr_deploy.core.number_formats import AUTO, FORMATS, MIXED
 
 #: What stands where there is no value.
 NONE = "–"
+
+
+def precision_label(name: str) -> str:
+    """A precision for people: "FP32", "FP16", "INT8", "auto"; another one as it is."""
+    return {**{one.precision: one.label for one in FORMATS}, MIXED: AUTO}.get(name, name)
+
+
+def precision_of(point: Point) -> str:
+    """What a point was computed in, as its runner says, such as "fp32"; "" where it does not say."""
+    return str(point.description.get("precision") or "")
 
 
 def figures(value: float) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.quality.metrics import CRITERION, METRICS, Metric
 from sr_deploy.core.text import xml
 from sr_deploy.report import html
-from sr_deploy.report.content import Comparison, Content, Deployed, comparisons
-from sr_deploy.report.numbers import NONE, figures, fixed, milliseconds
+from sr_deploy.report.content import Comparison, Content, Deployed, Quality, comparisons
+from sr_deploy.report.numbers import NONE, figures, fixed, milliseconds, precision_label
 from sr_deploy.report.page_deployment import deployment_section, drawing
 from sr_deploy.report.pictures import ERROR_LIMIT, error_scale
 from sr_deploy.report.plots import latency_plot
 from sr_deploy.report.plots_bench import Candidate, pareto_plot
+from sr_deploy.report.quality_file import ran_text
 
 #: So many comparisons are shown; more than a few (runtime, device, scope) are rarely wanted on one page.
 MOST_COMPARISONS = 3
@@ -118,11 +119,14 @@ def _quality(content: Content) -> str:
     """One table a scale: pictures down, ways to run across; or why there is none."""
     parts = []
     for scale in dict.fromkeys(deployed.manifest.scale for deployed in content.deployments):
-        columns = [(f"{d.name} {q.label}".strip(), q.report) for d in content.deployments for q in d.qualities
-                   if d.manifest.scale == scale]  # fmt: skip
+        every = [(f"{d.name} {q.label}".strip(), q) for d in content.deployments for q in d.qualities
+                 if d.manifest.scale == scale]  # fmt: skip
         bicubic = dict(content.bicubic).get(scale)
-        if columns:
-            parts.append(_quality_table(scale, ([("bicubic", bicubic)] if bicubic else []) + columns))
+        # What was judged on other pictures has a table of its own.
+        for chosen in dict.fromkeys(_pictures_of(quality.report) for _, quality in every):
+            columns = [(name, quality) for name, quality in every if _pictures_of(quality.report) == chosen]
+            first = [("bicubic", Quality("", "", bicubic))] if bicubic else []
+            parts.append(_quality_table(scale, first + columns))
     reasons = {d.no_quality: d.name for d in content.deployments if not d.qualities}
     for reason in reasons:
         names = [d.name for d in content.deployments if not d.qualities and d.no_quality == reason]
@@ -131,19 +135,26 @@ def _quality(content: Content) -> str:
     return html.section("Quality", "".join(parts), "quality")
 
 
-def _quality_table(scale: int, columns: Sequence[Tuple[str, Dict[str, Any]]]) -> str:
+def _pictures_of(report: Mapping[str, Any]) -> str:
+    """Which pictures a report is of, as their hash; "" where it does not say."""
+    return str((report.get("pictures") or {}).get("sha256", ""))
+
+
+def _quality_table(scale: int, columns: Sequence[Tuple[str, Quality]]) -> str:
     headings = ["", *(_HEADINGS * len(columns))]
-    names = [image["name"] for image in columns[-1][1]["images"]]
+    reports = [quality.report for _, quality in columns]
     rows: List[Sequence[html.Cell]] = []
-    for index, name in enumerate(names):
-        rows.append(_marked(name, [report["images"][index] for _, report in columns]))
-    rows.append(_marked("mean", [report["mean"] for _, report in columns]))
-    # What follows the colon is why it was chosen, once a size: for the terminal, not for a page.
-    ran = {name: dict.fromkeys(part.split(": ")[0] for part in report["runtime"].split("; "))
-           for name, report in columns if report.get("runtime")}  # fmt: skip
-    words = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in ran.items())
-    convention = columns[-1][1]["convention"]
-    caption = f"Against the originals, ×{scale} ({convention}); the best of each row is bold"
+    for index, image in enumerate(reports[-1]["images"]):
+        rows.append(_marked(image["name"], [report["images"][index] for report in reports]))
+    rows.append(_marked("mean", [report["mean"] for report in reports]))
+    words = "; ".join(
+        f"{name} in {precision_label(quality.precision)}: {ran_text(quality.report['ran'])}"
+        for name, quality in columns
+        if quality.report["ran"]
+    )
+    pictures = reports[-1].get("pictures")
+    on = f"{pictures['count']} pictures of {pictures['name']}, " if pictures else ""
+    caption = f"Against the originals, {on}×{scale} ({reports[-1]['convention']}); the best of each row is bold"
     table = html.table(caption, headings, rows, 1, 1, [(name, len(METRICS)) for name, _ in columns])
     return table + html.paragraph(f"What ran. {words}", "small")
 

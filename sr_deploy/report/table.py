@@ -17,9 +17,11 @@ from sr_deploy.report.numbers import (
     mebibytes,
     megabytes,
     milliseconds,
+    precision_label,
     rate_cells,
     strips_of,
 )
+from sr_deploy.report.quality_file import ran_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -61,13 +63,16 @@ def quality_table(report: Dict[str, Any]) -> Table:
     """One row a picture and the mean.
 
     Args:
-        report: ``images`` (dicts with ``name``, the keys of ``figure_columns`` and "difference"; None where not
-            measured), ``mean``, ``runtime`` and ``convention``; if PyTorch was compared, ``largest_difference`` and
-            ``tolerance`` in 8-bit steps, for a lower precision ``loss_db`` and ``tolerance_db`` too.
+        report: the dict form of a QualityFile: ``images`` (dicts with ``name``, the keys of ``figure_columns`` and
+            "difference"; None where not measured), ``mean``, ``ran``, ``precision`` and ``convention``; if PyTorch was
+            compared, ``largest_difference`` and ``tolerance`` in 8-bit steps, for a lower precision ``loss_db`` and
+            ``tolerance_db`` too.
     """
     every = (*figure_columns(), DIFFERENCE_COLUMN)
     columns = [column for column in every if any(image.get(column[0]) is not None for image in report["images"])]
-    table = _table("Quality", "\n".join(filter(None, (report.get("runtime"), report.get("convention")))), "picture")
+    precision, ran = report.get("precision"), ran_text(report.get("ran") or ())
+    title = f"Quality{f' in {precision_label(precision)}' if precision else ''}"
+    table = _table(title, "\n".join(filter(None, (ran, report.get("convention")))), "picture")
     for _, heading, _ in columns:
         table.add_column(heading, justify="right")
     for image in report["images"]:

@@ -96,11 +96,10 @@ def options_of(request: BenchRequest, value_range: float = 1.0) -> BenchOptions:
     )
 
 
-def result_path(request: BenchRequest, deployment: Deployment) -> Path:
-    """Where the sweep of a request is saved."""
-    precision = f"_{request.precision}" if request.precision else ""
-    name = f"bench_{request.backend or 'best'}{precision}_{request.scope}.json"
-    return request.result_file or deployment.results_folder / name
+def result_path(request: BenchRequest, resolved: Resolved) -> Path:
+    """Where the sweep of a request is saved: one file for each backend, precision and scope."""
+    name = f"bench_{request.backend or 'best'}_{resolved.runs_in}_{request.scope}.json"
+    return request.result_file or resolved.deployment.results_folder / name
 
 
 def bench_deployment(
@@ -126,7 +125,7 @@ def bench_deployment(
     _check_preset(request.preset, deployment)
     options = options_of(request, deployment.manifest.contract.value_range)
     name = deployment.folder.resolve().name
-    target = result_path(request, deployment)
+    target = result_path(request, resolved)
     jobs = tuple(_job(resolved, size, say) for size in request.sizes)
     watch = watch_machine if request.watch else no_watch
     result = sweep(jobs, options, name, environment(), target, announce(say), request.resume, watch=watch)
