@@ -52,6 +52,11 @@ def bench(
     cuda_graph: bool = typer.Option(False, "--cuda-graph", help="TensorRT: launch one captured CUDA graph."),
     wait: str = typer.Option("auto", "--wait", help="TensorRT: spin or block while it works; auto leaves it to CUDA."),
     streams: int = typer.Option(1, "--streams", help="Streams at once; no runtime here has more than 1.", min=1),
+    pace: Optional[float] = typer.Option(
+        None, "--pace", help="Also as it is in life: so many pictures a second. Latency, jitter, missed deadlines."
+    ),
+    burst: Optional[int] = typer.Option(None, "--burst", help="With --pace: also so many pictures at once."),
+    axis: str = typer.Option("size", "--axis", help="Of the plot: size (logarithmic), or area (linear, from 0)."),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
     times: Optional[Path] = typer.Option(
@@ -64,6 +69,7 @@ def bench(
     from sr_deploy.bench.variance import variance_lines
     from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
     from sr_deploy.pipeline.measure.repeat import bench_repeatedly
+    from sr_deploy.report.loads import load_table
     from sr_deploy.report.table import latency_table
 
     if times is not None:
@@ -97,6 +103,9 @@ def bench(
         streams=streams,
         precision=precision,
         preset=preset,
+        pace=pace,
+        burst=burst,
+        axis=axis,
     )
     if processes > 1 or builds > 1:
         repeated = bench_repeatedly(request, processes, builds, say)
@@ -104,6 +113,8 @@ def bench(
     else:
         result, files = bench_deployment(request, say)
     render(latency_table(result))
+    if pace is not None:
+        render(load_table(result))
     if processes > 1 or builds > 1:
         typer.echo("Standard deviations; a run is the median of a tenth of a process's samples:")
         for line in variance_lines(repeated.tables):

@@ -13,8 +13,11 @@ from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.report import html
 from sr_deploy.report.content import Deployed
+from sr_deploy.report.dark import dark_png, dark_svg
+from sr_deploy.report.loads import CAPTION, HEADINGS, load_rows
 from sr_deploy.report.numbers import (
     NONE,
+    SCOPE_WORDS,
     doubts,
     fixed,
     layer_cells,
@@ -23,17 +26,13 @@ from sr_deploy.report.numbers import (
     milliseconds,
     profile_text,
     rate_cells,
+    result_title,
     streaming_text,
 )
 from sr_deploy.report.page_precision import precision_section
 from sr_deploy.report.plots import latency_plot
 from sr_deploy.report.plots_bench import distribution_plot, throughput_plot
 
-SCOPES = {
-    "compute": "compute only, transfers excluded",
-    "enqueue": "until the call returns",
-    "end-to-end": "upload, compute and download",
-}
 #: What the half-width beside a median says, and what it does not.
 INTERVAL = (
     "± is half the interval of the median, by how many independent samples the samples are worth; – where that is too "
@@ -63,12 +62,17 @@ def deployment_section(deployed: Deployed, anchor: str, several: bool) -> str:
 
 
 def drawing(draw: Callable[[Path], None], alt: str, caption: str, suffix: str) -> str:
-    """A figure of a plot; ``suffix`` chooses SVG for lines and PNG for thousands of dots."""
+    """A figure of a plot, for light pages and for dark ones; ``suffix`` chooses SVG for lines and PNG for thousands of
+    dots."""
     with temporary_folder() as folder:
         path = folder / f"plot{suffix}"
         draw(path)
-        media = {".svg": "image/svg+xml", ".png": "image/png"}[suffix]
-        return html.figure(html.image(media, path.read_bytes(), alt), caption, "plot")
+        light = path.read_bytes()
+    if suffix == ".svg":
+        media, dark = "image/svg+xml", dark_svg(light.decode("utf-8")).encode("utf-8")
+    else:
+        media, dark = "image/png", dark_png(light)
+    return html.figure(html.image(media, light, alt, dark=dark), caption, "plot")
 
 
 def _identity(manifest: Manifest) -> List[Tuple[str, str]]:
@@ -101,9 +105,8 @@ def _latency(deployed: Deployed) -> str:
 
 
 def _sweep(file: str, result: Result) -> str:
-    ran = list(dict.fromkeys(f"{p.runtime} on {p.device}" for p in result.points if p.runtime))
     scope = str(result.options.get("scope", ""))
-    title = f"{', '.join(ran) or 'nothing ran'}: {SCOPES.get(scope, scope)}"
+    title = f"{result_title(result)}: {SCOPE_WORDS.get(scope, scope)}"
     confidence = result.options.get("confidence")
     with_interval = any(p.median_low_s is not None for p in result.points) and confidence is not None
     memory = [key for key in MEMORY if any(p.peak_memory.get(key) for p in result.points)]
@@ -130,6 +133,8 @@ def _sweep(file: str, result: Result) -> str:
         caption = "Left: which part of the samples is at most so slow; a step is a second mode. Right: any drift."
         plots.append(drawing(lambda path: distribution_plot(result, path), alt, caption, ".png"))
     meaning = html.paragraph(INTERVAL, "note") if with_interval else ""
+    under = load_rows(result)
+    table += html.table(f"Load on {result_title(result)}: {CAPTION}", HEADINGS, under, 2) if under else ""
     conditions = html.details("How it was measured", _conditions(result) + _layers(worked))
     return table + meaning + html.items(notes, "warn") + "".join(plots) + conditions
 

@@ -11,6 +11,7 @@ from sr_deploy.core.quality.metrics import figure_columns
 from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
 from sr_deploy.report.numbers import (
     NONE,
+    SCOPE_WORDS,
     doubts,
     fixed,
     layer_cells,
@@ -19,6 +20,7 @@ from sr_deploy.report.numbers import (
     milliseconds,
     precision_label,
     rate_cells,
+    result_title,
     strips_of,
 )
 from sr_deploy.report.quality_file import ran_text
@@ -222,13 +224,22 @@ def _table(title: str, caption: str, first_heading: str) -> Table:
     return table
 
 
+def plain_table(
+    title: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1
+) -> Table:
+    """A table of texts that are shown as they are; from the column ``numbers_from`` on, aligned to the right."""
+    table = _table(title, caption, headings[0])
+    for column, heading in enumerate(headings[1:], 1):
+        table.add_column(heading, justify="right" if column >= numbers_from else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(markup, row))
+    return table
+
+
 def _latency_title(result: Result) -> Tuple[str, str, str]:
     """(title, caption, first heading) of a sweep."""
-    ran = [f"{point.runtime} on {point.device}" for point in result.points if point.runtime]
-    scopes = {"compute": "compute only, transfers excluded", "end-to-end": "upload, compute and download"}
-    scope = result.options.get("scope", "")
-    title = f"Latency of {result.deployment}: {', '.join(dict.fromkeys(ran)) or 'nothing ran'}"
-    return title, f"timed: {scopes.get(scope, scope)}; percentiles are nearest-rank", "input"
+    timed = SCOPE_WORDS.get(result.options.get("scope", ""), "")
+    return f"Latency of {result_title(result)}", f"timed: {timed}; percentiles are nearest-rank", "input"
 
 
 def _flattened(facts: Dict[str, Any], depth: int = 0, under: str = "") -> List[Tuple[str, str]]:

@@ -104,3 +104,14 @@ def test_builds_and_processes_give_three_components(srdeploy, net):
     assert len(parts) == 4
     engines = {load_result(part).points[0].description["file"] for part in parts}
     assert engines == {"onnxruntime_16x16.onnx"}
+
+
+def test_bench_records_loads_and_shows_them(srdeploy, net):
+    outcome = srdeploy("bench", net, "--sizes", "16", *QUICK, "--pace", 200, "--burst", 3)
+    assert outcome.code == 0, outcome.err
+    (point,) = load_result(net / "results" / "bench_onnxruntime_fp32_compute.json").points
+    assert [(load.rate_hz, load.burst) for load in point.loads] == [(200.0, 1), (200.0, 3)]
+    assert [len(load.latencies_s) for load in point.loads] == [10, 30]
+    assert "200 /s, 3 at once" in outcome.out and "missed" in outcome.out
+    refused = srdeploy("bench", net, "--sizes", "16", *QUICK, "--burst", 3)
+    assert refused.code == 2 and "--pace 30 --burst 3" in refused.err

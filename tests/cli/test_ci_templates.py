@@ -62,7 +62,7 @@ class Shell:
             (self.bin / name).chmod(0o755)
 
     def run(self, lines: str, folder: Path, variables: dict) -> tuple[int, str]:
-        """(exit code, stdout and stderr) of the lines, as GitHub and GitLab run them: bash, ending at the first error."""
+        """(exit code, stdout and stderr) of the lines in bash, ending at the first error, as a runner has it."""
         environment = {**os.environ, **variables, "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}"}
         with open(self.bin.parent / "log", "w+") as log:
             process = subprocess.Popen(["bash", "-eo", "pipefail", "-c", lines], cwd=folder, env=environment,

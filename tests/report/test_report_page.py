@@ -21,7 +21,7 @@ from sr_deploy.engine.manifest import open_engine, save_engine
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 from tests.small_network import CONTRACT, small_graphs
 
-VOID = {"meta", "link", "img", "br", "hr"}
+VOID = {"meta", "link", "img", "source", "br", "hr"}
 
 
 class Page(HTMLParser):
@@ -283,7 +283,7 @@ def test_import_makes_a_result_that_the_report_shows(make, tmp_path, srdeploy):
     assert srdeploy(*arguments).code == 2
     assert srdeploy("report", folder, "-o", tmp_path / "r.html").code == 0
     page, _ = page_of(tmp_path / "r.html")
-    assert "trtexec on Xavier NX: compute only" in page.text
+    assert "trtexec on Xavier NX, compute: compute only" in page.text
     assert "unknown; off by default in trtexec 8.5.2" in page.text
     assert page.row("Conv_2 + Add_3", 3) == ["Conv_2 + Add_3", "1.500", "60.0"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, ContextManager, Iterator, Optional, Tuple
 
+from sr_deploy.bench.load import loads_wanted
 from sr_deploy.bench.monitor import no_watch, watch_machine
 from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.presets import preset_named
@@ -45,6 +46,8 @@ class BenchRequest:
         precision: of the engine, see pipeline/runner.py; None is "fp32".
         result_file: where the sweep is saved and resumed; None: in the deployment's results folder.
         preset: name of a protocol of bench/presets.py that the rest follows; its scale is checked.
+        pace, burst: pictures a second, and so many at once; see ``loads_wanted`` of bench/load.py.
+        axis: of the plot, see ``latency_plot``.
         watch: record clocks, power and temperatures, and mark a throttled point invalid.
     """
 
@@ -67,6 +70,9 @@ class BenchRequest:
     precision: Optional[str] = None
     result_file: Optional[Path] = None
     preset: Optional[str] = None
+    pace: Optional[float] = None
+    burst: Optional[int] = None
+    axis: str = "size"
     watch: bool = True
 
 
@@ -93,6 +99,7 @@ def options_of(request: BenchRequest, value_range: float = 1.0) -> BenchOptions:
         wait=request.wait,
         streams=request.streams,
         preset=request.preset,
+        loads=loads_wanted(request.pace, request.burst, seconds, longest),
     )
 
 
@@ -114,9 +121,10 @@ def bench_deployment(
         UsageError: no size, a wrong scope, or the result file holds another sweep.
         BadDeployment, EnvironmentFault: see ``decide``. A size that does not fit becomes a point that says why.
     """
-    from sr_deploy.report.plots import latency_plot
+    from sr_deploy.report.plots import check_axis, latency_plot
 
     check_backend(request.backend)
+    check_axis(request.axis)
     if not request.sizes:
         raise UsageError("no size to measure", "--sizes 144,360,720 or --sizes 360x640")
     deployment = open_deployment(request.deployment)
@@ -130,7 +138,7 @@ def bench_deployment(
     watch = watch_machine if request.watch else no_watch
     result = sweep(jobs, options, name, environment(), target, announce(say), request.resume, watch=watch)
     plot = target.with_suffix(".png")
-    latency_plot([result], plot)
+    latency_plot([result], plot, request.axis)
     if request.json_file is not None:
         save_result(request.json_file, result)
     return result, (request.json_file or target, plot)

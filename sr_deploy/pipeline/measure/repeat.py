@@ -50,9 +50,10 @@ def bench_repeatedly(
         UsageError: less than one process or build, or so few processes of one build that nothing can be compared.
         SrDeployError: what a process raised.
     """
-    from sr_deploy.report.plots import latency_plot
+    from sr_deploy.report.plots import check_axis, latency_plot
 
     check_backend(request.backend)
+    check_axis(request.axis)
     _check_counts(processes, builds, say)
     deployment = open_deployment(request.deployment)
     resolved = resolve(EngineIndex(deployment), request.backend, precision=request.precision)
@@ -77,7 +78,7 @@ def bench_repeatedly(
         result, tables = combined(whole, deployment.folder.resolve().name, request.sizes)
         save_result(target, result)
         plot = target.with_suffix(".png")
-        latency_plot([result], plot)
+        latency_plot([result], plot, request.axis)
         if request.json_file is not None:
             save_result(request.json_file, result)
     return Repeated(result, tables, (request.json_file or target, plot, *paths))
