@@ -30,6 +30,7 @@ from sr_deploy.precision.calibrate.picture_set import CalibrationSet
 from sr_deploy.precision.calibrate.ranges import RangesFile, TensorStats
 from sr_deploy.remote.inventory import Board, Inventory
 from sr_deploy.report.budget import Budget, BudgetFile
+from sr_deploy.report.precisions import PrecisionTable
 from sr_deploy.report.quality_file import QualityFile
 
 #: Descriptions that say "the fields of" another class: there the meanings are.
@@ -58,7 +59,8 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/precision/NAME/plan.json", "a precision plan", Plan),
     ("DIR/precision/calibration/METHOD.json", "ranges of all tensors", RangesFile),
     ("DIR/results/bench_….json, bench --json", "times", Result),
-    ("verify --json", "quality", QualityFile),
+    ("DIR/results/precisions_….json", "all precisions side by side: bench --all", PrecisionTable),
+    ("DIR/results/verify_….json, verify --json", "quality", QualityFile),
     ("engines/NAME.toml", "a budget for the gate", BudgetFile),
     ("MATRIX.toml", "a sweep", Matrix),
     ("boards.toml", "boards", Inventory),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
@@ -20,6 +20,9 @@ from sr_deploy.cli.shared import (
 )
 from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
 
+if TYPE_CHECKING:
+    from sr_deploy.bench.result import Result
+
 SIZES = "144,360,480,720,1080"
 
 
@@ -30,6 +33,9 @@ def bench(
     ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     precision: Optional[str] = PRECISION,
+    every: bool = typer.Option(
+        False, "--all", help="Every precision that is built: one table of ms, dB, MB and energy, and what is slower."
+    ),
     scope: str = typer.Option(
         "compute", "--scope", help="compute, enqueue (the host's part), or end-to-end (upload + compute + download)."
     ),
@@ -107,6 +113,9 @@ def bench(
         burst=burst,
         axis=axis,
     )
+    if every:
+        _bench_all(request, processes * builds)
+        return
     if processes > 1 or builds > 1:
         repeated = bench_repeatedly(request, processes, builds, say)
         result, files = repeated.result, repeated.files
@@ -121,6 +130,26 @@ def bench(
             print_line(line)
     for path in files:
         print_line(path)
+    _judge(result)
+
+
+def _bench_all(request: Any, repeats: int) -> None:
+    """``bench --all``."""
+    from sr_deploy.pipeline.measure.all_precisions import bench_all
+    from sr_deploy.report.precisions import terminal_table
+
+    if repeats > 1:
+        raise UsageError("--all measures each precision once", "it without --processes and --builds")
+    table, results, files = bench_all(request, say)
+    render(terminal_table(table))
+    for path in files:
+        print_line(path)
+    for result in results:
+        _judge(result)
+
+
+def _judge(result: Result) -> None:
+    """Raise CheckFailed where no size could be measured, Inconclusive where a point is invalid."""
     failures = [point.failure for point in result.points if point.failure is not None]
     if len(failures) == len(result.points):
         raise CheckFailed(f"no size could be measured: {failures[0]}", "at least one point", "see the reasons above")

@@ -20,12 +20,14 @@ from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.kept_quality import PREFIX, kept_quality
+from sr_deploy.pipeline.measure import all_precisions
 from sr_deploy.pipeline.precision.plan_facts import plan_facts
 from sr_deploy.pipeline.runner import Resolved, check_backend, fitting_engine, resolve, runners
 from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_resolved
 from sr_deploy.report.content import Content, Deployed, PictureRow, Quality
 from sr_deploy.report.numbers import precision_label
+from sr_deploy.report.precisions import precision_table
 
 #: A picture and its original: (name, low-resolution file, original).
 Pair = Tuple[str, Path, Path]
@@ -207,6 +209,12 @@ def _deployed(
         qualities=tuple(qualities),
         no_quality="" if qualities else str(pairs),
         plans=tuple(plan_facts(deployment)),
+        precisions=precision_table(
+            name,
+            [result for _, result in results],
+            {quality.precision: quality.report for quality in qualities},
+            all_precisions.file_sizes(resolved.index),
+        ),
         problems=(*problems, *unread, *unread_results),
     )
 
@@ -241,7 +249,8 @@ def _results(deployment: Deployment) -> Tuple[Tuple[Tuple[str, Result], ...], Tu
     results, problems = [], []
     folder = deployment.results_folder
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    for path in (file for file in files if not is_temporary(file.name) and not file.name.startswith(PREFIX)):
+    others = (PREFIX, all_precisions.PREFIX)
+    for path in (file for file in files if not is_temporary(file.name) and not file.name.startswith(others)):
         try:
             results.append((path.name, load_result(path)))
         except BadInput as error:

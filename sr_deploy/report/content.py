@@ -12,6 +12,7 @@ from sr_deploy.core.host.device import environment_identity
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.report.pareto import pareto_front
 from sr_deploy.report.pictures import Panel
+from sr_deploy.report.precisions import PrecisionTable
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Deployed:
         no_quality: why there is none; empty where there is.
         problems: files that could not be read, engines that could not be judged, and why.
         plans: its precision plans, see pipeline/precision/plan_facts.py.
+        precisions: its sweeps side by side.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Deployed:
     no_quality: str = ""
     problems: Tuple[str, ...] = ()
     plans: Tuple[Dict[str, Any], ...] = ()
+    precisions: Optional[PrecisionTable] = None
 
 
 @dataclass(frozen=True)

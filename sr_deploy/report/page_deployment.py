@@ -11,7 +11,7 @@ from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.deployment.records import FoldRecord
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.report import html
+from sr_deploy.report import html, precisions
 from sr_deploy.report.content import Deployed
 from sr_deploy.report.dark import dark_png, dark_svg
 from sr_deploy.report.loads import CAPTION, HEADINGS, load_rows
@@ -51,6 +51,7 @@ def deployment_section(deployed: Deployed, anchor: str, several: bool) -> str:
         html.facts(_identity(manifest)),
         html.items(manifest.notes, "small"),
         html.items(deployed.problems, "warn"),
+        html.section("Precisions", _precisions(deployed), f"{anchor}-precisions", 3),
         html.section("Latency", _latency(deployed), f"{anchor}-latency", 3),
         html.section("Engines and memory", _engines(deployed), f"{anchor}-memory", 3),
         html.section("Precision", precision_section(deployed.plans), f"{anchor}-precision", 3),
@@ -94,6 +95,19 @@ def _identity(manifest: Manifest) -> List[Tuple[str, str]]:
         ("opset", str(graph.opset)),
         ("kept in FP32", str(len(manifest.pinned_fp32)) + " nodes"),
     ]
+
+
+def _precisions(deployed: Deployed) -> str:
+    """FP32, FP16, INT8 and auto in one table, for each place where they were timed; nothing where nothing was."""
+    table = deployed.precisions
+    if table is None or not table.rows:
+        return ""
+    parts = []
+    for shared, rows in precisions.groups(table).items():
+        shown = [[cells[0].replace("x", "×"), *cells[1:]] for cells in map(precisions.cells, rows)]
+        caption = f"{deployed.name}: {shared}. {precisions.CAPTION}"
+        parts.append(html.table(caption, precisions.HEADINGS, shown, 2))
+    return "".join(parts) + html.items(table.remarks, "warn")
 
 
 def _latency(deployed: Deployed) -> str:
