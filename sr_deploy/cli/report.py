@@ -19,12 +19,13 @@ def report(
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     pictures: int = typer.Option(3, "--pictures", help="So many pictures are shown; all are judged.", min=0),
     title: Optional[str] = typer.Option(None, "--title", help="The page's title."),
+    axis: str = typer.Option("size", "--axis", help="Of latency plots: size (logarithmic), or area (linear, from 0)."),
     force: bool = typer.Option(False, "--force", help="Replace an existing file."),
 ) -> None:
     """One self-contained HTML page: pictures, quality, latency, memory, proofs, environment."""
     from sr_deploy.pipeline.report import ReportOptions, write_report
 
-    options = ReportOptions(tuple(deployments), out, lr, hr, backend, pictures, title, force)
+    options = ReportOptions(tuple(deployments), out, lr, hr, backend, pictures, title, force, axis)
     print_line(write_report(options, say))
 
 

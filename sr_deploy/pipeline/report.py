@@ -27,6 +27,7 @@ from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_resolved
 from sr_deploy.report.content import Content, Deployed, PictureRow, Quality
 from sr_deploy.report.numbers import precision_label
+from sr_deploy.report.plots import check_axis
 from sr_deploy.report.precisions import precision_table
 
 #: A picture and its original: (name, low-resolution file, original).
@@ -44,6 +45,7 @@ class ReportOptions:
         backend: which runtime judges quality; see pipeline/runner.py.
         pictures: so many are shown.
         title: None makes one from the names.
+        axis: of the latency plots, see ``latency_plot``.
         force: replace an existing file.
     """
 
@@ -55,6 +57,7 @@ class ReportOptions:
     pictures: int = 3
     title: Optional[str] = None
     force: bool = False
+    axis: str = "size"
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: 
             rows += _rows(shown, members, report, deployed)
     title = options.title or f"Super-resolution report: {', '.join(names)}"
     made = f"Made {datetime.date.today().isoformat()} by srdeploy {__version__}"
-    page = report_page(Content(title, made, tuple(deployed), tuple(bicubic), tuple(rows)))
+    page = report_page(Content(title, made, tuple(deployed), tuple(bicubic), tuple(rows), options.axis))
     with atomic_file(options.out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return options.out
@@ -108,6 +111,7 @@ def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: 
 
 def _check(options: ReportOptions) -> None:
     check_backend(options.backend)
+    check_axis(options.axis)
     if (options.lr is None) != (options.hr is None):
         raise UsageError("one of --lr and --hr is missing", "both, or none to leave quality out")
     folders = [folder.resolve() for folder in options.deployments]

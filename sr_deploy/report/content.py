@@ -10,6 +10,7 @@ from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.host.device import environment_identity
 from sr_deploy.core.quality.metrics import CRITERION
+from sr_deploy.report.numbers import precision_label
 from sr_deploy.report.pareto import pareto_front
 from sr_deploy.report.pictures import Panel
 from sr_deploy.report.precisions import PrecisionTable
@@ -75,6 +76,7 @@ class Content:
         deployments: at least one.
         bicubic: what bicubic enlargement reaches on the same pictures, by scale, in the form of Quality.report.
         pictures: rows of panels.
+        axis: of the latency plots, see ``latency_plot``.
     """
 
     title: str
@@ -82,6 +84,7 @@ class Content:
     deployments: Tuple[Deployed, ...]
     bicubic: Tuple[Tuple[int, Dict[str, Any]], ...] = ()
     pictures: Tuple[PictureRow, ...] = ()
+    axis: str = "size"
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,7 @@ def _comparison(
         if point is None or not point.usable or not point.median_s:
             continue
         deployed = deployments[index]
-        alone = len([1 for other, _ in members if other == index]) == 1
-        name = deployed.name if alone else f"{deployed.name} {precision}"
+        name = f"{deployed.name} {precision_label(precision)}".strip()
         name += " (launch-bound)" if point.launch_bound else ""
         mean: Dict[str, float] = next((q.report["mean"] for q in deployed.qualities if q.precision == precision), {})
         entries.append(Entry(name, deployed.manifest.scale, result, point, mean))

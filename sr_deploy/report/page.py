@@ -30,12 +30,12 @@ def report_page(content: Content) -> str:
         (
             f"<header>\n<h1>{xml(content.title)}</h1>\n{html.paragraph(content.made, 'small')}</header>\n",
             _glance(content, compared),
-            "".join(_comparison(index, comparison) for index, comparison in enumerate(compared)),
+            "".join(_comparison(index, comparison, content.axis) for index, comparison in enumerate(compared)),
             html.paragraph(_why_not_compared(content.deployments), "note") if several and not compared else "",
             _quality(content),
             _pictures(content),
             "".join(
-                deployment_section(deployed, f"deployment-{index + 1}", several)
+                deployment_section(deployed, f"deployment-{index + 1}", several, content.axis)
                 for index, deployed in enumerate(content.deployments)
             ),
         )
@@ -54,15 +54,18 @@ def _glance(content: Content, compared: Sequence[Comparison]) -> str:
         row = [deployed.name, manifest.architecture, f"×{manifest.scale}", f"{graph.parameters:,}"]
         row += [figures(graph.macs / 1e9), format_size(graph.macs_size).replace("x", "×")]
         if judged:
-            mean = deployed.qualities[0].report["mean"] if deployed.qualities else {}
-            row += _figures(mean)
+            first = deployed.qualities[0] if deployed.qualities else None
+            row += [
+                precision_label(first.precision) if first else NONE,
+                *_figures(first.report["mean"] if first else {}),
+            ]
         rows.append(row)
-    headings += _HEADINGS if judged else []
+    headings += ["judged in", *_HEADINGS] if judged else []
     caption = "The deployments: weights and multiply-accumulates (in thousand millions) are of the exported graph"
     return html.section("At a glance", html.table(caption, headings, rows, min(numbers)), "glance")
 
 
-def _comparison(index: int, comparison: Comparison) -> str:
+def _comparison(index: int, comparison: Comparison, axis: str) -> str:
     """Quality against latency of one group, as a plot and as numbers."""
     shared = f"{comparison.runtime} on {comparison.device}, {comparison.scope}"
     size = format_size(comparison.size).replace("x", "×")
@@ -102,7 +105,8 @@ def _comparison(index: int, comparison: Comparison) -> str:
     headings = ["", "median ms", "p90 ms", *_HEADINGS, "Pareto front"]
     parts.append(html.table(f"{shared}; input {size}", headings, rows))
     words = f"Median latency over input size of {', '.join(entry.name for entry in comparison.entries)}; {shared}"
-    parts.append(drawing(lambda path: latency_plot(comparison.results, path), words, f"All sizes: {shared}.", ".svg"))
+    caption = f"All sizes: {shared}."
+    parts.append(drawing(lambda path: latency_plot(comparison.results, path, axis), words, caption, ".svg"))
     return html.section(f"Quality against latency: {shared}", "".join(parts), f"comparison-{index + 1}")
 
 

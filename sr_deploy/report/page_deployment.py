@@ -44,15 +44,15 @@ MEMORY = {"rss_bytes": "process MiB", "gpu_used_bytes": "GPU MiB"}
 MOST_LAYERS = 15
 
 
-def deployment_section(deployed: Deployed, anchor: str, several: bool) -> str:
-    """Everything about one deployment; ``several`` puts its name into the heading."""
+def deployment_section(deployed: Deployed, anchor: str, several: bool, axis: str) -> str:
+    """Everything about one deployment; ``several`` puts its name into the heading, ``axis`` is of its latency plots."""
     manifest = deployed.manifest
     parts = (
         html.facts(_identity(manifest)),
         html.items(manifest.notes, "small"),
         html.items(deployed.problems, "warn"),
         html.section("Precisions", _precisions(deployed), f"{anchor}-precisions", 3),
-        html.section("Latency", _latency(deployed), f"{anchor}-latency", 3),
+        html.section("Latency", _latency(deployed, axis), f"{anchor}-latency", 3),
         html.section("Engines and memory", _engines(deployed), f"{anchor}-memory", 3),
         html.section("Precision", precision_section(deployed.plans), f"{anchor}-precision", 3),
         html.section("Proofs", _proofs(manifest) + _folds(manifest.fold), f"{anchor}-proofs", 3),
@@ -110,17 +110,18 @@ def _precisions(deployed: Deployed) -> str:
     return "".join(parts) + html.items(table.remarks, "warn")
 
 
-def _latency(deployed: Deployed) -> str:
+def _latency(deployed: Deployed, axis: str) -> str:
     """One table and its plots a sweep; or the command that makes one."""
     if not deployed.results:
         text = f"Nothing has been measured: {deployed.name}/results has no sweep. This command makes one:"
         return html.paragraph(text, "note") + html.command(f"srdeploy bench {deployed.name}")
-    return "".join(_sweep(name, result) for name, result in deployed.results)
+    return "".join(_sweep(name, result, axis) for name, result in deployed.results)
 
 
-def _sweep(file: str, result: Result) -> str:
+def _sweep(file: str, result: Result, axis: str) -> str:
     scope = str(result.options.get("scope", ""))
-    title = f"{result_title(result)}: {SCOPE_WORDS.get(scope, scope)}"
+    told = result_title(result)
+    title = f"{told}: {SCOPE_WORDS.get(scope, scope)}"
     confidence = result.options.get("confidence")
     with_interval = any(p.median_low_s is not None for p in result.points) and confidence is not None
     memory = [key for key in MEMORY if any(p.peak_memory.get(key) for p in result.points)]
@@ -136,19 +137,22 @@ def _sweep(file: str, result: Result) -> str:
     if worked:
         words = ", ".join(f"{format_size(p.size)} {milliseconds(p.median_s)} ms" for p in worked)
         if len(worked) > 1:
-            caption = "Median latency over input size, both axes logarithmic; the band reaches up to p90."
-            alt = f"Median latency: {words}"
-            plots.append(drawing(lambda path: latency_plot([result], path), alt, caption, ".svg"))
+            over = {"size": "input size, both axes logarithmic", "area": "input area, both axes from 0"}[axis]
+            caption = f"{told}. Median latency over {over}; the band reaches up to p90."
+            alt = f"{told}. Median latency: {words}"
+            plots.append(drawing(lambda path: latency_plot([result], path, axis), alt, caption, ".svg"))
         if len([p for p in worked if p.output_pixels]) > 1:
-            alt = "Throughput over input size, from the medians in the table"
-            caption = "Output megapixels per second. Where the line is flat, the device is full."
+            alt = f"{told}. Throughput over input size, from the medians in the table"
+            caption = f"{told}. Output megapixels per second. Where the line is flat, the device is full."
             plots.append(drawing(lambda path: throughput_plot([result], path), alt, caption, ".svg"))
-        alt = "Distribution of the samples around their median, and the samples in the order taken"
-        caption = "Left: which part of the samples is at most so slow; a step is a second mode. Right: any drift."
+        alt = f"{told}. Distribution of the samples around their median, and the samples in the order taken"
+        caption = (
+            f"{told}. Left: which part of the samples is at most so slow; a step is a second mode. Right: any drift."
+        )
         plots.append(drawing(lambda path: distribution_plot(result, path), alt, caption, ".png"))
     meaning = html.paragraph(INTERVAL, "note") if with_interval else ""
     under = load_rows(result)
-    table += html.table(f"Load on {result_title(result)}: {CAPTION}", HEADINGS, under, 2) if under else ""
+    table += html.table(f"Load on {told}: {CAPTION}", HEADINGS, under, 2) if under else ""
     conditions = html.details("How it was measured", _conditions(result) + _layers(worked))
     return table + meaning + html.items(notes, "warn") + "".join(plots) + conditions
 
