@@ -32,6 +32,7 @@ from sr_deploy.remote.inventory import Board, Inventory
 from sr_deploy.report.budget import Budget, BudgetFile
 from sr_deploy.report.precisions import PrecisionTable
 from sr_deploy.report.quality_file import QualityFile
+from sr_deploy.report.submission import Submission
 
 #: Descriptions that say "the fields of" another class: there the meanings are.
 SAME_FIELDS = {
@@ -61,6 +62,7 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/results/bench_….json, bench --json", "times", Result),
     ("DIR/results/precisions_….json", "all precisions side by side: bench --all", PrecisionTable),
     ("DIR/results/verify_….json, verify --json", "quality", QualityFile),
+    ("NAME.entry.json, bench --submit", "an entry of a public table", Submission),
     ("engines/NAME.toml", "a budget for the gate", BudgetFile),
     ("MATRIX.toml", "a sweep", Matrix),
     ("boards.toml", "boards", Inventory),

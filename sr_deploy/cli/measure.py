@@ -62,6 +62,9 @@ def bench(
         None, "--pace", help="Also as it is in life: so many pictures a second. Latency, jitter, missed deadlines."
     ),
     burst: Optional[int] = typer.Option(None, "--burst", help="With --pace: also so many pictures at once."),
+    submit: Optional[Path] = typer.Option(
+        None, "--submit", help="Also write an entry for a public table, NAME.entry.json, with paced and bursty load."
+    ),
     axis: str = typer.Option("size", "--axis", help="Of the plot: size (logarithmic), or area (linear, from 0)."),
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
@@ -114,15 +117,19 @@ def bench(
         axis=axis,
     )
     if every:
-        _bench_all(request, processes * builds)
+        _bench_all(request, processes * builds, submit)
         return
+    if submit is not None:
+        from sr_deploy.pipeline.measure.submit import prepared
+
+        request, write_entry = prepared(request, submit)
     if processes > 1 or builds > 1:
         repeated = bench_repeatedly(request, processes, builds, say)
         result, files = repeated.result, repeated.files
     else:
         result, files = bench_deployment(request, say)
     render(latency_table(result))
-    if pace is not None:
+    if request.pace is not None:
         render(load_table(result))
     if processes > 1 or builds > 1:
         typer.echo("Standard deviations; a run is the median of a tenth of a process's samples:")
@@ -131,15 +138,18 @@ def bench(
     for path in files:
         print_line(path)
     _judge(result)
+    if submit is not None:
+        write_entry(result)
+        print_line(submit)
 
 
-def _bench_all(request: Any, repeats: int) -> None:
+def _bench_all(request: Any, repeats: int, submit: Optional[Path]) -> None:
     """``bench --all``."""
     from sr_deploy.pipeline.measure.all_precisions import bench_all
     from sr_deploy.report.precisions import terminal_table
 
-    if repeats > 1:
-        raise UsageError("--all measures each precision once", "it without --processes and --builds")
+    if repeats > 1 or submit is not None:
+        raise UsageError("--all measures each precision once", "it without --processes, --builds and --submit")
     table, results, files = bench_all(request, say)
     render(terminal_table(table))
     for path in files:

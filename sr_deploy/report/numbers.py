@@ -124,6 +124,13 @@ def launches_text(point: Point) -> str:
     return text if graph is not False else text + "; time it with --cuda-graph for the kernels alone"
 
 
+def half_width(point: Point) -> str:
+    """Half the interval of the median in percent of it; – where there is none."""
+    if point.median_low_s is None or point.median_high_s is None or not point.median_s:
+        return NONE
+    return fixed(50 * (point.median_high_s - point.median_low_s) / point.median_s, 2)
+
+
 def rate_cells(point: Point) -> Sequence[str]:
     """Pictures per second, and output megapixels per second where the output's size is known."""
     if point.failure is not None or not point.median_s:

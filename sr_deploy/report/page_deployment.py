@@ -20,6 +20,7 @@ from sr_deploy.report.numbers import (
     SCOPE_WORDS,
     doubts,
     fixed,
+    half_width,
     layer_cells,
     listing_text,
     mebibytes,
@@ -153,7 +154,7 @@ def _sweep(file: str, result: Result, axis: str) -> str:
     meaning = html.paragraph(INTERVAL, "note") if with_interval else ""
     under = load_rows(result)
     table += html.table(f"Load on {told}: {CAPTION}", HEADINGS, under, 2) if under else ""
-    conditions = html.details("How it was measured", _conditions(result) + _layers(worked))
+    conditions = html.details("How it was measured", conditions_of(result) + _layers(worked))
     return table + meaning + html.items(notes, "warn") + "".join(plots) + conditions
 
 
@@ -162,18 +163,12 @@ def _row(point: Point, with_interval: bool, memory: Sequence[str]) -> List[html.
     row: List[html.Cell] = [format_size(point.size).replace("x", "×")]
     row.append(milliseconds(point.median_s) if good else NONE)
     if with_interval:
-        row.append(_half_width(point) if good else NONE)
+        row.append(half_width(point) if good else NONE)
     row += [milliseconds(point.p90_s), milliseconds(point.p99_s), *rate_cells(point), str(len(point.samples_s))]
     return row + [mebibytes(point.peak_memory.get(key)) for key in memory]
 
 
-def _half_width(point: Point) -> str:
-    if point.median_low_s is None or point.median_high_s is None or not point.median_s:
-        return NONE
-    return fixed(50 * (point.median_high_s - point.median_low_s) / point.median_s, 2)
-
-
-def _conditions(result: Result) -> str:
+def conditions_of(result: Result) -> str:
     """Everything that a number depends on: settings, what ran, where."""
     points = [point for point in result.points if point.runtime]
     pairs: List[Tuple[str, str]] = []

@@ -17,6 +17,7 @@ from sr_deploy.core.deployment.manifest import GraphFile, Manifest, save_manifes
 from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.pipeline.verify import ImageQuality, QualityReport
 from sr_deploy.report.quality_file import QualityFile, hash_of_pictures, read_quality
+from sr_deploy.report.submission import read_submission
 from tests.small_network import CONTRACT, small_graphs
 
 
@@ -148,3 +149,23 @@ def test_described_report_is_what_verify_writes():
     written = QualityReport("Y", (), (row,), "int8").to_dict()
     assert written["images"][0]["psnr_y"] is None, "JSON has no infinity"
     assert set(written) == {field.name for field in dataclasses.fields(QualityFile)}
+
+
+def test_an_entry_for_a_public_table_is_what_was_measured(net, srdeploy, tmp_path):
+    """bench --submit writes what the catalogue takes, with both loads and the quality that was kept."""
+    target = tmp_path / "net.entry.json"
+    quick = ("--sizes", "24x32", "--runs", "12", "--threads", "1", "--backend", "onnxruntime", "--pace", "200")
+    outcome = srdeploy("bench", net, *quick, "--submit", target)
+    assert outcome.code == 0, outcome.err
+    entry = read_submission(target)
+    (point,) = entry.result.points
+    assert [(load.rate_hz, load.burst) for load in point.loads] == [(200.0, 1), (200.0, 4)]
+    assert entry.quality == read_quality(kept_of(net)) and entry.network.graph_sha256 == sha256_of(net / "model.onnx")
+    outcome = srdeploy("report", "--catalogue", tmp_path, "-o", tmp_path / "c.html")
+    assert outcome.code == 0, outcome.err
+    assert f"{entry.quality.worst:.3f}" in (tmp_path / "c.html").read_text()
+    # Refused before anything is measured.
+    assert srdeploy("bench", net, *quick, "--submit", tmp_path / "x.json").code == 2
+    kept_of(net).unlink()
+    refused = srdeploy("bench", net, *quick, "--submit", target)
+    assert refused.code == 2 and "no report of quality in fp32" in refused.err
