@@ -10,7 +10,16 @@ from sr_deploy.core.contract import format_size
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.text import xml
 from sr_deploy.report import html
-from sr_deploy.report.numbers import NONE, figures, fixed, half_width, milliseconds, precision_label, precision_of
+from sr_deploy.report.numbers import (
+    NONE,
+    doubts,
+    figures,
+    fixed,
+    half_width,
+    milliseconds,
+    precision_label,
+    precision_of,
+)
 from sr_deploy.report.page_deployment import conditions_of
 from sr_deploy.report.submission import Submission
 
@@ -62,7 +71,13 @@ def _group(shared: str, entries: Mapping[str, Submission]) -> str:
         html.details(f"{name}: how it was measured", html.facts(_identity(entry)) + conditions_of(entry.result))
         for name, entry in entries.items()
     )
-    return html.table(shared, HEADINGS, rows, 3) + details
+    told = [
+        f"{entry.network.name} at {format_size(point.size)}: {doubts(point)}"
+        for entry in entries.values()
+        for point in entry.result.points
+        if doubts(point)
+    ]
+    return html.table(shared, HEADINGS, rows, 3) + html.items(told, "warn") + details
 
 
 def _row(entry: Submission, point: Point) -> List[html.Cell]:
@@ -98,8 +113,15 @@ def _identity(entry: Submission) -> List[tuple[str, str]]:
         ("checkpoint sha256", network.checkpoint_sha256),
         ("what ran, sha256", _first(entry).sha256),
         ("measured", f"{_first(entry).began}, srdeploy {entry.srdeploy}"),
+        *((f"{format_size(point.size)} before", _readings(point)) for point in entry.result.points),
         ("seal", entry.seal),
     ]
+
+
+def _readings(point: Point) -> str:
+    """Clocks, power mode, temperatures and load as they were read before a size was measured."""
+    read = point.sensors.get("before") or {}
+    return ", ".join(f"{name} {value}" for name, value in read.items()) or NONE
 
 
 def _first(entry: Submission) -> Point:

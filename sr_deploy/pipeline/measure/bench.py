@@ -99,7 +99,8 @@ def options_of(request: BenchRequest, value_range: float = 1.0) -> BenchOptions:
         wait=request.wait,
         streams=request.streams,
         preset=request.preset,
-        loads=loads_wanted(request.pace, request.burst, seconds, longest),
+        # A network that cannot keep up falls behind ever more: that is seen soon.
+        loads=loads_wanted(request.pace, request.burst, seconds, request.max_seconds or max(4 * seconds, 10.0)),
     )
 
 
