@@ -84,7 +84,7 @@ def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: 
 
     _check(options)
     opened = [open_deployment(folder) for folder in options.deployments]
-    asked = [resolve(EngineIndex(deployment), options.backend) for deployment in opened]
+    asked = [resolve(EngineIndex(deployment), options.backend, precision="fp32") for deployment in opened]
     names = _names([deployment.folder for deployment in opened])
     pictures_of = {scale: _pairs(options, scale, opened, say) for scale in {d.manifest.scale for d in opened}}
     deployed, ways = [], []
@@ -158,7 +158,7 @@ def _pairs(options: ReportOptions, scale: int, opened: Sequence[Deployment], say
 
 
 def _ways(resolved: Resolved, pairs: Sequence[Pair]) -> Tuple[Tuple[Way, ...], Tuple[str, ...]]:
-    """How to run it: what ``srdeploy run`` would choose, and each other engine that fits; with why others do not."""
+    """How to run it: in float32, and each other engine that fits; with why others do not."""
     index, backend = resolved.index, resolved.backend
     sizes = sorted({read_picture(low).size for _, low, _ in pairs})
     best = {fitting_engine(resolved, size) for size in sizes}
@@ -183,6 +183,11 @@ def _ways(resolved: Resolved, pairs: Sequence[Pair]) -> Tuple[Tuple[Way, ...], T
     return tuple(ways), tuple(problems)
 
 
+def _running(resolved: Resolved, way: Way) -> Resolved:
+    """What runs in a way: an engine that is named brings its own precision."""
+    return resolved if way.engine is None else replace(resolved, engine=way.engine, precision=None)
+
+
 def _deployed(
     name: str,
     resolved: Resolved,
@@ -198,7 +203,7 @@ def _deployed(
         assert options.lr is not None and options.hr is not None, "there are ways where there are pictures"
         say(f"{name}: judging {way.label or 'the network'} on {len(pairs)} pictures")
         asked = VerifyOptions(deployment.folder, options.lr, options.hr, options.backend, way.engine, None, False)
-        report = verify_resolved(replace(resolved, engine=way.engine), asked, say)
+        report = verify_resolved(_running(resolved, way), asked, say)
         qualities.append(Quality(way.label, way.precision, report.to_dict()))
     if options.lr is None:
         kept, unkept = _kept(resolved.index)
@@ -326,7 +331,7 @@ def _rows(
 
 
 def _upscaled(resolved: Resolved, way: Way, lr: Picture) -> Picture:
-    with runners(replace(resolved, engine=way.engine), lambda _: None) as runner_at:
+    with runners(_running(resolved, way), lambda _: None) as runner_at:
         return upscale_picture(resolved.deployment, runner_at(lr.size), lr)
 
 

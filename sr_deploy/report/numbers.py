@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional, Sequence
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
-from sr_deploy.core.number_formats import AUTO, FORMATS, MIXED
+from sr_deploy.core.number_formats import FORMATS
 
 #: What a sample spans, for people.
 SCOPE_WORDS = {
@@ -21,7 +21,7 @@ NONE = "–"
 
 def precision_label(name: str) -> str:
     """A precision for people: "FP32", "FP16", "INT8", "auto"; another one as it is."""
-    return {**{one.precision: one.label for one in FORMATS}, MIXED: AUTO}.get(name, name)
+    return {one.precision: one.label for one in FORMATS}.get(name, name)
 
 
 def precision_of(point: Point) -> str:

@@ -31,7 +31,7 @@ class PrecisionRow:
     """One precision at one input size.
 
     Attributes:
-        precision: "fp32", "fp16", "int8" or "mixed".
+        precision: "fp32", "fp16", "int8" or "auto".
         runtime, device, scope: of the sweep.
         size: input (height, width), pixels.
         median_s: latency, seconds; None where it failed.

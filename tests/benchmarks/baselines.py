@@ -2,13 +2,13 @@
 
     python tests/benchmarks/baselines.py -o WORK [--entries engines/baselines] [--sizes 144,360] [--only efdn_x4]
 
-Exports the two networks that ship with srdeploy and every checkpoint of weights/ in the folder SRDEPLOY_ASSETS (default
-../shared) into WORK, builds engines for each runtime that srdeploy doctor finds, verifies each on Set5 and measures it
-with srdeploy bench --submit. Each entry is ENTRIES/DEVICE/NETWORK_RUNTIME_PRECISION_SCOPE.entry.json. One that exists is
-kept, without --again, so that started again it goes on where it stopped. At the end srdeploy report --catalogue checks
-them all and writes WORK/catalogue.html. Prints one line for each network and runtime; exit code 1 when one of them
-failed. A network that does not export here (its architecture needs an option that only its owner knows) is named and
-left out.
+Exports the two networks that ship with srdeploy and every checkpoint of weights/ in the folder SRDEPLOY_ASSETS
+(default ../shared) into WORK, builds engines for each runtime that srdeploy doctor finds, verifies each on Set5 and
+measures it with srdeploy bench --submit. Each entry is ENTRIES/DEVICE/NETWORK_RUNTIME_PRECISION_SCOPE.entry.json.
+One that exists is kept, without --again, so that started again it goes on where it stopped. At the end srdeploy
+report --catalogue checks them all and writes WORK/catalogue.html. Prints one line for each network and runtime;
+exit code 1 when one of them failed. A network that does not export here (its architecture needs an option that only
+its owner knows) is named and left out.
 
 The machine should be idle: a busy one gives true entries that are slow.
 """
