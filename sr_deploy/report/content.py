@@ -9,6 +9,7 @@ from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.host.device import environment_identity
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.report.numbers import precision_label
 from sr_deploy.report.pareto import pareto_front
@@ -159,7 +160,8 @@ def _comparison(
     if sizes.count(size) < 2:
         return None
     entries: List[Entry] = []
-    for (index, precision), result in sorted(members.items(), key=lambda member: member[0]):
+    widest = {name: place for place, name in enumerate(ENGINE_PRECISIONS)}
+    for (index, precision), result in sorted(members.items(), key=lambda one: (one[0][0], widest.get(one[0][1], 9))):
         point = result.point_for(size)
         if point is None or not point.usable or not point.median_s:
             continue

@@ -6,9 +6,6 @@ import colorsys
 import re
 from typing import Match
 
-import cv2
-import numpy as np
-
 #: Lightness of what was white and of what was black.
 BACK, TEXT = 0.092, 0.92
 #: Of a colour that is no tint: so light at least, that lines of it are seen.
@@ -43,16 +40,3 @@ def dark_svg(source: str) -> str:
         return dark_colour(found.group())
 
     return _COLOUR.sub(turned, source).replace("<svg ", f'<svg fill="{dark_colour("#000000")}" ', 1)
-
-
-def dark_png(data: bytes) -> bytes:
-    """A PNG with the lightness of each pixel turned."""
-    picture = np.asarray(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR), np.float32)
-    hls = cv2.cvtColor(picture / np.float32(255), cv2.COLOR_BGR2HLS)
-    grey = hls[..., 2] < GREY_BELOW
-    least = np.where(grey | (hls[..., 1] >= TINT_FROM), BACK, COLOUR_FROM)
-    hls[..., 1] = np.maximum(least, TEXT - hls[..., 1] * (TEXT - BACK))
-    hls[..., 0] = np.where(grey, 360 * GREY_HUE, hls[..., 0])
-    hls[..., 2] = np.where(grey, GREY_SATURATION, hls[..., 2])
-    turned = np.rint(255 * cv2.cvtColor(hls, cv2.COLOR_HLS2BGR)).astype(np.uint8)
-    return bytes(cv2.imencode(".png", turned)[1].tobytes())

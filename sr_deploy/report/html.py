@@ -108,8 +108,8 @@ def image(media_type: str, data: bytes, alt: str, kind: str = "", dark: Optional
     shown = f'<img{_class(kind)} src="{data_uri(media_type, data)}" alt="{xml(alt)}">'
     if dark is None:
         return shown
-    source = f'<source media="screen and (prefers-color-scheme: dark)" srcset="{data_uri(media_type, dark)}">'
-    return f"<picture>{source}{shown}</picture>"
+    # Not <picture>: browsers choose its source for the screen and print that one.
+    return image(media_type, data, alt, f"{kind} light".strip()) + image(media_type, dark, alt, f"{kind} dark".strip())
 
 
 def figure(body: str, caption: str, kind: str = "") -> str:

@@ -57,6 +57,9 @@ img { display: block; max-width: 100%; height: auto; }
 .scale { max-width: 22rem; margin: .9rem 0; }
 .scale img { width: 100%; height: .8rem; border-radius: 2px; }
 .ends { display: flex; justify-content: space-between; font-size: .875rem; color: var(--soft); }
+img.dark { display: none; }
+@media screen and (prefers-color-scheme: dark) { .turned { filter: invert(.91) hue-rotate(180deg); }
+  img.light { display: none; } img.dark { display: block; } }
 details { margin: .6rem 0; }
 summary { cursor: pointer; color: var(--mark); }
 @media (max-width: 30rem) {

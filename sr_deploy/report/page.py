@@ -101,7 +101,9 @@ def _comparison(index: int, comparison: Comparison, axis: str) -> str:
             )
         )
     else:
-        parts.append(html.paragraph("Without --lr and --hr there is no quality to set against the latency.", "note"))
+        known = f"only of {candidates[0].name}" if candidates else "of none of these"
+        text = f"Quality is known {known}: srdeploy verify … --precision keeps it in the deployment."
+        parts.append(html.paragraph(text, "note"))
     headings = ["", "median ms", "p90 ms", *_HEADINGS, "Pareto front"]
     parts.append(html.table(f"{shared}; input {size}", headings, rows))
     words = f"Median latency over input size of {', '.join(entry.name for entry in comparison.entries)}; {shared}"

@@ -13,7 +13,7 @@ from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.report import html, precisions
 from sr_deploy.report.content import Deployed
-from sr_deploy.report.dark import dark_png, dark_svg
+from sr_deploy.report.dark import dark_svg
 from sr_deploy.report.loads import CAPTION, HEADINGS, load_rows
 from sr_deploy.report.numbers import (
     NONE,
@@ -71,10 +71,11 @@ def drawing(draw: Callable[[Path], None], alt: str, caption: str, suffix: str) -
         draw(path)
         light = path.read_bytes()
     if suffix == ".svg":
-        media, dark = "image/svg+xml", dark_svg(light.decode("utf-8")).encode("utf-8")
+        shown = html.image("image/svg+xml", light, alt, dark=dark_svg(light.decode("utf-8")).encode("utf-8"))
     else:
-        media, dark = "image/png", dark_png(light)
-    return html.figure(html.image(media, light, alt, dark=dark), caption, "plot")
+        # Dots take ten times the bytes of lines: the browser turns their colours itself.
+        shown = html.image("image/png", light, alt, "turned")
+    return html.figure(shown, caption, "plot")
 
 
 def _identity(manifest: Manifest) -> List[Tuple[str, str]]:

@@ -40,7 +40,8 @@ def quality(**changes):
     rows = tuple(QualityRow(name, None, "1" * 64, "2" * 64) for name in "ab")
     rows = tuple(dataclasses.replace(row, psnr_y=30.0 + i, ssim_y=0.9) for i, row in enumerate(rows))
     pictures = PictureSet("Set/HR", 2, hash_of_pictures([(row.name, "1" * 64, "2" * 64) for row in rows]))
-    facts = dict(convention="Y", ran=(), images=rows, mean=QualityMean(psnr_y=30.5, ssim_y=0.9), pictures=pictures)
+    mean = QualityMean(psnr_y=30.5, ssim_y=0.9)
+    facts = {"convention": "Y", "ran": (), "images": rows, "mean": mean, "pictures": pictures}
     return QualityFile(**{**facts, **changes})
 
 
