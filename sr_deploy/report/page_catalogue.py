@@ -57,7 +57,7 @@ def _shared(entry: Submission) -> str:
     on = f"; quality on {pictures.count} pictures of {pictures.name}" if pictures else ""
     version = point.description.get("version", "")
     threads = point.description.get("threads")
-    told = f", {threads} threads" if threads else ""
+    told = f", {threads} {'thread' if threads == 1 else 'threads'}" if threads else ""
     return f"{point.device}: {point.runtime} {version}{told}, {point.scope}, ×{entry.network.scale}{on}"
 
 

@@ -80,7 +80,7 @@ def test_true_entries_become_one_page(tmp_path, srdeploy):
     rows = [row for row in page.rows if len(row) == 15 and row[1] == "144×144"]
     assert [row[0] for row in rows] == ["<b>", "net"] and "b" not in page.tags
     assert rows[1][2] == "FP32" and rows[1][9:11] == ["30.500", "30.000"] and rows[1][12] == "0 of 20"
-    assert "AMD EPYC: onnxruntime 1.23, 1 threads, compute, ×2" in page.text
+    assert "AMD EPYC: onnxruntime 1.23, 1 thread, compute, ×2" in page.text
     assert srdeploy("report", "--catalogue", tmp_path / "entries", "-o", tmp_path / "c.html").code == 2, "it exists"
 
 

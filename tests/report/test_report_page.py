@@ -159,7 +159,8 @@ def test_one_deployment_with_everything(make, pictures, tmp_path, srdeploy):
     assert page.row("head", 6)[3:] == ["900", "300", "1.5e-15"]
     assert "at most 5.0 MiB of activations" in page.text
     assert "No engine has been built" in page.text
-    # Low resolution, bicubic, network and original, each whole and enlarged; two error maps; three plots, two of them light and dark, and a scale.
+    # Low resolution, bicubic, network and original, each whole and enlarged; two error maps; three plots, two of them
+    # light and dark, and a scale.
     assert len(page.images) == 2 * (2 * 4 + 2 * 2 + 1) + 5
 
 
