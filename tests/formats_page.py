@@ -23,6 +23,7 @@ from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.fold.result import FoldedBlock, FoldReport, KeptBlock
+from sr_deploy.pipeline.finished import BegunResult
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.pipeline.measure.bench import BenchRequest
 from sr_deploy.pipeline.measure.matrix import Matrix
@@ -65,6 +66,7 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/results/precisions_….json", "all precisions side by side: bench --all", PrecisionTable),
     ("DIR/results/verify_….json, verify --json", "quality", QualityFile),
     ("NAME.entry.json, bench --submit", "an entry of a public table", Submission),
+    ("OUT/.srdeploy-results.jsonl", "which request made which result of `run`; one a line", BegunResult),
     ("engines/NAME.toml", "a budget for the gate", BudgetFile),
     ("MATRIX.toml", "a sweep", Matrix),
     ("boards.toml", "boards", Inventory),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 import typer
 
@@ -11,7 +11,9 @@ from sr_deploy.api import sizes_of
 from sr_deploy.cli.shared import (
     BACKENDS,
     DEPLOYMENT,
+    INEXACT,
     JSON_FLAG,
+    MEMORY,
     PRECISION,
     print_json,
     print_line,
@@ -22,37 +24,41 @@ from sr_deploy.cli.shared import (
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
 
+if TYPE_CHECKING:
+    from sr_deploy.pipeline.export import ExportOptions
+
 
 def export(
-    checkpoint: Path = typer.Argument(..., help=".pth, .pt, .pth.tar, .ckpt or .safetensors. No code in it is run."),
+    checkpoint: Path = typer.Argument(
+        ..., help=".pth, .pt, .pth.tar, .ckpt or .safetensors, of which no code is run; or .onnx."
+    ),
     out: Path = typer.Option(..., "-o", "--out", help="The deployment folder to make."),
     size: Optional[List[str]] = typer.Option(
         None, "--size", help="Fixed input HxW, height first; repeat for more graphs. Default: one graph for any size."
     ),
     dynamic: bool = typer.Option(False, "--dynamic", help="One graph for any size (the default)."),
     arch: Optional[str] = typer.Option(None, "--arch", help="Do not detect the architecture; it is this one."),
-    scale: Optional[int] = typer.Option(
-        None, "--scale", help="Output size over input size, if the file leaves it open."
-    ),
+    scale: Optional[int] = typer.Option(None, "--scale", help="Output over input size, if the file leaves it open."),
     target: str = typer.Option("any", "--target", help="any, xavier-nx (TensorRT 8.5) or orin."),
-    spectral: str = typer.Option(
-        "fold", "--spectral", help="Fourier units: fold (1x1 convolutions and a width matrix) or dft (DFT matrices)."
-    ),
+    spectral: str = typer.Option("fold", "--spectral", help="Fourier units: fold (1x1 and a width matrix) or dft."),
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold training-time branches into single convolutions."),
     model: Optional[str] = typer.Option(
         None, "--model", help="pkg.module:factory or net.py:factory, a function that gives your own nn.Module."
     ),
+    model_arg: Optional[List[str]] = typer.Option(
+        None, "--model-arg", help="With --model: an argument of the function, such as scale=4; may be repeated."
+    ),
     value_range: Optional[float] = typer.Option(
         None, "--value-range", help="With --model, or a file that leaves it open: the value of white, 1 or 255."
     ),
+    colours: Optional[str] = typer.Option(None, "--colours", help="Of .onnx: its channels, rgb (default) or bgr."),
     lora_alpha: Optional[str] = typer.Option(
         None, "--lora-alpha", help="LoRA alpha, which no file stores: a number, or a multiple of the rank such as 2r."
     ),
-    res_scale: Optional[float] = typer.Option(
-        None, "--res-scale", help="EDSR's residual scaling, which no file stores."
-    ),
-    key: Optional[str] = typer.Option(
-        None, "--key", help="Entry of the checkpoint with the weights, such as params_ema."
+    res_scale: Optional[float] = typer.Option(None, "--res-scale", help="EDSR's scaling, which no file stores."),
+    key: Optional[str] = typer.Option(None, "--key", help="Entry with the weights, such as params_ema."),
+    ignore_surplus: bool = typer.Option(
+        False, "--ignore-surplus", help="Leave out tensors that the network has no use for, and name them."
     ),
     rewrite: str = typer.Option(
         "default", "--rewrite", help="Equality-preserving passes over the graph: default, none, or names by commas."
@@ -65,15 +71,21 @@ def export(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
     ),
 ) -> None:
-    """Checkpoint to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment, plan_export
+    """Checkpoint or ONNX file to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
+    from sr_deploy.pipeline.export import ExportOptions
     from sr_deploy.pipeline.load import LoadOptions
 
     sizes = sizes_of(size)
     if dynamic and sizes:
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
-    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key)
-    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io)
+    given = tuple(model_arg or ())
+    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus, given)
+    _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io), dry_run)
+
+
+def _export(options: ExportOptions, dry_run: bool) -> None:
+    from sr_deploy.pipeline.export import export_deployment, plan_export
+
     if dry_run:
         for line in plan_export(options):
             print_line(line)
@@ -187,22 +199,27 @@ def build(
 def run(
     deployment: Path = DEPLOYMENT,
     images: List[Path] = typer.Option(..., "-i", "--input", help="A picture or a folder of pictures; may be repeated."),
-    out: Path = typer.Option(..., "-o", "--out", help="The folder for the upscaled pictures."),
+    out: Path = typer.Option(..., "-o", "--out", help="The folder for the results; of one picture also a file, x.png."),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     engine: Optional[Path] = typer.Option(None, "--engine", help="Run this engine, whatever else there is."),
     precision: Optional[str] = PRECISION,
     suffix: Optional[str] = typer.Option(None, "--format", help="png or jpg. Default: the input's own."),
-    force: bool = typer.Option(False, "--force", help="Overwrite pictures that exist."),
-    keep: bool = typer.Option(False, "--resume", help="Keep pictures that exist, unread, and make the others."),
+    force: bool = typer.Option(False, "--force", help="Overwrite results that exist."),
+    keep: bool = typer.Option(False, "--resume", help="Keep results of this very command, and make the others."),
+    recursive: bool = typer.Option(False, "--recursive", help="Folders in folders too; their structure is kept."),
+    memory: Optional[int] = MEMORY,
+    inexact: bool = INEXACT,
     as_json: bool = JSON_FLAG,
 ) -> None:
-    """Upscale pictures; alpha, grey and 16 bits are kept.
+    """Upscale pictures of any size; alpha, grey and 16 bits are kept. What does not fit is made in tiles without seams.
 
     Of several pictures, one that cannot be read or does not fit is skipped and named at the end, with exit code 1.
     """
     from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 
-    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision, keep)
+    options = UpscaleOptions(
+        deployment, tuple(images), out, backend, engine, suffix, force, precision, keep, memory, inexact, recursive
+    )
     done = upscale_files(options, say)
     if as_json:
         print_json(done.to_dict())
@@ -232,6 +249,8 @@ def verify(
         None, "--checkpoint", help="The checkpoint to compare with, where it has moved since the export."
     ),
     no_torch: bool = typer.Option(False, "--no-torch", help="Do not compare with the PyTorch network."),
+    memory: Optional[int] = MEMORY,
+    inexact: bool = INEXACT,
     as_json: bool = JSON_FLAG,
 ) -> None:
     """PSNR-Y and SSIM-Y against HR pictures, and the difference from the PyTorch network."""
@@ -242,7 +261,7 @@ def verify(
         raise UsageError("verify needs pictures to compare", "--lr and --hr, or --golden (with --tolerance)")
     from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
-    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision)
+    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision, memory, inexact)
     report = verify_quality(options, say)
     if as_json:
         print_json(report.to_dict())
@@ -282,19 +301,24 @@ def inspect(
     path: Path = typer.Argument(..., help="A checkpoint, ONNX graph, engine, bundle or deployment folder."),
     size: Optional[str] = typer.Option(None, "--size", help="Count multiply-accumulates for this input HxW."),
     roofline: Optional[str] = typer.Option(
-        None, "--roofline", help="Estimate the least time of a deployment on this board: xavier-nx."
+        None, "--roofline", help="Estimate what a deployment takes on this GPU, such as xavier-nx, orin-nx, rtx-4090."
     ),
     as_json: bool = JSON_FLAG,
 ) -> None:
     """What a file or folder is: architecture, form, scale, parameters, MACs, operators, types, size rules."""
     from sr_deploy.pipeline.inspect import inspect_path
 
-    facts = inspect_path(path, parse_size(size) if size else None)
     if roofline:
         from sr_deploy.pipeline.measure.roofline import roofline_of
+        from sr_deploy.report.table import roofline_table
 
-        bounds = roofline_of(path, roofline, parse_size(size) if size else None)
-        facts = {"kind": facts["kind"], "path": facts["path"], f"roofline of {roofline} (estimate)": bounds}
+        found = roofline_of(path, roofline, parse_size(size) if size else None)
+        if as_json:
+            print_json(found)
+        else:
+            render(roofline_table(found))
+        return
+    facts = inspect_path(path, parse_size(size) if size else None)
     if as_json:
         print_json(facts)
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
 from pathlib import Path
 from typing import Any, Dict, List, Optional
@@ -62,7 +63,9 @@ def gate(
         False, "--update-baseline", help="Judge nothing: show what changes and make CANDIDATE the device's baseline."
     ),
     baselines: Optional[Path] = typer.Option(
-        None, "--baselines", help="Folder for --update-baseline. Default: engines/baselines."
+        None,
+        "--baselines",
+        help="Folder where CANDIDATE's own baseline is found, or made by --update-baseline (engines/baselines).",
     ),
     as_json: bool = JSON_FLAG,
     junit: Optional[Path] = typer.Option(None, "--junit", help="Also write JUnit XML to this file."),
@@ -75,12 +78,14 @@ def gate(
 
     srdeploy gate BASELINE CANDIDATE                   two results of srdeploy bench --processes 5
 
+    srdeploy gate CANDIDATE --baselines FOLDER         a result and its device's committed baseline
+
     srdeploy gate --budget FILE CANDIDATE              one result against absolute bounds
 
     srdeploy gate CANDIDATE --update-baseline          judge nothing, show what changes
     """
     from sr_deploy.bench.interleave import InterleaveOptions
-    from sr_deploy.pipeline.measure.baseline import update_baseline
+    from sr_deploy.pipeline.measure.baseline import baseline_for, update_baseline
     from sr_deploy.pipeline.measure.gate import result_of, run_gate
     from sr_deploy.pipeline.measure.gate_request import GateRequest, check_options, mode_of
     from sr_deploy.report.gate_output import (
@@ -92,13 +97,14 @@ def gate(
         write_text,
     )
 
+    finds = baselines is not None and len(results) == 1 and not (update or in_turn)
     given: Dict[str, Any] = {
         "--budget": budget, "--sizes": sizes, "--threshold": threshold, "--floor-us": floor, "--run-noise": run_noise,
         "--quality": quality, "--backend": backend, "--precision": precision, "--scope": scope, "--threads": threads,
-        "--max-seconds": max_seconds, "--seed": seed, "--baselines": baselines, "--junit": junit,
+        "--max-seconds": max_seconds, "--seed": seed, "--baselines": None if finds else baselines, "--junit": junit,
         "--markdown": markdown_file, "--github": github,
     }  # fmt: skip
-    check_options(mode_of(len(results), in_turn, update), given, tuple(results))
+    check_options(mode_of(2 if finds else len(results), in_turn, update), given, tuple(results))
     drawn = secrets.randbelow(2**32) if seed is None else seed
     request = GateRequest(
         candidate=results[-1],
@@ -126,6 +132,9 @@ def gate(
             print_line(line)
         print_line(path)
         return
+    if finds and baselines is not None:
+        found = baseline_for(result_of(request.candidate, request), baselines)
+        request = dataclasses.replace(request, baseline=found)
     report = run_gate(request, say)
     # The files first: one that cannot be written is an error, and its JSON must be the only document on stdout.
     if junit is not None:

@@ -11,7 +11,9 @@ from sr_deploy.api import sizes_of
 from sr_deploy.cli.shared import (
     BACKENDS,
     DEPLOYMENT,
+    INEXACT,
     JSON_FLAG,
+    MEMORY,
     PRECISION,
     print_json,
     print_line,
@@ -66,6 +68,8 @@ def bench(
         None, "--submit", help="Also write an entry for a public table, NAME.entry.json, with paced and bursty load."
     ),
     axis: str = typer.Option("size", "--axis", help="Of the plot: size (logarithmic), or area (linear, from 0)."),
+    memory: Optional[int] = MEMORY,
+    inexact: bool = INEXACT,
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
     times: Optional[Path] = typer.Option(
@@ -115,6 +119,8 @@ def bench(
         pace=pace,
         burst=burst,
         axis=axis,
+        memory=memory,
+        allow_inexact=inexact,
     )
     if every:
         _bench_all(request, processes * builds, submit)

@@ -7,6 +7,7 @@ from typing import Any, List, Sequence
 
 import typer
 
+from sr_deploy.core.contract import parse_bytes
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.core.text import log_lines
 from sr_deploy.engine.runtimes import named
@@ -20,6 +21,16 @@ PRECISION = typer.Option(
     autocompletion=lambda: list(ENGINE_PRECISIONS),
 )
 BACKENDS = named()
+MEMORY = typer.Option(
+    None,
+    "--memory",
+    help="What may be used, such as 2GB; larger pictures are made in tiles. Default: half of what is free.",
+    parser=parse_bytes,
+    metavar="SIZE",
+)
+INEXACT = typer.Option(
+    False, "--allow-inexact", help="Tiles of a network that is not local too; how far they differ is measured and said."
+)
 
 
 #: The JSON documents that this command has printed: of one command there is one, whatever happens after it.

@@ -1,4 +1,4 @@
-"""checkpoint → model → folded model → ONNX graph → deployment, each step proved."""
+"""checkpoint or ONNX file → network → folded network → ONNX graph → deployment, each step proved."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
-from sr_deploy.core.contract import LAYOUTS, Dtype, IOContract, Size, SizeRules, format_size
+from sr_deploy.core.contract import LAYOUTS, Dtype, IOContract, Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
-from sr_deploy.core.errors import EnvironmentFault, UsageError
-from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.pipeline.load import LoadOptions, load_model, source_record
+from sr_deploy.core.deployment.records import FoldRecord
+from sr_deploy.core.errors import UsageError
+from sr_deploy.pipeline.folds import say_folds, with_graph_folds
+from sr_deploy.pipeline.load import LoadOptions, load_network
 from sr_deploy.pipeline.memory import check_memory
+from sr_deploy.pipeline.network import Body, Network
+from sr_deploy.pipeline.proof import OVERFLOWS, noise_overflows, proof_sizes, prove_graph, traced_size
+from sr_deploy.pipeline.reach import proved_reach
 
-#: Sizes that a dynamic graph is traced and proved at: (height, width), raised to what the network takes.
-PROOF_SIZES: Tuple[Size, ...] = ((40, 56), (45, 51), (33, 70), (64, 24))
 #: Where multiply-accumulates are counted when the graph is dynamic: the input of a 1280x720 picture at x2 and x4 alike.
 CENSUS_SIZE: Size = (180, 320)
 
@@ -28,7 +30,7 @@ class ExportOptions:
     """What ``srdeploy export`` is asked for.
 
     Attributes:
-        checkpoint: the file.
+        checkpoint: the file; an ONNX file too.
         out: the deployment folder to make.
         sizes: fixed inputs (height, width); empty writes one dynamic graph.
         target: a name of graph/target.py.
@@ -67,36 +69,41 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     from sr_deploy.graph.target import target_named
 
     target = target_named(options.target)
-    passes = passes_named(options.rewrite)
+    passes = passes_named(options.rewrite, options.fold)
     if options.spectral not in ("fold", "dft"):
         raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
     check_io(options.io)
     with atomic_folder(options.out, options.force) as folder:
         say(f"reading {options.checkpoint.name}")
-        checkpoint, loaded = load_model(options.checkpoint, options.load)
-        for asked in options.sizes:
-            loaded.sizes.check(asked)
+        loaded = load_network(options.checkpoint, options.load)
+        wanted: Tuple[Optional[Size], ...] = loaded.sizes_for(options.sizes) or (None,)
         say(f"{loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters")
         network, fold_report = _fold(loaded, options, say)
+        notes = loaded.notes
+        if noise_overflows(loaded):
+            fold_report["noise_overflows"] = True
+            notes = (*notes, OVERFLOWS)
         contract = contract_of(loaded.value_range, options.io)
         graphs: List[GraphFile] = []
         proofs: Dict[str, float] = {}
         pinned: Dict[str, str] = {}
         rewrites: Dict[str, Any] = {}
-        wanted: Tuple[Optional[Size], ...] = options.sizes or (None,)
         for index, size in enumerate(wanted):
             name = "model.onnx" if index == 0 or size is None else f"model_{format_size(size)}.onnx"
             say(f"writing {name} ({format_size(size) if size else 'any size'}, opset {target.opset})")
             graph_file, graph_pins, rewrites[name] = _graph(
                 network, loaded, contract, folder / name, target, size, options.spectral, passes
             )
+            say_folds(rewrites[name], say)
             for proof_size in (size,) if size else proof_sizes(loaded.sizes):
                 check_memory(graph_file, proof_size)
-                difference = _prove(folder / name, loaded, contract, proof_size, dynamic=size is None)
+                difference = prove_graph(folder / name, loaded, contract, proof_size, dynamic=size is None)
                 proofs[f"{name} at {format_size(proof_size)}"] = difference
                 say(f"  at {format_size(proof_size)}: largest difference {difference:.5f} of 255")
             graphs.append(graph_file)
             pinned.update(graph_pins)
+        fold_report, warnings = with_graph_folds(fold_report, rewrites)
+        largest = max(graphs, key=lambda graph: min(graph.size or CENSUS_SIZE))
         save_manifest(
             folder,
             Manifest(
@@ -106,16 +113,17 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 contract=contract,
                 sizes=loaded.sizes,
                 graphs=tuple(graphs),
-                source=source_record(checkpoint, options.load),
+                source=loaded.source,
                 parameters=loaded.parameters,
                 hyperparameters=loaded.hyperparameters,
                 fold=fold_report,
                 proofs=proofs,
                 pinned_fp32=pinned,
-                notes=tuple(checkpoint.notes) + tuple(loaded.notes),
+                notes=(*notes, *warnings),
                 tools=tool_versions(),
                 target=target.name,
                 rewrite=rewrites,
+                reach=proved_reach(folder / largest.file, contract, loaded.scale, loaded.sizes, say),
             ),
         )
     return open_deployment(options.out)
@@ -145,29 +153,19 @@ def plan_export(options: ExportOptions) -> List[str]:
 
     target = target_named(options.target)
     check_io(options.io)
-    _, loaded = load_model(options.checkpoint, options.load)
-    for size in options.sizes:
-        loaded.sizes.check(size)
+    loaded = load_network(options.checkpoint, options.load)
     contract = contract_of(loaded.value_range, options.io)
-    shapes = ", ".join(map(format_size, options.sizes)) or f"any from {loaded.sizes.minimum}x{loaded.sizes.minimum}"
+    sizes = ", ".join(map(format_size, loaded.sizes_for(options.sizes)))
+    sizes = sizes or f"any from {loaded.sizes.minimum}x{loaded.sizes.minimum}"
     return [
         f"network: {loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters",
-        f"input:   RGB {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {shapes}",
+        f"input:   RGB {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {sizes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
         f"graph:   ONNX opset {target.opset} for {target.about}; rewriting: "
-        + (", ".join(one.name for one in passes_named(options.rewrite)) or "none"),
+        + (", ".join(one.name for one in passes_named(options.rewrite, options.fold)) or "none"),
         f"folder:  {options.out}" + (" (exists already: --force)" if options.out.exists() else ""),
         *(f"note:    {note}" for note in loaded.notes),
     ]
-
-
-def proof_sizes(rules: SizeRules) -> Tuple[Size, ...]:
-    """The sizes a dynamic graph is proved at: the traced one first, then even, odd, wide and tall ones.
-
-    Each is raised to the network's minimum and to its multiple.
-    """
-
-    return tuple(dict.fromkeys((rules.fit(height), rules.fit(width)) for height, width in PROOF_SIZES))
 
 
 def tool_versions() -> Dict[str, str]:
@@ -183,38 +181,33 @@ def tool_versions() -> Dict[str, str]:
     }
 
 
-def _fold(loaded, options: ExportOptions, say):
+def _fold(loaded: Network, options: ExportOptions, say: Callable[[str], None]) -> Tuple[Body, FoldRecord]:
     """The network to export and the manifest's account of what was folded."""
-    from sr_deploy.fold import fold
-
     if not options.fold:
-        return loaded.module, {"blocks": [], "kept": [], "network_error": 0.0}
-    size = proof_sizes(loaded.sizes)[0]
-    result = fold(loaded.module, input_size=size, value_range=loaded.value_range, spectral=options.spectral == "fold")
-    report = result.report
-    if report.blocks:
-        say(f"folded {len(report.blocks)} blocks, largest relative difference {report.network_error:.1e}")
-    return result.module, report.to_dict()
+        return loaded.body, {"blocks": [], "kept": [], "network_error": 0.0}
+    size = traced_size(loaded)
+    body, report = loaded.body.folded(size, loaded.value_range, options.spectral == "fold")
+    if report["blocks"]:
+        error = report["network_error"]
+        say(f"folded {len(report['blocks'])} blocks, largest relative difference {error:.1e}")
+    return body, report
 
 
 def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str, passes):
     """Export one graph, rewrite it, check its operators and count it."""
     import onnx
 
-    from sr_deploy.fold.dft import spectral_modules
     from sr_deploy.graph.byte_io import byte_graph
     from sr_deploy.graph.census import census_of
-    from sr_deploy.graph.export import graph_from_model
     from sr_deploy.graph.rewrite import RewriteOptions
     from sr_deploy.graph.rewrite.report import pinned_nodes, rewrite_file
     from sr_deploy.graph.target import check_operators
 
-    traced = proof_sizes(loaded.sizes)[0]
     reason = "Fourier unit, DFT matrices" if spectral == "dft" else "Fourier unit, folded"
-    pinned_modules = dict.fromkeys(spectral_modules(network, (1, 3, *traced)), reason)
     inner = contract_of(loaded.value_range, "float32")
-    graph = graph_from_model(network, inner, path, target, size, traced, pinned_modules)
-    rewrite_options = RewriteOptions(size=size, value_range=inner.value_range)
+    traced = traced_size(loaded)
+    graph = network.graph(inner, path, target, size, traced, reason)
+    rewrite_options = RewriteOptions(size=size, traced=traced, value_range=inner.value_range)
     rewritten = rewrite_file(path, passes, rewrite_options, size or CENSUS_SIZE) if passes else {}
     if contract.dtype == "uint8":
         onnx.save(byte_graph(onnx.load(str(path)), inner.value_range), str(path))
@@ -231,30 +224,3 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
         macs_size=census.size,
     )
     return entry, pinned_nodes(path), rewritten
-
-
-def _prove(path: Path, loaded, contract: IOContract, size: Size, dynamic: bool) -> float:
-    """Run the graph and the network as trained on one input; the largest difference in 8-bit steps.
-
-    Raises:
-        CheckFailed: it exceeds GRAPH_FP32.
-        EnvironmentFault: there is not enough memory for this size.
-    """
-    from sr_deploy.run.onnxruntime import runner_from_graph
-    from sr_deploy.run.parity import check_parity, compare
-    from sr_deploy.run.torch import TorchRunner
-
-    runner = runner_from_graph(path, contract, loaded.scale, provider="CPUExecutionProvider")
-    try:
-        differences = compare(runner, TorchRunner(loaded.module), (size,), contract, loaded.value_range)
-    except (RuntimeError, MemoryError) as error:
-        raise EnvironmentFault(
-            f"the network could not be run at {format_size(size)} to prove the graph: {str(error).splitlines()[0]}",
-            "memory for the PyTorch network at this size",
-            "export without --size (a dynamic graph is proved at small sizes) and give the size to srdeploy build",
-        ) from error
-    finally:
-        runner.close()
-    other_size = dynamic and size != proof_sizes(loaded.sizes)[0]
-    hint = "this network cannot be exported with dynamic sizes; give --size HxW" if other_size else ""
-    return check_parity(differences, GRAPH_FP32, path.name, hint)

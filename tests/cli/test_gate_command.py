@@ -99,6 +99,18 @@ def test_a_baseline_is_updated_by_hand_and_shows_the_difference(tmp_path, srdepl
     assert load_result(target) == load_result(slower)
 
 
+def test_a_candidate_finds_its_own_baseline(tmp_path, srdeploy):
+    new, folder = written(tmp_path / "new.json", 0.01), tmp_path / "baselines"
+    missing = srdeploy("gate", new, "--baselines", folder)
+    assert missing.code == 4 and "amd-epyc/net_onnxruntime_fp32_compute.json" in missing.err
+    srdeploy("gate", new, "--update-baseline", "--baselines", folder)
+    slow = written(tmp_path / "slow.json", 0.012)
+    for result, code in ((new, 0), (slow, 1)):
+        outcome = srdeploy("gate", result, "--baselines", folder, "--threshold", "3", "--json")
+        report = json.loads(outcome.out)
+        assert outcome.code == code and report["baseline"].endswith("amd-epyc/net_onnxruntime_fp32_compute.json")
+
+
 def test_the_place_of_a_baseline_is_not_a_placeholder(tmp_path, srdeploy):
     """What README writes in capitals, pasted as it stands, made a baseline elsewhere without a word."""
     new, folder = written(tmp_path / "new.json", 0.01), tmp_path / "baselines"

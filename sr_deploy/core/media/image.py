@@ -11,7 +11,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, List, Optional, Tuple
+from typing import Callable, Iterable, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -95,7 +95,7 @@ def find_images(paths: Iterable[Path]) -> Tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
+def read_picture(path: Path, beside: int = PLANES_BYTES, room: Optional[Callable[[FileFacts], None]] = None) -> Picture:
     """Read a PNG (8 or 16 bit; grey, colour or palette; with or without alpha) or a JPEG (8 bit; grey or colour).
 
     What the file is follows from its content, not from its name. Its header is read before it is decoded.
@@ -103,6 +103,7 @@ def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
     Args:
         path: the file.
         beside: bytes per pixel that will be wanted besides; a picture without room for them is refused undecoded.
+        room: instead, is told what the header says, and raises BadImage for a picture that shall not be decoded.
 
     Raises:
         BadImage: missing, empty, cut off, damaged, of another format, animated, a video, a CMYK JPEG, or too large
@@ -120,7 +121,10 @@ def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
         most = f"at most {MOST_FILE_BYTES / 1e9:.1f} GB"
         raise BadImage(f"{path} has {size / 1e9:.1f} GB", most, "cut it into tiles")
     facts = facts_of_file(data, path)
-    check_room(facts, path, beside)
+    if room is None:
+        check_room(facts, path, beside)
+    else:
+        room(facts)
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 import numpy as np
 import onnx
@@ -34,6 +34,7 @@ class Editor:
                 self.constants[node.output[0]] = self.constants[node.input[0]]
             else:
                 self.nodes.append(node)
+        self._given: Set[str] = set()
         self.output = graph.output[0].name
         self.input = graph.input[0].name
         self.index()
@@ -73,6 +74,14 @@ class Editor:
         self.constants[unique] = value
         return unique
 
+    def fresh(self, name: str) -> str:
+        """A name that no tensor of the graph has, and that is not given again: ``name``, with a number if need be."""
+        unique, number = name, 1
+        while unique in self._maker or unique in self.constants or unique in self._given:
+            unique, number = f"{name}_{number}", number + 1
+        self._given.add(unique)
+        return unique
+
     def make(
         self,
         operator: str,
@@ -105,16 +114,23 @@ class Editor:
         self.nodes[place:place] = new
         self.index()
 
-    def finish(self) -> onnx.ModelProto:
-        """The changed model: without what nothing reads, checked, in topological order."""
+    def drop_unread(self) -> Set[str]:
+        """Drop the nodes of which nothing reads a result; the names of the tensors that are left and read."""
         needed, kept = {self.output}, []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
                 needed.update(node.input)
                 kept.append(node)
+        self.nodes = kept[::-1]
+        self.index()
+        return needed
+
+    def finish(self) -> onnx.ModelProto:
+        """The changed model: without what nothing reads, checked, in topological order."""
+        needed = self.drop_unread()
         graph = self._model.graph
         del graph.node[:], graph.initializer[:], graph.value_info[:]
-        graph.node.extend(reversed(kept))
+        graph.node.extend(self.nodes)
         graph.initializer.extend(
             numpy_helper.from_array(np.asarray(value, order="C"), name)
             for name, value in self.constants.items()

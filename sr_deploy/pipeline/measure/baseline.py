@@ -33,8 +33,7 @@ def update_baseline(candidate: Result, baselines: Path, named: Optional[Path] = 
         why = f"{format_size(bad[0].size)}: {bad[0].failure or bad[0].invalid}" if bad else "it has no point"
         raise BadInput(f"this result cannot be a baseline: {why}", "valid points only", "measure it again")
     _check_count(candidate)
-    folder = Path(baselines) / device_folder(candidate.points[0].device)
-    target = confined(folder, baseline_name(candidate), "the result's keys deployment, runtime, precision and scope")
+    target = _place(candidate, baselines)
     if named is not None and Path(named).resolve() != target.resolve():
         raise UsageError(
             f"{named} is not where this result's baseline lies",
@@ -45,6 +44,30 @@ def update_baseline(candidate: Result, baselines: Path, named: Optional[Path] = 
     lines = baseline_changes(old, candidate)
     save_result(target, candidate)
     return target, lines
+
+
+def baseline_for(candidate: Result, baselines: Path) -> Path:
+    """The committed baseline of a candidate's device, network, runtime, precision and scope.
+
+    Raises:
+        BadInput: there is none; the message says how one is made.
+    """
+    path = _place(candidate, baselines)
+    if not path.is_file():
+        raise BadInput(
+            f"{baselines} has no baseline for this result: no {path.relative_to(baselines)}",
+            "one that was made on this device, looked at and committed",
+            "srdeploy gate CANDIDATE --update-baseline",
+        )
+    return path
+
+
+def _place(candidate: Result, baselines: Path) -> Path:
+    """Where the baseline of a candidate lies."""
+    if not candidate.points:
+        raise BadInput("this result has no point", "a measured size", "measure it again")
+    folder = Path(baselines) / device_folder(candidate.points[0].device)
+    return confined(folder, baseline_name(candidate), "the result's keys deployment, runtime, precision and scope")
 
 
 def _check_count(candidate: Result) -> None:

@@ -130,7 +130,9 @@ def result_of(path: Path, request: GateRequest) -> Result:
         f"{path} has {len(found) or 'no'} results of the scope {request.scope}"
         + (": " + ", ".join(file.name for file in found) if found else ""),
         "one result",
-        "name the file itself" if found else f"srdeploy bench {path}, or srdeploy gate --interleave",
+        "--precision, --backend, or name the file itself"
+        if found
+        else f"srdeploy bench {path}, or srdeploy gate --interleave",
     )
 
 
