@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
@@ -22,6 +22,9 @@ from sr_deploy.cli.shared import (
 )
 from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
 
+if TYPE_CHECKING:
+    from sr_deploy.bench.result import Result
+
 SIZES = "144,360,480,720,1080"
 
 
@@ -32,6 +35,9 @@ def bench(
     ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     precision: Optional[str] = PRECISION,
+    every: bool = typer.Option(
+        False, "--all", help="Every precision that is built: one table of ms, dB, MB and energy, and what is slower."
+    ),
     scope: str = typer.Option(
         "compute", "--scope", help="compute, enqueue (the host's part), or end-to-end (upload + compute + download)."
     ),
@@ -54,6 +60,14 @@ def bench(
     cuda_graph: bool = typer.Option(False, "--cuda-graph", help="TensorRT: launch one captured CUDA graph."),
     wait: str = typer.Option("auto", "--wait", help="TensorRT: spin or block while it works; auto leaves it to CUDA."),
     streams: int = typer.Option(1, "--streams", help="Streams at once; no runtime here has more than 1.", min=1),
+    pace: Optional[float] = typer.Option(
+        None, "--pace", help="Also as it is in life: so many pictures a second. Latency, jitter, missed deadlines."
+    ),
+    burst: Optional[int] = typer.Option(None, "--burst", help="With --pace: also so many pictures at once."),
+    submit: Optional[Path] = typer.Option(
+        None, "--submit", help="Also write an entry for a public table, NAME.entry.json, with paced and bursty load."
+    ),
+    axis: str = typer.Option("size", "--axis", help="Of the plot: size (logarithmic), or area (linear, from 0)."),
     memory: Optional[int] = MEMORY,
     inexact: bool = INEXACT,
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
@@ -68,6 +82,7 @@ def bench(
     from sr_deploy.bench.variance import variance_lines
     from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
     from sr_deploy.pipeline.measure.repeat import bench_repeatedly
+    from sr_deploy.report.loads import load_table
     from sr_deploy.report.table import latency_table
 
     if times is not None:
@@ -101,21 +116,56 @@ def bench(
         streams=streams,
         precision=precision,
         preset=preset,
+        pace=pace,
+        burst=burst,
+        axis=axis,
         memory=memory,
         allow_inexact=inexact,
     )
+    if every:
+        _bench_all(request, processes * builds, submit)
+        return
+    if submit is not None:
+        from sr_deploy.pipeline.measure.submit import prepared
+
+        request, write_entry = prepared(request, submit)
     if processes > 1 or builds > 1:
         repeated = bench_repeatedly(request, processes, builds, say)
         result, files = repeated.result, repeated.files
     else:
         result, files = bench_deployment(request, say)
     render(latency_table(result))
+    if request.pace is not None:
+        render(load_table(result))
     if processes > 1 or builds > 1:
         typer.echo("Standard deviations; a run is the median of a tenth of a process's samples:")
         for line in variance_lines(repeated.tables):
             print_line(line)
     for path in files:
         print_line(path)
+    _judge(result)
+    if submit is not None:
+        write_entry(result)
+        print_line(submit)
+
+
+def _bench_all(request: Any, repeats: int, submit: Optional[Path]) -> None:
+    """``bench --all``."""
+    from sr_deploy.pipeline.measure.all_precisions import bench_all
+    from sr_deploy.report.precisions import terminal_table
+
+    if repeats > 1 or submit is not None:
+        raise UsageError("--all measures each precision once", "it without --processes, --builds and --submit")
+    table, results, files = bench_all(request, say)
+    render(terminal_table(table))
+    for path in files:
+        print_line(path)
+    for result in results:
+        _judge(result)
+
+
+def _judge(result: Result) -> None:
+    """Raise CheckFailed where no size could be measured, Inconclusive where a point is invalid."""
     failures = [point.failure for point in result.points if point.failure is not None]
     if len(failures) == len(result.points):
         raise CheckFailed(f"no size could be measured: {failures[0]}", "at least one point", "see the reasons above")

@@ -74,9 +74,9 @@ def test_build_bench_verify_and_run_come_home(srdeploy, board, net, pictures, tm
     assert outcome.code == 0, outcome.err
     assert "copying" not in outcome.err, "nothing has changed, so nothing is copied"
     assert "engine onnxruntime_dynamic.onnx" in outcome.err, "the engine built before is the one timed"
-    result = json.loads((home / "results" / "bench_best_compute.json").read_text())
+    result = json.loads((home / "results" / "bench_best_fp32_compute.json").read_text())
     assert [point["size"] for point in result["points"]] == [[24, 24], [32, 40]]
-    assert (home / "results" / "bench_best_compute.png").read_bytes().startswith(b"\x89PNG")
+    assert (home / "results" / "bench_best_fp32_compute.png").read_bytes().startswith(b"\x89PNG")
 
     outcome = srdeploy(*words, "verify", net, "--lr", pictures / "lr", "--hr", pictures / "hr")
     assert outcome.code == 0, outcome.err
@@ -162,7 +162,7 @@ def test_a_connection_cut_while_it_runs_goes_on(board, net, tmp_path):
     assert cuts and cuts[0] >= 1 and outcome.progress.drops >= 1
     assert sum("started" in line for line in said) == 1 and any("dropped" in line for line in said)
     assert [sum(f"{size}: median" in line for line in said) for size in ("24x24", "32x32")] == [1, 1], "no line twice"
-    result = json.loads((tmp_path / "out" / "nx" / "results" / "bench_onnxruntime_compute.json").read_text())
+    result = json.loads((tmp_path / "out" / "nx" / "results" / "bench_onnxruntime_fp32_compute.json").read_text())
     assert len(result["points"]) == 2
 
 
@@ -187,12 +187,12 @@ def test_who_leaves_finds_the_job_again_by_the_same_command_and_by_attach(srdepl
 
     outcome = only(run_remote(options_of(board, net, tmp_path / "second", "bench", arguments)))
     assert outcome.error is None and outcome.progress.attached and outcome.progress.job == job.id
-    assert (tmp_path / "second" / "nx" / "results" / "bench_onnxruntime_compute.json").is_file()
+    assert (tmp_path / "second" / "nx" / "results" / "bench_onnxruntime_fp32_compute.json").is_file()
     assert len(list((board.own / "jobs").iterdir())) == 1, "not started twice"
 
     attached = srdeploy("remote", "--inventory", board.inventory, "-o", tmp_path / "third", "nx", "attach", "bench")
     assert attached.code == 0, attached.err
-    assert (tmp_path / "third" / "nx" / "results" / "bench_onnxruntime_compute.json").is_file()
+    assert (tmp_path / "third" / "nx" / "results" / "bench_onnxruntime_fp32_compute.json").is_file()
     unknown = srdeploy("remote", "--inventory", board.inventory, "nx", "attach", "nothing")
     assert unknown.code == 2 and "no job 'nothing'" in unknown.err
 
