@@ -62,7 +62,7 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/engines/ENGINE.layers.json", "what the builder made of a graph; besides: `engine_sha256`", Listing),
     ("DIR/precision/NAME/plan.json", "a precision plan", Plan),
     ("DIR/precision/calibration/METHOD.json", "ranges of all tensors", RangesFile),
-    ("DIR/results/bench_….json, bench --json", "times", Result),
+    ("DIR/results/bench_….json, bench --json, bench --out", "times", Result),
     ("DIR/results/precisions_….json", "all precisions side by side: bench --all", PrecisionTable),
     ("DIR/results/verify_….json, verify --json", "quality", QualityFile),
     ("NAME.entry.json, bench --submit", "an entry of a public table", Submission),
