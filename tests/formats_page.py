@@ -23,10 +23,10 @@ from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.fold.result import FoldedBlock, FoldReport, KeptBlock
-from sr_deploy.pipeline.finished import BegunResult
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.pipeline.measure.bench import BenchRequest
 from sr_deploy.pipeline.measure.matrix import Matrix
+from sr_deploy.pipeline.pictures.finished import BegunResult
 from sr_deploy.pipeline.verify import ImageQuality
 from sr_deploy.precision.calibrate.picture_set import CalibrationSet
 from sr_deploy.precision.calibrate.ranges import RangesFile, TensorStats

@@ -181,6 +181,7 @@ import onnx
 
 from sr_deploy.core.deployment.plan import Plan, open_plan, save_plan
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.host.gpu_rates import GPUS
 from sr_deploy.core.number_formats import FORMATS, LOSSY
 from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.layers import NetworkLayer, differences
@@ -188,7 +189,7 @@ from sr_deploy.engine.listing import Tensor
 from sr_deploy.engine.listing_parse import type_in
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.graph.census import Census
-from sr_deploy.graph.roofline import XAVIER_NX, roofline_facts
+from sr_deploy.graph.roofline import least_bytes, least_bound
 from sr_deploy.pipeline.measure.matrix import Matrix
 from sr_deploy.pipeline.precision.make_plan import report_of
 from sr_deploy.pipeline.runner import check_precision
@@ -216,9 +217,9 @@ assert shares == {"int8": 0.25, "float12": 0.75, "float16": 0.0, "float32": 0.0}
 page = precision_section([{"name": "n", "macs_share": shares}])
 assert "FP12 %" in page and "75.0" in page
 census = Census((100, 100), {}, {}, 1000, 10**9, 0, 0, 8 * 10**6)
-assert "float12" not in roofline_facts(census, XAVIER_NX, 4, 10**8)
-board = dataclasses.replace(XAVIER_NX, macs_per_clock={**XAVIER_NX.macs_per_clock, "float12": 4000})
-assert roofline_facts(census, board, 4, 10**8)["float12"]["graph_bytes"] == 3 * 10**6
+assert least_bytes(census, 4, "float12") * 4 == least_bytes(census, 4, "float16") * 3
+gpu = dataclasses.replace(GPUS[0], tera_macs={"float12": 4.0})
+assert least_bound(census, gpu, 4, "float12", 10**12).milliseconds == 250
 try:
     typed_graph(onnx.ModelProto(), plan, {})
 except BadDeployment as error:

@@ -186,6 +186,29 @@ def layers_table(summary: str, layers: Sequence[Dict[str, Any]]) -> Group:
     return Group(table, Text(summary))
 
 
+def roofline_table(found: Dict[str, Any]) -> Table:
+    """Estimates for one GPU, a row a size, from ``roofline_of`` of pipeline/measure."""
+    note = f"\n{found['note']}" if found["note"] else ""
+    table = _table(
+        f"{found['device']}, float16: estimates",
+        f"{found['kind']}\nleast: weights, input and output once, and the fewest products known{note}",
+        "size",
+    )
+    for heading in ("least ms", "bound by", "kernels", "MB", "G products", "estimated ms"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for point in found["points"]:
+        table.add_row(
+            point["size"],
+            f"{point['least_ms']:.2f}",
+            point["limited_by"],
+            NONE if point["kernels"] is None else str(point["kernels"]),
+            fixed(point["megabytes"], 1),
+            fixed(point["giga_macs"], 1),
+            fixed(point["estimate_ms"], 2),
+        )
+    return table
+
+
 def facts_table(facts: Dict[str, Any]) -> Table:
     """Facts by name, one row each; nested facts are indented, empty ones left out.
 

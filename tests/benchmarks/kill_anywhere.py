@@ -230,7 +230,7 @@ def open_all(box: Path, names: List[str]) -> None:
             check_bundle(path)
         elif path.name == "set.toml":
             open_set(path)
-        elif path.parent.name == "up":
+        elif path.parent.name == "up" and path.suffix != ".jsonl":  # the record names inodes
             read_picture(path)
 
 
