@@ -204,20 +204,26 @@ def tune(
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     rounds: int = typer.Option(11, "--rounds", help="Runs of every variant, all in turn.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
+    device: Optional[str] = typer.Option(
+        None, "--for", help="Estimate for this GPU instead, such as rtx-4090, from TensorRT-RTX's listings."
+    ),
     as_json: bool = JSON_FLAG,
 ) -> None:
-    """Time equal graphs on this machine and keep the fastest as the graph of this size."""
+    """Time equal graphs on this machine, or estimate them for another, and keep the fastest for this size."""
     from sr_deploy.core.contract import parse_size
     from sr_deploy.pipeline.measure.tune import TuneOptions, tune_deployment
+    from sr_deploy.pipeline.measure.tune_for import tune_for_device
 
-    tuned = tune_deployment(TuneOptions(deployment, parse_size(size), backend, rounds, threads), say)
+    run = tune_for_device if device else tune_deployment
+    tuned = run(TuneOptions(deployment, parse_size(size), backend, rounds, threads, None, device), say)
     facts = tuned.to_dict()
     if as_json:
         print_json(facts)
         return
-    for name, median in facts["median_ms"].items():
+    shown, what = (facts["estimated_ms"], "ms, estimated") if device else (facts["median_ms"], "ms")
+    for name, milliseconds in shown.items():
         kept = "  kept" if name == tuned.best else ""
-        print_line(f"{name:<20}{median:>10.2f} ms{kept}")
+        print_line(f"{name:<48}{milliseconds:>10.2f} {what}{kept}")
     for note in tuned.notes:
         say(f"note: {note}")
     print_line(deployment / tuned.file)
