@@ -53,7 +53,9 @@ def bench(
     preset: Optional[str] = typer.Option(
         None, "--preset", help="A published protocol, sizes and runs: f2srgan, f2srgan-500 or ntire."
     ),
-    processes: int = typer.Option(1, "--processes", help="Measure in so many fresh processes: the variances.", min=1),
+    processes: int = typer.Option(
+        1, "--processes", help="In fresh processes, 5 or more, which the gate compares.", min=1
+    ),
     builds: int = typer.Option(1, "--builds", help="… and for so many engines, each built anew.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
     timer: str = typer.Option("auto", "--timer", help="host, events (the device's, kept busy), or auto."),
@@ -86,6 +88,8 @@ def bench(
     from sr_deploy.report.table import latency_table
 
     if times is not None:
+        if every or pace is not None or burst is not None or submit is not None or axis != "size":
+            raise UsageError("--import measures nothing", "it without --all, --pace, --burst, --submit and --axis")
         _import_times(deployment, times, sizes, device, scope, precision, json_file)
         return
     if device is not None:
