@@ -32,6 +32,7 @@ from sr_deploy.precision.calibrate.picture_set import CalibrationSet
 from sr_deploy.precision.calibrate.ranges import RangesFile, TensorStats
 from sr_deploy.remote.inventory import Board, Inventory
 from sr_deploy.report.budget import Budget, BudgetFile
+from sr_deploy.report.gate import GateReport
 from sr_deploy.report.precisions import PrecisionTable
 from sr_deploy.report.quality_file import QualityFile
 from sr_deploy.report.submission import Submission
@@ -68,6 +69,7 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("NAME.entry.json, bench --submit", "an entry of a public table", Submission),
     ("OUT/.srdeploy-results.jsonl", "which request made which result of `run`; one a line", BegunResult),
     ("engines/NAME.toml", "a budget for the gate", BudgetFile),
+    ("gate --json", "a verdict", GateReport),
     ("MATRIX.toml", "a sweep", Matrix),
     ("boards.toml", "boards", Inventory),
     ("calibration/NAME.toml", "a calibration set", CalibrationSet),
@@ -157,9 +159,9 @@ def _limits(found: Dict[str, Any]) -> str:
 
 
 def _class_of(schema: Dict[str, Any]) -> Any:
-    """The class that a schema was made from, by its title."""
-    name = schema.get("title", "")
-    return next((one for one in _all_classes() if one.__name__ == name), None)
+    """The class that a schema was made from, by its title: of several of that name the one that is a description."""
+    named = [one for one in _all_classes() if one.__name__ == schema.get("title", "")]
+    return next((one for one in named if hasattr(one, "__pydantic_config__")), named[0] if named else None)
 
 
 def _all_classes() -> List[Any]:

@@ -74,15 +74,15 @@ def gate(
 ) -> None:
     """Is the candidate slower? PASS (exit 0), REGRESSION (1) or INCONCLUSIVE (5), each with why.
 
-    srdeploy gate BASELINE CANDIDATE --interleave      two deployments, run in turn
+    gate BASELINE CANDIDATE --interleave: two deployments, run in turn
 
-    srdeploy gate BASELINE CANDIDATE                   two results of srdeploy bench --processes 5
+    gate BASELINE CANDIDATE: two results of bench --processes 5
 
-    srdeploy gate CANDIDATE --baselines FOLDER         a result and its device's committed baseline
+    gate CANDIDATE --baselines FOLDER: a result, and its committed baseline
 
-    srdeploy gate --budget FILE CANDIDATE              one result against absolute bounds
+    gate --budget FILE CANDIDATE: a result against absolute bounds
 
-    srdeploy gate CANDIDATE --update-baseline          judge nothing, show what changes
+    gate CANDIDATE --update-baseline: judge nothing, show what changes
     """
     from sr_deploy.bench.interleave import InterleaveOptions
     from sr_deploy.pipeline.measure.baseline import baseline_for, update_baseline

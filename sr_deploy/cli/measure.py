@@ -53,7 +53,9 @@ def bench(
     preset: Optional[str] = typer.Option(
         None, "--preset", help="A published protocol, sizes and runs: f2srgan, f2srgan-500 or ntire."
     ),
-    processes: int = typer.Option(1, "--processes", help="Measure in so many fresh processes: the variances.", min=1),
+    processes: int = typer.Option(
+        1, "--processes", help="In fresh processes, 5 or more, which the gate compares.", min=1
+    ),
     builds: int = typer.Option(1, "--builds", help="… and for so many engines, each built anew.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
     timer: str = typer.Option("auto", "--timer", help="host, events (the device's, kept busy), or auto."),

@@ -13,6 +13,7 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput
 from sr_deploy.core.host.device import environment_identity
 from sr_deploy.core.quality.metrics import METRICS
+from sr_deploy.core.schema import described
 from sr_deploy.report.budget import Budget, DeviceBudget, QualityFloors
 from sr_deploy.report.quality_file import QualityFile
 
@@ -32,6 +33,7 @@ SAME_OPTIONS = ("scope", "value_range", "seed", "timer", "cuda_graph", "wait", "
 FREE_DESCRIPTION = ("file", "provider_reason", "runtime_cache")
 
 
+@described
 @dataclass(frozen=True)
 class Finding:
     """One thing that was judged.
@@ -56,6 +58,7 @@ class Finding:
     high: Optional[float] = None
 
 
+@described
 @dataclass(frozen=True)
 class GateReport:
     """All findings, and what they add up to.

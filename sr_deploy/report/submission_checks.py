@@ -88,6 +88,7 @@ def _has_conditions(entry: Submission) -> Optional[str]:
     for point in entry.result.points:
         missing += [f"description.{key}" for key in RUNNER if not point.description.get(key)]
         missing += [f"sensors.{key}" for key in ("before", "after") if key not in point.sensors]
+        missing += _clock_missing(point)
         missing += [key for key in ("sha256", "began", "ended") if not getattr(point, key)]
         missing += ["samples_s"] if len(point.samples_s) < FEWEST_SAMPLES else []
         bursts = {load.burst > 1 for load in point.loads}
@@ -97,6 +98,13 @@ def _has_conditions(entry: Submission) -> Optional[str]:
     if entry.result.options.get("scope") not in ("compute", "end-to-end"):
         missing.append("options.scope of compute or end-to-end")
     return f"conditions are missing: {', '.join(dict.fromkeys(missing))}" if missing else None
+
+
+def _clock_missing(point: Point) -> List[str]:
+    """The clock of a GPU, which a driver always tells; a container may hide the processor's."""
+    readings = (point.sensors.get("before") or {}, *(point.sensors.get("during") or ()))
+    hidden = point.description.get("provider") == "CPUExecutionProvider"
+    return [] if hidden or any("gpu_mhz" in reading for reading in readings) else ["sensors (gpu_mhz)"]
 
 
 def _quality_is_of_it(entry: Submission) -> Optional[str]:

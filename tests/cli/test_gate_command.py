@@ -12,6 +12,8 @@ import pytest
 from sr_deploy.bench.interleave import opened_first
 from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point, Result, load_result, save_result
+from sr_deploy.core.schema import value_from
+from sr_deploy.report.gate import GateReport
 
 
 def written(path, median_s, spread=0.001, device="AMD EPYC", **environment):
@@ -38,7 +40,7 @@ def test_exit_codes_and_files(tmp_path, srdeploy, median_s, spread, code, verdic
     junit, page = tmp_path / "gate.xml", tmp_path / "gate.md"
     outcome = srdeploy("gate", old, new, "--json", "--junit", junit, "--markdown", page, "--github")
     assert outcome.code == code
-    assert json.loads(outcome.out)["verdict"] == verdict
+    assert value_from(GateReport, outcome.out, "stdout").verdict == verdict
     assert f"## srdeploy gate: {verdict}" in page.read_text()
     assert junit.read_text().startswith("<?xml")
     assert "::" in outcome.err

@@ -95,6 +95,9 @@ FALSE = {
     "no environment": (entry(environment={"cpu": "AMD EPYC"}), "conditions are missing: environment.cores"),
     "no version": (entry(point(description={"precision": "fp32"})), "description.version, description.provider"),
     "no sensors": (entry(point(sensors={})), "sensors.before, sensors.after"),
+    "a GPU without its clock": (
+        entry(point(description={**RUNNER, "provider": "cuda-python"})), "conditions are missing: sensors (gpu_mhz)",
+    ),
     "no load": (entry(point(loads=())), "loads (paced), loads (bursty)"),
     "missed deadlines left out": (
         entry(point(loads=(load_of([0.5] * 9, 5.0, 4), dataclasses.replace(load_of([0.3] * 9, 5.0, 1), missed=0)))),
