@@ -115,10 +115,3 @@ def test_bench_records_loads_and_shows_them(srdeploy, net):
     assert "200 /s, 3 at once" in outcome.out and "missed" in outcome.out
     refused = srdeploy("bench", net, "--size", "16", *QUICK, "--burst", 3)
     assert refused.code == 2 and "--pace 30 --burst 3" in refused.err
-
-
-def test_what_measures_nothing_takes_no_option_of_measuring(srdeploy, net, tmp_path):
-    asked = ("bench", net, "--import", tmp_path / "times.json", "--sizes", "16", "--device", "GPU")
-    for option in (("--all",), ("--pace", 30), ("--submit", "x.entry.json"), ("--axis", "area")):
-        outcome = srdeploy(*asked, *option)
-        assert outcome.code == 2 and "--import measures nothing" in outcome.err
