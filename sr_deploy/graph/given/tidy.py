@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sr_deploy.graph.given.read import nodes_of
+
 #: Nodes whose first output is their first input when a network is run.
 _PASSING = ("Identity", "Dropout")
 
@@ -34,7 +36,28 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
             result = fold_constants(result, allow_onnxruntime_shape_inference=False)
     finally:
         SURGEON.severity = severity
-    return without_passing(result)
+    return with_short_slopes(without_passing(result))
+
+
+def with_short_slopes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Slopes of PRelu of shape (1, C, 1, 1) as (C, 1, 1), which broadcasts alike: the form that rewriting looks for."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    stored = {tensor.name: tensor for tensor in result.graph.initializer}
+    for node in result.graph.node:
+        slope = stored.get(node.input[1]) if node.op_type == "PRelu" else None
+        if slope is None or len(slope.dims) != 4 or slope.dims[0] != 1:
+            continue
+        name = f"{slope.name}/slope"
+        if name not in stored:
+            result.graph.initializer.append(numpy_helper.from_array(numpy_helper.to_array(slope)[0], name))
+            stored[name] = result.graph.initializer[-1]
+        node.input[1] = name
+    read = {name for node in nodes_of(result.graph) for name in node.input}
+    kept = [onnx.TensorProto.FromString(t.SerializeToString()) for t in result.graph.initializer if t.name in read]
+    del result.graph.initializer[:]
+    result.graph.initializer.extend(kept)
+    return result
 
 
 def with_whole_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

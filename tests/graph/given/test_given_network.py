@@ -306,6 +306,18 @@ def test_a_part_of_a_shape_stays_one_when_constants_are_computed(tmp_path):
     assert largest_difference(run(tidied)(lr), reference(lr), 1.0) <= GRAPH_FP32.steps
 
 
+def test_slopes_have_the_shape_that_rewriting_looks_for():
+    """The exporter by dynamo stores them as (1, C, 1, 1)."""
+    slope = {"slope": np.full((1, 3, 1, 1), 0.25, np.float32)}
+    model = given(Written(extra=chain([("PRelu", ["body", "slope"], {})]), constants=slope))
+    network = network_file.with_ends(model, *ends_of(model), "rgb", None)
+    tidied = tidy(network)
+    shapes = {tensor.name: list(tensor.dims) for tensor in tidied.graph.initializer}
+    assert [shapes[node.input[1]] for node in tidied.graph.node if node.op_type == "PRelu"] == [[3, 1, 1]]
+    lr = sample_input((9, 12), 1.0)
+    assert np.array_equal(run(tidied)(lr), run(network)(lr))
+
+
 def ends_of(model):
     """Its two ends, NCHW and free."""
     return [
