@@ -82,7 +82,7 @@ CASES = (
         ("build", "BOX/net", "--backend", "onnxruntime", "--precision", "int8", "--images", "IN/photos", "--no-fit"),
         (FORCE, "--remake-plan"),
     ),
-    Case("bench", ("net",), ("bench", "BOX/net", "--backend", "onnxruntime", "--sizes", "16,24", "--runs", "9"), ()),
+    Case("bench", ("net",), ("bench", "BOX/net", "--backend", "onnxruntime", "--size", "16,24", "--runs", "9"), ()),
     Case("sweep", ("net",), ("sweep", "BOX/matrix.toml", "-o", "BOX/swept"), ("--resume",)),
     Case(
         "calibrate",

@@ -20,7 +20,6 @@ from sr_deploy.core.errors import CheckFailed, SrDeployError
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32, HALF, rms_difference
-from sr_deploy.engine.runtimes import RUNTIMES
 from sr_deploy.run.parity import difference_of
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ class Request:
 
     Attributes:
         backend: a name of engine/runtimes.py.
+        passes: what to run, as for ``--rewrite``.
         graph: the deployment's.
         fixed: the size that it is fixed to; None: any.
         size: the one that the engine is for, to which the rewritten graph is fixed; None: a range.
@@ -48,6 +48,7 @@ class Request:
     """
 
     backend: str
+    passes: str
     graph: Path
     fixed: Optional[Size]
     size: Optional[Size]
@@ -161,9 +162,7 @@ def _passed(request: Request, model: onnx.ModelProto) -> Tuple[onnx.ModelProto, 
     from sr_deploy.graph.rewrite import passes_named, rewrite
     from sr_deploy.graph.rewrite.base import RewriteOptions
 
-    model, steps = rewrite(
-        model, passes_named(RUNTIMES[request.backend].rewrite, folding=False), RewriteOptions(size=request.size)
-    )
+    model, steps = rewrite(model, passes_named(request.passes, folding=False), RewriteOptions(size=request.size))
     return model, {one.name: result.changed for one, result in steps if result.changed and not one.default}
 
 
