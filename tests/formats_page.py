@@ -170,7 +170,9 @@ def _all_classes() -> List[Any]:
     # What a board says is no file; some of its descriptions share a name with a file's.
     modules = [name for name in sys.modules if name.startswith("sr_deploy") and not name.endswith(".replies")]
     found = (vars(sys.modules[name]).values() for name in modules)
-    return [value for values in found for value in list(values) if isinstance(value, type)]
+    classes = [value for values in found for value in list(values) if isinstance(value, type)]
+    # torch.Tensor, which some modules import, is no Tensor of a listing.
+    return [one for one in classes if one.__module__.startswith("sr_deploy")]
 
 
 def _meanings(kind: Any) -> Dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from collections import Counter
 from typing import Tuple
@@ -275,8 +276,6 @@ def training_form(tmp_path_factory):
 
 
 def test_export_folds_says_it_and_names_what_stays(training_form, srdeploy, tmp_path):
-    import json
-
     outcome = srdeploy(
         "export", training_form, "-o", tmp_path / "net", "--model", "tests.graph.training_blocks:network",
         "--value-range", "1",
@@ -292,3 +291,13 @@ def test_export_folds_says_it_and_names_what_stays(training_form, srdeploy, tmp_
     assert "folded" not in manifest["rewrite"]["model.onnx"]["passes"]["fold"]
     # head, tail, one for each block that folds, and of the last one the two 1×1 and the fixed filter
     assert count(onnx.load(str(tmp_path / "net" / "model.onnx")))["Conv"] == 2 + 2 + 3
+
+
+def test_the_case_of_an_activation_inside_the_block(assets, srdeploy, tmp_path):
+    cases = assets / "cases"
+    outcome = srdeploy(
+        "export", cases / "build.pth", "-o", tmp_path / "net", "--model", f"{cases / 'fused_act.py'}:build",
+        "--value-range", "1",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert count(onnx.load(str(tmp_path / "net" / "model.onnx")))["Conv"] == 3
