@@ -23,10 +23,10 @@ from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.fold.result import FoldedBlock, FoldReport, KeptBlock
-from sr_deploy.pipeline.finished import BegunResult
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.pipeline.measure.bench import BenchRequest
 from sr_deploy.pipeline.measure.matrix import Matrix
+from sr_deploy.pipeline.pictures.finished import BegunResult
 from sr_deploy.pipeline.verify import ImageQuality
 from sr_deploy.precision.calibrate.picture_set import CalibrationSet
 from sr_deploy.precision.calibrate.ranges import RangesFile, TensorStats
@@ -63,7 +63,7 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/engines/ENGINE.layers.json", "what the builder made of a graph; besides: `engine_sha256`", Listing),
     ("DIR/precision/NAME/plan.json", "a precision plan", Plan),
     ("DIR/precision/calibration/METHOD.json", "ranges of all tensors", RangesFile),
-    ("DIR/results/bench_….json, bench --json", "times", Result),
+    ("DIR/results/bench_….json, bench --json, bench --out", "times", Result),
     ("DIR/results/precisions_….json", "all precisions side by side: bench --all", PrecisionTable),
     ("DIR/results/verify_….json, verify --json", "quality", QualityFile),
     ("NAME.entry.json, bench --submit", "an entry of a public table", Submission),

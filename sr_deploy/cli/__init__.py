@@ -106,8 +106,8 @@ def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
 
 
 def _wants_json(arguments: List[str]) -> bool:
-    """Whether stdout still wants its one JSON document; the --json of bench names a file."""
-    return "--json" in arguments and arguments[0] != "bench" and not document_is_printed()
+    """Whether stdout still wants its one JSON document."""
+    return "--json" in arguments and not document_is_printed()
 
 
 def _not_understood(message: str, command: str) -> UsageError:

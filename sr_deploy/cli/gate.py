@@ -26,8 +26,8 @@ def gate(
     in_turn: bool = typer.Option(
         False, "--interleave", help="Run both deployments here, A B B A …: what holds on shared machines."
     ),
-    sizes: Optional[str] = typer.Option(
-        None, "--sizes", help="With --interleave: inputs HxW or one number, by commas. Default: 144."
+    size: Optional[List[str]] = typer.Option(
+        None, "--size", help="With --interleave: input HxW, or one number; repeat or separate by commas. Default: 144."
     ),
     threshold: Optional[float] = typer.Option(
         None, "--threshold", help="Slower by more than this many percent … Default: the budget's, else 3."
@@ -99,7 +99,8 @@ def gate(
 
     finds = baselines is not None and len(results) == 1 and not (update or in_turn)
     given: Dict[str, Any] = {
-        "--budget": budget, "--sizes": sizes, "--threshold": threshold, "--floor-us": floor, "--run-noise": run_noise,
+        "--budget": budget, "--size": size or None, "--threshold": threshold, "--floor-us": floor,
+        "--run-noise": run_noise,
         "--quality": quality, "--backend": backend, "--precision": precision, "--scope": scope, "--threads": threads,
         "--max-seconds": max_seconds, "--seed": seed, "--baselines": None if finds else baselines, "--junit": junit,
         "--markdown": markdown_file, "--github": github,
@@ -115,7 +116,7 @@ def gate(
         run_noise_percent=run_noise,
         quality=quality,
         in_turn=in_turn,
-        sizes=sizes_of([sizes or "144"]) if in_turn else (),
+        sizes=sizes_of(size or ["144"]) if in_turn else (),
         backend=backend,
         precision=precision,
         threads=threads,

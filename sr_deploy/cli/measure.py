@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
 import typer
 
@@ -30,8 +31,8 @@ SIZES = "144,360,480,720,1080"
 
 def bench(
     deployment: Path = DEPLOYMENT,
-    sizes: Optional[str] = typer.Option(
-        None, "--sizes", help=f"Inputs: HxW or one number for a square, by commas. Default: {SIZES}."
+    size: Optional[List[str]] = typer.Option(
+        None, "--size", help=f"Input HxW, or one number for a square; repeat or separate by commas. Default: {SIZES}."
     ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     precision: Optional[str] = PRECISION,
@@ -72,12 +73,9 @@ def bench(
     axis: str = typer.Option("size", "--axis", help="Of the plot: size (logarithmic), or area (linear, from 0)."),
     memory: Optional[int] = MEMORY,
     inexact: bool = INEXACT,
-    json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
+    out: Optional[Path] = typer.Option(None, "-o", "--out", help="Also write the result, JSON, to this file."),
+    as_json: bool = JSON_FLAG,
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
-    times: Optional[Path] = typer.Option(
-        None, "--import", help="Measure nothing: take trtexec's --exportTimes; give its one size and --device."
-    ),
-    device: Optional[str] = typer.Option(None, "--device", help="With --import: the GPU's name; not in the file."),
 ) -> None:
     """Latency over input sizes: table, JSON and plot in the deployment's results folder."""
     from sr_deploy.bench.presets import preset_named
@@ -87,20 +85,13 @@ def bench(
     from sr_deploy.report.loads import load_table
     from sr_deploy.report.table import latency_table
 
-    if times is not None:
-        if every or pace is not None or burst is not None or submit is not None or axis != "size":
-            raise UsageError("--import measures nothing", "it without --all, --pace, --burst, --submit and --axis")
-        _import_times(deployment, times, sizes, device, scope, precision, json_file)
-        return
-    if device is not None:
-        raise UsageError("--device has no meaning without --import", "the device is looked at")
     if preset is not None:
         chosen = preset_named(preset)
-        if sizes is not None or runs is not None:
-            raise UsageError(f"--preset {preset} has sizes and runs of its own", "--preset, or --sizes and --runs")
+        if size or runs is not None:
+            raise UsageError(f"--preset {preset} has sizes and runs of its own", "--preset, or --size and --runs")
         runs, processes = chosen.runs, max(processes, chosen.processes)
         say(f"{preset}: {chosen.source}")
-    wanted = sizes_of([sizes or SIZES]) if preset is None else chosen.sizes
+    wanted = sizes_of(size or [SIZES]) if preset is None else chosen.sizes
     request = BenchRequest(
         deployment,
         wanted,
@@ -109,7 +100,7 @@ def bench(
         seconds,
         iterations,
         threads,
-        json_file,
+        out,
         resume,
         ci_percent=ci or None,
         max_seconds=max_seconds,
@@ -127,7 +118,7 @@ def bench(
         allow_inexact=inexact,
     )
     if every:
-        _bench_all(request, processes * builds, submit)
+        _bench_all(request, processes * builds, submit, as_json)
         return
     if submit is not None:
         from sr_deploy.pipeline.measure.submit import prepared
@@ -138,22 +129,25 @@ def bench(
         result, files = repeated.result, repeated.files
     else:
         result, files = bench_deployment(request, say)
-    render(latency_table(result))
-    if request.pace is not None:
-        render(load_table(result))
-    if processes > 1 or builds > 1:
-        typer.echo("Standard deviations; a run is the median of a tenth of a process's samples:")
-        for line in variance_lines(repeated.tables):
-            print_line(line)
-    for path in files:
-        print_line(path)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        render(latency_table(result))
+        if request.pace is not None:
+            render(load_table(result))
+        if processes > 1 or builds > 1:
+            print_line("Standard deviations; a run is the median of a tenth of a process's samples:")
+            for line in variance_lines(repeated.tables):
+                print_line(line)
+        for path in files:
+            print_line(path)
     _judge(result)
     if submit is not None:
         write_entry(result)
-        print_line(submit)
+        say(f"the entry for a public table: {submit}")
 
 
-def _bench_all(request: Any, repeats: int, submit: Optional[Path]) -> None:
+def _bench_all(request: Any, repeats: int, submit: Optional[Path], as_json: bool) -> None:
     """``bench --all``."""
     from sr_deploy.pipeline.measure.all_precisions import bench_all
     from sr_deploy.report.precisions import terminal_table
@@ -161,9 +155,12 @@ def _bench_all(request: Any, repeats: int, submit: Optional[Path]) -> None:
     if repeats > 1 or submit is not None:
         raise UsageError("--all measures each precision once", "it without --processes, --builds and --submit")
     table, results, files = bench_all(request, say)
-    render(terminal_table(table))
-    for path in files:
-        print_line(path)
+    if as_json:
+        print_json(dataclasses.asdict(table))
+    else:
+        render(terminal_table(table))
+        for path in files:
+            print_line(path)
     for result in results:
         _judge(result)
 
@@ -180,33 +177,6 @@ def _judge(result: Result) -> None:
             "the same clocks and power mode from begin to end, and no throttling",
             "cool it, lock the clocks (on a Jetson: nvpmodel, jetson_clocks), and go on with --resume",
         )
-
-
-def _import_times(
-    folder: Path,
-    times: Path,
-    sizes: Optional[str],
-    device: Optional[str],
-    scope: str,
-    precision: Optional[str],
-    json_file: Optional[Path],
-) -> None:
-    """``bench --import``: a file of trtexec becomes a result of the deployment."""
-    from sr_deploy.cli.report import import_
-    from sr_deploy.core.contract import format_size
-    from sr_deploy.core.deployment.manifest import open_deployment
-
-    deployment = open_deployment(folder)
-    wanted = sizes_of([sizes]) if sizes else ()
-    if len(wanted) != 1 or device is None:
-        raise UsageError(
-            "trtexec's file holds neither the input's size nor the GPU's name",
-            "--sizes with the one size that was timed, and --device",
-            f'srdeploy bench {folder} --import {times} --sizes 360x640 --device "Xavier NX"',
-        )
-    size = format_size(wanted[0])
-    out = json_file or deployment.results_folder / f"trtexec_{size}_{scope}.json"
-    import_(times, size, device, out, None, scope, None, deployment.manifest.scale, precision, None, False)
 
 
 def sweep(

@@ -22,9 +22,9 @@ from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.fitting import fitting_engine
 from sr_deploy.pipeline.kept_quality import PREFIX, kept_quality
 from sr_deploy.pipeline.measure import all_precisions
+from sr_deploy.pipeline.pictures.stages import upscale_picture
 from sr_deploy.pipeline.precision.plan_facts import plan_facts
 from sr_deploy.pipeline.runner import Resolved, check_backend, resolve, runners
-from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_resolved
 from sr_deploy.report.content import Content, Deployed, PictureRow, Quality
 from sr_deploy.report.numbers import precision_label

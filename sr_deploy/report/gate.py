@@ -167,7 +167,7 @@ def compare_results(baseline: Result, candidate: Result, budget: Budget) -> Tupl
         raise BadInput(
             "the two results have no size in common",
             "the baseline's sizes: " + ", ".join(format_size(point.size) for point in baseline.points),
-            "measure the candidate with the same --sizes",
+            "measure the candidate with the same --size",
         )
     new = [format_size(p.size) for p in candidate.points if baseline.point_for(p.size) is None]
     notes = [f"{', '.join(new)}: not in the baseline, not judged"] if new else []

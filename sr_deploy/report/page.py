@@ -118,7 +118,7 @@ def _why_not_compared(deployments: Sequence[Deployed]) -> str:
     text = "Latency is not compared: no two deployments have a sweep with the same runtime, device, scope and size."
     if missing:
         text += f" Without any sweep: {', '.join(missing)}."
-    return text + " srdeploy bench DEPLOYMENT --sizes … with the same sizes makes them comparable."
+    return text + " srdeploy bench DEPLOYMENT --size … with the same sizes makes them comparable."
 
 
 def _quality(content: Content) -> str:

@@ -1,6 +1,6 @@
 """Every network at hand in every runtime that this machine has, measured and saved as entries of the public table.
 
-    python tests/benchmarks/baselines.py -o WORK [--entries engines/baselines] [--sizes 144,360] [--only efdn_x4]
+    python tests/benchmarks/baselines.py -o WORK [--entries engines/baselines] [--size 144,360] [--only efdn_x4]
 
 Exports the two networks that ship with srdeploy and every checkpoint of weights/ in the folder SRDEPLOY_ASSETS
 (default ../shared) into WORK, builds engines for each runtime that srdeploy doctor finds, verifies each on Set5 and
@@ -60,7 +60,7 @@ def measured(folder: Path, backend: str, arguments: argparse.Namespace) -> str:
     told = srdeploy("verify", folder, "--backend", "onnxruntime", "--lr", pictures / "LR_bicubic" / f"X{scale}", "--hr",
                     pictures / "HR", "--precision", "fp32")  # fmt: skip
     new = arguments.out / f"{folder.name}_{backend}{SUFFIX}"
-    told = told or srdeploy("bench", folder, "--backend", backend, "--precision", "fp32", "--sizes", arguments.sizes,
+    told = told or srdeploy("bench", folder, "--backend", backend, "--precision", "fp32", "--size", arguments.sizes,
                             "--seconds", arguments.seconds, "--submit", new)  # fmt: skip
     if told:
         return told
@@ -80,7 +80,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for deployments and the page")
     parser.add_argument("--entries", type=Path, default=ROOT / "engines" / "baselines", help="folder of the entries")
-    parser.add_argument("--sizes", default="144,360", help="inputs, by commas")
+    parser.add_argument("--size", dest="sizes", default="144,360", help="inputs, by commas")
     parser.add_argument("--seconds", type=float, default=3.0, help="each size is measured at least this long")
     parser.add_argument("--again", action="store_true", help="measure those too that have an entry")
     parser.add_argument("--only", default="", help="only checkpoints with this word in their name")

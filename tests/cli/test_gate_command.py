@@ -156,7 +156,7 @@ def test_one_result_against_a_budget(tmp_path, srdeploy):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("OLD", "NEW", "--sizes", "16"), "--sizes has no effect with two results"),
+        (("OLD", "NEW", "--size", "16"), "--size has no effect with two results"),
         (("OLD", "NEW", "--threads", "1"), "--threads has no effect"),
         (("OLD", "NEW", "--max-seconds", "1"), "--max-seconds has no effect"),
         (("OLD", "NEW", "--seed", "1"), "--seed has no effect"),
@@ -196,7 +196,7 @@ def test_in_turn_takes_deployments(tmp_path, srdeploy):
 def test_two_deployments_run_in_turn(tmp_path, srdeploy, assets):
     srdeploy("export", assets / "weights" / "efdn_x2.pth", "-o", tmp_path / "a", "--size", "16")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    common = ("--interleave", "--sizes", "16", "--threads", "1", "--max-seconds", "60", "--json")
+    common = ("--interleave", "--size", "16", "--threads", "1", "--max-seconds", "60", "--json")
     # A threshold of 1000 % passes whatever else this machine does.
     outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--threshold", "1000")
     report = json.loads(outcome.out)
@@ -210,7 +210,7 @@ def test_two_deployments_run_in_turn(tmp_path, srdeploy, assets):
     assert json.loads(again.out)["seed"] != report["seed"]
     given = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--threshold", "1000", "--seed", "7")
     assert json.loads(given.out)["seed"] == 7
-    outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--sizes", "24")
+    outcome = srdeploy("gate", tmp_path / "a", tmp_path / "b", *common, "--size", "24")
     assert outcome.code == 4 and "no graph for 24x24" in outcome.err
 
 

@@ -154,7 +154,7 @@ def test_described_report_is_what_verify_writes():
 def test_an_entry_for_a_public_table_is_what_was_measured(net, srdeploy, tmp_path):
     """bench --submit writes what the catalogue takes, with both loads and the quality that was kept."""
     target = tmp_path / "net.entry.json"
-    quick = ("--sizes", "24x32", "--runs", "12", "--threads", "1", "--backend", "onnxruntime", "--pace", "200")
+    quick = ("--size", "24x32", "--runs", "12", "--threads", "1", "--backend", "onnxruntime", "--pace", "200")
     outcome = srdeploy("bench", net, *quick, "--submit", target)
     assert outcome.code == 0, outcome.err
     entry = read_submission(target)

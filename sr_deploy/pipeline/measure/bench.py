@@ -133,7 +133,7 @@ def bench_deployment(
 
     check_axis(request.axis)
     if not request.sizes:
-        raise UsageError("no size to measure", "--sizes 144,360,720 or --sizes 360x640")
+        raise UsageError("no size to measure", "--size 144,360,720 or --size 360x640")
     deployment = open_deployment(request.deployment)
     index = EngineIndex(deployment)
     tiling = tiling_of(request.memory, request.allow_inexact)
@@ -168,7 +168,7 @@ def _check_preset(name: Optional[str], deployment: Deployment) -> None:
         raise UsageError(
             f"the protocol {name} is for x{preset_named(name).scale}, and {deployment.folder} is x{scale}",
             "a network of that scale",
-            "leave --preset out and give --sizes and --runs",
+            "leave --preset out and give --size and --runs",
         )
 
 

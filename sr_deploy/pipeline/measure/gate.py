@@ -146,7 +146,7 @@ def _in_turn(request: GateRequest, budget: Budget, say: Say) -> Tuple[Tuple[Find
         if not (path / MANIFEST_NAME).is_file():
             raise UsageError(f"{path} is not a deployment", "two deployment folders for --interleave")
     if not request.sizes:
-        raise UsageError("no size to run", "--sizes 144,360 or --sizes 360x640")
+        raise UsageError("no size to run", "--size 144,360 or --size 360x640")
     pair = (open_deployment(paths[0]), open_deployment(paths[1]))
     taken = [(one.manifest.contract.value_range, one.manifest.contract.dtype) for one in pair]
     if taken[0] != taken[1]:

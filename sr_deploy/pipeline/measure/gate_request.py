@@ -18,7 +18,7 @@ _JUDGED = (IN_TURN, FILES, ALONE)
 
 #: In which of them an option has an effect; elsewhere it is refused. Options that are not here have one everywhere.
 EFFECTIVE: Dict[str, Tuple[str, ...]] = {
-    "--sizes": (IN_TURN,),
+    "--size": (IN_TURN,),
     "--threads": (IN_TURN,),
     "--max-seconds": (IN_TURN,),
     "--seed": (IN_TURN,),

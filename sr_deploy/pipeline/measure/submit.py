@@ -69,7 +69,7 @@ def prepared(request: BenchRequest, path: Path) -> Tuple[BenchRequest, Submit]:
             raise CheckFailed(
                 "this measurement is no entry:" + "".join(f"\n  {told}" for told in problems),
                 "what a catalogue takes",
-                "measure again; what is invalid or failed is left out by leaving its size out of --sizes",
+                "measure again; what is invalid or failed is left out by leaving its size out of --size",
             )
         save_submission(path, entry)
 
