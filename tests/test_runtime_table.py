@@ -105,6 +105,8 @@ def test_all_precisions_stand_in_one_table(net, fake, srdeploy):
     report = net / "r.html"
     assert srdeploy("report", net, "-o", report).code == 0
     assert "net: fake on fake device, compute" in report.read_text() and "left out" not in report.read_text()
+    printed = srdeploy("bench", net, "--all", "--size", "16", "--runs", 3, "--json").out
+    assert len(value_from(PrecisionTable, printed, "stdout").rows) == 2
     assert srdeploy("bench", net, "--all", "--precision", "int8", "--size", "16").code == 2
 
 

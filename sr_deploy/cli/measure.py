@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional
 
@@ -155,7 +156,7 @@ def _bench_all(request: Any, repeats: int, submit: Optional[Path], as_json: bool
         raise UsageError("--all measures each precision once", "it without --processes, --builds and --submit")
     table, results, files = bench_all(request, say)
     if as_json:
-        print_json({"schema": 1, "results": [result.to_dict() for result in results]})
+        print_json(dataclasses.asdict(table))
     else:
         render(terminal_table(table))
         for path in files:

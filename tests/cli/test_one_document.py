@@ -16,7 +16,7 @@ from tests.test_commands import DEMO
         (("build", "net", "--json", "--no-such-option"), "--no-such-option"),
         (("pack", "--json"), "deployment"),
         (("qat", "net", "--json", "--images", "x", "--steps", "many"), "--steps"),
-        (("gate", "a", "b", "--json", "--size", "64"), "--size"),
+        (("gate", "a", "b", "--json", "--sizes", "64"), "--sizes"),
         (("no-such-command", "--json"), "no-such-command"),
     ],
 )
