@@ -28,9 +28,9 @@ from sr_deploy.pipeline.measure.listed import LISTING_RUNTIME, built_in_half
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 CHECKPOINTS = (
-    "f2srgan_x4.pt", "f2srgan_x4_student.pt", "light_f2srgan_x4_whole_module.pt", "efdn_x4.pth", "span_ch26_x4.pth",
-    "span_ch28_x4.pth", "dsclora_x4.pth", "efdn_x2.pth", "f2srgan_x2.pt", "f2srgan_x4_qat.pth.tar", "spanf_x4.pth",
-    "spanv2_x4.pth", "rlfn_x4.pth", "rfdn_x4.pkl",
+    "efdn_x4.pth", "span_ch26_x4.pth", "f2srgan_x4_student.pt", "light_f2srgan_x4_whole_module.pt", "f2srgan_x4.pt",
+    "span_ch28_x4.pth", "dsclora_x4.pth", "efdn_x2.pth", "spanf_x4.pth", "spanv2_x4.pth", "rlfn_x4.pth", "rfdn_x4.pkl",
+    "f2srgan_x2.pt", "f2srgan_x4_qat.pth.tar",
 )  # fmt: skip
 DEVICES = ("xavier-nx", "orin-nx", "rtx-3060", "rtx-4090", "h200")
 FORMS = {"plain": "none", "built": RUNTIMES[LISTING_RUNTIME].rewrite}

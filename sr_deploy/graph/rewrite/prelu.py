@@ -7,7 +7,7 @@
     PReLU(x) = x + (1-a)·relu(-x): exactly x for x > 0; x - (1-a)·x = a·x for x < 0.
 
 ONNX Runtime on a CPU keeps convolutions in a blocked layout, fuses Relu and Add into them, and has to leave that layout
-for PRelu, which it computes slowly. TensorRT has PReLU as one fused operation, so there this pass does not pay.
+for PRelu, which it computes slowly. For TensorRT-RTX, which fuses no PRelu either, there is max_min.py.
 """
 
 from __future__ import annotations

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Where a rewritten graph is proved: (height, width), raised to what the network takes; even, odd.
 PROOF_SIZES: Tuple[Size, ...] = ((40, 24), (45, 27))
+#: What a rewritten graph may need of the activation memory of the graph as it is.
+MEMORY_SHARE = 1.05
 #: Builds an engine of a graph; the types of its nodes, or None for those that were planned.
 Build = Callable[[Path, Optional[Dict[str, str]]], "BuiltEngine"]
 
@@ -111,8 +113,13 @@ def better_engine(request: Request, build: Build, plain: BuiltEngine, say: Calla
 
 
 def is_better(plain: BuiltEngine, other: BuiltEngine) -> bool:
-    """Whether the listing of ``other`` moves fewer bytes; where sizes are not fixed, whether it has fewer kernels."""
+    """Whether the listing of ``other`` moves fewer bytes, or where sizes are not fixed has fewer kernels.
+
+    Memory is the second judge: an engine that needs more than MEMORY_SHARE of the other's activations is not taken.
+    """
     if plain.listing is None or other.listing is None:
+        return False
+    if plain.activation_bytes and (other.activation_bytes or 0) > MEMORY_SHARE * plain.activation_bytes:
         return False
     before, after = plain.listing.bytes_moved, other.listing.bytes_moved
     if before is None or after is None:
@@ -125,6 +132,8 @@ def comparison(plain: BuiltEngine, other: BuiltEngine) -> str:
     if plain.listing is None or other.listing is None:
         return "the builder lists no layers"
     text = f"{plain.listing.kernels} → {other.listing.kernels} kernels"
+    if plain.activation_bytes and other.activation_bytes:
+        text += f", activations {plain.activation_bytes / 1e6:.1f} → {other.activation_bytes / 1e6:.1f} MB"
     before, after = plain.listing.bytes_moved, other.listing.bytes_moved
     return text if before is None or after is None else f"{text}, {before / 1e6:.1f} → {after / 1e6:.1f} MB"
 

@@ -29,6 +29,15 @@ from sr_deploy.run.parity import check_parity, compare
 VARIANTS: Tuple[str, ...] = ("none", "default", "default,prelu", "default,prelu,parity")
 #: On a GPU a dense convolution may be faster than a depthwise and a 1×1 one; on a CPU it is two to three times slower.
 GPU_VARIANTS: Tuple[str, ...] = (*VARIANTS, "default,dense")
+#: What else is worth timing, or estimating, with a builder that has passes of its own: what moves least, what is
+#: estimated fastest with products counted, and both without the passes that only some networks have a use for.
+BUILDER_VARIANTS: Tuple[str, ...] = (
+    "maxmin",
+    "affine,regroup,maxmin",
+    "affine,regroup,columns,deconvolve,pairs,maxmin",
+    "affine,fewest,maxmin",
+    "affine,fewest,columns,deconvolve,pairs,maxmin",
+)
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,8 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
 
 def variants_for(backend: str) -> Tuple[str, ...]:
     """What is worth timing with a backend."""
-    return GPU_VARIANTS if RUNTIMES[backend].for_one_gpu else VARIANTS
+    variants = GPU_VARIANTS if RUNTIMES[backend].for_one_gpu else VARIANTS
+    return (*variants, *BUILDER_VARIANTS) if RUNTIMES[backend].rewrite else variants
 
 
 def source_of(deployment: Deployment, size: Size) -> GraphFile:

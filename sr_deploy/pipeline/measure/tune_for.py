@@ -17,20 +17,18 @@ from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.estimate import estimated_ms
 from sr_deploy.pipeline.measure.listed import LISTING_RUNTIME, built_in_half, has_listings
-from sr_deploy.pipeline.measure.tune import Tuned, TuneOptions, keep_graph, plain_runner, source_of, variant_graphs
+from sr_deploy.pipeline.measure.tune import (
+    BUILDER_VARIANTS,
+    Tuned,
+    TuneOptions,
+    keep_graph,
+    plain_runner,
+    source_of,
+    variant_graphs,
+)
 from sr_deploy.run.onnxruntime import runner_from_graph
 from sr_deploy.run.parity import check_parity, compare
 
-#: What is worth estimating: the graph as it is, what moves least, what is estimated fastest with products counted, and
-#: both without the passes that only some networks have a use for.
-DEVICE_VARIANTS: Tuple[str, ...] = (
-    "none",
-    "maxmin",
-    "affine,regroup,maxmin",
-    "affine,regroup,columns,deconvolve,pairs,maxmin",
-    "affine,fewest,maxmin",
-    "affine,fewest,columns,deconvolve,pairs,maxmin",
-)
 #: Another variant than the first must be estimated faster by more than this share.
 MARGIN = 0.02
 
@@ -58,7 +56,7 @@ def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
     estimates: Dict[str, float] = {}
     notes: Tuple[str, ...]
     with temporary_folder() as folder:
-        asked = TuneOptions(options.deployment, options.size, variants=options.variants or DEVICE_VARIANTS)
+        asked = TuneOptions(options.deployment, options.size, variants=options.variants or ("none", *BUILDER_VARIANTS))
         graphs, notes, reports = variant_graphs(deployment.path_of(source), asked, folder, contract.value_range)
         for name in graphs:
             try:
