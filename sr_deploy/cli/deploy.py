@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import typer
 
 from sr_deploy.api import sizes_of
+from sr_deploy.cli import video
 from sr_deploy.cli.shared import (
     BACKENDS,
     DEPLOYMENT,
@@ -182,20 +183,39 @@ def build(
 
 def run(
     deployment: Path = DEPLOYMENT,
-    images: List[Path] = typer.Option(..., "-i", "--input", help="A picture or a folder of pictures; may be repeated."),
-    out: Path = typer.Option(..., "-o", "--out", help="The folder for the upscaled pictures."),
+    images: List[Path] = typer.Option(
+        ..., "-i", "--input", help="A picture or a folder of pictures; may be repeated. Or a clip, or -."
+    ),
+    out: Path = typer.Option(
+        ..., "-o", "--out", help="The folder for the pictures; for a clip the file, such as a.mp4."
+    ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     engine: Optional[Path] = typer.Option(None, "--engine", help="Run this engine, whatever else there is."),
     precision: Optional[str] = PRECISION,
     suffix: Optional[str] = typer.Option(None, "--format", help="png or jpg. Default: the input's own."),
     force: bool = typer.Option(False, "--force", help="Overwrite pictures that exist."),
-    keep: bool = typer.Option(False, "--resume", help="Keep pictures that exist, unread, and make the others."),
+    keep: bool = typer.Option(
+        False, "--resume", help="Keep pictures that exist, unread, and make the others; go on with a clip."
+    ),
+    codec: Optional[str] = video.CODEC,
+    crf: Optional[int] = video.CRF,
+    pixel_format: Optional[str] = video.PIXEL_FORMAT,
+    matrix: Optional[str] = video.MATRIX,
+    siting: Optional[str] = video.SITING,
+    sound: bool = video.SOUND,
+    raw: Optional[Tuple[str, str]] = video.RAW,
+    y4m: bool = video.Y4M,
+    full: bool = video.FULL,
     as_json: bool = JSON_FLAG,
 ) -> None:
-    """Upscale pictures; alpha, grey and 16 bits are kept.
+    """Upscale pictures, a clip or a pipe of frames; alpha, grey, 16 bits, timestamps, colour tags and sound are kept.
 
     Of several pictures, one that cannot be read or does not fit is skipped and named at the end, with exit code 1.
     """
+    common = video.Common(deployment, out, backend, engine, precision, force, keep, as_json)
+    asked = video.VideoAsked(codec, crf, pixel_format, matrix, siting, sound, raw, y4m, full)
+    if video.handled(images, common, asked, [] if suffix is None else ["--format"]):
+        return
     from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 
     options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision, keep)
