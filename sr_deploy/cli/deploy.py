@@ -49,18 +49,17 @@ def export(
     lora_alpha: Optional[str] = typer.Option(
         None, "--lora-alpha", help="LoRA alpha, which no file stores: a number, or a multiple of the rank such as 2r."
     ),
-    res_scale: Optional[float] = typer.Option(
-        None, "--res-scale", help="EDSR's residual scaling, which no file stores."
-    ),
+    res_scale: Optional[float] = typer.Option(None, "--res-scale", help="EDSR's residual scaling; no file stores it."),
     key: Optional[str] = typer.Option(
         None, "--key", help="Entry of the checkpoint with the weights, such as params_ema."
     ),
     rewrite: str = typer.Option(
         "default", "--rewrite", help="Equality-preserving passes over the graph: default, none, or names by commas."
     ),
-    io: str = typer.Option(
-        "float32", "--io", help="float32, or uint8: pixels (1, H, W, 3) in and out, rounded in the graph."
-    ),
+    io: str = video.IO,
+    matrix: Optional[str] = video.MATRIX_OF_PLANES,
+    levels: Optional[str] = video.RANGE_OF_PLANES,
+    siting: Optional[str] = video.SITING_OF_PLANES,
     force: bool = typer.Option(False, "--force", help="Replace an existing deployment."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
@@ -74,7 +73,8 @@ def export(
     if dynamic and sizes:
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
     load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key)
-    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io)
+    planes = video.yuv_colour(matrix, levels, siting)
+    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io, planes)
     if dry_run:
         for line in plan_export(options):
             print_line(line)

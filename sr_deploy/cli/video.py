@@ -12,6 +12,7 @@ from typing_extensions import get_args
 
 from sr_deploy.cli.shared import print_json, print_line, say
 from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.core.yuv import Matrix, Range, Siting, YuvColour
 
 #: What ``-i`` and ``-o`` are called where frames come and go through a pipe.
 PIPE = Path("-")
@@ -36,6 +37,15 @@ RAW = typer.Option(
 )  # fmt: skip
 Y4M = typer.Option(False, "--y4m", help="With -i - -o -: YUV4MPEG2, as ffmpeg -f yuv4mpegpipe and vspipe write it.")
 FULL = typer.Option(False, "--full", help="With --raw: Y'CbCr of full range.")
+
+
+IO = typer.Option(
+    "float32", "--io", help="float32; uint8: pixels (1, H, W, 3) in and out; nv12, p010: a video decoder's planes."
+)
+_PLANES = "With --io nv12 or p010: "
+MATRIX_OF_PLANES = typer.Option(None, "--matrix", help=_PLANES + "bt601, bt709, bt2020, fcc or smpte240m.")
+RANGE_OF_PLANES = typer.Option(None, "--range", help=_PLANES + "limited (default) or full.")
+SITING_OF_PLANES = typer.Option(None, "--siting", help=_PLANES + "where chroma lies: left (default), center, topleft.")
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,6 @@ def _refuse(given: List[str], kind: str) -> None:
 
 
 def _assumed(asked: VideoAsked) -> Any:
-    from sr_deploy.core.media.colour import Matrix, Siting
     from sr_deploy.core.media.video.clip import Assumed
 
     words: Dict[str, Tuple[str, ...]] = {"matrix": get_args(Matrix), "siting": get_args(Siting)}
@@ -127,6 +136,23 @@ def _assumed(asked: VideoAsked) -> Any:
         if value is not None and value not in known:
             raise UsageError(f"--{name} {value} does not exist", "one of " + ", ".join(known))
     return Assumed(cast(Any, asked.matrix), cast(Any, asked.siting))
+
+
+def yuv_colour(matrix: Optional[str], levels: Optional[str], siting: Optional[str]) -> Optional[YuvColour]:
+    """What ``export --matrix --range --siting`` name; None where none is given.
+
+    Raises:
+        UsageError: a name that does not exist, or no matrix beside the others.
+    """
+    if matrix is None and (levels is not None or siting is not None):
+        raise UsageError("--range and --siting belong to a matrix", "--matrix bt601, bt709 or bt2020 besides")
+    if matrix is None:
+        return None
+    given = {"matrix": matrix, "range": levels or "limited", "siting": siting or "left"}
+    for name, kind in (("matrix", Matrix), ("range", Range), ("siting", Siting)):
+        if given[name] not in get_args(kind):
+            raise UsageError(f"--{name} {given[name]} does not exist", "one of " + ", ".join(get_args(kind)))
+    return YuvColour(**cast(Any, given))
 
 
 def _clip(clip: Path, common: Common, asked: VideoAsked) -> None:

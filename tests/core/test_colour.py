@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.core.media.colour import COEFFICIENTS, COSITED, Planes, YuvColour, planes_of_rgb, rgb_of_planes
+from sr_deploy.core.media.colour import COEFFICIENTS, COSITED, Planes, planes_of_rgb, rgb_of_planes
+from sr_deploy.core.yuv import YuvColour
 
 MATRICES = ("bt601", "bt709", "bt2020")
 #: Places of chroma as swscale counts them, in 256ths of a luma sample: horizontal, vertical.

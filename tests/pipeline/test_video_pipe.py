@@ -7,14 +7,24 @@ import io
 import numpy as np
 import pytest
 
+from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadInput, EnvironmentFault, UsageError
-from sr_deploy.core.media.colour import YuvColour
 from sr_deploy.core.media.video.clip import Assumed
-from sr_deploy.core.media.video.raw import PACKED, RawForm, raw_of_rgb, rgb_of_raw, y4m_form
+from sr_deploy.core.media.video.raw import PACKED, RawForm, raw_of_tensor, tensor_of_raw, y4m_form
+from sr_deploy.core.yuv import YuvColour
 from sr_deploy.pipeline.video.pipe import PipeOptions, upscale_pipe
 from tests.nearest_network import SCALE, deployed
 
 SIZE = (6, 10)
+FLOATS = IOContract(1.0)
+
+
+def raw_of_rgb(rgb, form):
+    return raw_of_tensor(np.ascontiguousarray(rgb.transpose(2, 0, 1)[None]), form, FLOATS)
+
+
+def rgb_of_raw(data, form):
+    return tensor_of_raw(data, form, FLOATS)[0].transpose(1, 2, 0)
 
 
 @pytest.fixture(scope="module")

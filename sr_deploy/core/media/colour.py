@@ -14,14 +14,9 @@ from typing import Dict, List, Optional, Tuple
 
 import cv2
 import numpy as np
-from typing_extensions import Literal
 
 from sr_deploy.core.contract import Size
-from sr_deploy.core.schema import described
-
-Matrix = Literal["bt601", "bt709", "bt2020", "fcc", "smpte240m"]
-Range = Literal["limited", "full"]
-Siting = Literal["left", "center", "topleft"]
+from sr_deploy.core.yuv import Matrix, Siting, YuvColour
 
 #: Weights of red and blue in luma; green's is what is left to 1.
 COEFFICIENTS: Dict[Matrix, Tuple[float, float]] = {
@@ -37,22 +32,6 @@ COSITED: Dict[Siting, Tuple[bool, bool]] = {
     "center": (False, False),
     "topleft": (True, True),
 }
-
-
-@described
-@dataclass(frozen=True)
-class YuvColour:
-    """How the numbers of a video's planes are meant.
-
-    Attributes:
-        matrix: a key of COEFFICIENTS; BT.2020 with non-constant luminance.
-        range: "limited" (8 bits: luma 16 to 235, chroma 16 to 240) or "full" (0 to 255).
-        siting: where a chroma sample lies among its luma samples, a key of COSITED; of no meaning without subsampling.
-    """
-
-    matrix: Matrix
-    range: Range = "limited"
-    siting: Siting = "left"
 
 
 @dataclass(frozen=True)
@@ -144,16 +123,22 @@ def planes_of_rgb(rgb: np.ndarray, colour: YuvColour, depth: int, subsampling: T
         depth, subsampling: see ``Planes``.
         grey: luma alone.
     """
+    samples = [_rounded(plane, depth) for plane in from_rgb(rgb, colour, depth, subsampling, 1 if grey else 3)]
+    return Planes(samples[0], None if grey else (samples[1], samples[2]), depth, subsampling)
+
+
+def from_rgb(rgb: np.ndarray, colour: YuvColour, depth: int, subsampling: Tuple[int, int],
+             channels: int = 3) -> List[np.ndarray]:  # fmt: skip
+    """``planes_of_rgb`` before it is rounded: the first ``channels`` of luma, Cb and Cr, float32."""
     rows, offset = to_samples(colour, depth)
     samples = _transformed([np.clip(rgb, 0, 1).astype(np.float32, copy=False)], rows, offset)
-    chroma = []
-    for channel in () if grey else (1, 2):
+    planes = [samples[:, :, 0]]
+    for channel in range(1, channels):
         plane = samples[:, :, channel]
         for axis, (times, cosited) in enumerate(zip(subsampling, COSITED[colour.siting])):
             plane = _halved(plane, axis, cosited) if times == 2 else plane
-        chroma.append(_rounded(plane, depth))
-    pair = (chroma[0], chroma[1]) if chroma else None
-    return Planes(_rounded(samples[:, :, 0], depth), pair, depth, subsampling)
+        planes.append(plane)
+    return planes
 
 
 def _transformed(channels: List[np.ndarray], rows: np.ndarray, offset: np.ndarray) -> np.ndarray:

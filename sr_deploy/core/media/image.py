@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 
 from sr_deploy.core.artifact import atomic_file
-from sr_deploy.core.contract import IOContract, Size, picture_size
+from sr_deploy.core.contract import KNOWN_FORMS, IOContract, Size, picture_size
 from sr_deploy.core.errors import BadDeployment, BadImage, CheckFailed, UsageError
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.imagefile import PNG_SIGNATURE, FileFacts, facts_of_file, png_chunk
 from sr_deploy.core.media.room import PLANES_BYTES, check_room
+from sr_deploy.core.media.surface import rgb_of_surface, surface_of_rgb
 
 #: What a folder is searched for, and what can be written.
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -163,11 +164,12 @@ def to_network(picture: Picture, contract: IOContract) -> np.ndarray:
     """The picture's colours as the network takes them; alpha is left out, grey is repeated in three channels.
 
     Returns:
-        float32 (1, 3, H, W) in ``0…contract.value_range``, or uint8 (1, H, W, 3), channels in the contract's order.
+        float32 (1, 3, H, W) in ``0…contract.value_range``, or uint8 (1, H, W, 3), channels in the contract's order; or
+        the planes of a video, rounded, see core/media/surface.py.
 
     Raises:
         BadDeployment: the contract asks for a colour order, layout or type that is not known here.
-        BadImage: the picture has 16 bits and the graph takes 8.
+        BadImage: the picture has 16 bits and the graph takes fewer.
     """
     _check(contract)
     if contract.dtype == "uint8":
@@ -182,13 +184,16 @@ def to_network(picture: Picture, contract: IOContract) -> np.ndarray:
 
 
 def _bytes_of(picture: Picture, contract: IOContract) -> np.ndarray:
-    """Pixels as they are, uint8 (1, H, W, 3); the graph itself converts, scales and rounds."""
+    """Pixels as they are, uint8 (1, H, W, 3), or as planes; the graph itself converts, scales and rounds."""
     if picture.depth != 8:
         raise BadImage(
-            f"the picture has {picture.depth} bits per channel, and this graph takes and gives 8",
+            f"the picture has {picture.depth} bits per channel, and this graph takes and gives {contract.depth}",
             "an 8-bit picture",
-            "export the network without --io uint8, or convert the picture",
+            f"export the network without --io {contract.io}, or convert the picture",
         )
+    if contract.yuv is not None:
+        rgb = np.broadcast_to(picture.pixels, picture.size + (3,)).astype(np.float32) / np.float32(255)
+        return surface_of_rgb(rgb, contract)
     colours = np.broadcast_to(picture.pixels, picture.size + (3,))
     return np.ascontiguousarray((colours[:, :, ::-1] if contract.colour == "BGR" else colours)[None])
 
@@ -202,7 +207,7 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
 
     Args:
         array: float (1, 3, scale·H, scale·W) in ``0…contract.value_range``, values outside are clipped; or uint8
-            (1, scale·H, scale·W, 3).
+            (1, scale·H, scale·W, 3) or planes.
         contract: of the graph that made it.
         like: the picture that went in.
 
@@ -223,7 +228,10 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
             "build the engine again with float32, and verify it on this device",
         )
     full = np.iinfo(like.pixels.dtype).max
-    colours = array[0] if contract.layout == "NHWC" else array[0].transpose(1, 2, 0)
+    if contract.yuv is not None:
+        colours = rgb_of_surface(array, contract) * np.float32(255)
+    else:
+        colours = array[0] if contract.layout == "NHWC" else array[0].transpose(1, 2, 0)
     if colours.dtype != np.uint8:
         colours = colours * np.float32(full / contract.value_range)
     if contract.colour == "BGR":
@@ -239,7 +247,7 @@ def _check(contract: IOContract) -> None:
     if not contract.is_known:
         raise BadDeployment(
             f"the graph takes {contract.colour} {contract.layout} {contract.dtype}, white = {contract.value_range:g}",
-            "RGB or BGR; NCHW float32, or NHWC uint8 with white = 255",
+            f"RGB or BGR; {KNOWN_FORMS}",
             "export it again with srdeploy export",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size
+from sr_deploy.core.media.surface import surface_of_rgb
 
 
 def sample_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
@@ -38,7 +39,9 @@ def sample_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
 
 
 def sample_for(contract: IOContract, size: Size, seed: int = 0) -> np.ndarray:
-    """``sample_input`` as a graph of this contract takes it: float32 (1, 3, H, W), or uint8 (1, H, W, 3)."""
+    """``sample_input`` as a graph of this contract takes it; its sides must be even where that takes planes."""
     if contract.dtype != "uint8":
         return sample_input(size, contract.value_range, seed)
+    if contract.yuv is not None:
+        return surface_of_rgb(sample_input(size, 1.0, seed)[0].transpose(1, 2, 0), contract)
     return np.ascontiguousarray(sample_input(size, 255.0, seed).transpose(0, 2, 3, 1).astype(np.uint8))

@@ -14,6 +14,7 @@ from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadImage
 from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_network
+from sr_deploy.core.media.surface import surface_of_rgb
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.pipeline.export import CENSUS_SIZE
@@ -64,7 +65,7 @@ class Workbench:
         """Black, white, noise, a checkerboard and pure colours, as the graph takes them."""
         size: Size = self.scenes[0].lr.size
         found = extreme_inputs(size, self.contract.value_range).values()
-        return tuple(one if self.contract.dtype == "float32" else _bytes(one) for one in found)
+        return tuple(one if self.contract.dtype == "float32" else _bytes(one, self.contract) for one in found)
 
 
 def workbench(
@@ -122,6 +123,8 @@ def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:
     return {**pins, **scan_half(held, ranges_of(bench.model, pictures), [*pictures, *extremes], say=say)}
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """(1, 3, H, W) in 0…255 as uint8 (1, H, W, 3)."""
+def _bytes(array: np.ndarray, contract: IOContract) -> np.ndarray:
+    """(1, 3, H, W) in 0…255 as uint8 (1, H, W, 3), or as planes."""
+    if contract.yuv is not None:
+        return surface_of_rgb(array[0].transpose(1, 2, 0) / np.float32(255), contract)
     return np.ascontiguousarray(np.rint(array).astype(np.uint8).transpose(0, 2, 3, 1))

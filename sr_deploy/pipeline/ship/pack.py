@@ -233,7 +233,10 @@ def export_command(deployment: Deployment, target: str) -> str:
         if graph.size is not None and all(other.size is not None for other in manifest.graphs):
             words += ["--size", format_size(graph.size)]
     if manifest.contract.dtype != "float32":
-        words += ["--io", manifest.contract.dtype]
+        words += ["--io", manifest.contract.io]
+    if manifest.contract.yuv is not None:
+        yuv = manifest.contract.yuv
+        words += ["--matrix", yuv.matrix, "--range", yuv.range, "--siting", yuv.siting]
     flags = {"factory": "model"}
     for key, value in manifest.source.get("load_options", {}).items():
         if value is not None:

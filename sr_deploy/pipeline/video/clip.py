@@ -18,7 +18,7 @@ from sr_deploy.core.media.video.clip import Assumed, Clip, Damage, Timed, opened
 from sr_deploy.core.media.video.encode import ClipWriter, Encoding, settle
 from sr_deploy.core.media.video.join import check_copies, join
 from sr_deploy.core.media.video.pixels import planes_of_frame
-from sr_deploy.core.media.video.tensor import check_depth, planes_of_tensor, tensor_of_planes
+from sr_deploy.core.media.video.tensor import check_frames, planes_of_tensor, tensor_of_planes
 from sr_deploy.core.overlap import ahead, behind
 from sr_deploy.core.signals import held_back
 from sr_deploy.engine.index import EngineIndex
@@ -114,7 +114,7 @@ def upscale_clip(options: ClipOptions, say: Callable[[str], None] = lambda _: No
     clip = read_clip(options.clip, options.assumed)
     encoding = settle(clip, options.out, manifest.scale, options.codec, options.crf, options.pixel_format)
     notes = clip.notes + check_copies(clip, options.out, options.sound)
-    check_depth(manifest.contract, clip.form.depth, str(clip.path))
+    check_frames(manifest.contract, clip.form, clip.form.depth, clip.colour, str(clip.path))
     manifest.sizes.check(clip.size)
     check_frames_fit(clip.size, manifest.contract, manifest.scale)
     decision = decide(resolved, clip.size)

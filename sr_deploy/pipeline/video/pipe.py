@@ -13,8 +13,8 @@ from sr_deploy.core.contract import IOContract
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadInput, EnvironmentFault
 from sr_deploy.core.media.video.clip import Assumed
-from sr_deploy.core.media.video.raw import RawForm, raw_form, raw_of_rgb, read_raw, rgb_of_raw, y4m_form
-from sr_deploy.core.media.video.tensor import check_depth, rgb_of_tensor, tensor_of_rgb
+from sr_deploy.core.media.video.raw import RawForm, raw_form, raw_of_tensor, read_raw, tensor_of_raw, y4m_form
+from sr_deploy.core.media.video.tensor import check_frames
 from sr_deploy.core.overlap import ahead, behind
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.runner import resolve, runners
@@ -67,13 +67,13 @@ def upscale_pipe(options: PipeOptions, source: BinaryIO, target: BinaryIO,
             say(note)
     else:
         form = raw_form(*options.raw, options.assumed, options.full)
-    check_depth(contract, form.depth, "the pipe")
+    check_frames(contract, form.pixels, form.depth, form.colour, "the pipe")
     deployment.manifest.sizes.check(form.size)
     check_frames_fit(form.size, contract, scale)
     larger = form.enlarged(scale)
 
     def write(sr: np.ndarray) -> None:
-        target.write(larger.frame_header() + raw_of_rgb(rgb_of_tensor(sr, contract), larger))
+        target.write(larger.frame_header() + raw_of_tensor(sr, larger, contract))
 
     try:
         with runners(resolved, say) as runner_at, counting(None, 0, "upscaling") as shown:
@@ -100,7 +100,7 @@ def upscale_pipe(options: PipeOptions, source: BinaryIO, target: BinaryIO,
 
 def _tensors(source: BinaryIO, form: RawForm, contract: IOContract) -> Iterator[np.ndarray]:
     for data in read_raw(source, form):
-        yield tensor_of_rgb(rgb_of_raw(data, form), contract)
+        yield tensor_of_raw(data, form, contract)
 
 
 def _silence(target: BinaryIO) -> None:

@@ -12,11 +12,11 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import BadInput, EnvironmentFault
-from sr_deploy.core.media.colour import Matrix, Siting, YuvColour
 from sr_deploy.core.media.video.package import import_av
 from sr_deploy.core.media.video.pixels import PixelFormat, format_named
 from sr_deploy.core.media.video.siting import siting_of
 from sr_deploy.core.text import plain
+from sr_deploy.core.yuv import Matrix, Siting, YuvColour
 
 #: Suffixes by which ``run`` knows a clip.
 CLIP_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mpg", ".mpeg", ".flv", ".wmv")

@@ -12,11 +12,13 @@ from typing import BinaryIO, Dict, Iterator, List, Optional, Tuple
 
 import numpy as np
 
-from sr_deploy.core.contract import Size
+from sr_deploy.core.contract import IOContract, Size
 from sr_deploy.core.errors import BadInput, UsageError
-from sr_deploy.core.media.colour import Planes, Range, Siting, YuvColour, planes_of_rgb, rgb_of_planes
+from sr_deploy.core.media.colour import Planes
 from sr_deploy.core.media.video.clip import HIGH_DEFINITION, Assumed
 from sr_deploy.core.media.video.pixels import PIXEL_FORMATS, PixelFormat
+from sr_deploy.core.media.video.tensor import planes_of_tensor, rgb_of_tensor, tensor_of_planes, tensor_of_rgb
+from sr_deploy.core.yuv import Range, Siting, YuvColour
 
 #: Packed forms: bits of a sample, and the places of red, green and blue.
 PACKED: Dict[str, Tuple[int, Tuple[int, int, int]]] = {
@@ -69,6 +71,11 @@ class RawForm:
     def depth(self) -> int:
         """Bits of a sample."""
         return PACKED[self.name][0] if self.name in PACKED else PIXEL_FORMATS[self.name].depth
+
+    @property
+    def pixels(self) -> Optional[PixelFormat]:
+        """The row of its name; None for packed RGB."""
+        return PIXEL_FORMATS.get(self.name)
 
     @property
     def frame_bytes(self) -> int:
@@ -189,25 +196,24 @@ def read_raw(stream: BinaryIO, form: RawForm) -> Iterator[bytes]:
         count += 1
 
 
-def rgb_of_raw(data: bytes, form: RawForm) -> np.ndarray:
-    """A frame as float32 (H, W, 3) in 0…1."""
+def tensor_of_raw(data: bytes, form: RawForm, contract: IOContract) -> np.ndarray:
+    """A frame as a graph takes it; ``check_frames`` has let it pass."""
     kind = np.dtype(np.uint8) if form.depth == 8 else np.dtype("<u2")
     flat = np.frombuffer(data, kind)
-    if form.colour is None:
-        order = PACKED[form.name][1]
-        pixels = flat.reshape(*form.size, 3)[:, :, list(order)]
-        return pixels.astype(np.float32) * np.float32(1.0 / ((1 << form.depth) - 1))
-    return rgb_of_planes(_planes(flat, form), form.colour)
+    if form.colour is not None:
+        return tensor_of_planes(_planes(flat, form), form.colour, contract)
+    pixels = flat.reshape(*form.size, 3)[:, :, list(PACKED[form.name][1])]
+    return tensor_of_rgb(pixels.astype(np.float32) * np.float32(1.0 / ((1 << form.depth) - 1)), contract)
 
 
-def raw_of_rgb(rgb: np.ndarray, form: RawForm) -> bytes:
-    """A frame's bytes of floats (H, W, 3); limited to 0…1 and rounded."""
+def raw_of_tensor(array: np.ndarray, form: RawForm, contract: IOContract) -> bytes:
+    """A frame's bytes of what a graph gave, limited and rounded; raises CheckFailed as ``rgb_of_tensor``."""
     if form.colour is None:
-        white = (1 << form.depth) - 1
+        rgb, white = rgb_of_tensor(array, contract), (1 << form.depth) - 1
         pixels = np.rint(np.clip(rgb, 0, 1) * np.float32(white)).astype("<u2" if form.depth > 8 else np.uint8)
         return np.ascontiguousarray(pixels[:, :, list(PACKED[form.name][1])]).tobytes()
     row = PIXEL_FORMATS[form.name]
-    planes = planes_of_rgb(rgb, form.colour, row.depth, row.subsampling, row.grey)
+    planes = planes_of_tensor(array, contract, form.colour, row)
     arrays = [planes.luma, *(planes.chroma or ())]
     if row.interleaved:
         arrays = [arrays[0], np.dstack(arrays[1:])]

@@ -12,8 +12,8 @@ import re
 from typing import Any, Dict, Optional
 
 from sr_deploy.core.errors import BadInput
-from sr_deploy.core.media.colour import Siting
 from sr_deploy.core.media.video.package import import_av
+from sr_deploy.core.yuv import Siting
 
 #: Codec → the field, and what its values mean. A value that is not here is refused.
 _FIELDS: Dict[str, Any] = {
