@@ -11,9 +11,12 @@ from sr_deploy.api import sizes_of
 from sr_deploy.cli import video
 from sr_deploy.cli.shared import (
     BACKENDS,
+    CHROMA,
     DEPLOYMENT,
     JSON_FLAG,
     PRECISION,
+    QUALITY,
+    STRIP,
     print_json,
     print_line,
     print_plan,
@@ -192,7 +195,10 @@ def run(
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     engine: Optional[Path] = typer.Option(None, "--engine", help="Run this engine, whatever else there is."),
     precision: Optional[str] = PRECISION,
-    suffix: Optional[str] = typer.Option(None, "--format", help="png or jpg. Default: the input's own."),
+    suffix: Optional[str] = typer.Option(None, "--format", help="png, jpg, webp, tif or bmp. Default: as the input."),
+    quality: Optional[int] = QUALITY,
+    chroma: Optional[str] = CHROMA,
+    strip: bool = STRIP,
     force: bool = typer.Option(False, "--force", help="Overwrite pictures that exist."),
     keep: bool = typer.Option(
         False, "--resume", help="Keep pictures that exist, unread, and make the others; go on with a clip."
@@ -212,13 +218,16 @@ def run(
 
     Of several pictures, one that cannot be read or does not fit is skipped and named at the end, with exit code 1.
     """
-    common = video.Common(deployment, out, backend, engine, precision, force, keep, as_json)
-    asked = video.VideoAsked(codec, crf, pixel_format, matrix, siting, sound, raw, y4m, full)
-    if video.handled(images, common, asked, [] if suffix is None else ["--format"]):
-        return
+    from sr_deploy.core.media.encode import Saving
     from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 
-    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision, keep)
+    common = video.Common(deployment, out, backend, engine, precision, force, keep, as_json)
+    asked = video.VideoAsked(codec, crf, pixel_format, matrix, siting, sound, raw, y4m, full)
+    saving = Saving(quality, chroma, strip)
+    given = {"--format": suffix, "--quality": quality, "--chroma": chroma, "--strip": strip or None}
+    if video.handled(images, common, asked, [name for name, value in given.items() if value is not None]):
+        return
+    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision, keep, saving)
     done = upscale_files(options, say)
     if as_json:
         print_json(done.to_dict())

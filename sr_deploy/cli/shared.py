@@ -18,6 +18,9 @@ PRECISION = typer.Option(
     help="Take the engine of this precision: fp16, int8, or mixed, as auto makes it. Default: fp32.",
     callback=lambda given: "mixed" if given == "auto" else given,
 )
+QUALITY = typer.Option(None, "--quality", help="Of JPEG, 1 to 100 (default 95), and of WebP (default: lossless).")
+CHROMA = typer.Option(None, "--chroma", help="Of JPEG: 444 (default: colour for every pixel), 422 or 420.")
+STRIP = typer.Option(False, "--strip", help="Leave EXIF and XMP out. Colour profiles always stay.")
 BACKENDS = named()
 
 

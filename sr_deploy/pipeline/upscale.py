@@ -17,12 +17,14 @@ from sr_deploy.core.errors import (
     SrDeployError,
     UsageError,
 )
+from sr_deploy.core.media.encode import Saving, suffix_names
 from sr_deploy.core.media.image import (
     Picture,
     check_writable,
     find_images,
     from_network,
     read_picture,
+    said_but_not_kept,
     to_network,
     write_picture,
 )
@@ -44,9 +46,10 @@ class UpscaleOptions:
         inputs: pictures and folders of pictures.
         out: the folder to write to.
         backend, engine, precision: which runtime; see pipeline/runner.py.
-        suffix: "png" or "jpg"; None keeps each picture's own.
+        suffix: a suffix of core/media/encode.py without its dot; None keeps each picture's own.
         force: overwrite pictures that exist.
         resume: keep pictures that exist, and make the others.
+        saving: how results are written.
     """
 
     deployment: Path
@@ -58,6 +61,7 @@ class UpscaleOptions:
     force: bool = False
     precision: Optional[str] = None
     resume: bool = False
+    saving: Saving = Saving()
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     with runners(resolved, say) as runner_at:
         for source, target in track(todo, "upscaling"):
             try:
-                _upscale_file(deployment, runner_at, source, target)
+                _upscale_file(deployment, runner_at, (source, target), options.saving, say)
                 written.append(target)
             except _BadPicture as bad:
                 if len(inputs) == 1:
@@ -144,12 +148,14 @@ class _BadPicture(Exception):
         super().__init__(str(error))
 
 
-def _upscale_file(deployment: Deployment, runner_at: Callable[[Size], Runner], source: Path, target: Path) -> None:
+def _upscale_file(deployment: Deployment, runner_at: Callable[[Size], Runner], pair: Tuple[Path, Path],
+                  saving: Saving, say: Callable[[str], None]) -> None:  # fmt: skip
     """One file to another."""
     manifest = deployment.manifest
+    source, target = pair
     try:
         picture = read_picture(source, bytes_to_upscale(manifest.contract, manifest.scale))
-        check_writable(target, picture.alpha is not None, picture.depth)
+        check_writable(target, picture, saving)
         manifest.sizes.check(picture.size)
     except (BadImage, UsageError) as error:
         raise _BadPicture(error) from error
@@ -165,9 +171,12 @@ def _upscale_file(deployment: Deployment, runner_at: Callable[[Size], Runner], s
     except (BadInput, CheckFailed) as error:
         raise _BadPicture(error) from error
     try:
-        write_picture(result, target)
+        write_picture(result, target, saving)
     except UsageError as error:
         raise _BadPicture(error) from error
+    lost = said_but_not_kept(result, target, saving)
+    if lost:
+        say(f"{target.name} has no place for what {source.name} says besides its pixels: {', '.join(lost)}")
 
 
 def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> None:
@@ -187,8 +196,9 @@ def upscale_picture(deployment: Deployment, runner: Runner, picture: Picture) ->
 
 def _targets(inputs: Tuple[Path, ...], options: UpscaleOptions) -> List[Path]:
     """Where each result goes; refuses to overwrite and to write two results into one file."""
-    if options.suffix is not None and options.suffix.lower() not in ("png", "jpg", "jpeg"):
-        raise UsageError(f"--format {options.suffix} is not written here", "png or jpg")
+    if options.suffix is not None and options.suffix.lower() not in suffix_names():
+        raise UsageError(f"--format {options.suffix} is not written here", "one of " + ", ".join(suffix_names()))
+    options.saving.check()
     if options.force and options.resume:
         raise UsageError("--force replaces results and --resume keeps them", "one of the two")
     targets: List[Path] = []
