@@ -132,7 +132,7 @@ def open(deployment: Place, *, backend: Optional[str] = None, engine: Optional[P
     Args:
         deployment: the folder.
         backend, engine, precision: which runtime, as ``srdeploy run`` takes them; see ``pipeline.runner.decide``.
-        say: told what runs, whenever that changes.
+        say: told what runs, each once.
 
     Raises:
         BadDeployment: no deployment, or an altered one.

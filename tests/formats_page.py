@@ -15,6 +15,7 @@ from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import Result
 from sr_deploy.bundle.layout import Index, IndexFile
 from sr_deploy.bundle.recipe import Recipe, RecipeFile
+from sr_deploy.core.deployment.default import Default
 from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.quality.metrics import METRICS
@@ -54,6 +55,7 @@ PAGE = Path(__file__).resolve().parents[1] / "engines" / "formats.md"
 #: Which file, what it is, its description.
 FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/manifest.json", "a deployment", Manifest),
+    ("DIR/default.json", "the precision that a deployment runs in", Default),
     ("DIR/engines/ENGINE.json", "an engine", EngineManifest),
     ("DIR/engines/ENGINE.layers.json", "what the builder made of a graph; besides: `engine_sha256`", Listing),
     ("DIR/precision/NAME/plan.json", "a precision plan", Plan),

@@ -12,14 +12,7 @@ from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.load import LoadOptions, load_model
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
-from tests.published import GOLDEN
-
-
-def cases(golden, value_range):
-    """(input, expected) of both golden pictures, in the network's value range; the expected one clamped."""
-    for parity in ("even", "odd"):
-        lr = golden[f"input_{parity}"].transpose(2, 0, 1)[None].astype(np.float32) * (value_range / 255)
-        yield lr, golden[f"output_{parity}"] * (value_range / 255)
+from tests.published import GOLDEN, golden_cases
 
 
 @pytest.mark.parametrize(("weights", "golden", "value_range"), GOLDEN, ids=[g[0] for g in GOLDEN])
@@ -28,7 +21,7 @@ def test_pytorch_equals_the_published_code(assets, weights, golden, value_range)
 
     _, loaded = load_model(assets / "weights" / weights, LoadOptions())
     assert loaded.value_range == value_range
-    for lr, expected in cases(np.load(assets / "golden" / golden), value_range):
+    for lr, expected in golden_cases(assets, golden, value_range):
         with torch.no_grad():
             actual = loaded.module(torch.from_numpy(lr)).numpy()
         assert largest_difference(actual, expected, value_range) <= TORCH_FP32.steps
@@ -37,7 +30,7 @@ def test_pytorch_equals_the_published_code(assets, weights, golden, value_range)
 @pytest.mark.parametrize(("weights", "golden", "value_range"), GOLDEN, ids=[g[0] for g in GOLDEN])
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_graph_equals_the_published_code(assets, tmp_path, weights, golden, value_range, kind):
-    pictures = list(cases(np.load(assets / "golden" / golden), value_range))
+    pictures = list(golden_cases(assets, golden, value_range))
     sizes = tuple(lr.shape[2:] for lr, _ in pictures) if kind == "static" else ()
     export_deployment(ExportOptions(assets / "weights" / weights, tmp_path / "net", sizes))
     deployment = open_deployment(tmp_path / "net")
@@ -57,11 +50,10 @@ def test_dft_form_equals_the_published_code_and_is_pinned(assets, tmp_path, weig
     value_range = 255.0
     options = ExportOptions(assets / "weights" / weights, tmp_path / "net", spectral="dft")
     deployment = export_deployment(options)
-    golden = np.load(assets / "golden" / weights.replace(".pt", ".npz"))
     runner = runner_from_graph(
         deployment.folder / "model.onnx", deployment.manifest.contract, deployment.manifest.scale
     )
-    for lr, expected in cases(golden, value_range):
+    for lr, expected in golden_cases(assets, weights, value_range):
         difference = largest_difference(upscale(runner, lr), np.clip(expected, 0, value_range), value_range)
         assert difference <= GRAPH_FP32.steps
     model = onnx.load(str(deployment.folder / "model.onnx"))

@@ -202,8 +202,8 @@ save_plan(folder, plan)
 assert open_plan(folder)[0] == plan
 check_precision("fp12")
 for kind in (EngineManifest, Matrix):
-    assert '"fp32", "fp16", "fp12", "int8", "mixed"' in str(json_schema(kind)).replace("'", '"')
-assert LOSSY["fp12"].decibels == 0.01 and LOSSY["mixed"].decibels == 0.6
+    assert '"fp32", "fp16", "fp12", "int8", "auto"' in str(json_schema(kind)).replace("'", '"')
+assert LOSSY["fp12"].decibels == 0.01 and LOSSY["auto"].decibels == 0.6
 assert type_in("FP12") == "float12" and Tensor("x", (4, 3), "float12").bytes == 18
 wide, narrow = ("a", "CONVOLUTION", ("a",), "float16", True), ("b", "RELU", ("b",), "float12", False)
 assert differences((NetworkLayer(*wide), NetworkLayer(*narrow)), {"a": "float12", "b": "float16"}) == (
@@ -252,6 +252,6 @@ def test_the_table_says_what_onnx_and_numpy_say():
         assert one.bits == 8 * kind.itemsize and one.floating == (kind.kind == "f")
         assert one.largest == (np.finfo(kind).max if one.floating else np.iinfo(kind).max)
     assert [one.bits for one in FORMATS] == sorted(one.bits for one in FORMATS)
-    assert ENGINE_PRECISIONS == ("fp32", "fp16", "int8", "mixed") and PLAN_PRECISIONS == ("fp16", "int8", "auto")
+    assert ENGINE_PRECISIONS == ("fp32", "fp16", "int8", "auto") and PLAN_PRECISIONS == ("fp16", "int8", "auto")
     words = [word for one in (*FORMATS, *LISTED) for word in one.words]
     assert len(set(words)) == len(words)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 #: Instructions of a file's pickles, elements copied and arguments looked at. A tensor takes 46 of them, so this is
 #: enough for 12,000, optimiser states included, and ten times what any published file took; 1.3 to 1.7 s at most.
 STEPS = 560_000
-#: Entries and modules looked at while the state dict is sought, each time one is looked at.
+#: Entries, modules and known names looked at while the state dict is sought, each time one is looked at.
 SEARCH_STEPS = 500_000
 #: Bytes of all pickles of a file. Text among them may become four times as large in memory.
 PICKLE_BYTES = 32 << 20

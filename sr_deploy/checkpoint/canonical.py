@@ -119,6 +119,7 @@ class _Search:
         if id(mapping) in inside:
             return
         if len(inside) < _MAX_DEPTH:
+            self.budget.spend(len(NESTED_UNDER))
             for name in NESTED_UNDER:
                 if name in mapping and not _is_optimiser(mapping[name]):
                     below = f"{path}.{name}" if path else name

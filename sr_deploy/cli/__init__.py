@@ -7,52 +7,69 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import typer
+from typer.core import TyperGroup
 
 from sr_deploy import __version__
 from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report
 from sr_deploy.cli.shared import print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError, UsageError
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.l4t import check_container
 from sr_deploy.core.signals import ended_by_signals, name_of
 from sr_deploy.core.text import log_lines
 
 #: The exit code after Ctrl-C, as shells count it.
 INTERRUPTED = 130
-#: Every command, in the order of ``--help``.
-COMMANDS = (
-    deploy.export,
-    precision.calibrate,
-    precision.sensitivity,
-    deploy.build,
-    qat.qat,
-    deploy.run,
-    deploy.verify,
-    board.pack,
-    board.unpack,
-    measure.bench,
-    report.report,
-    report.import_,
-    measure.sweep,
-    gate.gate,
-    measure.tune,
-    deploy.inspect,
-    deploy.doctor,
-    deploy.demo,
-)
+#: Every command under the heading that ``--help`` shows it under, in its order.
+COMMANDS: Dict[str, Tuple[Callable[..., None], ...]] = {
+    "From checkpoint to picture": (
+        deploy.demo, deploy.inspect, deploy.export, deploy.build, deploy.run, deploy.verify,
+    ),
+    "Lower precision": (precision.calibrate, precision.sensitivity, qat.qat),
+    "Time, compare, guard": (
+        measure.bench, measure.sweep, measure.tune, gate.gate, report.report, report.import_,
+    ),
+    "Boards": (board.pack, board.unpack, remote.remote, deploy.doctor),
+}  # fmt: skip
+
+
+def _name_of(command: Callable[..., None]) -> str:
+    # A trailing underscore keeps a name that is a word of Python, such as import.
+    return command.__name__.rstrip("_").replace("_", "-")
+
+
+#: Letters of a command's help in the list of commands: its first sentence, over as many lines as it takes.
+_HELP_LETTERS = 200
+
+
+class Grouped(TyperGroup):
+    """The commands under their headings."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write one list a heading; names and their help are never cut, however narrow the terminal is."""
+        for heading, commands in COMMANDS.items():
+            with formatter.section(heading):
+                found = [(name, self.get_command(ctx, name)) for name in map(_name_of, commands)]
+                formatter.write_dl(
+                    [(name, one.get_short_help_str(_HELP_LETTERS)) for name, one in found if one is not None]
+                )
+
 
 app = typer.Typer(
     name="srdeploy",
+    cls=Grouped,
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    # The plain form: tables of the rich one cut the names of options in 80 columns.
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Put a trained or compressed PyTorch super-resolution network on a GPU or a Jetson, "
     "with its quality and its latency proved.\n\n"
-    "Start with [bold]srdeploy demo[/bold], then [bold]srdeploy export net.pth -o net[/bold], "
-    "[bold]srdeploy build net[/bold], [bold]srdeploy run net -i picture.png -o out[/bold].\n\n"
+    "Start with `srdeploy demo`, then `srdeploy export net.pth -o net`, `srdeploy build net`, "
+    "`srdeploy run net -i picture.png -o out`.\n\n"
     "Exit codes: 0 good, 1 a check failed, 2 usage, 3 environment, 4 bad input, 5 measurement inconclusive.",
 )
 
@@ -70,10 +87,9 @@ def _root(
     pass
 
 
-for command in COMMANDS:
-    # A trailing underscore keeps a name that is a word of Python, such as import.
-    app.command(command.__name__.rstrip("_").replace("_", "-"))(command)
-app.command("remote", context_settings=remote.PASS_ON)(remote.remote)
+for command in (command for commands in COMMANDS.values() for command in commands):
+    settings = remote.PASS_ON if command is remote.remote else None
+    app.command(_name_of(command), context_settings=settings)(command)
 
 
 def _failure(error: SrDeployError) -> Dict[str, Any]:
@@ -86,7 +102,7 @@ def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
     if package in ("", "sr_deploy"):
         raise error
     wanted = "what exporting needs (Python 3.10 or newer)"
-    return MissingPackage(f"the package {package} is not installed", wanted, "pip install 'srdeploy[export]'")
+    return MissingPackage(f"the package {package} is not installed", wanted, pip_install("export"))
 
 
 def _wants_json(arguments: List[str]) -> bool:

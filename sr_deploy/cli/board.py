@@ -32,7 +32,9 @@ def pack(
     memory_budget: Optional[str] = typer.Option(None, "--memory-budget", help="Activations at most, such as 600MB."),
     dla: Optional[int] = typer.Option(None, "--dla", help="Run on this DLA core of a Jetson (0 or 1).", min=0),
     precision: Optional[str] = typer.Option(
-        None, "--precision", help="The board builds this plan of DIR/precision: fp16, int8, auto, qat, …"
+        None,
+        "--precision",
+        help="The board builds this plan of DIR/precision, or fp32. Default: what was built last.",
     ),
     golden_size: Optional[List[str]] = typer.Option(
         None, "--golden-size", help="Add a golden picture of this input HxW, to check the engine of that size with."
@@ -52,7 +54,7 @@ def pack(
 ) -> None:
     """Deployment to one file for a board: graphs, golden pictures, recipe, hashes. Or to a Triton model repository."""
     from sr_deploy.bundle.recipe import Recipe
-    from sr_deploy.pipeline.ship.pack import PackOptions, pack_deployment, plan_pack
+    from sr_deploy.pipeline.ship.pack import PackOptions, pack_deployment, plan_pack, plan_to_pack
     from sr_deploy.pipeline.ship.triton import TritonOptions, plan_triton, write_triton
 
     profile = tuple(parse_size(text) for text in (min_size, opt_size, max_size) if text)
@@ -65,7 +67,7 @@ def pack(
         workspace_mib=workspace,
         memory_budget=parse_bytes(memory_budget) if memory_budget else None,
         dla_core=dla,
-        plan=None if precision == "fp32" else precision,
+        plan=plan_to_pack(deployment, precision),
     )
     if out is None and triton is None:
         raise UsageError("pack needs to know what to make", "-o net.srd, or --triton REPOSITORY, or both")

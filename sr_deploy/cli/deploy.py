@@ -44,10 +44,10 @@ def export(
     ),
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold training-time branches into single convolutions."),
     model: Optional[str] = typer.Option(
-        None, "--model", help="pkg.module:factory, a function without arguments that gives your own nn.Module."
+        None, "--model", help="pkg.module:factory or net.py:factory, a function that gives your own nn.Module."
     ),
     value_range: Optional[float] = typer.Option(
-        None, "--value-range", help="With --model: the value of white, 1 or 255."
+        None, "--value-range", help="With --model, or a file that leaves it open: the value of white, 1 or 255."
     ),
     lora_alpha: Optional[str] = typer.Option(
         None, "--lora-alpha", help="LoRA alpha, which no file stores: a number, or a multiple of the rank such as 2r."
@@ -131,6 +131,9 @@ def build(
     timing_cache: Optional[Path] = typer.Option(
         None, "--timing-cache", help="tensorrt: file of layer timings, or none. Default: one a GPU, beside the engines."
     ),
+    default: bool = typer.Option(
+        True, "--default/--no-default", help="From now on run, verify and bench take this precision."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing engine."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Say which engines would be built, build nothing."),
     as_json: bool = JSON_FLAG,
@@ -168,6 +171,7 @@ def build(
         implicit=implicit,
         dla_core=dla,
         timing_cache=timing_cache,
+        default=default,
     )
     if dry_run:
         print_plan(plan_build(options), as_json)
@@ -371,3 +375,6 @@ def demo(
     render(latency_table(outcome.latency))
     for path in outcome.files:
         print_line(path)
+    say("next: your own picture, a faster engine, your own network")
+    for line in outcome.next:
+        say(f"  {line}")

@@ -32,8 +32,8 @@ def qat(
 ) -> None:
     """Fine-tune the INT8 plan by following the float32 network: plan, weights, report and plot in DIR/precision/qat.
 
-    It starts from the plan that [bold]srdeploy build DIR --precision int8[/bold] made, and
-    [bold]srdeploy build DIR --plan DIR/precision/qat[/bold] takes the result.
+    It starts from the plan that `srdeploy build DIR --precision int8` made, and
+    `srdeploy build DIR --plan DIR/precision/qat` takes the result.
     """
     from sr_deploy.pipeline.precision.qat import QatRequest, fine_tune_deployment
 

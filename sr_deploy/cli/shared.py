@@ -7,6 +7,7 @@ from typing import Any, Sequence
 
 import typer
 
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.core.text import log_lines
 from sr_deploy.engine.runtimes import named
 
@@ -15,8 +16,8 @@ JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead 
 PRECISION = typer.Option(
     None,
     "--precision",
-    help="Take the engine of this precision: fp16, int8, or mixed, as auto makes it. Default: fp32.",
-    callback=lambda given: "mixed" if given == "auto" else given,
+    help="Take the engine of this precision: fp32, fp16, int8 or auto. Default: what was built last.",
+    autocompletion=lambda: list(ENGINE_PRECISIONS),
 )
 QUALITY = typer.Option(None, "--quality", help="Of JPEG, 1 to 100 (default 95), and of WebP (default: lossless).")
 CHROMA = typer.Option(None, "--chroma", help="Of JPEG: 444 (default: colour for every pixel), 422 or 420.")

@@ -75,10 +75,10 @@ LISTED: Tuple[ElementType, ...] = (
     )),
 )  # fmt: skip
 
-#: What an engine is called that holds several formats, and what a plan of several is asked for with.
-MIXED, AUTO = "mixed", "auto"
+#: What a plan of several formats is asked for with, and what it and its engines are called.
+AUTO = "auto"
 #: What engines compute in, widest first.
-ENGINE_PRECISIONS: Tuple[str, ...] = (*(one.precision for one in reversed(FORMATS)), MIXED)
+ENGINE_PRECISIONS: Tuple[str, ...] = (*(one.precision for one in reversed(FORMATS)), AUTO)
 #: What a plan can be asked for.
 PLAN_PRECISIONS: Tuple[str, ...] = (*(one.precision for one in reversed(FORMATS) if one.has_plans), AUTO)
 
@@ -87,7 +87,7 @@ FORMAT_BITS: Mapping[str, int] = {one.name: one.bits for one in FORMATS}
 #: Precision of an engine → its tolerance, where it has one; a mix may hold the one that costs most.
 LOSSY: Mapping[str, LossyTolerance] = {
     **{one.precision: one.tolerance for one in FORMATS if one.tolerance is not None},
-    MIXED: max((one.tolerance for one in FORMATS if one.tolerance is not None), key=lambda bound: bound.decibels),
+    AUTO: max((one.tolerance for one in FORMATS if one.tolerance is not None), key=lambda bound: bound.decibels),
 }
 
 # What described formats accept; a type checker cannot follow a table.

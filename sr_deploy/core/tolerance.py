@@ -46,7 +46,7 @@ GRAPH_FP32 = Tolerance("graph float32", 0.05)
 
 #: A float16 graph or engine against float32.
 HALF = LossyTolerance("float16", decibels=0.01, rms_steps=0.5)
-#: An INT8 or mixed one. ``build`` holds the budget that was given; this tells a right engine from a broken one.
+#: One of INT8, or of several formats. ``build`` holds the budget that was given; this tells a right from a broken one.
 INT8 = LossyTolerance("INT8", decibels=0.60, rms_steps=6.0)
 
 #: A folded block against the block it replaces, in float64: largest difference over the largest output magnitude.

@@ -16,6 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from typing_extensions import Literal
 
 from sr_deploy.core.errors import MissingPackage, UsageError
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.engine.listing_parse import is_listing
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
@@ -93,7 +94,7 @@ def import_flavour(flavour: str) -> Any:
     raise MissingPackage(
         f"{flavour} does not import: {problems[0]}",
         f"the Python module {modules[0]}",
-        f"see srdeploy doctor; on a Jetson it comes with JetPack, elsewhere pip install 'srdeploy[{flavour}]'",
+        f"see srdeploy doctor; on a Jetson it comes with JetPack, elsewhere {pip_install(flavour)}",
     )
 
 

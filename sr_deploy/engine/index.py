@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Callable, Dict, Optional, Tuple, TypeVar, Union
 
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.errors import BadInput
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.engine.fits import HostFacts, check_engine, host_facts
 from sr_deploy.engine.manifest import (
     EngineManifest,
@@ -67,6 +69,15 @@ class EngineIndex:
         if not refused_too:
             check_not_refused(path, manifest)
         return manifest
+
+    @property
+    def precisions(self) -> Tuple[str, ...]:
+        """What the engines say that they compute in, widest first; a damaged one says nothing."""
+        told = set()
+        for path in self.paths:
+            with contextlib.suppress(BadInput):
+                told.add(self.stated(path).precision)
+        return tuple(name for name in ENGINE_PRECISIONS if name in told)
 
     def check_fits(self, manifest: EngineManifest) -> None:
         """Refuse an engine that was built for something else than this deployment on this machine.

@@ -124,7 +124,7 @@ def check_network(
 
     Args:
         layers: from ``network_layers``.
-        precision: "fp32", "fp16", "int8" or "mixed".
+        precision: "fp32", "fp16", "int8" or "auto".
         planned: ONNX node name → type; empty compares nothing.
         graph: the file, for messages.
 

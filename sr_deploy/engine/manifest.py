@@ -42,7 +42,8 @@ class EngineManifest:
         sha256: of the engine's bytes.
         graph_file, graph_sha256: the ONNX graph of the deployment that it was built from.
         profile: the inputs it takes; None means any size that the network takes.
-        precision: "fp32" (nothing is computed in less, TensorFloat-32 included), "fp16", "int8" or "mixed".
+        precision: "fp32" (nothing is computed in less, TensorFloat-32 included), "fp16", "int8", or "auto": of several
+            formats.
         compute_capabilities: GPUs it runs on, such as ("8.6", "12.0"); empty for ONNX Runtime.
         device: name of the GPU it was built on; None when it was built without one.
         runtime_version: of TensorRT, TensorRT-RTX or ONNX Runtime.
@@ -107,7 +108,7 @@ class EngineManifest:
         """The commands that make an engine of this kind for an input of ``size`` (height, width)."""
         kind = f"srdeploy build DEPLOYMENT --backend {self.backend}"
         if self.precision != "fp32":
-            kind += " --precision " + {"mixed": "auto"}.get(self.precision, self.precision)
+            kind += " --precision " + self.precision
         low, high = (self.profile[0], self.profile[2]) if self.profile else (size, size)
         smallest = format_size((min(low[0], size[0]), min(low[1], size[1])))
         largest = format_size((max(high[0], size[0]), max(high[1], size[1])))

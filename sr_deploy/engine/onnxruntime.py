@@ -17,6 +17,7 @@ from sr_deploy import __version__
 from sr_deploy.core.artifact import explained_write_errors, sha256_of
 from sr_deploy.core.contract import IOContract, Size, format_size, shape_in, size_in
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_precision, engine_name, save_engine
 from sr_deploy.engine.onnxruntime_cuda import CPU, CUDA, CUDA_OPTIONS, is_cuda_fault, no_start, preload_cuda, tf32_of
@@ -43,7 +44,7 @@ def import_onnxruntime() -> Any:
         raise MissingPackage(
             f"ONNX Runtime does not import: {error}",
             "the package onnxruntime",
-            "pip install 'srdeploy[onnxruntime]' (for an NVIDIA GPU 'srdeploy[onnxruntime-gpu]')",
+            f"{pip_install('onnxruntime')} (for an NVIDIA GPU: {pip_install('onnxruntime-gpu')})",
         ) from error
     return onnxruntime
 
@@ -97,7 +98,7 @@ def open_session(graph: Path, options: Any, provider: str) -> Any:
         raise EnvironmentFault(
             f"ONNX Runtime {ort.__version__} has no {provider} here",
             "one of " + ", ".join(here),
-            "pip install 'srdeploy[onnxruntime-gpu]' instead of onnxruntime" if provider == CUDA else "",
+            f"{pip_install('onnxruntime-gpu')} instead of onnxruntime" if provider == CUDA else "",
         )
     if not Path(graph).is_file():
         raise BadDeployment(f"there is no graph {graph}", "an ONNX file", "srdeploy export")

@@ -9,6 +9,7 @@ import re
 from typing import Any, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import EnvironmentFault
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.machine import this_machine
 
 CPU = "CPUExecutionProvider"
@@ -62,7 +63,7 @@ def no_start(provider: str, text: str, preloaded: str) -> EnvironmentFault:
     return EnvironmentFault(
         f"{provider} does not start on this machine; {text}" + (f" ({preloaded})" if preloaded else ""),
         "an NVIDIA driver, and the CUDA and cuDNN that this onnxruntime-gpu (1.18 or newer) was built for",
-        "pip install 'srdeploy[onnxruntime-gpu]' brings them (see srdeploy doctor); CUDA_VISIBLE_DEVICES= for the CPU",
+        f"{pip_install('onnxruntime-gpu')} brings them (see srdeploy doctor); CUDA_VISIBLE_DEVICES= for the CPU",
     )
 
 

@@ -51,7 +51,7 @@ def set_precision(
     precision, layer_types, calibration_cache = options.precision, options.layer_types or {}, options.calibration_cache
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     quantised = sum(layer.type.name == "DEQUANTIZE" for layer in layers)
-    int8 = precision in ("int8", "mixed")
+    int8 = precision in ("int8", "auto")
     half = precision == "fp16" or int8 and options.rest == "float16"
     _check_request(precision, int8, quantised, layer_types, calibration_cache)
     settings: Dict[str, str] = {}
@@ -100,9 +100,9 @@ def _check_request(
     if cache is not None and quantised:
         raise UsageError(f"the graph has Q/DQ, so TensorRT would not read {cache}", "one of the two")
     if cache is not None and not int8:
-        raise UsageError(f"a calibration cache was given to an engine of precision {precision}", "int8 or mixed")
+        raise UsageError(f"a calibration cache was given to an engine of precision {precision}", "int8 or auto")
     if quantised and not int8:
-        raise UsageError(f"the graph has Q/DQ, and precision {precision} was asked for", "int8 or mixed")
+        raise UsageError(f"the graph has Q/DQ, and precision {precision} was asked for", "int8 or auto")
 
 
 def _given(layer_types: Mapping[str, str], cache: Optional[Path], quantised: int) -> str:

@@ -21,11 +21,13 @@ class Asked:
         scale: output size over input size, where keys and shapes leave it open.
         lora_alpha: LoRA's alpha: a number for all layers, or a multiple of each layer's rank such as "2r".
         res_scale: EDSR's residual scaling.
+        value_range: the value of white, 1.0 or 255.0, of an architecture whose files are of both kinds.
     """
 
     scale: Optional[int] = None
     lora_alpha: Optional[str] = None
     res_scale: Optional[float] = None
+    value_range: Optional[float] = None
 
 
 @dataclass(frozen=True)

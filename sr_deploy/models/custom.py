@@ -1,11 +1,17 @@
-"""The user's own network: ``--model pkg.module:factory``. The only place that runs code which is not the project's."""
+"""The user's own network: ``--model pkg.module:factory`` or ``--model path/to/file.py:factory``.
+
+The only place that runs code which is not the project's.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import os
 import sys
+from pathlib import Path
+from types import ModuleType
 from typing import Callable, Iterator, Optional, Tuple
 
 import torch
@@ -27,14 +33,15 @@ def model_from_factory(
     """Import a user's function, call it, and load a checkpoint into the network that it gives.
 
     Args:
-        path: ``"pkg.module:factory"``; the module may lie in the current folder. ``factory()`` gives an ``nn.Module``
-            that takes (N, 3, H, W) RGB and gives (N, 3, scale·H, scale·W), both in ``0…value_range``.
+        path: ``"pkg.module:factory"``; the module may lie in the current folder. Or ``"path/to/file.py:factory"``; what
+            lies beside the file can be imported by it. ``factory()`` gives an ``nn.Module`` that takes (N, 3, H, W) RGB
+            and gives (N, 3, scale·H, scale·W), both in ``0…value_range``.
         tensors: its weights; None: those that the factory has put in.
         scale: what the user says it is; None: found by running the network.
         value_range: the value of white, 1.0 or 255.0.
 
     Raises:
-        UsageError: no value range, no such module or function, a function that fails or gives no ``nn.Module``, a
+        UsageError: no value range, no such module, file or function, a function that fails or gives no ``nn.Module``, a
             network that fails or is no super-resolution, another scale than the one given.
         BadCheckpoint: the tensors do not fit the network.
     """
@@ -45,7 +52,7 @@ def model_from_factory(
             "the value that white has in its input and output: 1 or 255",
             "add --value-range 1 or --value-range 255",
         )
-    with _current_folder_importable():
+    with _importable(os.getcwd()), _importable(_folder_of(path)):
         module = _call(_factory(path), path)
         module = module.float().cpu().eval().requires_grad_(False)
         if tensors is not None:
@@ -70,10 +77,15 @@ def model_from_factory(
     )
 
 
+def _folder_of(path: str) -> str:
+    """The folder of ``path/to/file.py:factory``; for a module the current folder."""
+    name = path.rpartition(":")[0]
+    return str(Path(name).resolve().parent) if name.endswith(".py") else os.getcwd()
+
+
 @contextlib.contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """Put the current folder first on the import path, as ``python -m`` does."""
-    folder = os.getcwd()
+def _importable(folder: str) -> Iterator[None]:
+    """Put a folder first on the import path: the current one as ``python -m`` does, a file's own as ``python`` does."""
     sys.path.insert(0, folder)
     importlib.invalidate_caches()
     try:
@@ -85,13 +97,17 @@ def _current_folder_importable() -> Iterator[None]:
 
 def _factory(path: str) -> Callable[[], object]:
     """Import what ``path`` names."""
-    name, colon, attribute = path.partition(":")
+    name, colon, attribute = path.rpartition(":")
     if not (colon and name and attribute):
         raise UsageError(
-            f"--model {path} does not name a function", "pkg.module:factory", "for example --model mynet.model:build"
+            f"--model {path} does not name a function",
+            "pkg.module:factory or path/to/file.py:factory",
+            "for example --model mynet.model:build",
         )
     try:
-        module = importlib.import_module(name)
+        module = _module_of_file(name) if name.endswith(".py") else importlib.import_module(name)
+    except UsageError:
+        raise
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise UsageError(
@@ -119,6 +135,24 @@ def _factory(path: str) -> Callable[[], object]:
     return factory
 
 
+def _module_of_file(name: str) -> ModuleType:
+    """Run a file as a module. What it raises is passed on. Raises UsageError when there is none."""
+    file = Path(name).resolve()
+    # A name of its own: a file that is called as a package is, such as torch.py, must not be taken for it.
+    module_name = f"model_file_{file.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, file) if file.is_file() else None
+    if spec is None or spec.loader is None:
+        raise UsageError(
+            f"--model {name}: there is no such file",
+            "the .py file that holds the network, from here or with its whole path",
+            f"look for it from {os.getcwd()}",
+        )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up by its name
+    spec.loader.exec_module(module)
+    return module
+
+
 def _call(factory: Callable[[], object], path: str) -> torch.nn.Module:
     try:
         made = factory()
@@ -135,10 +169,15 @@ def _call(factory: Callable[[], object], path: str) -> torch.nn.Module:
 
 def _failed(doing: str, path: str, error: BaseException) -> UsageError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    name, _, attribute = path.rpartition(":")
+    if name.endswith(".py"):
+        trial = f"import runpy; print(runpy.run_path({name!r})[{attribute!r}]())"
+    else:
+        trial = f"import {name}; print({name}.{attribute}())"
     return UsageError(
         f"--model {path}: {doing} failed: {type(error).__name__}: {lines[0] if lines else 'no message'}",
         "code that runs",
-        'try it first: python -c "import {0}; print({0}.{1}())"'.format(*path.split(":", 1)),
+        f'try it first: python -c "{trial}"',
     )
 
 

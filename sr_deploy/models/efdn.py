@@ -9,65 +9,23 @@ import re
 from typing import Dict, Tuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.edge import PointwiseThen3x3, PointwiseThenEdge
+from sr_deploy.models.esa import MINIMUM, SpatialAttention
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
 
 #: The cells' number is part of the topology: cell 2's output enters every later fusion.
 CELLS = 4
-#: The stride-2 convolution leaves (n - 3) // 2 + 1 pixels, and the 7x7 max-pool without padding needs seven of them.
-MINIMUM = 15
 
 _EDBB_KEY = re.compile(r"^(cells\.\d+\.conv[23]\.)(?!act\.)")
 _EDBB_MODULE_KEY = re.compile(r"(cells\.\d+\.conv[23]\.)rep_conv\.(?=rep_conv\.|conv1x1)")
 _EXPANDED = "cells.0.conv2.conv1x1_3x3.k0"
 _BRANCHES = "cells.0.conv2.conv1x1.weight"
-
-
-def _padded_with(x: torch.Tensor, border: torch.Tensor) -> torch.Tensor:
-    """``x`` (N, C, H, W) with a border of one pixel around it that holds ``border`` (C,)."""
-    outside = 1 - F.pad(torch.ones_like(x[:, :1]), (1, 1, 1, 1))
-    return F.pad(x, (1, 1, 1, 1)) + border.view(1, -1, 1, 1) * outside
-
-
-class PointwiseThen3x3(nn.Module):
-    """A 1x1 convolution, a border of its bias, a 3x3 convolution: (N, C, H, W) to (N, C, H, W)."""
-
-    def __init__(self, width: int, middle: int) -> None:
-        super().__init__()
-        self.k0 = nn.Parameter(torch.zeros(middle, width, 1, 1))
-        self.b0 = nn.Parameter(torch.zeros(middle))
-        self.k1 = nn.Parameter(torch.zeros(width, middle, 3, 3))
-        self.b1 = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Run the two convolutions."""
-        return F.conv2d(_padded_with(F.conv2d(x, self.k0, self.b0), self.b0), self.k1, self.b1)
-
-
-class PointwiseThenEdge(nn.Module):
-    """A 1x1 convolution, a border of its bias, a fixed depthwise edge filter scaled and biased per channel.
-
-    ``mask`` is Sobel x, Sobel y or the Laplacian; it is never trained but stored, and what is stored is used.
-    """
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.k0 = nn.Parameter(torch.zeros(width, width, 1, 1))
-        self.b0 = nn.Parameter(torch.zeros(width))
-        self.scale = nn.Parameter(torch.zeros(width, 1, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.mask = nn.Parameter(torch.zeros(width, 1, 3, 3))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Run the convolution and the filter."""
-        padded = _padded_with(F.conv2d(x, self.k0, self.b0), self.b0)
-        return F.conv2d(padded, self.scale * self.mask, self.bias, groups=self.bias.shape[0])
 
 
 class EdgeBranches(nn.Module):
@@ -82,10 +40,10 @@ class EdgeBranches(nn.Module):
         super().__init__()
         self.rep_conv = nn.Conv2d(width, width, 3, padding=1)
         self.conv1x1 = nn.Conv2d(width, width, 1)
-        self.conv1x1_3x3 = PointwiseThen3x3(width, middle) if middle else None
-        self.conv1x1_sbx = PointwiseThenEdge(width)
-        self.conv1x1_sby = PointwiseThenEdge(width)
-        self.conv1x1_lpl = PointwiseThenEdge(width)
+        self.conv1x1_3x3 = PointwiseThen3x3(width, middle, width) if middle else None
+        self.conv1x1_sbx = PointwiseThenEdge(width, width)
+        self.conv1x1_sby = PointwiseThenEdge(width, width)
+        self.conv1x1_lpl = PointwiseThenEdge(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Sum of the branches, (N, C, H, W) to (N, C, H, W)."""
@@ -118,28 +76,6 @@ class PointwiseBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolution, then PReLU."""
         return self.act(self.conv1x1(x))
-
-
-class SpatialAttention(nn.Module):
-    """ESA: a mask in 0…1 from a strongly reduced picture, multiplied onto the input."""
-
-    def __init__(self, width: int, reduced: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(width, reduced, 1)
-        self.conv_f = nn.Conv2d(reduced, reduced, 1)
-        self.conv_max = nn.Conv2d(reduced, reduced, 3, padding=1)
-        self.conv2 = nn.Conv2d(reduced, reduced, 3, stride=2)
-        self.conv3 = nn.Conv2d(reduced, reduced, 3, padding=1)
-        self.conv3_ = nn.Conv2d(reduced, reduced, 3, padding=1)
-        self.conv4 = nn.Conv2d(reduced, width, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, C, H, W); H and W at least ``MINIMUM``."""
-        narrow = self.conv1(x)
-        coarse = F.max_pool2d(self.conv2(narrow), kernel_size=7, stride=3)
-        coarse = self.conv3_(F.relu(self.conv3(F.relu(self.conv_max(coarse)))))
-        coarse = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
-        return x * torch.sigmoid(self.conv4(coarse + self.conv_f(narrow)))
 
 
 class Cell(nn.Module):

@@ -7,7 +7,7 @@ multiplies by 255, and gives 0…1 without adding the mean back.
 from __future__ import annotations
 
 import re
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -16,44 +16,15 @@ from torch import nn
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.conv3xc import Conv3XC, notes_on_stale_folds, stored_form
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
 
 #: Subtracted from RGB before the range is widened; not stored in checkpoints.
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
 BLOCKS = 6
-#: A stored fold that differs more than this, relative to the largest folded weight, is called stale.
-STALE = 1e-3
 
 _ALPHA = re.compile(r"(\d+(?:\.\d+)?)(r?)")
-
-
-class Conv3XC(nn.Module):
-    """A 3x3 convolution; as trained, a chain 1x1, 3x3, 1x1 beside a 1x1 skip.
-
-    Args:
-        c_in, c_out: channels.
-        gain: widening inside the chain; None: folded, one convolution ``eval_conv``.
-    """
-
-    def __init__(self, c_in: int, c_out: int, gain: Optional[int]) -> None:
-        super().__init__()
-        self.folded = gain is None
-        if gain is None:
-            self.eval_conv = nn.Conv2d(c_in, c_out, 3, padding=1)
-            return
-        self.sk = nn.Conv2d(c_in, c_out, 1)
-        self.conv = nn.Sequential(
-            nn.Conv2d(c_in, c_in * gain, 1),
-            nn.Conv2d(c_in * gain, c_out * gain, 3),
-            nn.Conv2d(c_out * gain, c_out, 1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, c_in, H, W) to (N, c_out, H, W). The input is what is zero-padded: the border sees the 1x1's bias."""
-        if self.folded:
-            return self.eval_conv(x)
-        return self.conv(F.pad(x, (1, 1, 1, 1))) + self.sk(x)
 
 
 class LowRankConv(nn.Module):
@@ -86,8 +57,13 @@ class LowRankConv(nn.Module):
         return F.conv2d(x, self.merged_weight(), self.bias, padding=self.padding)
 
 
+def attention(feature: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """SPAN's attention without parameters: the feature decides by itself how much of (itself + input) passes."""
+    return (feature + x) * (torch.sigmoid(feature) - 0.5)
+
+
 class AttentionBlock(nn.Module):
-    """SPAB: three convolutions; their output decides by itself how much of (itself + input) passes."""
+    """SPAB: three convolutions and the attention."""
 
     def __init__(self, width: int, gain: Optional[int]) -> None:
         super().__init__()
@@ -102,7 +78,7 @@ class AttentionBlock(nn.Module):
         """
         first = F.silu(self.c1_r(x))
         third = self.c3_r(F.silu(self.c2_r(first)))
-        return (third + x) * (torch.sigmoid(third) - 0.5), first
+        return attention(third, x), first
 
 
 class SPANNetwork(nn.Module):
@@ -205,37 +181,6 @@ def _with_branches(network: SPANNetwork, tensors: Tensors, alpha: Optional[str])
     return ranks
 
 
-def _folded(block: Conv3XC) -> Tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias, in float64, of the one 3x3 convolution that a Conv3XC's branches are."""
-    convolutions = (*block.conv, block.sk)
-    first, middle, last, skip = (
-        (conv.merged_weight() if isinstance(conv, LowRankConv) else conv.weight).double() for conv in convolutions
-    )
-    first_bias, middle_bias, last_bias, skip_bias = (conv.bias.double() for conv in convolutions)
-    weight = torch.einsum("om,mnhw,ni->oihw", last[:, :, 0, 0], middle, first[:, :, 0, 0])
-    weight[:, :, 1, 1] += skip[:, :, 0, 0]
-    return weight, last[:, :, 0, 0] @ (middle.sum((2, 3)) @ first_bias + middle_bias) + last_bias + skip_bias
-
-
-def _stale(network: SPANNetwork, stored: Tensors) -> List[str]:
-    """The Conv3XC whose stored ``eval_conv`` is not the fold of its branches."""
-
-    def agrees(key: str, own: torch.Tensor) -> bool:
-        value = stored.get(key)
-        if value is None or value.shape != own.shape:
-            return False
-        return bool((value.double() - own).abs().max() <= STALE * own.abs().max())
-
-    blocks = [(path, block) for path, block in network.named_modules() if isinstance(block, Conv3XC)]
-    out = []
-    for path, block in blocks:
-        if f"{path}.eval_conv.weight" in stored:
-            weight, bias = _folded(block)
-            if not (agrees(f"{path}.eval_conv.weight", weight) and agrees(f"{path}.eval_conv.bias", bias)):
-                out.append(path)
-    return out
-
-
 def _has_low_rank(tensors: Tensors) -> bool:
     return any(key.endswith(".lora_A") for key in tensors)
 
@@ -255,22 +200,14 @@ def _load(tensors: Tensors, asked: Asked, name: str) -> LoadedModel:
     scale = shuffle_scale(tensors, "upsampler.0.weight", name)
     low_rank = _has_low_rank(tensors)
     check_asked(asked, name, scale, uses=("lora_alpha",) if low_rank else ())
-    branches = "conv_1.sk.weight" in tensors
-    gain = max(1, width_of(tensors, "conv_1.conv.0.weight", name) // 3) if branches else None
-    network = SPANNetwork(width, scale, gain)
+    form = stored_form(tensors, "conv_1", name)
+    network = SPANNetwork(width, scale, form.gain)
     ranks = _with_branches(network, tensors, asked.lora_alpha)
-    folds = (".eval_conv.weight", ".eval_conv.bias") if branches else ()
-    stored_folds = {key: value for key, value in tensors.items() if key.endswith(folds)}
-    live = {key: value for key, value in tensors.items() if key not in stored_folds}
-    load_strictly(network, live, name)
+    load_strictly(network, form.live, name)
     hyperparameters: Dict[str, object] = {"width": width, "blocks": BLOCKS}
-    notes: List[str] = []
-    if branches:
-        hyperparameters["gain"] = gain
-        stale = _stale(network, stored_folds)
-        if stale:
-            where = "everywhere" if len(stale) == 3 * BLOCKS + 2 else "in " + ", ".join(stale)
-            notes.append(f"stored eval_conv is stale, the branches are used ({where})")
+    if form.is_training:
+        hyperparameters["gain"] = form.gain
+    notes = list(notes_on_stale_folds(network, form))
     if ranks:
         hyperparameters.update(lora_alpha=asked.lora_alpha, lora_rank=ranks)
         notes.append(
@@ -280,12 +217,12 @@ def _load(tensors: Tensors, asked: Asked, name: str) -> LoadedModel:
     return LoadedModel(
         module=network,
         architecture=name,
-        form="training" if branches or ranks else "folded",
+        form="training" if form.is_training or ranks else "folded",
         scale=scale,
         value_range=1.0,
         sizes=SizeRules(minimum=1),
         hyperparameters=hyperparameters,
-        parameters=sum(value.numel() for value in live.values()),
+        parameters=sum(value.numel() for value in form.live.values()),
         notes=tuple(notes),
     )
 

@@ -1,4 +1,4 @@
-"""Networks that spandrel knows, such as Compact, SAFMN and ESRGAN. Optional: ``pip install 'srdeploy[zoo]'``."""
+"""Networks that spandrel knows, such as SAFMN, RCAN and DAT. Optional: ``pip install 'srdeploy[zoo]'``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint, MissingPackage
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.packages import importable
 from sr_deploy.models.base import LoadedModel, Tensors
 
@@ -60,7 +61,7 @@ def model_from_spandrel(tensors: Tensors) -> Optional[LoadedModel]:
 def _import_spandrel():
     if not importable("spandrel"):
         raise MissingPackage(
-            "spandrel is not installed", "it, for architectures beyond the known ones", "pip install 'srdeploy[zoo]'"
+            "spandrel is not installed", "it, for architectures beyond the known ones", pip_install("zoo")
         )
     try:
         import spandrel

@@ -32,11 +32,13 @@ class DemoOutcome:
         quality: the quality report as a dict.
         latency: the sweep.
         files: the pictures a person should look at.
+        next: commands to go on with.
     """
 
     quality: Dict[str, Any]
     latency: Result
     files: Tuple[Path, ...]
+    next: Tuple[str, ...]
 
 
 def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = lambda _: None) -> DemoOutcome:
@@ -57,7 +59,7 @@ def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = la
         lr, hr = _pictures(folder, scale)
         checkpoint = ASSETS / f"demo_x{scale}.safetensors"
         deployment = export_deployment(ExportOptions(checkpoint, folder / "deployment"), say)
-        build_engines(BuildOptions(deployment.folder, GRAPH_RUNTIME, sizes=(lr.size,)), say)
+        build_engines(BuildOptions(deployment.folder, GRAPH_RUNTIME), say)
         (upscaled,) = upscale_files(UpscaleOptions(deployment.folder, (folder / "lr",), folder / "sr"), say).written
         quality = verify_quality(VerifyOptions(deployment.folder, folder / "lr", folder / "hr"), say)
         say("timing " + ", ".join(f"{height}x{width}" for height, width in BENCH_SIZES))
@@ -65,7 +67,13 @@ def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = la
         latency, (_, plot) = bench_deployment(request, say)
         _compare(folder / "comparison.png", lr, hr, read_picture(upscaled), scale)
         relative = (Path("comparison.png"), plot.relative_to(folder))
-    return DemoOutcome(quality.to_dict(), latency, tuple(Path(out) / path for path in relative))
+    made = out / "deployment"
+    commands = (
+        f"srdeploy run {made} -i picture.png -o enlarged",
+        f"srdeploy build {made} --precision int8 --images photographs",
+        "srdeploy export net.pth -o net",
+    )
+    return DemoOutcome(quality.to_dict(), latency, tuple(Path(out) / path for path in relative), commands)
 
 
 def _pictures(folder: Path, scale: int) -> Tuple[Picture, Picture]:

@@ -158,6 +158,7 @@ def _checkpoint_facts(path: Path) -> Dict[str, Any]:
         loaded = model_from_tensors(checkpoint.tensors, Asked(), None)
     except SrDeployError as error:
         facts["problem"] = error.found
+        facts["wanted"] = error.wanted  # for an unknown one also why spandrel does not know it, or could not be asked
         facts["next"] = error.todo
         facts["keys"] = {key: list(t.shape) for key, t in list(checkpoint.tensors.items())[:12]}
         return facts

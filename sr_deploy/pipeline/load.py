@@ -20,9 +20,9 @@ class LoadOptions:
 
     Attributes:
         arch: the architecture's name; None detects it from keys and shapes.
-        factory: "pkg.module:factory", the user's own network; None for the known ones.
+        factory: "pkg.module:factory" or "path/to/file.py:factory", the user's own network; None for the known ones.
         scale: output size over input size, where it is not in the file.
-        value_range: the value of white, 1.0 or 255.0; only for ``factory``.
+        value_range: the value of white, 1.0 or 255.0; for ``factory``, and architectures with files of both kinds.
         lora_alpha: a number, or a multiple of each layer's rank such as "2r".
         res_scale: EDSR's residual scaling.
         key: which entry of the checkpoint holds the weights; None takes the usual one.
@@ -52,9 +52,7 @@ def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedMode
 
     checkpoint = checkpoint_from_file(path, under=options.key)
     if options.factory is None:
-        if options.value_range is not None:
-            raise UsageError("--value-range has no meaning for a known architecture", "it only with --model")
-        asked = Asked(scale=options.scale, lora_alpha=options.lora_alpha, res_scale=options.res_scale)
+        asked = Asked(options.scale, options.lora_alpha, options.res_scale, options.value_range)
         return checkpoint, model_from_tensors(checkpoint.tensors, asked, options.arch)
     for name in ("arch", "lora_alpha", "res_scale"):
         if getattr(options, name) is not None:

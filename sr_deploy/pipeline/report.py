@@ -77,7 +77,7 @@ def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: 
 
     _check(options)
     opened = [open_deployment(folder) for folder in options.deployments]
-    asked = [resolve(EngineIndex(deployment), options.backend) for deployment in opened]
+    asked = [resolve(EngineIndex(deployment), options.backend, precision="fp32") for deployment in opened]
     names = _names([deployment.folder for deployment in opened])
     pictures_of = {scale: _pairs(options, scale, opened, say) for scale in {d.manifest.scale for d in opened}}
     deployed, ways = [], []
@@ -147,7 +147,7 @@ def _pairs(options: ReportOptions, scale: int, opened: Sequence[Deployment], say
 
 
 def _ways(resolved: Resolved, pairs: Sequence[Pair]) -> Tuple[Tuple[Way, ...], Tuple[str, ...]]:
-    """How to run it: what ``srdeploy run`` would choose, and each other engine that fits; with why others do not."""
+    """How to run it: in float32, and each other engine that fits; with why others do not."""
     index, backend = resolved.index, resolved.backend
     sizes = sorted({read_picture(low).size for _, low, _ in pairs})
     best = {fitting_engine(resolved, size) for size in sizes}

@@ -6,12 +6,13 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.deployment.default import read_default
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
-from sr_deploy.core.number_formats import ENGINE_PRECISIONS
+from sr_deploy.core.number_formats import AUTO, ENGINE_PRECISIONS
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES, names, rank
@@ -26,9 +27,10 @@ class Resolved:
         index: the deployment's engines.
         backend: a name of engine/runtimes.py, or None for the best this machine has.
         engine: an engine file to run, whatever else there is.
-        precision: of the engine, one of ENGINE_PRECISIONS; None is "fp32", which the graph is too. An engine that is
-            named must be of it, if it is given.
+        precision: of the engine, one of ENGINE_PRECISIONS; the graph is of "fp32" too. None only with an engine that is
+            named: whatever it is of. An engine that is named must be of it, if it is given.
         threads: ONNX Runtime's threads on the CPU; None for its default.
+        because: why it is that precision, for the user.
     """
 
     index: EngineIndex
@@ -36,6 +38,7 @@ class Resolved:
     engine: Optional[Path] = None
     precision: Optional[str] = None
     threads: Optional[int] = None
+    because: str = "asked for"
 
     @property
     def deployment(self) -> Deployment:
@@ -44,7 +47,7 @@ class Resolved:
 
     @property
     def runs_in(self) -> str:
-        """The precision of what runs: the named engine's, else the one asked for, else "fp32"."""
+        """The precision of what runs: the named engine's, else the one asked for; "fp32" of the graph itself."""
         return self.index.proved(self.engine).precision if self.engine is not None else self.precision or "fp32"
 
 
@@ -55,14 +58,37 @@ def resolve(
     precision: Optional[str] = None,
     threads: Optional[int] = None,
 ) -> Resolved:
-    """What a user asked for, with names that exist; see ``Resolved``.
+    """What a user asked for, with names that exist, and a precision where none was asked for; see ``Resolved``.
+
+    Nobody gets another precision than was built without being told: without ``precision`` it is the deployment's
+    default, which ``build`` records; without a default it is the one that there are engines of.
 
     Raises:
-        UsageError: there is no such backend or precision.
+        UsageError: there is no such backend or precision; or there are engines of several and no default.
+        BadDeployment: the record of the default is damaged.
     """
     check_backend(backend)
     check_precision(precision)
-    return Resolved(index, backend, engine, precision, threads)
+    because = "asked for"
+    if engine is None and precision is None:
+        precision, because = _default_precision(index)
+    return Resolved(index, backend, engine, precision, threads, because)
+
+
+def _default_precision(index: EngineIndex) -> Tuple[str, str]:
+    """(the precision to run in when nobody says, why)."""
+    folder = index.deployment.folder
+    chosen = read_default(folder)
+    if chosen is not None:
+        return chosen.precision, "the deployment's default"
+    built = index.precisions
+    if len(built) > 1:
+        raise UsageError(
+            f"{folder} has engines of {', '.join(built)}, and none of them was chosen",
+            f"--precision with one of {', '.join(built)}",
+            f"srdeploy build {folder} --precision … records the choice",
+        )
+    return (built[0], "the only one that was built") if built else ("fp32", "nothing was built")
 
 
 @dataclass(frozen=True)
@@ -114,9 +140,9 @@ def check_backend(name: Optional[str]) -> None:
 def decide(resolved: Resolved, size: Size) -> Decision:
     """What runs at one input size.
 
-    An engine that is named is used or refused. Without one, an engine of this deployment that fits this machine and
-    the size is preferred, TensorRT before ONNX Runtime; else ONNX Runtime runs the graph. An engine of a lower
-    precision gives another picture, so it is only taken when it is asked for.
+    An engine that is named is used or refused. Without one, an engine of the resolved precision that fits this machine
+    and the size is taken, TensorRT before ONNX Runtime. Of "fp32", which the graph is too, ONNX Runtime runs the graph
+    where there is no engine; an engine of another precision gives another picture and never takes its place.
 
     Args:
         resolved: what was asked for.
@@ -131,18 +157,19 @@ def decide(resolved: Resolved, size: Size) -> Decision:
     deployment.manifest.sizes.check(size)
     if resolved.engine is not None:
         return _named(resolved, resolved.engine)
-    path, refused = _best(resolved, size, resolved.precision or "fp32")
+    precision = resolved.runs_in
+    path, refused = _best(resolved, size, precision)
     if path is not None:
         return _engine(resolved, path)
-    if backend not in (None, GRAPH_RUNTIME) or resolved.precision not in (None, "fp32"):
+    if backend not in (None, GRAPH_RUNTIME) or precision != "fp32":
         raise _no_engine(resolved, size)
     graph = deployment.graph_for(size, GRAPH_RUNTIME)
-    why = "asked for"
-    if not backend:
-        why = f"the deployment has no engine for {format_size(size)} on this machine" + "".join(_lines(refused))
-    return Decision(
-        f"runs {graph.file}: {why}", deployment.path_of(graph), graph.sha256, graph, threads=resolved.threads
-    )
+    why = f"runs {graph.file} in {precision}, {resolved.because}"
+    if not backend and resolved.index.paths:
+        others = [name for name in resolved.index.precisions if name != precision]
+        why += f"; no {precision} engine for {format_size(size)} fits this machine" + "".join(_lines(refused))
+        why += f"\n  there are engines of {', '.join(others)}: --precision" if others else ""
+    return Decision(why, deployment.path_of(graph), graph.sha256, graph, threads=resolved.threads)
 
 
 def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
@@ -169,19 +196,27 @@ def runner_for(resolved: Resolved, size: Size) -> Chosen:
 
 def _no_engine(resolved: Resolved, size: Size) -> BadDeployment:
     """The error for an engine that was asked for and is not there, naming what is there instead."""
-    folder, backend, precision = resolved.deployment.folder, resolved.backend, resolved.precision or "fp32"
-    others = [name for name in ENGINE_PRECISIONS if name != precision and _best(resolved, size, name)[0]]
+    folder, backend, precision = resolved.deployment.folder, resolved.backend, resolved.runs_in
+    others = [name for name in ENGINE_PRECISIONS if name != precision and _runs(resolved, size, name)]
     _, refused = _best(resolved, size, precision, prove_all=True)
-    asked = {"mixed": "auto --psnr-budget 0.1"}.get(precision, precision)
+    asked = {AUTO: "auto --psnr-budget 0.1"}.get(precision, precision)
     build = f"srdeploy build {folder}"
     if backend is not None:
         build += f" --backend {backend} --size {format_size(size)}"
     return BadDeployment(
-        f"{folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that "
-        "fits this machine" + (f"; it has one of {', '.join(others)}" if others else "") + "".join(_lines(refused)),
+        f"{folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that fits this "
+        f"machine, and {precision} is {resolved.because}"
+        + (f"; what runs is {', '.join(others)}" if others else "")
+        + "".join(_lines(refused)),
         "an engine built for this machine and this size" + (f", or --precision {others[0]}" if others else ""),
         build if precision == "fp32" else f"{build} --precision {asked}",
     )
+
+
+def _runs(resolved: Resolved, size: Size, precision: str) -> bool:
+    """Whether anything of that precision runs at ``size`` on this machine: an engine, or the graph itself."""
+    graph_runs = precision == "fp32" and resolved.backend in (None, GRAPH_RUNTIME)
+    return graph_runs or _best(resolved, size, precision)[0] is not None
 
 
 def _lines(refused: List[str]) -> List[str]:
@@ -195,9 +230,10 @@ def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable
 
     Args:
         resolved: what shall run.
-        say: told what runs, whenever that changes.
+        say: told what runs, each once.
     """
     opened: List[Tuple[Size, Chosen]] = []
+    told: Set[str] = set()
 
     def runner_at(size: Size) -> Runner:
         if not opened or opened[0][0] != size:
@@ -206,7 +242,8 @@ def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable
             opened.append((size, chosen))
             if before is not None:
                 before.runner.close()
-            if before is None or before.why != chosen.why:
+            if chosen.why not in told:
+                told.add(chosen.why)
                 say(chosen.why)
         return opened[0][1].runner
 
@@ -222,7 +259,7 @@ def fitting_engine(resolved: Resolved, size: Size) -> Optional[Path]:
 
     TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one.
     """
-    return _best(resolved, size, resolved.precision or "fp32")[0]
+    return _best(resolved, size, resolved.runs_in)[0]
 
 
 def _best(resolved: Resolved, size: Size, precision: str, prove_all: bool = False) -> Tuple[Optional[Path], List[str]]:
@@ -284,5 +321,5 @@ def _named(resolved: Resolved, path: Path) -> Decision:
 
 def _engine(resolved: Resolved, path: Path) -> Decision:
     manifest = resolved.index.proved(path)
-    why = f"{manifest.backend} engine {path.name}"
+    why = f"{manifest.backend} engine {path.name}: {manifest.precision}, {resolved.because}"
     return Decision(why, path, manifest.sha256, manifest=manifest, threads=resolved.threads)

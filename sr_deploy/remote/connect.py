@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List
 
 from sr_deploy.core.errors import EnvironmentFault, MissingPackage
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.remote.inventory import Board
 
 #: Seconds for the network to answer, at connecting and later for any one answer of the file transfer.
@@ -264,7 +265,7 @@ def _paramiko() -> Any:
         import paramiko
     except ImportError as error:
         raise MissingPackage(
-            f"the package paramiko does not import: {error}", "an SSH library", "pip install 'srdeploy[remote]'"
+            f"the package paramiko does not import: {error}", "an SSH library", pip_install("remote")
         ) from error
     # Its errors reach the user through ours; without a handler Python would print them and their tracebacks too.
     if not logging.getLogger("paramiko").handlers:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import EnvironmentFault, MissingPackage
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.run.base import DeviceTime, no_device_events
 from sr_deploy.run.inputs import checked_input, nothing_uploaded
 from sr_deploy.run.names import processor_name
@@ -37,7 +38,7 @@ class TorchRunner:
         try:
             import torch
         except ImportError as error:
-            raise MissingPackage("PyTorch is not installed", "torch", "pip install 'srdeploy[export]'") from error
+            raise MissingPackage("PyTorch is not installed", "torch", pip_install("export")) from error
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise EnvironmentFault(
                 "PyTorch sees no GPU",

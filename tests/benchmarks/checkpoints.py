@@ -30,6 +30,7 @@ ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents
 CHECKPOINTS = (
     "efdn_x4.pth", "efdn_x2.pth", "span_ch26_x4.pth", "span_ch28_x4.pth", "dsclora_x4.pth", "f2srgan_x4.pt",
     "f2srgan_x2.pt", "f2srgan_x4_qat.pth.tar", "f2srgan_x4_student.pt", "light_f2srgan_x4_whole_module.pt",
+    "spanf_x4.pth", "spanv2_x4.pth", "dscf_fused_x4.pth", "disp_x4.pth", "rlfn_x4.pth", "rfdn_x4.pkl",
 )  # fmt: skip
 
 

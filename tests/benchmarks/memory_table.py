@@ -41,7 +41,7 @@ CHECKPOINTS = (
 def ask(path: Path) -> int:
     """Bytes of activations of an engine for SM86."""
     return int(
-        engine_from_graph("tensorrt-rtx", path, None, ("8.6",), EngineOptions(precision="mixed")).activation_bytes or 0
+        engine_from_graph("tensorrt-rtx", path, None, ("8.6",), EngineOptions(precision="auto")).activation_bytes or 0
     )
 
 

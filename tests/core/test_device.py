@@ -14,7 +14,8 @@ import pytest
 from sr_deploy.core.host.device import EXPORT_PACKAGES, doctor_findings, environment, environment_identity, gather_facts
 from sr_deploy.core.host.doctor_tensorrt import runs_rtx
 from sr_deploy.core.host.driver import cuda_in, cuda_packages, newest_cuda
-from sr_deploy.core.host.finding import Facts, pip_install
+from sr_deploy.core.host.finding import Facts
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.machine import (
     Gpu,
     Jetson,

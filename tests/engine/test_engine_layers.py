@@ -56,8 +56,8 @@ def test_rtx_is_strongly_typed_and_takes_no_layer_types(typed, tmp_path):
     [
         ("fp16", "fp16", "float16 4"),
         ("int8", "int8", "int8 3, float16 1"),
-        ("int8", "mixed", "int8 3, float16 1"),
-        ("fp16", "mixed", "float16 4"),
+        ("int8", "auto", "int8 3, float16 1"),
+        ("fp16", "auto", "float16 4"),
     ],
 )
 def test_rtx_builds_typed_graphs_as_planned(typed, tmp_path, form, precision, products):
@@ -138,7 +138,7 @@ def test_what_counts_as_a_difference(one, planned, is_different):
 def test_many_differences_are_counted():
     layers = tuple(layer("float32", nodes=(f"n{i}",)) for i in range(11))
     with pytest.raises(CheckFailed, match="(?s)11 layers of x do not run as planned.*and 3 more"):
-        check_network(layers, "mixed", {f"n{i}": "int8" for i in range(11)}, "x")
+        check_network(layers, "auto", {f"n{i}": "int8" for i in range(11)}, "x")
 
 
 def test_products_are_known_with_their_constants(typed):

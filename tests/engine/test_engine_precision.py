@@ -89,7 +89,7 @@ def test_it_is_not_strongly_typed(board):
         ("fp16", "float16", False, ["FP16"]),
         ("fp16", "float32", False, ["FP16"]),
         ("int8", "float16", True, ["FP16", "INT8"]),
-        ("mixed", "float16", True, ["FP16", "INT8"]),
+        ("auto", "float16", True, ["FP16", "INT8"]),
         ("int8", "float32", True, ["INT8"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""--model pkg.module:factory: a user's own network, and every way in which it can be wrong."""
+"""--model with a module or a file: a user's own network, and every way in which it can be wrong."""
 
 from __future__ import annotations
 
@@ -78,6 +78,49 @@ def test_a_network_of_the_current_folder_is_loaded(network):
     assert (loaded.sizes.minimum, loaded.sizes.multiple) == (1, 1)
     assert not loaded.module.training
     assert torch.equal(loaded.module.up[0].weight, weights["up.0.weight"])
+
+
+def test_a_network_of_a_file_elsewhere_is_loaded_with_what_lies_beside_it(tmp_path, monkeypatch):
+    folder = tmp_path / "their nets"
+    folder.mkdir()
+    (folder / "parts_of_it.py").write_text(textwrap.dedent(NETWORK))
+    # Called as a package is that is imported already, and with a dataclass, which looks its module up.
+    made = "import dataclasses\nimport torch.nn\nfrom parts_of_it import Net\n\n\n"
+    made += "@dataclasses.dataclass\nclass Scale:\n    value: 'int' = 3\n\n\n"
+    (folder / "torch.py").write_text(made + "def build():\n    return Net(Scale().value)\n")
+    monkeypatch.chdir(tmp_path)
+    for path in ("their nets/torch.py:build", f"{folder / 'torch.py'}:build"):
+        loaded = model_from_factory(path, None, None, 1.0)
+        assert (loaded.scale, loaded.architecture) == (3, path)
+    assert torch.nn.Conv2d
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "todo"),
+    [
+        ("nothing.py:build", r"--model nothing\.py: there is no such file", "look for it from"),
+        ("net.py:bild", "net.py has no bild", "name a function"),
+        (
+            "net.py:quits",
+            "calling the factory without arguments failed: SystemExit",
+            "runpy.run_path('net.py')['quits']",
+        ),
+        ("broken.py:build", "importing broken.py failed: SyntaxError", "runpy.run_path('broken.py')['build']"),
+        (
+            "needy.py:build",
+            "importing needy.py failed: ModuleNotFoundError: No module named 'no_such_package'",
+            "runpy",
+        ),
+    ],
+)
+def test_what_can_be_wrong_with_a_file_is_named(tmp_path, monkeypatch, path, message, todo):
+    (tmp_path / "net.py").write_text(textwrap.dedent(NETWORK))
+    (tmp_path / "broken.py").write_text("def build(:\n")
+    (tmp_path / "needy.py").write_text("import no_such_package\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=message) as caught:
+        model_from_factory(path, None, None, 1.0)
+    assert todo in caught.value.todo
 
 
 def test_without_a_checkpoint_the_factorys_own_weights_stay(network):

@@ -130,6 +130,7 @@ def test_forcing_skips_the_search(assets):
         ("efdn_x4.pth", Asked(res_scale=1.0), "--res-scale"),
         ("efdn_x4.pth", Asked(lora_alpha="16"), "--lora-alpha"),
         ("efdn_x4.pth", Asked(scale=2), "--scale 2"),
+        ("efdn_x4.pth", Asked(value_range=1.0), "--value-range 1.0"),
         ("span_ch26_x4.pth", Asked(lora_alpha="2r"), "--lora-alpha"),
         ("span_ch26_x4.pth", Asked(res_scale=1.0), "--res-scale"),
         ("f2srgan_x2.pt", Asked(scale=4), "--scale 4"),

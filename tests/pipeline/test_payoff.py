@@ -63,7 +63,7 @@ def test_auto_takes_float16_where_int8_does_not_pay_and_says_so(net, photographs
         net, "tensorrt-rtx", sizes=((24, 32),), compute_capabilities=("8.6",), precision=asked, force=True
     )
     (engine,) = build_engines(options, told.append)
-    assert engine.file == "tensorrt-rtx_24x32_sm86_mixed.engine" and engine.precision == "mixed"
+    assert engine.file == "tensorrt-rtx_24x32_sm86_auto.engine" and engine.precision == "auto"
     assert FIGURES.search(engine.settings["int8_against_float16"]) and engine.settings["int8_left_out"]
     assert engine.settings["plan"] == "fp16" and "int8" not in engine.settings["built"]
     assert any("INT8 moves no fewer bytes here, so float16 is taken" in line for line in told)
@@ -95,7 +95,7 @@ def engine(moved, built="int8 1"):
     side = Tensor("x", (moved // 8,), "float32")
     layer = Layer("c", "correlation", ("c",), (side,), (), (side,))
     return BuiltEngine(
-        "tensorrt-rtx", b"", FIXED, "mixed", ("8.6",), None, "1", None, None, 0.0, {"built": built}, (),
+        "tensorrt-rtx", b"", FIXED, "auto", ("8.6",), None, "1", None, None, 0.0, {"built": built}, (),
         Listing("builder's log", (layer,), ("c",)),
     )  # fmt: skip
 

@@ -63,7 +63,7 @@ def test_int8_fitted_and_auto(plain, photographs, srdeploy):
     }  # fmt: skip
     done = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.1", "--images", photographs, "--json")
     assert done.code == 0, done.err
-    assert json.loads(done.out)[0]["precision"] == "mixed"
+    assert json.loads(done.out)[0]["precision"] == "auto"
     plan, _ = open_plan(plain / "precision" / "auto")
     assert plan.precision == "auto" and any("for a budget of 0.1 dB" in note for note in plan.notes)
     assert "gave_up" in json.loads((plain / "precision" / "auto" / "report.json").read_text())
@@ -192,7 +192,7 @@ def test_fixed_sizes_only(tmp_path, srdeploy):
 
 def test_dry_runs(plain, net, tmp_path, srdeploy):
     outcome = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.1", "--dry-run")
-    assert outcome.code == 0 and "precision/auto, to be made" in outcome.out and "dynamic_mixed.onnx" in outcome.out
+    assert outcome.code == 0 and "precision/auto, to be made" in outcome.out and "dynamic_auto.onnx" in outcome.out
     outcome = srdeploy("build", net, "--precision", "int8", "--dry-run")
     assert outcome.code == 0 and "to be made" not in outcome.out and "dynamic_int8.onnx" in outcome.out
     shutil.copy(net / "precision" / "int8" / "plan.json", tmp_path / "mine.json")

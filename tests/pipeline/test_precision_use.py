@@ -73,13 +73,15 @@ def test_a_bundle_carries_the_plan_and_its_recipe_builds_it(net, tmp_path, srdep
     assert refused.code == 4 and "precision/fp16" in refused.err and not (tmp_path / "x.srd").exists()
 
 
-def test_an_int8_engine_runs_only_when_it_is_asked_for(net, photographs, tmp_path, srdeploy):
-    assert srdeploy("build", net, "--precision", "int8").code == 0
+def test_what_was_built_is_what_runs(net, photographs, tmp_path, srdeploy):
+    built = srdeploy("build", net, "--precision", "int8")
+    assert built.code == 0 and "int8 is what run, verify and bench take" in built.err
     pictures = ("-i", photographs / "0.png")
-    plain = srdeploy("run", net, *pictures, "-o", tmp_path / "plain")
-    assert plain.code == 0 and "runs model.onnx" in plain.err
-    lower = srdeploy("run", net, *pictures, "-o", tmp_path / "lower", "--precision", "int8")
-    assert lower.code == 0 and "onnxruntime_dynamic_int8.onnx" in lower.err
+    plain = srdeploy("run", net, *pictures, "-o", tmp_path / "plain", "--precision", "fp32")
+    assert plain.code == 0 and "runs model.onnx in fp32, asked for" in plain.err
+    assert "there are engines of int8" in plain.err
+    lower = srdeploy("run", net, *pictures, "-o", tmp_path / "lower")
+    assert "engine onnxruntime_dynamic_int8.onnx: int8, the deployment's default" in lower.err
     engine = net / "engines" / "onnxruntime_dynamic_int8.onnx"
     named = srdeploy("run", net, *pictures, "-o", tmp_path / "n", "--engine", engine)
     assert named.code == 0
@@ -87,10 +89,35 @@ def test_an_int8_engine_runs_only_when_it_is_asked_for(net, photographs, tmp_pat
     assert not np.array_equal(a, b) and np.array_equal(b, c)
     assert np.sqrt(np.mean((a.astype(float) - b) ** 2)) < 3
     refused = srdeploy("run", net, *pictures, "-o", tmp_path / "x", "--precision", "fp16")
-    assert refused.code == 4 and "it has one of int8" in refused.err and "--precision int8" in refused.err
+    assert refused.code == 4 and "what runs is fp32, int8" in refused.err and "--precision fp32" in refused.err
     assert srdeploy("run", net, *pictures, "-o", tmp_path / "x", "--precision", "half").code == 2
     contradiction = ("--engine", engine, "--precision", "fp16", "-o", tmp_path / "x")
     assert srdeploy("run", net, *pictures, *contradiction).code == 2
+
+
+def test_of_several_precisions_none_is_taken_in_silence(net, photographs, tmp_path, srdeploy):
+    for precision in ("int8", "fp32"):
+        assert srdeploy("build", net, "--precision", precision, "--backend", "onnxruntime", "--no-default").code == 0
+        command = ("run", net, "-i", photographs / "0.png", "-o", tmp_path / precision)
+        outcome = srdeploy(*command)
+        if precision == "int8":
+            assert outcome.code == 0 and "int8, the only one that was built" in outcome.err
+    assert outcome.code == 2 and "has engines of fp32, int8, and none of them was chosen" in outcome.err
+    assert srdeploy(*command, "--precision", "int8").code == 0
+    (net / "default.json").write_text('{"precision": "int4", "plan": null, "schema": 1}')
+    damaged = srdeploy("run", net, "-i", photographs / "0.png", "-o", tmp_path / "x")
+    assert damaged.code == 4 and "default.json" in damaged.err and "precision" in damaged.err
+
+
+def test_the_board_builds_what_was_built_last(net, tmp_path, srdeploy):
+    assert srdeploy("build", net, "--precision", "int8", "--backend", "onnxruntime").code == 0
+    packed = srdeploy("pack", net, "-o", tmp_path / "net.srd", "--backend", "onnxruntime")
+    assert packed.code == 0 and "the board builds int8" in packed.err
+    assert srdeploy("unpack", tmp_path / "net.srd", "-o", tmp_path / "board", "--build").code == 0
+    told = srdeploy("run", tmp_path / "board", "-i", DEMO / "demo.png", "-o", tmp_path / "out").err
+    assert "int8, the deployment's default" in told
+    plain = srdeploy("pack", net, "-o", tmp_path / "plain.srd", "--precision", "fp32")
+    assert plain.code == 0 and "the board builds float32" in plain.err
 
 
 def test_verify_holds_each_precision_to_its_own_bound(net, tmp_path, srdeploy):
@@ -101,9 +128,9 @@ def test_verify_holds_each_precision_to_its_own_bound(net, tmp_path, srdeploy):
         write_picture(Picture(np.ascontiguousarray(array)), tmp_path / folder / "baby.png")
     pairs = ("--lr", tmp_path / "lr", "--hr", tmp_path / "hr", "--json")
     assert srdeploy("build", net, "--precision", "int8").code == 0
-    full = json.loads(srdeploy("verify", net, *pairs).out)
+    full = json.loads(srdeploy("verify", net, *pairs, "--precision", "fp32").out)
     assert full["precision"] == "fp32" and full["largest_difference"] <= full["tolerance"] == 0.05
-    done = srdeploy("verify", net, *pairs, "--precision", "int8")
+    done = srdeploy("verify", net, *pairs)
     lower = json.loads(done.out)
     assert done.code == 0 and lower["precision"] == "int8" and lower["tolerance"] is None
     assert lower["largest_difference"] > 0.05 and lower["loss_db"] <= lower["tolerance_db"] == 0.6

@@ -12,7 +12,8 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 from sr_deploy.core.host.doctor_tensorrt import build_tensorrt, driver_findings, run_tensorrt
-from sr_deploy.core.host.finding import MISSING, OK, WARNING, Facts, Finding, gpu_text, pip_install, version_tuple
+from sr_deploy.core.host.finding import MISSING, OK, WARNING, Facts, Finding, gpu_text, version_tuple
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.l4t import IMAGE_VARIABLE, check_container
 from sr_deploy.core.host.machine import XAVIER_NX_GPU_MHZ, Jetson, Machine, this_machine
 from sr_deploy.core.host.packages import installed_packages, this_software

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Dict, List, Sequence
 
 from sr_deploy.core.host.driver import OLDEST_DRIVER, newest_cuda, too_new
-from sr_deploy.core.host.finding import MISSING, OK, Facts, Finding, gpu_text, pip_install, version_tuple
+from sr_deploy.core.host.finding import MISSING, OK, Facts, Finding, gpu_text, version_tuple
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.machine import Gpu
 from sr_deploy.core.host.rtx import RTX_CAPABILITIES
 

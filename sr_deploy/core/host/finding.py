@@ -41,11 +41,6 @@ class Facts:
     software: Software
 
 
-def pip_install(extra: str) -> str:
-    """The command that brings the packages of one extra of pyproject.toml."""
-    return f'pip install "srdeploy[{extra}]"'
-
-
 def gpu_text(gpu: Gpu) -> str:
     """Name, compute capability, memory and driver, as far as they are known."""
     parts = [gpu.name]

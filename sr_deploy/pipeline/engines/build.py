@@ -6,6 +6,7 @@ from typing import Callable, Dict, List, Tuple
 
 from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import format_size
+from sr_deploy.core.deployment.default import Default, save_default
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.engine.runtimes import RUNTIMES
@@ -42,7 +43,12 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
         plans = plans_with(deployment, plans, planned)
     for engine in finished.values():
         say(f"{engine.file} was built before (--force builds it again)")
-    return tuple(finished.get(n) or _build(deployment, plan, options, say) for n, plan in enumerate(plans))
+    engines = tuple(finished.get(n) or _build(deployment, plan, options, say) for n, plan in enumerate(plans))
+    if options.default:
+        plan = None if options.precision is None else folder_name(options.precision)
+        save_default(deployment.folder, Default(build.precision, plan))
+        say(f"{build.precision} is what run, verify and bench take from now on (--precision overrides)")
+    return engines
 
 
 def _finished(build: ResolvedBuild) -> Dict[int, EngineManifest]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Callable, Dict, Optional
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.host.machine import this_machine
+from sr_deploy.core.number_formats import AUTO
 from sr_deploy.engine.manifest import EngineManifest, Profile
 from sr_deploy.engine.runtimes import RUNTIMES
 from sr_deploy.pipeline.engines.plans import planned_for
@@ -57,9 +58,9 @@ def build_engine(
         from sr_deploy.pipeline.engines.payoff import weighed
 
         def rival(planned: Planned, profile: Profile) -> BuiltEngine:
-            # "mixed": a float16 one may take the place of an engine of that name.
+            # AUTO: a float16 one may take the place of an engine of that name.
             other = dataclasses.replace(plan, profile=profile, planned=planned)
-            return _engine(deployment, other, options, options.workspace_bytes, timings, "mixed")
+            return _engine(deployment, other, options, options.workspace_bytes, timings, AUTO)
 
         built, planned = weighed(deployment, plan.planned, built, options.precision, rival, planned_for, say)
         plan = dataclasses.replace(plan, planned=planned)

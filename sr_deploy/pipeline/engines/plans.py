@@ -6,6 +6,7 @@ from typing import Callable, Optional
 
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.errors import MissingPackage
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.pipeline.precision.deployed_plan import Planned, PrecisionOptions, folder_name, ready_plan
 
 
@@ -31,7 +32,7 @@ def made_plan(deployment: Deployment, options: PrecisionOptions, say: Callable[[
         raise MissingPackage(
             f"a plan for {options.precision} must be made first, and {error.name} is not installed",
             f"{deployment.precision_folder / folder_name(options)}, made on a PC",
-            "srdeploy build DIR --precision … there, then srdeploy pack; or pip install 'srdeploy[export]'",
+            f"srdeploy build DIR --precision … there, then srdeploy pack; or {pip_install('export')}",
         ) from error
     return plan_for(deployment, options, say)
 

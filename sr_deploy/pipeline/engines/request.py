@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional, Tuple
@@ -9,6 +10,7 @@ from typing import Callable, Optional, Tuple
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.machine import this_machine
 from sr_deploy.engine.manifest import Profile, check_profile, engine_name
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
@@ -18,7 +20,6 @@ from sr_deploy.pipeline.precision.deployed_plan import (
     Planned,
     PrecisionOptions,
     check_options,
-    engine_precision,
     graph_of,
 )
 from sr_deploy.pipeline.runner import check_backend
@@ -44,6 +45,7 @@ class BuildOptions:
         implicit: let TensorRT 8 take its INT8 scales from the calibration cache instead of Q/DQ.
         keep: take engines that are there and are what is asked for. Without it that is done only where others of those
             asked for are missing, as after an interruption.
+        default: record the precision as the one that the deployment runs in when nobody says.
     """
 
     deployment: Path
@@ -59,6 +61,7 @@ class BuildOptions:
     implicit: bool = False
     keep: bool = False
     timing_cache: Optional[Path] = None
+    default: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class BuildPlan:
 
     @property
     def precision(self) -> str:
-        """What the engine is called: "fp32", "fp16", "int8" or "mixed"."""
+        """What the engine is called: "fp32", "fp16", "int8" or "auto"."""
         return self.planned.precision if self.planned else "fp32"
 
 
@@ -97,6 +100,11 @@ class ResolvedBuild:
     plans: Tuple[BuildPlan, ...]
     targets: Tuple[Path, ...]
 
+    @property
+    def precision(self) -> str:
+        """What the engines are called: "fp32", "fp16", "int8" or "auto"."""
+        return "fp32" if self.options.precision is None else self.options.precision.precision
+
 
 def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> ResolvedBuild:
     """Open the deployment, choose the backend, find the plan, and name the engines: once a build.
@@ -114,15 +122,15 @@ def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> Resolved
     check_dla(backend, options)
     check_timings(backend, options.timing_cache)
     say(f"{backend}: {why}")
-    planned, precision = None, "fp32"
+    planned = None
     if options.precision is not None:
         check_request(backend, options)
-        precision = engine_precision(options.precision.precision)
         planned = told_ready(deployment, options.precision, say)
     plans = plans_of(deployment, backend, options)
     capabilities = _capabilities(backend, options)
-    names = (engine_name(backend, plan.profile, capabilities, precision) for plan in plans)
-    return ResolvedBuild(options, deployment, planned, plans, tuple(deployment.engines_folder / n for n in names))
+    build = ResolvedBuild(options, deployment, planned, plans, ())
+    names = (engine_name(backend, plan.profile, capabilities, build.precision) for plan in plans)
+    return dataclasses.replace(build, targets=tuple(deployment.engines_folder / name for name in names))
 
 
 def choose_backend(options: BuildOptions) -> Tuple[str, str]:
@@ -147,7 +155,7 @@ def choose_backend(options: BuildOptions) -> Tuple[str, str]:
         raise UsageError(
             "--compute-capability needs tensorrt-rtx, which does not import here",
             "TensorRT-RTX",
-            "pip install 'srdeploy[tensorrt-rtx]'",
+            pip_install("tensorrt-rtx"),
         )
     gpus = this_machine().gpus
     for row in compiled if gpus else ():

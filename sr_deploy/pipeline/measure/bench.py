@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, ContextManager, Iterator, Optional, Tuple
+from typing import Callable, ContextManager, Iterator, Optional, Set, Tuple
 
 from sr_deploy.bench.monitor import no_watch, watch_machine
 from sr_deploy.bench.options import BenchOptions
@@ -19,7 +20,7 @@ from sr_deploy.core.errors import SrDeployError, UsageError
 from sr_deploy.core.host.device import environment
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.memory import check_memory
-from sr_deploy.pipeline.runner import Resolved, check_backend, decide, open_runner, resolve
+from sr_deploy.pipeline.runner import Resolved, decide, open_runner, resolve
 from sr_deploy.report.numbers import launches_text
 from sr_deploy.run.base import Runner
 
@@ -117,17 +118,25 @@ def bench_deployment(
     """
     from sr_deploy.report.plots import latency_plot
 
-    check_backend(request.backend)
     if not request.sizes:
         raise UsageError("no size to measure", "--sizes 144,360,720 or --sizes 360x640")
     deployment = open_deployment(request.deployment)
     index = EngineIndex(deployment)
     resolved = resolve(index, request.backend, precision=request.precision, threads=request.threads)
+    # The record, its file and its titles say what runs, also where it is the default.
+    request = dataclasses.replace(request, precision=resolved.precision)
     _check_preset(request.preset, deployment)
     options = options_of(request, deployment.manifest.contract.value_range)
     name = deployment.folder.resolve().name
     target = result_path(request, deployment)
-    jobs = tuple(_job(resolved, size, say) for size in request.sizes)
+    told: Set[str] = set()
+
+    def say_once(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            say(text)
+
+    jobs = tuple(_job(resolved, size, say_once) for size in request.sizes)
     watch = watch_machine if request.watch else no_watch
     result = sweep(jobs, options, name, environment(), target, announce(say), request.resume, watch=watch)
     plot = target.with_suffix(".png")
@@ -165,7 +174,7 @@ def _job(resolved: Resolved, size: Size, say: Callable[[str], None]) -> Job:
         try:
             if decision.graph is not None:
                 check_memory(decision.graph, size)
-            say(f"{format_size(size)}: {chosen.why}")
+            say(chosen.why)
             yield chosen.runner
         finally:
             chosen.runner.close()

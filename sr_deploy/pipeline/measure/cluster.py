@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Callable, Dict, Iterable, Sequence, Set
 
 from sr_deploy.core.errors import EnvironmentFault, MissingPackage
+from sr_deploy.core.host.install import pip_install
 from sr_deploy.pipeline.measure.matrix import Cell, Outcome, measure_cell
 from sr_deploy.pipeline.measure.subprocess_bench import request_to_dict
 
@@ -44,7 +45,7 @@ def run_on_dask(address: str, say: Callable[[str], None]) -> Callable[[Sequence[
     try:
         from dask.distributed import Client, as_completed
     except ImportError as error:
-        raise MissingPackage("Dask is not installed", "dask, distributed", "pip install 'srdeploy[scale]'") from error
+        raise MissingPackage("Dask is not installed", "dask, distributed", pip_install("scale")) from error
 
     def run(cells: Sequence[Cell]) -> Iterable[Outcome]:
         try:

@@ -91,8 +91,8 @@ class Planned:
 
     @property
     def precision(self) -> str:
-        """What engines of it are called: "fp16", "int8" or "mixed"."""
-        return engine_precision(self.plan.precision)
+        """What engines of it are called: "fp16", "int8" or "auto"."""
+        return self.plan.precision
 
     @property
     def identity(self) -> Dict[str, str]:
@@ -116,11 +116,6 @@ class Planned:
                 "export the network with --target xavier-nx and make the plan again",
             )
         return read_layer_types(path)["implicit" if implicit else "explicit"]
-
-
-def engine_precision(asked: str) -> str:
-    """What engines of a plan for "fp16", "int8" or "auto" are called."""
-    return "mixed" if asked == "auto" else asked
 
 
 def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:

@@ -15,7 +15,7 @@ from sr_deploy.core.number_formats import LOSSY
 from sr_deploy.core.tolerance import GRAPH_FP32, rms_difference
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME
-from sr_deploy.pipeline.runner import Resolved, resolve, runner_for
+from sr_deploy.pipeline.runner import Resolved, check_backend, check_precision, runner_for
 from sr_deploy.run.base import upscale
 from sr_deploy.run.parity import difference_of
 
@@ -93,7 +93,10 @@ def check_goldens(options: GoldenOptions, say: Callable[[str], None] = lambda _:
         ForeignEngine: the engine that was named belongs to another machine.
     """
     deployment = open_deployment(options.deployment)
-    asked = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision)
+    check_backend(options.backend)
+    check_precision(options.precision)
+    # No default: without a precision every engine is checked.
+    asked = Resolved(EngineIndex(deployment), options.backend, options.engine, options.precision)
     goldens = read_goldens(deployment.folder, deployment.manifest.contract, deployment.manifest.scale)
     if not goldens:
         raise BadDeployment(

@@ -14,6 +14,7 @@ from sr_deploy.bundle.recipe import Recipe, build_arguments, recipe_text
 from sr_deploy.bundle.write import Content, write_bundle
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.deployment.default import read_default
 from sr_deploy.core.deployment.manifest import (
     MANIFEST_NAME,
     PRECISION_FOLDER,
@@ -90,6 +91,7 @@ def pack_deployment(options: PackOptions, say: Callable[[str], None] = lambda _:
         EnvironmentFault: no ONNX Runtime or memory for the golden pictures.
     """
     deployment, target, files, sizes = _planned(options)
+    say(f"the board builds {options.recipe.plan or 'float32'} (--precision chooses)")
     for size in sizes:
         say(f"golden picture at {format_size(size)}")
         files.update(golden_files(make_golden(deployment, size, options.recipe.plan)))
@@ -101,6 +103,20 @@ def pack_deployment(options: PackOptions, say: Callable[[str], None] = lambda _:
         target=target,
         files={member.name: member.size for member in index.members},
     )
+
+
+def plan_to_pack(folder: Path, asked: Optional[str]) -> Optional[str]:
+    """The plan that the board shall build, None for float32: what is asked for, else the deployment's default.
+
+    Args:
+        folder: the deployment.
+        asked: a folder under ``precision/``, "fp32", or None.
+
+    Raises:
+        BadDeployment: the record of the default is damaged.
+    """
+    default = read_default(folder) if asked is None else None
+    return default.plan if default is not None else None if asked == "fp32" else asked
 
 
 def plan_pack(options: PackOptions) -> List[str]:
