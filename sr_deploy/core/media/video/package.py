@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sr_deploy.core.errors import MissingPackage
+from sr_deploy.core.host.install import pip_install
 
 
 def import_av() -> Any:
@@ -13,7 +14,7 @@ def import_av() -> Any:
     Raises:
         MissingPackage: it is not installed, or too old to write a clip's rotation.
     """
-    todo = "pip install 'srdeploy[video]' (Python 3.11 or newer), or give raw frames by a pipe: -i - --raw y4m"
+    todo = f"{pip_install('video')} (Python 3.11 or newer), or give raw frames by a pipe: -i - -o - --y4m"
     try:
         import av
     except ImportError as error:
