@@ -163,23 +163,75 @@ class _Work:
 
 
 def _segments(work: _Work, damage: Damage, shown: Counting, stop: Callable[[], bool]) -> Optional[Tuple[Path, int]]:
-    """Make the segments that are missing.
+    """Make the segments that are missing: frames are decoded and encoded while others are computed.
 
     Returns:
         A segment that was cut short because ``stop`` said so, and its frames; a resumed run makes it anew.
     """
     done = work.unfinished.frames
-    with ahead(_tensors(work, damage, done)) as tensors:
-        while True:
-            part = list(itertools.islice(tensors, 1))
-            if not part or stop():
-                return None
-            path = work.unfinished.next_file(work.encoding.suffix)
-            rest = itertools.islice(tensors, work.segment_frames - 1)
-            frames = _segment(work, path, itertools.chain(part, rest), shown, stop)
-            if stop() and frames < work.segment_frames:
-                return path, frames
-            work.unfinished.add(path, frames)
+    segments = _Segments(work)
+    try:
+        with ahead(_tensors(work, damage, done)) as tensors, behind(segments.write) as hand:
+            for number, (timed, lr) in enumerate(tensors, done):
+                if stop():
+                    break
+                with _named(work.clip, number):
+                    sr = upscale(work.runner, lr)
+                hand((timed, sr))
+                shown.advance()
+        return segments.finish(whole=not stop())
+    except BaseException:
+        segments.abandon()
+        raise
+
+
+class _Segments:
+    """Frames in order to one segment after the other, each whole or not at all; used by one thread at a time."""
+
+    def __init__(self, work: _Work) -> None:
+        self._work = work
+        self._open: Optional[Tuple[contextlib.ExitStack, ClipWriter, Path]] = None
+        self._frames = 0
+
+    def write(self, item: Tuple[Timed, np.ndarray]) -> None:
+        """Encode a frame; a segment that is full is finished."""
+        timed, sr = item
+        work = self._work
+        with _named(work.clip, work.unfinished.frames + self._frames):
+            planes = planes_of_tensor(sr, work.contract, work.clip.colour, work.encoding.form)
+        if self._open is None:
+            stack, path = contextlib.ExitStack(), work.unfinished.next_file(work.encoding.suffix)
+            self._open = (stack, ClipWriter(stack.enter_context(atomic_file(path)), work.encoding), path)
+        self._open[1].write(planes, timed.start, timed.duration)
+        self._frames += 1
+        if self._frames == work.segment_frames:
+            self.finish(whole=True)
+
+    def finish(self, whole: bool) -> Optional[Tuple[Path, int]]:
+        """Close the segment that is open; it counts as done where it is ``whole``, else it is returned."""
+        if self._open is None:
+            return None
+        (stack, writer, path), frames = self._open, self._frames
+        with stack:
+            writer.close()
+        self._open, self._frames = None, 0
+        if not whole:
+            return path, frames
+        self._work.unfinished.add(path, frames)
+        return None
+
+    def abandon(self) -> None:
+        """Leave nothing of the segment that is open."""
+        if self._open is not None:
+            stack, writer, _ = self._open
+            self._open = None
+            writer.abandon()
+            with contextlib.suppress(_Abandoned), stack:
+                raise _Abandoned
+
+
+class _Abandoned(Exception):
+    """A segment is not to be kept."""
 
 
 def _tensors(work: _Work, damage: Damage, skip: int) -> Iterator[Tuple[Timed, np.ndarray]]:
@@ -187,34 +239,6 @@ def _tensors(work: _Work, damage: Damage, skip: int) -> Iterator[Tuple[Timed, np
     for timed in itertools.islice(read_frames(work.clip, damage), skip, None):
         planes = planes_of_frame(timed.frame, work.clip.form)
         yield timed, tensor_of_planes(planes, work.clip.colour, work.contract)
-
-
-def _segment(work: _Work, path: Path, tensors: Iterator[Tuple[Timed, np.ndarray]], shown: Counting,
-             stop: Callable[[], bool]) -> int:  # fmt: skip
-    """Upscale and encode frames to one file, whole or not at all; how many they were."""
-    frames = 0
-    with atomic_file(path) as temporary:
-        writer = ClipWriter(temporary, work.encoding)
-        try:
-
-            def encode(item: Tuple[Timed, np.ndarray]) -> None:
-                timed, sr = item
-                planes = planes_of_tensor(sr, work.contract, work.clip.colour, work.encoding.form)
-                writer.write(planes, timed.start, timed.duration)
-
-            with behind(encode) as hand:
-                for timed, lr in tensors:
-                    with _named(work.clip, work.unfinished.frames + frames):
-                        hand((timed, upscale(work.runner, lr)))
-                    frames += 1
-                    shown.advance()
-                    if stop():
-                        break
-            writer.close()
-        except BaseException:
-            writer.abandon()
-            raise
-    return frames
 
 
 @contextlib.contextmanager
