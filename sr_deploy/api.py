@@ -17,7 +17,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple, Union
 
-from sr_deploy.core.contract import Size, parse_size
+from sr_deploy.core.contract import Size, parse_bytes, parse_size
 from sr_deploy.core.errors import BadImage, UsageError
 
 if TYPE_CHECKING:
@@ -126,25 +126,32 @@ def build(deployment: Place, size: Sizes = None, *, precision: Optional[str] = N
 
 
 def open(deployment: Place, *, backend: Optional[str] = None, engine: Optional[Place] = None,
-         precision: Optional[str] = None, say: Say = silent) -> Deployed:  # fmt: skip
+         precision: Optional[str] = None, memory: Union[None, int, str] = None, allow_inexact: bool = False,
+         say: Say = silent) -> Deployed:  # fmt: skip
     """A deployment to upscale with; files are checked against the manifest's hashes.
 
     Args:
         deployment: the folder.
         backend, engine, precision: which runtime, as ``srdeploy run`` takes them; see ``pipeline.runner.decide``.
+        memory: bytes, or a text such as "2GB", that may be used: what takes more, or what no engine takes, runs in
+            tiles. None: half of what is free.
+        allow_inexact: tiles of a network that is not local too, which do not give what the whole picture would.
         say: told what runs, each once.
 
     Raises:
         BadDeployment: no deployment, or an altered one.
     """
-    return Deployed(Path(deployment), backend, None if engine is None else Path(engine), precision, say)
+    limit = parse_bytes(memory) if isinstance(memory, str) else memory
+    named = None if engine is None else Path(engine)
+    return Deployed(Path(deployment), backend, named, precision, say, limit, allow_inexact)
 
 
 class Deployed:
     """An open deployment. Its runner stays open between pictures of one size; ``close`` or ``with`` ends it."""
 
     def __init__(self, folder: Path, backend: Optional[str] = None, engine: Optional[Path] = None,
-                 precision: Optional[str] = None, say: Say = silent) -> None:  # fmt: skip
+                 precision: Optional[str] = None, say: Say = silent, memory: Optional[int] = None,
+                 allow_inexact: bool = False) -> None:  # fmt: skip
         import contextlib
 
         from sr_deploy.core.deployment.manifest import open_deployment
@@ -152,6 +159,7 @@ class Deployed:
         self.deployment = open_deployment(folder)
         self._asked = (backend, engine)
         self._precision, self._say = precision, say
+        self._memory, self._inexact = memory, allow_inexact
         self._exit = contextlib.ExitStack()
         self._runner_at: Optional[Callable[[Size], Runner]] = None
 
@@ -178,7 +186,7 @@ class Deployed:
         return tuple(index.proved(path) for path in index.paths)
 
     def upscale(self, picture: Union[Place, np.ndarray]) -> np.ndarray:
-        """One picture, ``scale`` times as large.
+        """One picture of any size, ``scale`` times as large.
 
         Args:
             picture: uint8 or uint16 (H, W, 3) RGB, or a file (whose alpha is left out; grey becomes RGB).
@@ -187,15 +195,19 @@ class Deployed:
             (scale·H, scale·W, 3) RGB of the same type.
 
         Raises:
-            BadImage: a file that cannot be read, another shape or type, or a size that the network does not take.
+            BadImage: a file that cannot be read, or another shape or type.
+            CheckFailed: it would be made in tiles, and the network is not local (unless ``allow_inexact``).
+            EnvironmentFault: there is no memory even for tiles.
         """
         from sr_deploy.engine.index import EngineIndex
         from sr_deploy.pipeline.runner import resolve, runners
+        from sr_deploy.pipeline.tiling import tiling_of
         from sr_deploy.pipeline.upscale import upscale_picture
 
         found = _picture_of(picture)
         if self._runner_at is None:
-            resolved = resolve(EngineIndex(self.deployment), *self._asked, self._precision)
+            tiling = tiling_of(self._memory, self._inexact)
+            resolved = resolve(EngineIndex(self.deployment), *self._asked, self._precision, tiling=tiling)
             self._runner_at = self._exit.enter_context(runners(resolved, self._say))
         return upscale_picture(self.deployment, self._runner_at(found.size), found).pixels
 
@@ -213,7 +225,7 @@ class Deployed:
         from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
 
         known = {field.name for field in dataclasses.fields(BenchRequest)}
-        known -= {"deployment", "sizes", "backend", "precision"}
+        known -= {"deployment", "sizes", "backend", "precision", "memory", "allow_inexact"}
         _check_names("bench", options, known)
         if self._asked[1] is not None:
             raise UsageError(
@@ -222,8 +234,9 @@ class Deployed:
                 "choose by backend and precision",
             )
         request = BenchRequest(
-            self.folder, sizes_of(sizes), backend=self._asked[0], precision=self._precision, **options
-        )
+            self.folder, sizes_of(sizes), backend=self._asked[0], precision=self._precision, memory=self._memory,
+            allow_inexact=self._inexact, **options,
+        )  # fmt: skip
         return bench_deployment(request, self._say)[0]
 
     def verify(self, lr: Place, hr: Place, *, against_torch: bool = True) -> QualityReport:
@@ -242,8 +255,9 @@ class Deployed:
         from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
         options = VerifyOptions(
-            self.folder, Path(lr), Path(hr), *self._asked, against_torch=against_torch, precision=self._precision
-        )
+            self.folder, Path(lr), Path(hr), *self._asked, against_torch=against_torch, precision=self._precision,
+            memory=self._memory, allow_inexact=self._inexact,
+        )  # fmt: skip
         return verify_quality(options, self._say)
 
     def close(self) -> None:

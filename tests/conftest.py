@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import pytest
+from filelock import FileLock
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -36,6 +38,28 @@ def torchvision_operators() -> None:
     torchvision_operators.library = library
 
 
+@pytest.fixture(scope="session")
+def shared_export(assets, tmp_path_factory) -> Callable[..., Path]:
+    """``shared_export("efdn_x4.pth", spectral="dft")``: the deployment of a file of weights/ with these ExportOptions.
+
+    Made once for all tests of all workers, so it is only read: ``shutil.copytree`` gives one to build and write in.
+    """
+    from sr_deploy.pipeline.export import ExportOptions, export_deployment
+
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
+    place.mkdir(exist_ok=True)
+
+    def exported(weights: str, **options: object) -> Path:
+        name = "_".join([weights, *(f"{option}-{value}" for option, value in sorted(options.items()))])
+        with FileLock(place / f"{name}.lock"):
+            if not (place / name).exists():
+                export_deployment(ExportOptions(assets / "weights" / weights, place / name, **options))
+        return place / name
+
+    return exported
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command did: exit code, stdout, stderr."""
@@ -61,3 +85,14 @@ def srdeploy(capsys):
         return Outcome(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def explored_here(monkeypatch):
+    """First runs of a given ONNX graph in this process, which takes a tenth of the time of one of its own."""
+    from sr_deploy.graph.given.explore import explore, runner_of
+
+    def explored(model, only=None, too=None):
+        return explore(runner_of(model), only, too)
+
+    monkeypatch.setattr("sr_deploy.graph.given.network.explore_apart", explored)

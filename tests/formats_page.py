@@ -23,6 +23,7 @@ from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.fold.result import FoldedBlock, FoldReport, KeptBlock
+from sr_deploy.pipeline.finished import BegunResult
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.pipeline.measure.bench import BenchRequest
 from sr_deploy.pipeline.measure.matrix import Matrix
@@ -61,6 +62,7 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/precision/NAME/plan.json", "a precision plan", Plan),
     ("DIR/precision/calibration/METHOD.json", "ranges of all tensors", RangesFile),
     ("DIR/results/bench_….json, bench --json", "times", Result),
+    ("OUT/.srdeploy-results.jsonl", "which request made which result of `run`; one a line", BegunResult),
     ("verify --json", "quality", QualityFile),
     ("engines/NAME.toml", "a budget for the gate", BudgetFile),
     ("MATRIX.toml", "a sweep", Matrix),

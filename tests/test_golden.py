@@ -8,7 +8,6 @@ import pytest
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.tolerance import GRAPH_FP32, TORCH_FP32, largest_difference
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.load import LoadOptions, load_model
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
@@ -29,11 +28,10 @@ def test_pytorch_equals_the_published_code(assets, weights, golden, value_range)
 
 @pytest.mark.parametrize(("weights", "golden", "value_range"), GOLDEN, ids=[g[0] for g in GOLDEN])
 @pytest.mark.parametrize("kind", ["dynamic", "static"])
-def test_graph_equals_the_published_code(assets, tmp_path, weights, golden, value_range, kind):
+def test_graph_equals_the_published_code(assets, shared_export, weights, golden, value_range, kind):
     pictures = list(golden_cases(assets, golden, value_range))
-    sizes = tuple(lr.shape[2:] for lr, _ in pictures) if kind == "static" else ()
-    export_deployment(ExportOptions(assets / "weights" / weights, tmp_path / "net", sizes))
-    deployment = open_deployment(tmp_path / "net")
+    fixed = {"sizes": tuple(lr.shape[2:] for lr, _ in pictures)} if kind == "static" else {}
+    deployment = open_deployment(shared_export(weights, **fixed))
     assert len(deployment.manifest.graphs) == (2 if kind == "static" else 1)
     for lr, expected in pictures:
         graph = deployment.graph_for(lr.shape[2:])
@@ -44,12 +42,11 @@ def test_graph_equals_the_published_code(assets, tmp_path, weights, golden, valu
 
 
 @pytest.mark.parametrize("weights", ["f2srgan_x4.pt", "f2srgan_x2.pt"])
-def test_dft_form_equals_the_published_code_and_is_pinned(assets, tmp_path, weights):
+def test_dft_form_equals_the_published_code_and_is_pinned(assets, shared_export, weights):
     import onnx
 
     value_range = 255.0
-    options = ExportOptions(assets / "weights" / weights, tmp_path / "net", spectral="dft")
-    deployment = export_deployment(options)
+    deployment = open_deployment(shared_export(weights, spectral="dft"))
     runner = runner_from_graph(
         deployment.folder / "model.onnx", deployment.manifest.contract, deployment.manifest.scale
     )
@@ -64,8 +61,8 @@ def test_dft_form_equals_the_published_code_and_is_pinned(assets, tmp_path, weig
     assert marked == set(deployment.manifest.pinned_fp32)
 
 
-def test_folded_fourier_units_are_pinned(assets, tmp_path):
-    deployment = export_deployment(ExportOptions(assets / "weights" / "f2srgan_x4.pt", tmp_path / "net"))
+def test_folded_fourier_units_are_pinned(shared_export):
+    deployment = open_deployment(shared_export("f2srgan_x4.pt"))
     assert deployment.manifest.pinned_fp32
     assert deployment.manifest.contract == IOContract(value_range=255.0)
     became = [block["became"] for block in deployment.manifest.fold["blocks"]]

@@ -15,6 +15,7 @@ import pytest
 from sr_deploy.core.media.imagefile import PNG_SIGNATURE, png_chunk
 from sr_deploy.pipeline.demo import ASSETS
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
+from sr_deploy.pipeline.finished import RECORD_NAME
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ GOOD = ("a.png", "f.png", "z.png")
 
 
 def names_in(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def test_bad_pictures_are_named_and_the_rest_is_done(srdeploy, tmp_path, deployment, mixed):
@@ -99,7 +100,31 @@ def test_the_second_run_keeps_what_is_done_and_makes_the_rest(srdeploy, tmp_path
     assert replaced.code == 0 and len(replaced.out.split()) == 4
     assert (tmp_path / "out" / "a.png").stat().st_ino != before["a.png"].st_ino
     both = srdeploy(*command, "--force", "--resume")
-    assert both.code == 2 and "one of the two" in both.err
+    assert (both.code, both.out) == (0, "") and "4 results were there already" in both.err
+
+
+def test_only_results_of_the_same_request_are_kept(srdeploy, tmp_path, deployment):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "b.png", "c.png"):
+        picture(folder / name)
+    command = ("run", deployment, "-i", folder, "-o", out)
+    assert srdeploy(*command).code == 0
+    picture(folder / "b.png", (20, 22, 3))
+    record = out / RECORD_NAME
+    record.write_bytes(record.read_bytes()[:-9])
+    outcome = srdeploy(*command, "--resume")
+    assert outcome.code == 1 and "1 results were there already" in outcome.err and outcome.out == ""
+    for name in ("b.png", "c.png"):
+        assert any(name in line and "not made by this command" in line for line in outcome.err.splitlines())
+    outcome = srdeploy(*command, "--resume", "--force")
+    assert outcome.code == 0 and [line.rsplit("/", 1)[-1] for line in outcome.out.split()] == ["b.png", "c.png"]
+    assert cv2.imread(str(out / "b.png")).shape == (40, 44, 3)
+    # Another network, or another way to write, is another request.
+    outcome = srdeploy(*command, "--resume", "--format", "jpg")
+    assert outcome.code == 0 and len(outcome.out.split()) == 3
+    (out / "a.png").unlink()
+    outcome = srdeploy(*command, "--resume")
+    assert outcome.code == 0 and outcome.out.split() == [str(out / "a.png")]
 
 
 def test_json_lists_what_was_written_kept_and_skipped(srdeploy, tmp_path, deployment, mixed):
@@ -109,8 +134,9 @@ def test_json_lists_what_was_written_kept_and_skipped(srdeploy, tmp_path, deploy
     outcome = srdeploy("run", deployment, "-i", mixed, "-o", out, "--resume", "--json")
     told = json.loads(outcome.out)
     assert outcome.code == 1
-    assert told["written"] == [str(out / "a.png"), str(out / "f.png")] and told["kept"] == [str(out / "z.png")]
-    assert [one["picture"] for one in told["skipped"]] == [str(mixed / name) for name in BAD]
+    assert told["written"] == [str(out / "a.png"), str(out / "f.png")] and told["kept"] == []
+    # What lies there and was made by nobody knows whom is neither kept nor replaced.
+    assert [one["picture"] for one in told["skipped"]] == [str(mixed / name) for name in (*BAD, "z.png")]
     assert all(one["error"] and one["wanted"] for one in told["skipped"])
     alone = srdeploy("run", deployment, "-i", mixed / "a.png", "-o", tmp_path / "other", "--json")
     assert alone.code == 0
@@ -142,15 +168,15 @@ def test_what_the_format_or_an_engine_does_not_take_is_skipped_too(srdeploy, tmp
 
 
 def test_what_the_network_itself_needs_is_asked_before_it_runs(srdeploy, tmp_path, deployment, monkeypatch):
-    import sr_deploy.pipeline.memory as memory
+    import sr_deploy.pipeline.tiling as tiling
 
     folder = tmp_path / "in"
     picture(folder / "large.png", (200, 200, 3))
     picture(folder / "small.png")
-    monkeypatch.setattr(memory, "available_memory_bytes", lambda: 2 << 20)
+    monkeypatch.setattr(tiling, "available_memory_bytes", lambda: 2 << 20)
     outcome = srdeploy("run", deployment, "-i", folder, "-o", tmp_path / "out")
     assert outcome.code == 1 and names_in(tmp_path / "out") == ["small.png"]
-    assert "200x200 needs at least" in outcome.err
+    assert "even tiles of" in outcome.err and "--memory" not in outcome.err.splitlines()[0]
     assert srdeploy("run", deployment, "-i", folder / "large.png", "-o", tmp_path / "alone").code == 3
 
 
@@ -168,6 +194,57 @@ def test_resume_has_no_meaning_on_a_board(srdeploy, tmp_path, deployment):
     assert outcome.code == 2 and "--resume has no meaning on a board" in outcome.err
     outcome = srdeploy("remote", "user@192.0.2.1", "build", deployment, "--dry-run")
     assert outcome.code == 2 and "--dry-run has no meaning on a board" in outcome.err
+
+
+def test_one_picture_can_be_a_file(srdeploy, tmp_path, deployment):
+    source = picture(tmp_path / "in" / "a.png")
+    command = ("run", deployment, "-i", source, "-o")
+    assert srdeploy(*command, tmp_path / "new" / "b.png").code == 0
+    assert cv2.imread(str(tmp_path / "new" / "b.png")).shape == (32, 36, 3)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["b.png"]
+    assert srdeploy(*command, tmp_path / "c.JPG").code == 0
+    assert (tmp_path / "c.JPG").read_bytes()[:2] == b"\xff\xd8"
+    for words, why in (
+        ((tmp_path / "new" / "b.png",), "exists already"),
+        ((tmp_path / "d.png", "--resume"), "names one picture"),
+        ((tmp_path / "d.png", "--format", "jpg"), "not the format"),
+        ((source, "--force"), "would be replaced"),
+    ):
+        outcome = srdeploy(*command, *words)
+        assert outcome.code == 2 and why in outcome.err, (words, outcome.err)
+    picture(source.parent / "b.png")
+    outcome = srdeploy("run", deployment, "-i", source.parent, "-o", tmp_path / "e.png")
+    assert outcome.code == 2 and "names one picture, and 2 are" in outcome.err
+
+
+def test_folders_in_folders_keep_their_structure(srdeploy, tmp_path, deployment):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a.png", "one/a.png", "one/two/a.png", ".hidden/a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(folder / name)
+    (folder / "folder.png").mkdir()
+    (folder / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    outcome = srdeploy("run", deployment, "-i", folder, "-o", out, "--recursive")
+    assert outcome.code == 1 and "gone.png" in outcome.err and "1 of 4 pictures were skipped" in outcome.err
+    made = sorted(str(path.relative_to(out)) for path in out.rglob("*.png"))
+    assert made == ["a.png", "one/a.png", "one/two/a.png"]
+    outcome = srdeploy("run", deployment, "-i", folder / "one", "-o", tmp_path / "flat")
+    assert outcome.code == 0 and names_in(tmp_path / "flat") == ["a.png"]
+    again = srdeploy("run", deployment, "-i", folder, "-o", out, "--recursive", "--resume")
+    assert again.out == "" and "3 results were there already" in again.err
+
+
+def test_results_do_not_lie_among_the_pictures_unless_it_is_meant(srdeploy, tmp_path, deployment):
+    folder = tmp_path / "in"
+    source = picture(folder / "a.png")
+    before = source.read_bytes()
+    for words in (("-o", folder), ("-o", folder / "sub", "--recursive"), ("-o", folder, "--format", "jpg")):
+        outcome = srdeploy("run", deployment, "-i", folder, *words)
+        assert outcome.code == 2 and ("among the pictures" in outcome.err or "would be replaced" in outcome.err)
+    outcome = srdeploy("run", deployment, "-i", folder, "-o", folder, "--force")
+    assert outcome.code == 2 and source.read_bytes() == before
+    outcome = srdeploy("run", deployment, "-i", folder, "-o", folder, "--format", "jpg", "--force")
+    assert outcome.code == 0 and names_in(folder) == ["a.jpg", "a.png"] and source.read_bytes() == before
 
 
 def test_the_cases_that_stopped_a_folder(srdeploy, tmp_path, deployment, assets):

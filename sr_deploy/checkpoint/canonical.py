@@ -10,7 +10,7 @@ import torch
 from sr_deploy.checkpoint.budget import KEY_LETTERS, SEARCH_STEPS, TENSORS, WRAPPERS, Budget, check_limit
 from sr_deploy.checkpoint.described import Malformed, StandIn, printable
 from sr_deploy.checkpoint.modules import is_module, is_tensor, module_tensors
-from sr_deploy.checkpoint.tensors import Leaf
+from sr_deploy.checkpoint.tensors import Leaf, elements_of
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 
 #: The names that training scripts save a network under, the one to prefer first: averaged weights before the last
@@ -24,8 +24,17 @@ PREFIXES = ("module.", "_orig_mod.", "network.", "model.", "generator.", "net_g.
 #: Of these, the ones that never name a network's own part.
 _WRAPPERS = ("module.", "_orig_mod.")
 
+#: Entries of one element that tools keep beside the weights, by the last part of their names, and whose they are.
+BOOKKEEPING = {
+    "n_averaged": "PyTorch's AveragedModel",
+    "total_ops": "a counter of operations (thop)",
+    "total_params": "a counter of operations (thop)",
+}
+
 _WANTED = "tensors by name: a state dict, alone or under " + ", ".join(NESTED_UNDER[:6]) + ", …"
 _MAX_DEPTH = 3
+#: A script that saves a list saves the network, its optimiser and a few numbers.
+_MAX_LIST = 16
 _WHOLE_MODULE = "whole module"
 
 
@@ -54,6 +63,8 @@ def state_dict_in(root: Any, under: Optional[str], file: str) -> Tuple[Found, Tu
         under: the place to take, as ``Found.under`` writes it; None for the first by ``NESTED_UNDER``.
         file: the checkpoint, named in errors.
 
+    A list (torch.save of an optimiser's state and a network's) is searched by number, 0 first.
+
     Returns:
         The state dict, and notes on what else the file holds.
 
@@ -63,6 +74,8 @@ def state_dict_in(root: Any, under: Optional[str], file: str) -> Tuple[Found, Tu
         Malformed: names that cannot be shown, or modules that contain each other.
         UsageError: nothing under ``under``.
     """
+    if isinstance(root, (list, tuple)) and len(root) <= _MAX_LIST:
+        root = {str(number): entry for number, entry in enumerate(root)}
     search = _Search()
     candidates = list(search.candidates(root, ""))
     if under is not None:
@@ -189,6 +202,16 @@ def _notes(root: Any, chosen: Found, passed_over: List[str]) -> Tuple[str, ...]:
     if chosen.ignored:
         notes.append(f"entries that are no tensors were ignored: {_listed(list(chosen.ignored))}")
     return tuple(notes)
+
+
+def without_bookkeeping(tensors: Mapping[str, Leaf]) -> Tuple[Dict[str, Leaf], Tuple[str, ...]]:
+    """The tensors without what ``BOOKKEEPING`` names, and a note on what was left out."""
+    left = [key for key, leaf in tensors.items() if key.rpartition(".")[2] in BOOKKEEPING and elements_of(leaf) == 1]
+    if not left:
+        return dict(tensors), ()
+    owners = ", ".join(dict.fromkeys(BOOKKEEPING[key.rpartition(".")[2]] for key in left))
+    kept = {key: leaf for key, leaf in tensors.items() if key not in set(left)}
+    return kept, (f"left out, as bookkeeping of {owners}: {_listed(left)}",)
 
 
 def strip_prefixes(tensors: Mapping[str, Leaf]) -> Tuple[Dict[str, Leaf], str]:

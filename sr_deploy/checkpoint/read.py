@@ -8,14 +8,15 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, Optional, Tuple
 
 import torch
 
 from sr_deploy.checkpoint.archive import Opened, open_legacy, open_safetensors, open_zip
 from sr_deploy.checkpoint.budget import OverBudget
-from sr_deploy.checkpoint.canonical import Found, in_float32, state_dict_in, strip_prefixes
+from sr_deploy.checkpoint.canonical import Found, in_float32, state_dict_in, strip_prefixes, without_bookkeeping
 from sr_deploy.checkpoint.described import AsksToRun, printable
+from sr_deploy.checkpoint.folder import file_in
 from sr_deploy.checkpoint.recognise import HEAD_BYTES, container_of
 from sr_deploy.checkpoint.tensors import tensors_from
 from sr_deploy.core.artifact import sha256_of
@@ -59,7 +60,7 @@ def checkpoint_from_file(path: Path, under: Optional[str] = None) -> Checkpoint:
     """Read a checkpoint of any supported kind; its content decides which, not its name.
 
     Args:
-        path: the file.
+        path: the file, or a folder that a training framework saved, see folder.py.
         under: take the tensors under this name ("params" where both "params_ema" and "params" are there); None takes
             the first of ``canonical.NESTED_UNDER`` and notes the choice.
 
@@ -69,13 +70,14 @@ def checkpoint_from_file(path: Path, under: Optional[str] = None) -> Checkpoint:
         UsageError: nothing under ``under``.
         EnvironmentFault: not allowed to read it. MissingPackage: safetensors is not installed.
     """
-    path = Path(path)
-    head = _head(path)
+    given = Path(path)
+    path, head = _head(given)
     container = container_of(path, head)
     try:
         opened = _OPENERS[container](path)
         found, notes = state_dict_in(opened.root, under, str(path))
-        entries, prefix = strip_prefixes(found.tensors)
+        weights, left_out = without_bookkeeping(found.tensors)
+        entries, prefix = strip_prefixes(weights)
         tensors, converted = in_float32(tensors_from(opened, entries))
     except AsksToRun as error:
         raise BadCheckpoint(
@@ -104,24 +106,19 @@ def checkpoint_from_file(path: Path, under: Optional[str] = None) -> Checkpoint:
         tensors=tensors,
         found_under=found.under,
         stripped_prefix=prefix,
-        notes=(*_stand_in_note(opened, found), *notes, *converted),
+        notes=(*_folder_note(given, path), *_stand_in_note(opened, found), *notes, *left_out, *converted),
     )
 
 
-def _head(path: Path) -> bytes:
-    """The first bytes of the file, or the reason why there are none."""
+def _head(given: Path) -> Tuple[Path, bytes]:
+    """The file, which may lie in a folder that was given, and its first bytes; or the reason why there are none."""
+    path = given
     try:
-        if path.is_dir():
-            inside: List[str] = sorted(entry.name for entry in path.iterdir())[:4]
-            raise BadCheckpoint(
-                f"{path} is a folder" + (f" with {', '.join(inside)}" if inside else ", and empty"),
-                _WANTED,
-                "name the file; a folder with manifest.json is a deployment and needs no checkpoint",
-            )
+        path = file_in(given) if given.is_dir() else given
         if path.exists() and not path.is_file():
             raise BadCheckpoint(f"{path} is no regular file", _WANTED, "name a file on a disk")
         with open(path, "rb") as stream:
-            return stream.read(HEAD_BYTES)
+            return path, stream.read(HEAD_BYTES)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadCheckpoint(f"{path} does not exist", _WANTED, "check the path") from error
     except OSError as error:
@@ -140,6 +137,10 @@ def _damaged(path: Path, container: str, head: bytes, error: Exception) -> BadCh
         "the whole file",
         "compare its size with the original and get it again",
     )
+
+
+def _folder_note(given: Path, path: Path) -> Tuple[str, ...]:
+    return () if given == path else (f"took {path.relative_to(given)} of the folder {given.name}",)
 
 
 def _stand_in_note(opened: Opened, found: Found) -> Tuple[str, ...]:

@@ -43,6 +43,11 @@ def container_of(path: Path, head: bytes) -> str:
     return "legacy"
 
 
+def is_onnx(head: bytes) -> bool:
+    """Whether a file that begins so may be an ONNX model: a version, then one of the fields that come next."""
+    return head[:1] == b"\x08" and len(head) > 2 and 1 <= head[1] <= 32 and head[2] in _ONNX_SECOND_FIELDS
+
+
 def _known_stranger(head: bytes) -> tuple:
     """What else the file is, in words, and what to do; two empty texts when it is nothing that is known here."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -59,8 +64,8 @@ def _known_stranger(head: bytes) -> tuple:
         return "an HDF5 file (Keras .h5, MATLAB)", "this tool reads PyTorch networks; convert the weights first"
     if head[4:8] == b"TFL3":
         return "a TensorFlow Lite model", "this tool reads PyTorch networks"
-    if head[:1] == b"\x08" and len(head) > 2 and 1 <= head[1] <= 32 and head[2] in _ONNX_SECOND_FIELDS:
-        return "an ONNX model or another protocol buffer", "give the checkpoint that it was exported from"
+    if is_onnx(head):
+        return "an ONNX model or another protocol buffer", "name it FILE.onnx where it is a network"
     if head[:2] == b"\x1f\x8b":
         return "a gzip archive", "unpack it first (gunzip, tar xzf)"
     if head[:6] in (b"7z\xbc\xaf\x27\x1c", b"\xfd7zXZ\x00") or head[:4] == b"Rar!":

@@ -14,6 +14,11 @@ from sr_deploy.checkpoint.described import Malformed, TensorRef
 Leaf = Union[torch.Tensor, TensorRef]
 
 
+def elements_of(leaf: Leaf) -> int:
+    """How many numbers a tensor has, or says that it has."""
+    return leaf.numel() if isinstance(leaf, torch.Tensor) else math.prod(leaf.size)
+
+
 def tensors_from(opened: Opened, wanted: Mapping[str, Leaf]) -> Dict[str, torch.Tensor]:
     """Read the tensors of a state dict.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import TYPE_CHECKING, List, Optional
 
 import typer
 
@@ -11,12 +11,11 @@ from sr_deploy.api import sizes_of
 from sr_deploy.cli import video
 from sr_deploy.cli.shared import (
     BACKENDS,
-    CHROMA,
     DEPLOYMENT,
+    INEXACT,
     JSON_FLAG,
+    MEMORY,
     PRECISION,
-    QUALITY,
-    STRIP,
     print_json,
     print_line,
     print_plan,
@@ -24,37 +23,43 @@ from sr_deploy.cli.shared import (
     say,
 )
 from sr_deploy.core.contract import parse_bytes, parse_size
-from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.errors import EnvironmentFault, UsageError
+
+if TYPE_CHECKING:
+    from sr_deploy.pipeline.export import ExportOptions
 
 
 def export(
-    checkpoint: Path = typer.Argument(..., help=".pth, .pt, .pth.tar, .ckpt or .safetensors. No code in it is run."),
+    checkpoint: Path = typer.Argument(
+        ..., help=".pth, .pt, .pth.tar, .ckpt or .safetensors, of which no code is run; or .onnx."
+    ),
     out: Path = typer.Option(..., "-o", "--out", help="The deployment folder to make."),
     size: Optional[List[str]] = typer.Option(
         None, "--size", help="Fixed input HxW, height first; repeat for more graphs. Default: one graph for any size."
     ),
     dynamic: bool = typer.Option(False, "--dynamic", help="One graph for any size (the default)."),
     arch: Optional[str] = typer.Option(None, "--arch", help="Do not detect the architecture; it is this one."),
-    scale: Optional[int] = typer.Option(
-        None, "--scale", help="Output size over input size, if the file leaves it open."
-    ),
+    scale: Optional[int] = typer.Option(None, "--scale", help="Output over input size, if the file leaves it open."),
     target: str = typer.Option("any", "--target", help="any, xavier-nx (TensorRT 8.5) or orin."),
-    spectral: str = typer.Option(
-        "fold", "--spectral", help="Fourier units: fold (1x1 convolutions and a width matrix) or dft (DFT matrices)."
-    ),
+    spectral: str = typer.Option("fold", "--spectral", help="Fourier units: fold (1x1 and a width matrix) or dft."),
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold training-time branches into single convolutions."),
     model: Optional[str] = typer.Option(
         None, "--model", help="pkg.module:factory or net.py:factory, a function that gives your own nn.Module."
     ),
+    model_arg: Optional[List[str]] = typer.Option(
+        None, "--model-arg", help="With --model: an argument of the function, such as scale=4; may be repeated."
+    ),
     value_range: Optional[float] = typer.Option(
         None, "--value-range", help="With --model, or a file that leaves it open: the value of white, 1 or 255."
     ),
+    colours: Optional[str] = typer.Option(None, "--colours", help="Of .onnx: its channels, rgb (default) or bgr."),
     lora_alpha: Optional[str] = typer.Option(
         None, "--lora-alpha", help="LoRA alpha, which no file stores: a number, or a multiple of the rank such as 2r."
     ),
-    res_scale: Optional[float] = typer.Option(None, "--res-scale", help="EDSR's residual scaling; no file stores it."),
-    key: Optional[str] = typer.Option(
-        None, "--key", help="Entry of the checkpoint with the weights, such as params_ema."
+    res_scale: Optional[float] = typer.Option(None, "--res-scale", help="EDSR's scaling, which no file stores."),
+    key: Optional[str] = typer.Option(None, "--key", help="Entry with the weights, such as params_ema."),
+    ignore_surplus: bool = typer.Option(
+        False, "--ignore-surplus", help="Leave out tensors that the network has no use for, and name them."
     ),
     rewrite: str = typer.Option(
         "default", "--rewrite", help="Equality-preserving passes over the graph: default, none, or names by commas."
@@ -68,16 +73,22 @@ def export(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
     ),
 ) -> None:
-    """Checkpoint to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment, plan_export
+    """Checkpoint or ONNX file to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
+    from sr_deploy.pipeline.export import ExportOptions
     from sr_deploy.pipeline.load import LoadOptions
 
     sizes = sizes_of(size)
     if dynamic and sizes:
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
-    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key)
+    given = tuple(model_arg or ())
+    load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus, given)
     planes = video.yuv_colour(matrix, levels, siting)
-    options = ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io, planes)
+    _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io, planes), dry_run)
+
+
+def _export(options: ExportOptions, dry_run: bool) -> None:
+    from sr_deploy.pipeline.export import export_deployment, plan_export
+
     if dry_run:
         for line in plan_export(options):
             print_line(line)
@@ -188,62 +199,6 @@ def build(
             render(built_table(list(listings.items())))
 
 
-def run(
-    deployment: Path = DEPLOYMENT,
-    images: List[Path] = typer.Option(
-        ..., "-i", "--input", help="A picture or a folder of pictures; may be repeated. Or a clip, or -."
-    ),
-    out: Path = typer.Option(
-        ..., "-o", "--out", help="The folder for the pictures; for a clip the file, such as a.mp4."
-    ),
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
-    engine: Optional[Path] = typer.Option(None, "--engine", help="Run this engine, whatever else there is."),
-    precision: Optional[str] = PRECISION,
-    suffix: Optional[str] = typer.Option(None, "--format", help="png, jpg, webp, tif or bmp. Default: as the input."),
-    quality: Optional[int] = QUALITY,
-    chroma: Optional[str] = CHROMA,
-    strip: bool = STRIP,
-    force: bool = typer.Option(False, "--force", help="Overwrite pictures that exist."),
-    keep: bool = typer.Option(
-        False, "--resume", help="Keep pictures that exist, unread, and make the others; go on with a clip."
-    ),
-    codec: Optional[str] = video.CODEC,
-    crf: Optional[int] = video.CRF,
-    pixel_format: Optional[str] = video.PIXEL_FORMAT,
-    matrix: Optional[str] = video.MATRIX,
-    siting: Optional[str] = video.SITING,
-    sound: bool = video.SOUND,
-    raw: Optional[Tuple[str, str]] = video.RAW,
-    y4m: bool = video.Y4M,
-    full: bool = video.FULL,
-    as_json: bool = JSON_FLAG,
-) -> None:
-    """Upscale pictures, a clip or a pipe of frames; alpha, grey, 16 bits, timestamps, colour tags and sound are kept.
-
-    Of several pictures, one that cannot be read or does not fit is skipped and named at the end, with exit code 1.
-    """
-    from sr_deploy.core.media.encode import Saving
-    from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
-
-    common = video.Common(deployment, out, backend, engine, precision, force, keep, as_json)
-    asked = video.VideoAsked(codec, crf, pixel_format, matrix, siting, sound, raw, y4m, full)
-    saving = Saving(quality, chroma, strip)
-    given = {"--format": suffix, "--quality": quality, "--chroma": chroma, "--strip": strip or None}
-    if video.handled(images, common, asked, [name for name, value in given.items() if value is not None]):
-        return
-    options = UpscaleOptions(deployment, tuple(images), out, backend, engine, suffix, force, precision, keep, saving)
-    done = upscale_files(options, say)
-    if as_json:
-        print_json(done.to_dict())
-    else:
-        for path in done.written:
-            print_line(path)
-    for line in done.summary():
-        say(line)
-    if done.skipped:
-        raise typer.Exit(CheckFailed.exit_code)
-
-
 def verify(
     deployment: Path = DEPLOYMENT,
     lr: Optional[Path] = typer.Option(None, "--lr", help="Folder of low-resolution pictures (babyx4.png or baby.png)."),
@@ -261,6 +216,8 @@ def verify(
         None, "--checkpoint", help="The checkpoint to compare with, where it has moved since the export."
     ),
     no_torch: bool = typer.Option(False, "--no-torch", help="Do not compare with the PyTorch network."),
+    memory: Optional[int] = MEMORY,
+    inexact: bool = INEXACT,
     as_json: bool = JSON_FLAG,
 ) -> None:
     """PSNR-Y and SSIM-Y against HR pictures, and the difference from the PyTorch network."""
@@ -271,7 +228,7 @@ def verify(
         raise UsageError("verify needs pictures to compare", "--lr and --hr, or --golden (with --tolerance)")
     from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
-    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision)
+    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision, memory, inexact)
     report = verify_quality(options, say)
     if as_json:
         print_json(report.to_dict())

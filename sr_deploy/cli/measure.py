@@ -11,7 +11,9 @@ from sr_deploy.api import sizes_of
 from sr_deploy.cli.shared import (
     BACKENDS,
     DEPLOYMENT,
+    INEXACT,
     JSON_FLAG,
+    MEMORY,
     PRECISION,
     print_json,
     print_line,
@@ -52,6 +54,8 @@ def bench(
     cuda_graph: bool = typer.Option(False, "--cuda-graph", help="TensorRT: launch one captured CUDA graph."),
     wait: str = typer.Option("auto", "--wait", help="TensorRT: spin or block while it works; auto leaves it to CUDA."),
     streams: int = typer.Option(1, "--streams", help="Streams at once; no runtime here has more than 1.", min=1),
+    memory: Optional[int] = MEMORY,
+    inexact: bool = INEXACT,
     json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
     times: Optional[Path] = typer.Option(
@@ -97,6 +101,8 @@ def bench(
         streams=streams,
         precision=precision,
         preset=preset,
+        memory=memory,
+        allow_inexact=inexact,
     )
     if processes > 1 or builds > 1:
         repeated = bench_repeatedly(request, processes, builds, say)

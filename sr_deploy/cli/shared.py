@@ -7,6 +7,7 @@ from typing import Any, Sequence
 
 import typer
 
+from sr_deploy.core.contract import parse_bytes
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.core.text import log_lines
 from sr_deploy.engine.runtimes import named
@@ -23,6 +24,16 @@ QUALITY = typer.Option(None, "--quality", help="Of JPEG, 1 to 100 (default 95), 
 CHROMA = typer.Option(None, "--chroma", help="Of JPEG: 444 (default: colour for every pixel), 422 or 420.")
 STRIP = typer.Option(False, "--strip", help="Leave EXIF and XMP out. Colour profiles always stay.")
 BACKENDS = named()
+MEMORY = typer.Option(
+    None,
+    "--memory",
+    help="What may be used, such as 2GB; larger pictures are made in tiles. Default: half of what is free.",
+    parser=parse_bytes,
+    metavar="SIZE",
+)
+INEXACT = typer.Option(
+    False, "--allow-inexact", help="Tiles of a network that is not local too; how far they differ is measured and said."
+)
 
 
 def say(text: str) -> None:

@@ -85,6 +85,8 @@ class Common:
     force: bool
     resume: bool
     as_json: bool
+    memory: Optional[int]
+    inexact: bool
 
 
 def handled(inputs: List[Path], common: Common, asked: VideoAsked, picture_options: List[str]) -> bool:
@@ -163,6 +165,7 @@ def _clip(clip: Path, common: Common, asked: VideoAsked) -> None:
         ClipOptions(
             common.deployment, clip, common.out, common.backend, common.engine, common.precision, asked.codec,
             asked.crf, asked.pixel_format, _assumed(asked), asked.sound, common.force, common.resume,
+            memory=common.memory, allow_inexact=common.inexact,
         ),
         say,
     )  # fmt: skip
@@ -194,7 +197,8 @@ def _pipe(common: Common, asked: VideoAsked) -> None:
     if asked.full and asked.y4m:
         _refuse(["--full"], "YUV4MPEG2, which says its range")
     options = PipeOptions(
-        common.deployment, asked.raw, _assumed(asked), asked.full, common.backend, common.engine, common.precision
-    )
+        common.deployment, asked.raw, _assumed(asked), asked.full, common.backend, common.engine, common.precision,
+        common.memory, common.inexact,
+    )  # fmt: skip
     frames = upscale_pipe(options, sys.stdin.buffer, sys.stdout.buffer, say)
     say(f"{frames} frames")

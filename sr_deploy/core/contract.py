@@ -78,6 +78,15 @@ class IOContract:
         return shape_in(self.layout, size)
 
     @property
+    def row_axis(self) -> int:
+        """The axis of rows in the tensor; columns are the next."""
+        return 1 if self.layout == "NHWC" else 2
+
+    def size_of(self, array: Any) -> Size:
+        """(height, width) of a picture's tensor."""
+        return int(array.shape[self.row_axis]), int(array.shape[self.row_axis + 1])
+
+    @property
     def is_known(self) -> bool:
         """Whether this is a form that srdeploy writes; another tool, or a newer version, may have written others."""
         form = IO_FORMS.get(self.io)

@@ -8,10 +8,11 @@ import torch
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput, UsageError
-from sr_deploy.fold.affine import Kernel, macs_per_pixel, macs_per_traced_pixel, probe, require_affine
+from sr_deploy.fold.affine import macs_per_traced_pixel, require_affine
+from sr_deploy.fold.convolution import one_convolution
 from sr_deploy.fold.double import copy_as, one_thread, run_block
 from sr_deploy.fold.observe import Observation, Seen, observe
-from sr_deploy.fold.prove import proved_convolution
+from sr_deploy.fold.prove import Candidate
 from sr_deploy.fold.prove_network import prove_network, with_replacements
 from sr_deploy.fold.result import FoldedBlock, FoldReport, FoldResult, Kept, KeptBlock
 
@@ -68,6 +69,7 @@ def fold(
         network_error_before=proof.error_original_float32,
         network_error_float64=proof.error_float64,
         sizes=proof.sizes,
+        noise_overflows=proof.noise_overflows,
     )
     return FoldResult(with_replacements(network32, replacements, torch.float32), report)
 
@@ -115,38 +117,10 @@ def _replacement(
         raise Kept("its weights are also used outside of its forward pass, which one convolution would not offer")
     require_affine(block64, seen.in_shape)
     fourier = _fourier_replacement(path, block32, seen) if spectral else None
-    return fourier or _one_convolution(path, block32, block64, seen)
-
-
-def _one_convolution(path: str, block32: torch.nn.Module, block64: torch.nn.Module, seen: Seen) -> Replaced:
-    """The convolution that an affine block is, proved, and its report. Raises Kept."""
-    channels = seen.in_shape[1]
-    shrink = (seen.in_shape[2] - seen.out_shape[2], seen.in_shape[3] - seen.out_shape[3])
-    kernel = probe(block64, channels, shrink)
-    before = macs_per_pixel(block64, channels, shrink)
-    if kernel.macs > before:
-        size = f"{kernel.size[0]}x{kernel.size[1]}"
-        raise Kept(f"affine, but one {size} convolution would raise its MACs per pixel from {before} to {kernel.macs}")
-    proof = proved_convolution(block64, block32, kernel, channels)
-    entry = FoldedBlock(
-        name=path or "(root)",
-        was=type(block32).__name__,
-        became=_described(kernel, proof.convolution),
-        macs_before=before,
-        macs_after=kernel.macs,
-        error_float64=proof.error_float64,
-        error_float32=proof.error_float32,
-        error_original_float32=proof.error_original_float32,
-    )
-    return proof.convolution, entry
-
-
-def _described(kernel: Kernel, convolution: torch.nn.Conv2d) -> str:
-    """For example "Conv2d 26→26 3x3 zeros": channels, kernel, what the border is filled with."""
-    border = f" {convolution.padding_mode}" if max(kernel.padding) > 0 else ""
-    groups = f" groups {kernel.groups}" if kernel.groups > 1 else ""
-    height, width = kernel.size
-    return f"Conv2d {convolution.in_channels}→{convolution.out_channels} {height}x{width}{border}{groups}"
+    if fourier:
+        return fourier
+    candidate = Candidate(block32, block64, seen.in_shape, seen.out_shape)
+    return one_convolution(path or "(root)", type(block32).__name__, candidate)
 
 
 def _fourier_replacement(path: str, block32: torch.nn.Module, seen: Seen) -> Optional[Replaced]:

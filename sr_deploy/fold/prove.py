@@ -23,6 +23,25 @@ Cases = List[Tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A block that may be one convolution.
+
+    Attributes:
+        in_float32, in_float64: the block in both types.
+        in_shape, out_shape: (N, C, H, W) of one run of it.
+        fixed: whether it runs at that size alone; it is then proved there and nowhere else.
+        allowed: the largest relative error in float64.
+    """
+
+    in_float32: torch.nn.Module
+    in_float64: torch.nn.Module
+    in_shape: Tuple[int, ...]
+    out_shape: Tuple[int, ...]
+    fixed: bool = False
+    allowed: float = FOLD_FLOAT64_RELATIVE
+
+
+@dataclass(frozen=True)
 class Proof:
     """A proved replacement: the float64 convolution, and the errors of FoldedBlock."""
 
@@ -32,26 +51,24 @@ class Proof:
     error_original_float32: float
 
 
-def proved_convolution(block64: torch.nn.Module, block32: torch.nn.Module, kernel: Kernel, channels: int) -> Proof:
+def proved_convolution(block: Candidate, kernel: Kernel) -> Proof:
     """The ``nn.Conv2d`` that equals the block everywhere, with the padding mode that makes it so at the border.
 
     Args:
-        block64, block32: the block in float64 and in float32.
+        block: the block.
         kernel: what it is far from the border.
-        channels: its input channels.
 
     Raises:
         Kept: no padding mode gives the block's output within the tolerances; the text has the measured error and
             whether only the border differs.
     """
-    inputs = _inputs(kernel, channels)
-    cases = [(x, run_block(block64, x)) for x in inputs]
+    cases = [(x, run_block(block.in_float64, x)) for x in _inputs(block, kernel)]
     modes = PADDING_MODES if max(kernel.padding) > 0 else PADDING_MODES[:1]
     first_failure = ""
     for mode in modes:
         convolution = convolution_of(kernel, mode)
         error64 = _largest_error(convolution, cases)
-        if error64 <= FOLD_FLOAT64_RELATIVE:
+        if error64 <= block.allowed:
             break
         first_failure = first_failure or _difference(convolution, cases, kernel, error64)
     else:
@@ -60,7 +77,7 @@ def proved_convolution(block64: torch.nn.Module, block32: torch.nn.Module, kerne
     if error32 > FOLD_FLOAT32_RELATIVE:
         allowed = f"allowed: {FOLD_FLOAT32_RELATIVE:g}"
         raise Kept(f"as one float32 convolution its relative error would be {error32:.1e} ({allowed})")
-    return Proof(convolution, error64, error32, _largest_error(block32, cases))
+    return Proof(convolution, error64, error32, _largest_error(block.in_float32, cases))
 
 
 def convolution_of(kernel: Kernel, padding_mode: PaddingMode) -> torch.nn.Conv2d:
@@ -71,6 +88,7 @@ def convolution_of(kernel: Kernel, padding_mode: PaddingMode) -> torch.nn.Conv2d
         out_channels,
         kernel.size,
         padding=kernel.padding,
+        dilation=kernel.dilation,
         groups=kernel.groups,
         padding_mode=padding_mode if max(kernel.padding) > 0 else "zeros",
         dtype=torch.float64,
@@ -79,14 +97,15 @@ def convolution_of(kernel: Kernel, padding_mode: PaddingMode) -> torch.nn.Conv2d
     return convolution.eval()
 
 
-def _inputs(kernel: Kernel, channels: int) -> List[torch.Tensor]:
+def _inputs(block: Candidate, kernel: Kernel) -> List[torch.Tensor]:
     """Random float64 inputs that float32 can hold too, of both signs and, every second one, of a picture's range."""
     random = torch.Generator().manual_seed(22)
     inputs = []
-    for i, (batch, *size) in enumerate(PROOF_SIZES):
+    only = (1, block.in_shape[2], block.in_shape[3])
+    for i, (batch, *size) in enumerate([only] * len(PROOF_SIZES) if block.fixed else PROOF_SIZES):
         # A reflecting border needs more pixels than it is wide, an unpadded kernel as many as it is large.
-        height, width = (max(n, p + 1) + max(0, k - 1 - 2 * p) for n, p, k in zip(size, kernel.padding, kernel.size))
-        x = torch.randn((batch, channels, height, width), generator=random)
+        height, width = (max(n, p + 1) + max(0, k - 1 - 2 * p) for n, p, k in zip(size, kernel.padding, kernel.extent))
+        x = torch.randn((batch, block.in_shape[1], height, width), generator=random)
         inputs.append((x if i % 2 == 0 else x.abs().clamp(max=1.0)).double())
     return inputs
 
@@ -109,7 +128,7 @@ def _run_shaped(block: torch.nn.Module, x: torch.Tensor, wanted: torch.Tensor) -
 def _difference(convolution: torch.nn.Conv2d, cases: Cases, kernel: Kernel, error: float) -> str:
     """Why the zero-padded convolution is not the block: at the border only, or everywhere."""
     x, wanted = cases[-1]
-    rows, columns = (k // 2 + 1 for k in kernel.size)
+    rows, columns = (k // 2 + 1 for k in kernel.extent)
     inside = (slice(None), slice(None), slice(rows, wanted.shape[2] - rows), slice(columns, wanted.shape[3] - columns))
     within = relative_error(run_block(convolution, x)[inside], wanted[inside])
     if within <= FOLD_FLOAT64_RELATIVE:

@@ -10,9 +10,11 @@ import torch
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput, CheckFailed
+from sr_deploy.core.media.natural import natural_input
 from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE, FOLD_FLOAT64_RELATIVE
 from sr_deploy.fold.affine import ROUNDING, relative_error
 from sr_deploy.fold.double import copy_as, evaluate
+from sr_deploy.fold.repeatable import check_repeats
 
 Replacements = Mapping[str, torch.nn.Module]
 #: A deep network magnifies rounding; in float32 the folded one may lose this many times what the original loses.
@@ -27,12 +29,17 @@ _USED_OTHERWISE = (
 
 @dataclass(frozen=True)
 class WholeProof:
-    """How far the folded network is from the original in float64; see FoldReport."""
+    """How far the folded network is from the original in float64; see FoldReport.
+
+    Attributes:
+        noise_overflows: the original's output is finite on photographs and not on noise: it was proved on these.
+    """
 
     error_float32: float
     error_original_float32: float
     error_float64: Optional[float]
     sizes: Tuple[Size, ...]
+    noise_overflows: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,11 +101,11 @@ def prove_network(
     sizes = [(height, width)]
     if replacements:  # without any, the network is the original, and one size tells its rounding
         sizes += [(height + height % 2, width + width % 2), (height | 1, width | 1)]
-    cases = _cases(network32, network64, shape[:2], tuple(dict.fromkeys(sizes)), value_range)
+    cases, overflows = _cases(network32, network64, shape[:2], tuple(dict.fromkeys(sizes)), value_range)
     before = max(case.rounding for case in cases)
-    proved = tuple((case.x.shape[2], case.x.shape[3]) for case in cases)
+    proved = tuple(dict.fromkeys((case.x.shape[2], case.x.shape[3]) for case in cases))
     if not replacements:
-        return WholeProof(before, before, 0.0 if cases[0].exact else None, proved)
+        return WholeProof(before, before, 0.0 if cases[0].exact else None, proved, overflows)
     error64 = None
     if cases[0].exact:
         exact = {path: new for path, new in replacements.items() if isinstance(new, torch.nn.Conv2d)}
@@ -116,7 +123,7 @@ def prove_network(
                 f"{before:.1e} off: see whether its weights and the value range are what they should be"
             )
         raise _blame(network32, replacements, cases, torch.float32, error32, allowed, todo)
-    return WholeProof(error32, before, error64, proved)
+    return WholeProof(error32, before, error64, proved, overflows)
 
 
 def _cases(
@@ -125,32 +132,65 @@ def _cases(
     channels: Tuple[int, ...],
     sizes: Tuple[Size, ...],
     value_range: float,
-) -> List[_Case]:
-    """Inputs of (batch, channels) ``channels`` at those of ``sizes`` that the original takes, and what it gives."""
+) -> Tuple[List[_Case], bool]:
+    """Inputs of (batch, channels) ``channels`` at those of ``sizes`` that the original takes, and what it gives.
+
+    Random ones, and a photograph at the first size. Where noise overflows, photographs at all sizes.
+
+    Returns:
+        (cases, whether noise overflows).
+    """
     random = torch.Generator().manual_seed(24)
     cases: List[_Case] = []
+    overflows = False
     for size in sizes:
-        x = torch.rand((*channels, *size), generator=random) * value_range
+        noise = torch.rand((*channels, *size), generator=random) * value_range
+        photograph = _photograph(channels, size, value_range)
         try:
-            own = evaluate(network32, x.clone())
+            own = _finite_output(network32, photograph if overflows else noise)
         except Exception:  # it may have rules for its sizes; the first one is known to run
             if not cases:
                 raise
             continue
-        where = f"on a random {format_size(size)} picture"
-        if not isinstance(own, torch.Tensor):
-            raise BadInput(f"the network gives a {type(own).__name__} {where}", "one tensor", "wrap it to give one")
-        if not torch.isfinite(own).all():
-            raise BadInput(f"the network's own output {where} is not finite", "finite values", "check its weights")
-        if not cases and relative_error(evaluate(network32, x.clone()), own) > FOLD_FLOAT32_RELATIVE:
-            raise BadInput(f"two runs of the network {where} differ", "no randomness, no memory of earlier runs", "")
-        reference = _in_float64(network64, x)
-        if reference is None:
-            rounding = relative_error(evaluate(network32, x * (1 + 2 * FLOAT32_ROUNDING)), own)
-        else:
-            rounding = relative_error(own, reference)
-        cases.append(_Case(x, own if reference is None else reference, reference is not None, rounding))
-    return cases
+        if own is None and not overflows:
+            overflows, own = True, _finite_output(network32, photograph)
+        if own is None:
+            where = f"neither on noise nor on a photograph of {format_size(size)}"
+            raise BadInput(f"the network's own output is not finite, {where}", "finite values", "check its weights")
+        if not cases:
+            check_repeats(network32, photograph)
+            if not overflows:
+                natural = _finite_output(network32, photograph)
+                if natural is None:
+                    where = f"on a photograph of {format_size(size)}"
+                    raise BadInput(f"the network's own output {where} is not finite", "finite values", "check it")
+                cases.append(_case(network32, network64, photograph, natural))
+        cases.append(_case(network32, network64, photograph if overflows else noise, own))
+    return cases, overflows
+
+
+def _photograph(channels: Tuple[int, ...], size: Size, value_range: float) -> torch.Tensor:
+    """Parts of the photograph that ships, (batch, channels, height, width) in ``0…value_range``."""
+    parts = [torch.from_numpy(natural_input(size, value_range, part)[0]) for part in range(channels[0])]
+    return torch.stack([part[[plane % 3 for plane in range(channels[1])]] for part in parts])
+
+
+def _finite_output(network: torch.nn.Module, x: torch.Tensor) -> Optional[torch.Tensor]:
+    """The output, None where it is not finite; what the network raises is passed on."""
+    own = evaluate(network, x.clone())
+    if not isinstance(own, torch.Tensor):
+        where = f"on a picture of {format_size((x.shape[2], x.shape[3]))}"
+        raise BadInput(f"the network gives a {type(own).__name__} {where}", "one tensor", "wrap it to give one")
+    return own if bool(torch.isfinite(own).all()) else None
+
+
+def _case(network32: torch.nn.Module, network64: torch.nn.Module, x: torch.Tensor, own: torch.Tensor) -> _Case:
+    reference = _in_float64(network64, x)
+    if reference is None:
+        rounding = relative_error(evaluate(network32, x * (1 + 2 * FLOAT32_ROUNDING)), own)
+    else:
+        rounding = relative_error(own, reference)
+    return _Case(x, own if reference is None else reference, reference is not None, rounding)
 
 
 def _in_float64(network64: torch.nn.Module, x: torch.Tensor) -> Optional[torch.Tensor]:

@@ -71,6 +71,7 @@ class FoldReport:
         network_error_float64: the same for the folded network in float64, Fourier units left as they were; None where
             the network does not run in float64.
         sizes: the input (height, width) pairs at which the whole network was compared.
+        noise_overflows: the network's output is finite on photographs and not on noise: it was compared on these.
     """
 
     blocks: Tuple[FoldedBlock, ...]
@@ -79,6 +80,7 @@ class FoldReport:
     network_error_before: float
     network_error_float64: Optional[float]
     sizes: Tuple[Size, ...]
+    noise_overflows: bool = False
 
     def to_dict(self) -> Dict[str, Any]:
         """The report as plain dicts and tuples, ready for JSON."""

@@ -86,7 +86,7 @@ def census_of(path: Path, size: Size) -> Census:
     """
     original = load_graph(path)
     model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
-    shapes = _shapes(model)
+    shapes = shapes_of(model)
     macs = sum(node_macs(node, shapes) for node in model.graph.node)
     single = {v.name for v in (*model.graph.input, *model.graph.output) if v.type.tensor_type.elem_type == _UINT8}
     names = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
@@ -149,8 +149,8 @@ def node_macs(node: onnx.NodeProto, shapes: Mapping[str, Tuple[int, ...]]) -> in
     return 0
 
 
-def _shapes(model: onnx.ModelProto) -> Dict[str, Tuple[int, ...]]:
-    """Every tensor whose shape is fully known."""
+def shapes_of(model: onnx.ModelProto) -> Dict[str, Tuple[int, ...]]:
+    """Tensor → shape, of every tensor whose shape the model says in full."""
     found: Dict[str, Tuple[int, ...]] = {t.name: tuple(t.dims) for t in model.graph.initializer}
     for value in [*model.graph.value_info, *model.graph.input, *model.graph.output]:
         dims: List[Optional[int]] = [
@@ -176,7 +176,7 @@ def work_by_node(path: Path, size: Size) -> Dict[str, Work]:
         BadDeployment: as for ``census_of``.
     """
     model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
-    shapes = _shapes(model)
+    shapes = shapes_of(model)
     constants = {t.name for t in model.graph.initializer}
     found = {}
     for node in model.graph.node:

@@ -22,6 +22,8 @@ from sr_deploy.graph.target import Target
 
 #: What a pinned node carries in its doc_string, for people who look at the graph.
 PIN_MARK = "precision: float32"
+#: Words of the exporter about operators that ONNX has for sizes known beforehand only.
+_OF_THE_SIZE = ("not constant", "adaptive", "output_size", "dynamic", "unknown", "statically")
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def graph_from_model(
         raise CheckFailed(
             f"this network cannot be written as ONNX: {_first_line(error)}",
             "a network made of operators that ONNX has",
-            "complex numbers and torch.fft need --spectral dft; otherwise replace the operator in the network",
+            _hint(str(error), size),
         ) from error
     model = onnx.load_from_string(stream.getvalue())
     model.producer_name = "srdeploy"
@@ -152,6 +154,17 @@ def _quiet() -> Iterator[None]:
         os.close(stdout)
         os.close(nowhere)
         logger.setLevel(level)
+
+
+def _hint(text: str, size: Optional[Size]) -> str:
+    """What helps against what the exporter said, by its words."""
+    if size is None and any(mark in text for mark in _OF_THE_SIZE):
+        return "export a graph for each size that you need: with --size HxW what depends on the size is constant"
+    if "output_size" in text or "adaptive" in text:
+        return "adaptive pooling needs an input whose height and width are multiples of its output's: another --size"
+    if any(mark in text for mark in ("complex", "fft", "stft")):
+        return "complex numbers and torch.fft need --spectral dft"
+    return "replace the operator in the network"
 
 
 def _first_line(error: BaseException) -> str:

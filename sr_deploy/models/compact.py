@@ -60,18 +60,19 @@ def _detect(tensors: Tensors) -> bool:
 
 def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     name = "Compact"
-    last = max((int(key.split(".")[1]) for key in tensors if _KEY.fullmatch(key)), default=0)
+    numbers = {int(key.split(".")[1]) for key in tensors if _KEY.fullmatch(key) and tensors[key].dim() == 4}
+    last = max(numbers, default=0)
     require_rgb(tensors, "body.0.weight", name)
     width = width_of(tensors, "body.0.weight", name)
     scale = shuffle_scale(tensors, f"body.{last}.weight", name)
     check_asked(asked, name, scale)
-    if last % 2 or last < 2:
+    if len(numbers) < 2 or numbers != set(range(0, 2 * len(numbers), 2)):
         raise BadCheckpoint(
-            f"the last convolution is body.{last}",
-            "an even number: convolutions and activations take turns",
+            f"this checkpoint has {len(numbers)} convolutions, and the last one is body.{last}",
+            "body.0, body.2 and so on: convolutions and activations take turns",
             "check that the file is whole and not of a variant; srdeploy inspect FILE lists its keys",
         )
-    convolutions = last // 2 - 1
+    convolutions = len(numbers) - 2
     activations = ("prelu",) if "body.1.weight" in tensors else ("relu", "leakyrelu")
     readings = [
         Reading(load_strictly(CompactNetwork(width, convolutions, scale, act), tensors, name), 1.0, act)

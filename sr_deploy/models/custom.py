@@ -5,76 +5,140 @@ The only place that runs code which is not the project's.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import importlib
 import importlib.util
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Callable, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
+import numpy as np
 import torch
 
-from sr_deploy.core.contract import SizeRules
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.contract import Size, SizeRules
+from sr_deploy.core.errors import SrDeployError, UsageError
 from sr_deploy.models.base import LoadedModel, Tensors
 from sr_deploy.models.loading import load_strictly
+from sr_deploy.models.probing import NoSize, scale_and_sizes
+from sr_deploy.models.white import PHOTOGRAPH_SIZE, WHITES, white_evidence
 
-#: Multiples that the height and width of an input may have to be; the smallest that works is taken.
-MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
-#: No probe is smaller than this, pixels.
-SMALLEST_PROBE = 24
+_RANGES = "the value that white has in its input and output: 1 or 255"
+_RANGE_TOO = "its value range too, where a photograph may not tell: --value-range 1 or 255"
+#: Words of errors of users' code → what helps.
+_HINTS: Tuple[Tuple[Tuple[str, ...], str], ...] = (
+    (
+        ("Half", "HalfTensor", "float16", "BFloat16"),
+        "its own code computes in half precision: take .half(), autocast and dtype=torch.float16 out of it; srdeploy "
+        "build --precision fp16 makes float16 of the network, proved",
+    ),
+    (
+        ("CUDA", "cuda", "NVIDIA"),
+        "its own code asks for a GPU: take .cuda() and device='cuda' out of it; srdeploy loads networks on the CPU",
+    ),
+)
 
 
-def model_from_factory(
-    path: str, tensors: Optional[Tensors], scale: Optional[int], value_range: Optional[float]
-) -> LoadedModel:
+@dataclass(frozen=True)
+class AskedOfFactory:
+    """What the user says of a network of their own.
+
+    Attributes:
+        scale: output size over input size; None: found by running the network.
+        value_range: the value of white, 1.0 or 255.0; None: found where a photograph tells.
+        arguments: of the factory, each ``"name=value"``; a value is a Python literal, or else text.
+    """
+
+    scale: Optional[int] = None
+    value_range: Optional[float] = None
+    arguments: Tuple[str, ...] = ()
+
+
+def model_from_factory(path: str, tensors: Optional[Tensors], asked: AskedOfFactory) -> LoadedModel:
     """Import a user's function, call it, and load a checkpoint into the network that it gives.
 
     Args:
         path: ``"pkg.module:factory"``; the module may lie in the current folder. Or ``"path/to/file.py:factory"``; what
-            lies beside the file can be imported by it. ``factory()`` gives an ``nn.Module`` that takes (N, 3, H, W) RGB
+            lies beside the file can be imported by it. The factory gives an ``nn.Module`` that takes (N, 3, H, W) RGB
             and gives (N, 3, scale·H, scale·W), both in ``0…value_range``.
         tensors: its weights; None: those that the factory has put in.
-        scale: what the user says it is; None: found by running the network.
-        value_range: the value of white, 1.0 or 255.0.
+        asked: what the user says of it.
 
     Raises:
-        UsageError: no value range, no such module, file or function, a function that fails or gives no ``nn.Module``, a
-            network that fails or is no super-resolution, another scale than the one given.
+        UsageError: no value range that a photograph tells, no such module, file or function, a function that fails or
+            gives no ``nn.Module``, a network that fails or is no super-resolution, another scale than the one given.
         BadCheckpoint: the tensors do not fit the network.
     """
-    if value_range not in (1.0, 255.0):
-        found = "no value range was given" if value_range is None else f"--value-range {value_range} is not supported"
+    if asked.value_range not in (None, *WHITES):
+        raise UsageError(f"--value-range {asked.value_range} is not supported for --model {path}", _RANGES)
+    arguments = _arguments(asked.arguments)
+    try:
+        with _importable(os.getcwd()), _importable(_folder_of(path)):
+            module = _call(_factory(path), path, arguments)
+            module = module.float().cpu().eval().requires_grad_(False)
+            if tensors is not None:
+                module = load_strictly(module, tensors, path)
+            scale, sizes = _scale_and_sizes(module, path)
+    except SrDeployError as error:
+        if asked.value_range is None:  # one answer, not one after the other
+            error.todo = f"{error.todo}; {_RANGE_TOO}" if error.todo else _RANGE_TOO
+        raise
+    if asked.scale is not None and asked.scale != scale:
         raise UsageError(
-            f"{found} for the network of --model {path}",
-            "the value that white has in its input and output: 1 or 255",
-            "add --value-range 1 or --value-range 255",
-        )
-    with _importable(os.getcwd()), _importable(_folder_of(path)):
-        module = _call(_factory(path), path)
-        module = module.float().cpu().eval().requires_grad_(False)
-        if tensors is not None:
-            module = load_strictly(module, tensors, path)
-        found_scale, multiple = _scale_and_multiple(module, path)
-    if scale is not None and scale != found_scale:
-        raise UsageError(
-            f"--scale {scale} was given, but the network of --model {path} enlarges {found_scale} times",
-            f"--scale {found_scale}, or none",
+            f"--scale {asked.scale} was given, but the network of --model {path} enlarges {scale} times",
+            f"--scale {scale}, or none",
             "leave --scale out, or make the factory build the network of the other scale",
         )
+    white, notes = _white(module, path, asked, scale, sizes)
     return LoadedModel(
         module=module,
         architecture=path,
         form="training",
-        scale=found_scale,
-        value_range=float(value_range),
-        sizes=SizeRules(minimum=multiple, multiple=multiple),
-        hyperparameters={"factory": path},
+        scale=scale,
+        value_range=white,
+        sizes=sizes,
+        hyperparameters={"factory": path, **arguments},
         parameters=sum(parameter.numel() for parameter in module.parameters()),
-        notes=("the network is the user's own; its scale and the sizes it takes were found by running it",),
+        notes=("the network is the user's own; its scale and the sizes it takes were found by running it", *notes),
     )
+
+
+def _arguments(texts: Tuple[str, ...]) -> Dict[str, Any]:
+    found: Dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--model-arg {text} is no argument", "name=value", "for example --model-arg scale=4")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+def _white(
+    module: torch.nn.Module, path: str, asked: AskedOfFactory, scale: int, sizes: SizeRules
+) -> Tuple[float, Tuple[str, ...]]:
+    """(the value of white, notes); see models/white.py."""
+
+    def run(lr: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            return module(torch.from_numpy(lr)).numpy()
+
+    evidence = white_evidence(run, (sizes.fit(PHOTOGRAPH_SIZE[0]), sizes.fit(PHOTOGRAPH_SIZE[1])), scale)
+    if asked.value_range is not None:
+        doubt = evidence.doubt(asked.value_range)
+        return asked.value_range, ((doubt,) if doubt else ())
+    if evidence.white is None:
+        raise UsageError(
+            f"no value range was given for the network of --model {path}, and a photograph does not tell: {evidence}",
+            _RANGES,
+            "add --value-range 1 or --value-range 255",
+        )
+    return evidence.white, (f"white is {evidence.white:g}: {evidence}",)
 
 
 def _folder_of(path: str) -> str:
@@ -153,11 +217,13 @@ def _module_of_file(name: str) -> ModuleType:
     return module
 
 
-def _call(factory: Callable[[], object], path: str) -> torch.nn.Module:
+def _call(factory: Callable[..., object], path: str, arguments: Dict[str, Any]) -> torch.nn.Module:
     try:
-        made = factory()
+        made = factory(**arguments)
     except (Exception, SystemExit) as error:
-        raise _failed("calling the factory without arguments", path, error) from error
+        given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        raise _failed(f"calling the factory with {given}" if given else "calling the factory without arguments", path,
+                      error, "an argument of the factory: --model-arg NAME=VALUE") from error  # fmt: skip
     if not isinstance(made, torch.nn.Module):
         raise UsageError(
             f"--model {path}: the factory gave a {type(made).__name__}",
@@ -167,7 +233,7 @@ def _call(factory: Callable[[], object], path: str) -> torch.nn.Module:
     return made
 
 
-def _failed(doing: str, path: str, error: BaseException) -> UsageError:
+def _failed(doing: str, path: str, error: BaseException, more: str = "") -> UsageError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     name, _, attribute = path.rpartition(":")
     if name.endswith(".py"):
@@ -177,39 +243,34 @@ def _failed(doing: str, path: str, error: BaseException) -> UsageError:
     return UsageError(
         f"--model {path}: {doing} failed: {type(error).__name__}: {lines[0] if lines else 'no message'}",
         "code that runs",
-        f'try it first: python -c "{trial}"',
+        _hint(str(error)) or f'try it first: python -c "{trial}"' + (f"; {more}" if more else ""),
     )
 
 
-def _scale_and_multiple(module: torch.nn.Module, path: str) -> Tuple[int, int]:
-    """Run the network on ever rounder sizes until one works.
+def _hint(text: str) -> str:
+    """What helps against an error of the user's code that is known by its words; "" for others."""
+    return next((hint for marks, hint in _HINTS if any(mark in text for mark in marks)), "")
 
-    Returns:
-        (scale, multiple of which heights and widths must be).
+
+def _scale_and_sizes(module: torch.nn.Module, path: str) -> Tuple[int, SizeRules]:
+    """(scale, sizes) of the user's network, by running it.
 
     Raises:
         UsageError: no size works; the message says what happened at the roundest.
     """
-    problem, last_error = "", None
-    for multiple in MULTIPLES:
-        # Odd multiples, and not square: a network that needs rounder sizes or swaps the axes shows.
-        count = -(-SMALLEST_PROBE // multiple) | 1
-        height, width = multiple * count, multiple * (count + 2)
-        try:
-            with torch.no_grad():
-                output = module(torch.zeros(1, 3, height, width))
-        except Exception as error:
-            problem, last_error = f"running it failed: {type(error).__name__}: {error}".splitlines()[0], error
-            continue
+
+    def shape_of(size: Size) -> Tuple[int, ...]:
+        with torch.no_grad():
+            output = module(torch.zeros(1, 3, *size))
         if not isinstance(output, torch.Tensor):
-            problem, last_error = f"its output is a {type(output).__name__}, not a tensor", None
-            continue
-        scale = output.shape[-1] // width if output.dim() == 4 else 0
-        if scale >= 1 and tuple(output.shape) == (1, 3, scale * height, scale * width):
-            return scale, multiple
-        problem, last_error = f"it gives {tuple(output.shape)} for an input of {(1, 3, height, width)}", None
-    raise UsageError(
-        f"--model {path}: {problem}",
-        "(N, 3, scale·H, scale·W) for an input of (N, 3, H, W), for H and W that are multiples of 64 or less",
-        "wrap the network so that it takes and gives RGB pictures",
-    ) from last_error
+            raise TypeError(f"its output is a {type(output).__name__}, not a tensor")
+        return tuple(output.shape)
+
+    try:
+        return scale_and_sizes(shape_of)
+    except NoSize as error:
+        raise UsageError(
+            f"--model {path}: {error}",
+            "(N, 3, scale·H, scale·W) for an input of (N, 3, H, W), for H and W that are multiples of 64 or less",
+            _hint(str(error)) or "wrap the network so that it takes and gives RGB pictures",
+        ) from error.__cause__

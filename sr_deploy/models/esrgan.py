@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass
 from typing import Tuple
 
@@ -28,8 +27,6 @@ LEAK = 0.2
 RESIDUAL = 0.2
 
 Names = Tuple[Tuple[str, str], ...]
-
-_NUMBERED = re.compile(r"model\.\d{1,4}\.(weight|bias)$")
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,9 @@ def _numbered(tensors: Tensors) -> KeyFamily:
     Behind the body's blocks comes its own convolution, which has a number too.
     """
     blocks = count_of(tensors, "model.1.sub.") - 1
-    numbers = [int(key.split(".")[1]) for key in tensors if _NUMBERED.match(key)]
-    doublings = max(0, (max(numbers, default=0) - 4) // 3)
+    doublings = 0
+    while f"model.{3 * (doublings + 1)}.weight" in tensors:
+        doublings += 1
     last = f"model.{3 * doublings + 4}"
     names: Names = (
         (r"conv_first\.", "model.0."),

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Iterable, List
+from typing import Iterable, List, Tuple
 
 import torch
 
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.base import Tensors
+
+
+class SurplusTensors(BadCheckpoint):
+    """A checkpoint has all tensors of the network, of the right shapes, and others.
+
+    Attributes:
+        names: of the others.
+    """
+
+    names: Tuple[str, ...] = ()
 
 
 def load_strictly(module: torch.nn.Module, tensors: Tensors, architecture: str) -> torch.nn.Module:
@@ -22,7 +32,8 @@ def load_strictly(module: torch.nn.Module, tensors: Tensors, architecture: str) 
         ``module``, in eval mode, with gradients off.
 
     Raises:
-        BadCheckpoint: missing keys, unexpected keys, wrong shapes; NaN or infinite weights. Each is named.
+        BadCheckpoint: missing keys, wrong shapes; NaN or infinite weights. Each is named.
+        SurplusTensors: unexpected keys, and nothing else.
     """
     own = module.state_dict()
     missing = [key for key in own if key not in tensors]
@@ -32,6 +43,14 @@ def load_strictly(module: torch.nn.Module, tensors: Tensors, architecture: str) 
         for key in own
         if key in tensors and tensors[key].shape != own[key].shape
     ]
+    if unexpected and not (missing or shapes):
+        surplus = SurplusTensors(
+            f"this checkpoint does not fit {architecture}: unexpected {_some(unexpected)}",
+            f"all {len(own)} tensors of {architecture}, and no others",
+            "if its authors load it with strict=False, add --ignore-surplus; srdeploy inspect FILE lists its keys",
+        )
+        surplus.names = tuple(unexpected)
+        raise surplus
     if missing or unexpected or shapes:
         problems = []
         if missing:

@@ -21,6 +21,9 @@ SIZE = (36, 44)
 ALIKE = 8.0
 #: … and every other reading's is this many times as large.
 CLEARLY = 3.0
+#: Larger networks are not tried, for a file may describe what no published one has: weights of all readings together,
+#: channels of one tensor, and scale.
+MOST_WEIGHTS, WIDEST, LARGEST_SCALE = 1 << 24, 4096, 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,22 +58,27 @@ def likeliest(readings: Sequence[Reading], scale: int, asked: Asked) -> Tuple[Re
     Raises:
         UsageError: the value range that was asked for is none of the readings'.
     """
-    errors = {reading: _error(reading, scale) for reading in readings}
-    likely, told = _first_of_the_best(readings, errors)
-    if asked.value_range is None or asked.value_range == likely.value_range:
-        return likely, (_note(likely, errors, told),)
-    wanted = [reading for reading in readings if reading.value_range == asked.value_range]
+    wanted = [reading for reading in readings if asked.value_range in (None, reading.value_range)]
     if not wanted:
         raise UsageError(
             f"--value-range {asked.value_range:g} is not supported",
             "the value that white has in the network's input and output: 1 or 255",
             "leave it out to have it found",
         )
+    if scale > LARGEST_SCALE or _too_large(readings):
+        return wanted[0], (f"{wanted[0]}: not in the file, and too large to be tried on a picture",)
+    errors = {reading: _error(reading, scale) for reading in readings}
+    likely, told = _first_of_the_best(readings, errors)
     chosen, _ = _first_of_the_best(wanted, errors)
-    if not told:
+    if chosen is likely or not told:
         return chosen, (_note(chosen, errors, told),)
     note = f"{chosen} as asked, but the picture says otherwise: {errors[chosen]:.3g} off (of 255)"
     return chosen, (f"{note}, {errors[likely]:.3g} with {likely}: check a few pictures with srdeploy verify",)
+
+
+def _too_large(readings: Sequence[Reading]) -> bool:
+    tensors = [tensor for reading in readings for tensor in reading.module.parameters()]
+    return sum(map(torch.numel, tensors)) > MOST_WEIGHTS or any(max(one.shape, default=0) > WIDEST for one in tensors)
 
 
 def _first_of_the_best(readings: Sequence[Reading], errors: Dict[Reading, float]) -> Tuple[Reading, bool]:

@@ -1,4 +1,4 @@
-"""checkpoint → model → folded model → ONNX graph → deployment, each step proved."""
+"""checkpoint or ONNX file → network → folded network → ONNX graph → deployment, each step proved."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import dataclasses
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
 from sr_deploy.core.contract import IO_FORMS, IOContract, IOForm, Size, SizeRules, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
-from sr_deploy.core.errors import EnvironmentFault, UsageError
-from sr_deploy.core.tolerance import GRAPH_FP32
+from sr_deploy.core.deployment.records import FoldRecord
+from sr_deploy.core.errors import UsageError
 from sr_deploy.core.yuv import YuvColour
-from sr_deploy.pipeline.load import LoadOptions, load_model, source_record
+from sr_deploy.pipeline.folds import say_folds, with_graph_folds
+from sr_deploy.pipeline.load import LoadOptions, load_network
 from sr_deploy.pipeline.memory import check_memory
+from sr_deploy.pipeline.network import Body, Network
+from sr_deploy.pipeline.proof import OVERFLOWS, noise_overflows, proof_sizes, prove_graph, traced_size
+from sr_deploy.pipeline.reach import proved_reach
 
-#: Sizes that a dynamic graph is traced and proved at: (height, width), raised to what the network takes.
-PROOF_SIZES: Tuple[Size, ...] = ((40, 56), (45, 51), (33, 70), (64, 24))
 #: Where multiply-accumulates are counted when the graph is dynamic: the input of a 1280x720 picture at x2 and x4 alike.
 CENSUS_SIZE: Size = (180, 320)
 
@@ -29,7 +31,7 @@ class ExportOptions:
     """What ``srdeploy export`` is asked for.
 
     Attributes:
-        checkpoint: the file.
+        checkpoint: the file; an ONNX file too.
         out: the deployment folder to make.
         sizes: fixed inputs (height, width); empty writes one dynamic graph.
         target: a name of graph/target.py.
@@ -71,37 +73,42 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     from sr_deploy.graph.target import target_named
 
     target = target_named(options.target)
-    passes = passes_named(options.rewrite)
+    passes = passes_named(options.rewrite, options.fold)
     if options.spectral not in ("fold", "dft"):
         raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
     check_io(options.io, options.yuv)
     with atomic_folder(options.out, options.force) as folder:
         say(f"reading {options.checkpoint.name}")
-        checkpoint, loaded = load_model(options.checkpoint, options.load)
+        loaded = load_network(options.checkpoint, options.load)
+        wanted: Tuple[Optional[Size], ...] = loaded.sizes_for(options.sizes) or (None,)
         say(f"{loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters")
         network, fold_report = _fold(loaded, options, say)
+        notes = loaded.notes
+        if noise_overflows(loaded):
+            fold_report["noise_overflows"] = True
+            notes = (*notes, OVERFLOWS)
         contract = contract_of(loaded.value_range, options.io, options.yuv)
-        rules = loaded.sizes if contract.yuv is None else loaded.sizes.even()
-        for asked in options.sizes:
-            rules.check(asked)
+        rules = rules_of(loaded.sizes, contract, wanted)
         graphs: List[GraphFile] = []
         proofs: Dict[str, float] = {}
         pinned: Dict[str, str] = {}
         rewrites: Dict[str, Any] = {}
-        wanted: Tuple[Optional[Size], ...] = options.sizes or (None,)
         for index, size in enumerate(wanted):
             name = "model.onnx" if index == 0 or size is None else f"model_{format_size(size)}.onnx"
             say(f"writing {name} ({format_size(size) if size else 'any size'}, opset {target.opset})")
             graph_file, graph_pins, rewrites[name] = _graph(
                 network, loaded, contract, folder / name, target, size, options.spectral, passes
             )
+            say_folds(rewrites[name], say)
             for proof_size in (size,) if size else proof_sizes(rules):
                 check_memory(graph_file, proof_size)
-                difference = _prove(folder / name, loaded, contract, proof_size, dynamic=size is None)
+                difference = prove_graph(folder / name, loaded, contract, proof_size, dynamic=size is None)
                 proofs[f"{name} at {format_size(proof_size)}"] = difference
                 say(f"  at {format_size(proof_size)}: largest difference {difference:.5f} of 255")
             graphs.append(graph_file)
             pinned.update(graph_pins)
+        fold_report, warnings = with_graph_folds(fold_report, rewrites)
+        largest = max(graphs, key=lambda graph: min(graph.size or CENSUS_SIZE))
         save_manifest(
             folder,
             Manifest(
@@ -111,16 +118,17 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 contract=contract,
                 sizes=rules,
                 graphs=tuple(graphs),
-                source=source_record(checkpoint, options.load),
+                source=loaded.source,
                 parameters=loaded.parameters,
                 hyperparameters=loaded.hyperparameters,
                 fold=fold_report,
                 proofs=proofs,
                 pinned_fp32=pinned,
-                notes=tuple(checkpoint.notes) + tuple(loaded.notes),
+                notes=(*notes, *warnings),
                 tools=tool_versions(),
                 target=target.name,
                 rewrite=rewrites,
+                reach=proved_reach(folder / largest.file, contract, loaded.scale, rules, say),
             ),
         )
     return open_deployment(options.out)
@@ -143,9 +151,7 @@ def check_io(io: str, yuv: Optional[YuvColour] = None) -> IOForm:
             "not limited and left",
         )
     if yuv is not None and not IO_FORMS[io].planar:
-        raise UsageError(
-            f"--io {io} takes RGB, which has no matrix", "--matrix, --range and --siting with nv12 or p010"
-        )
+        raise UsageError(f"--io {io} takes RGB, which has no matrix", "--matrix, --range, --siting with nv12 or p010")
     return IO_FORMS[io]
 
 
@@ -154,6 +160,15 @@ def contract_of(value_range: float, io: str, yuv: Optional[YuvColour] = None) ->
     form = check_io(io, yuv)
     white = 255.0 if form.dtype == "uint8" else value_range
     return IOContract(white, layout=form.layout, dtype=form.dtype, yuv=yuv)
+
+
+def rules_of(rules: SizeRules, contract: IOContract, wanted: Sequence[Optional[Size]]) -> SizeRules:
+    """Which sizes the graphs of a contract take, of a network with these rules; raises BadImage for another wanted."""
+    found = rules if contract.yuv is None else rules.even()
+    for size in wanted:
+        if size is not None:
+            found.check(size)
+    return found
 
 
 def plan_export(options: ExportOptions) -> List[str]:
@@ -167,30 +182,21 @@ def plan_export(options: ExportOptions) -> List[str]:
 
     target = target_named(options.target)
     check_io(options.io, options.yuv)
-    _, loaded = load_model(options.checkpoint, options.load)
+    loaded = load_network(options.checkpoint, options.load)
     contract = contract_of(loaded.value_range, options.io, options.yuv)
-    for size in options.sizes:
-        (loaded.sizes if contract.yuv is None else loaded.sizes.even()).check(size)
-    shapes = ", ".join(map(format_size, options.sizes)) or f"any from {loaded.sizes.minimum}x{loaded.sizes.minimum}"
+    wanted = loaded.sizes_for(options.sizes)
+    rules = rules_of(loaded.sizes, contract, wanted)
+    sizes = ", ".join(map(format_size, wanted)) or f"any from {rules.minimum}x{rules.minimum}"
     meaning = "RGB" if contract.yuv is None else contract.yuv.matrix
     return [
         f"network: {loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters",
-        f"input:   {meaning} {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {shapes}",
+        f"input:   {meaning} {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {sizes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
         f"graph:   ONNX opset {target.opset} for {target.about}; rewriting: "
-        + (", ".join(one.name for one in passes_named(options.rewrite)) or "none"),
+        + (", ".join(one.name for one in passes_named(options.rewrite, options.fold)) or "none"),
         f"folder:  {options.out}" + (" (exists already: --force)" if options.out.exists() else ""),
         *(f"note:    {note}" for note in loaded.notes),
     ]
-
-
-def proof_sizes(rules: SizeRules) -> Tuple[Size, ...]:
-    """The sizes a dynamic graph is proved at: the traced one first, then even, odd, wide and tall ones.
-
-    Each is raised to the network's minimum and to its multiple.
-    """
-
-    return tuple(dict.fromkeys((rules.fit(height), rules.fit(width)) for height, width in PROOF_SIZES))
 
 
 def tool_versions() -> Dict[str, str]:
@@ -206,39 +212,34 @@ def tool_versions() -> Dict[str, str]:
     }
 
 
-def _fold(loaded, options: ExportOptions, say):
+def _fold(loaded: Network, options: ExportOptions, say: Callable[[str], None]) -> Tuple[Body, FoldRecord]:
     """The network to export and the manifest's account of what was folded."""
-    from sr_deploy.fold import fold
-
     if not options.fold:
-        return loaded.module, {"blocks": [], "kept": [], "network_error": 0.0}
-    size = proof_sizes(loaded.sizes)[0]
-    result = fold(loaded.module, input_size=size, value_range=loaded.value_range, spectral=options.spectral == "fold")
-    report = result.report
-    if report.blocks:
-        say(f"folded {len(report.blocks)} blocks, largest relative difference {report.network_error:.1e}")
-    return result.module, report.to_dict()
+        return loaded.body, {"blocks": [], "kept": [], "network_error": 0.0}
+    size = traced_size(loaded)
+    body, report = loaded.body.folded(size, loaded.value_range, options.spectral == "fold")
+    if report["blocks"]:
+        error = report["network_error"]
+        say(f"folded {len(report['blocks'])} blocks, largest relative difference {error:.1e}")
+    return body, report
 
 
 def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str, passes):
     """Export one graph, rewrite it, check its operators and count it."""
     import onnx
 
-    from sr_deploy.fold.dft import spectral_modules
     from sr_deploy.graph.byte_io import byte_graph
     from sr_deploy.graph.census import census_of
-    from sr_deploy.graph.export import graph_from_model
     from sr_deploy.graph.planar_io import planar_graph
     from sr_deploy.graph.rewrite import RewriteOptions
     from sr_deploy.graph.rewrite.report import pinned_nodes, rewrite_file
     from sr_deploy.graph.target import check_operators
 
-    traced = proof_sizes(loaded.sizes)[0]
     reason = "Fourier unit, DFT matrices" if spectral == "dft" else "Fourier unit, folded"
-    pinned_modules = dict.fromkeys(spectral_modules(network, (1, 3, *traced)), reason)
     inner = contract_of(loaded.value_range, "float32")
-    graph = graph_from_model(network, inner, path, target, size, traced, pinned_modules)
-    rewrite_options = RewriteOptions(size=size, value_range=inner.value_range)
+    traced = traced_size(loaded)
+    graph = network.graph(inner, path, target, size, traced, reason)
+    rewrite_options = RewriteOptions(size=size, traced=traced, value_range=inner.value_range)
     rewritten = rewrite_file(path, passes, rewrite_options, size or CENSUS_SIZE) if passes else {}
     if contract.yuv is not None:
         onnx.save(planar_graph(onnx.load(str(path)), contract, inner.value_range), str(path))
@@ -257,30 +258,3 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
         macs_size=census.size,
     )
     return entry, pinned_nodes(path), rewritten
-
-
-def _prove(path: Path, loaded, contract: IOContract, size: Size, dynamic: bool) -> float:
-    """Run the graph and the network as trained on one input; the largest difference in 8-bit steps.
-
-    Raises:
-        CheckFailed: it exceeds GRAPH_FP32.
-        EnvironmentFault: there is not enough memory for this size.
-    """
-    from sr_deploy.run.onnxruntime import runner_from_graph
-    from sr_deploy.run.parity import check_parity, compare
-    from sr_deploy.run.torch import TorchRunner
-
-    runner = runner_from_graph(path, contract, loaded.scale, provider="CPUExecutionProvider")
-    try:
-        differences = compare(runner, TorchRunner(loaded.module), (size,), contract, loaded.value_range)
-    except (RuntimeError, MemoryError) as error:
-        raise EnvironmentFault(
-            f"the network could not be run at {format_size(size)} to prove the graph: {str(error).splitlines()[0]}",
-            "memory for the PyTorch network at this size",
-            "export without --size (a dynamic graph is proved at small sizes) and give the size to srdeploy build",
-        ) from error
-    finally:
-        runner.close()
-    other_size = dynamic and size != proof_sizes(loaded.sizes)[0]
-    hint = "this network cannot be exported with dynamic sizes; give --size HxW" if other_size else ""
-    return check_parity(differences, GRAPH_FP32, path.name, hint)

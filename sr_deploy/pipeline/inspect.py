@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import open_deployment
-from sr_deploy.core.errors import BadInput, SrDeployError
+from sr_deploy.core.errors import BadInput, SrDeployError, UsageError
+from sr_deploy.pipeline.load import is_graph, is_saved_checkpoint
 
 if TYPE_CHECKING:
     from sr_deploy.engine.manifest import EngineManifest
@@ -31,7 +32,7 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise BadInput(f"{path} does not exist", "a checkpoint, an ONNX graph, an engine or a deployment folder")
-    if path.is_dir():
+    if path.is_dir() and not is_saved_checkpoint(path):
         return _deployment_facts(path, size)
     if path.suffix in (".engine", ".onnx", ".refused") and path.with_suffix(".json").is_file():
         from sr_deploy.engine.manifest import open_engine
@@ -39,8 +40,8 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
         return {"kind": "engine", "path": str(path), **engine_facts(path, open_engine(path, refused_too=True))}
     if path.suffix == ".srd":
         return _bundle_facts(path)
-    if path.suffix == ".onnx":
-        return _graph_facts(path, size)
+    if is_graph(path):
+        return _given_facts(path, size)
     if path.suffix in (".engine", ".plan", ".trt"):
         raise BadInput(
             f"{path} has no manifest beside it, so nothing is known of it",
@@ -108,6 +109,35 @@ def listings_of(folder: Path, engines: Sequence[EngineManifest]) -> Dict[str, Di
 
     found = {one.file: open_listing(folder / "engines" / one.file, one.sha256) for one in engines}
     return {file: summary(listing) for file, listing in found.items() if listing is not None}
+
+
+def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
+    """Facts of an ONNX file, as the network that export would take it for, and what export would ask."""
+    from sr_deploy.core.temporary import temporary_folder
+    from sr_deploy.pipeline.load import LoadOptions, graph_network
+
+    problem = {}
+    try:
+        network, body = graph_network(path, LoadOptions())
+    except UsageError as error:  # all else can be told without the value range
+        problem = {"value_range": None, "problem": error.found, "next": error.todo}
+        network, body = graph_network(path, LoadOptions(value_range=1.0))
+    with temporary_folder() as folder:
+        body.save(folder / path.name)
+        counted = _graph_facts(folder / path.name, size)
+    return {
+        **counted,
+        "path": str(path),
+        "sha256": network.source["sha256"],
+        "external": network.source["external"],
+        **network.hyperparameters,
+        "scale": network.scale,
+        "value_range": network.value_range,
+        "fixed_size": None if network.fixed is None else format_size(network.fixed),
+        "sizes": dataclasses.asdict(network.sizes),
+        "notes": list(network.notes),
+        **problem,
+    }
 
 
 def _graph_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:

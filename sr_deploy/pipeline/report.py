@@ -19,8 +19,9 @@ from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.index import EngineIndex
+from sr_deploy.pipeline.fitting import fitting_engine
 from sr_deploy.pipeline.precision.plan_facts import plan_facts
-from sr_deploy.pipeline.runner import Resolved, check_backend, fitting_engine, resolve, runners
+from sr_deploy.pipeline.runner import Resolved, check_backend, resolve, runners
 from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_resolved
 from sr_deploy.report.content import Content, Deployed, PictureRow, Quality

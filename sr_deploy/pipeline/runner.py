@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Callable, Iterator, List, Optional, Set, Tuple
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.default import read_default
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
-from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
-from sr_deploy.core.number_formats import AUTO, ENGINE_PRECISIONS
+from sr_deploy.core.errors import BadDeployment, BadImage, BadInput, UsageError
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES, names, rank
+from sr_deploy.pipeline.fitting import best_engine, no_engine, refusal_lines
+from sr_deploy.pipeline.tiling import Tiling, Worker, cut_of
 from sr_deploy.run.base import Runner
+from sr_deploy.run.tiles import Cut
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Resolved:
             named: whatever it is of. An engine that is named must be of it, if it is given.
         threads: ONNX Runtime's threads on the CPU; None for its default.
         because: why it is that precision, for the user.
+        tiling: what tiles may use, where a picture does not fit; None: it is refused, nothing is cut.
     """
 
     index: EngineIndex
@@ -39,6 +43,7 @@ class Resolved:
     precision: Optional[str] = None
     threads: Optional[int] = None
     because: str = "asked for"
+    tiling: Optional[Tiling] = None
 
     @property
     def deployment(self) -> Deployment:
@@ -57,6 +62,7 @@ def resolve(
     engine: Optional[Path] = None,
     precision: Optional[str] = None,
     threads: Optional[int] = None,
+    tiling: Optional[Tiling] = None,
 ) -> Resolved:
     """What a user asked for, with names that exist, and a precision where none was asked for; see ``Resolved``.
 
@@ -72,7 +78,7 @@ def resolve(
     because = "asked for"
     if engine is None and precision is None:
         precision, because = _default_precision(index)
-    return Resolved(index, backend, engine, precision, threads, because)
+    return Resolved(index, backend, engine, precision, threads, because, tiling)
 
 
 def _default_precision(index: EngineIndex) -> Tuple[str, str]:
@@ -101,7 +107,8 @@ class Decision:
         sha256: of that file, compared with its manifest.
         graph: the graph that runs itself, or None.
         manifest: of the engine, or None.
-        threads: see ``Resolved``.
+        threads, tiling: see ``Resolved``.
+        cut: how pictures of that size are cut into tiles; None: they run whole.
     """
 
     why: str
@@ -110,6 +117,18 @@ class Decision:
     graph: Optional[GraphFile] = None
     manifest: Optional[EngineManifest] = None
     threads: Optional[int] = None
+    tiling: Optional[Tiling] = None
+    cut: Optional[Cut] = None
+
+    def worker(self, deployment: Deployment) -> Worker:
+        """What runs, as far as it matters for tiles."""
+        if self.manifest is None:
+            assert self.graph is not None, "an engine or a graph"
+            size = self.graph.size
+            return Worker(self.graph.file, None if size is None else (size, size, size), self.graph)
+        named = {graph.file: graph for graph in deployment.manifest.graphs}
+        on_host = named.get(self.manifest.graph_file) if RUNTIMES[self.manifest.backend].engine_is_graph else None
+        return Worker(self.manifest.file, self.manifest.profile, on_host)
 
 
 @dataclass(frozen=True)
@@ -141,8 +160,9 @@ def decide(resolved: Resolved, size: Size) -> Decision:
     """What runs at one input size.
 
     An engine that is named is used or refused. Without one, an engine of the resolved precision that fits this machine
-    and the size is taken, TensorRT before ONNX Runtime. Of "fp32", which the graph is too, ONNX Runtime runs the graph
-    where there is no engine; an engine of another precision gives another picture and never takes its place.
+    and the size is taken, TensorRT before ONNX Runtime; else one of a runtime that is preferred to the graph's, in
+    tiles, where these give the same. Of "fp32", which the graph is too, ONNX Runtime runs the graph where there is no
+    engine; an engine of another precision gives another picture and never takes its place.
 
     Args:
         resolved: what was asked for.
@@ -151,25 +171,87 @@ def decide(resolved: Resolved, size: Size) -> Decision:
     Raises:
         ForeignEngine: the named engine was built for something else.
         BadDeployment: a TensorRT backend was asked for and no engine fits; the message says how to build one.
-        BadImage: the network does not take this size.
+        BadImage: the network does not take this size, and nothing may be cut.
+        EnvironmentFault: there is not even the memory for tiles.
     """
     deployment, backend = resolved.deployment, resolved.backend
-    deployment.manifest.sizes.check(size)
+    if resolved.tiling is None:
+        deployment.manifest.sizes.check(size)
     if resolved.engine is not None:
-        return _named(resolved, resolved.engine)
+        return _cut(resolved, _named(resolved, resolved.engine), size)
     precision = resolved.runs_in
-    path, refused = _best(resolved, size, precision)
+    path, refused = best_engine(resolved, size, precision)
     if path is not None:
-        return _engine(resolved, path)
-    if backend not in (None, GRAPH_RUNTIME) or precision != "fp32":
-        raise _no_engine(resolved, size)
-    graph = deployment.graph_for(size, GRAPH_RUNTIME)
+        return _cut(resolved, _engine(resolved, path), size)
+    needs_engine = backend not in (None, GRAPH_RUNTIME) or precision != "fp32"
+    tiled = _best_in_tiles(resolved, size, needs_engine)
+    if tiled is not None:
+        return tiled
+    if needs_engine:
+        raise no_engine(resolved, size)
+    graph = _graph_for(resolved, size)
     why = f"runs {graph.file} in {precision}, {resolved.because}"
     if not backend and resolved.index.paths:
         others = [name for name in resolved.index.precisions if name != precision]
-        why += f"; no {precision} engine for {format_size(size)} fits this machine" + "".join(_lines(refused))
+        why += f"; no {precision} engine for {format_size(size)} fits this machine" + "".join(refusal_lines(refused))
         why += f"\n  there are engines of {', '.join(others)}: --precision" if others else ""
-    return Decision(why, deployment.path_of(graph), graph.sha256, graph, threads=resolved.threads)
+    decision = Decision(why, deployment.path_of(graph), graph.sha256, graph, threads=resolved.threads)
+    return _cut(resolved, decision, size)
+
+
+def _graph_for(resolved: Resolved, size: Size) -> GraphFile:
+    """The graph of this size, or for tiles one of another."""
+    deployment = resolved.deployment
+    if resolved.tiling is None:
+        return deployment.graph_for(size, GRAPH_RUNTIME)
+    serving = [graph for graph in deployment.manifest.graphs if graph.serves(GRAPH_RUNTIME)]
+    fixed = [graph.size for graph in serving if graph.size is not None]
+    if deployment.dynamic_graph is None and tuple(size) not in map(tuple, fixed):
+        return deployment.graph_for(max(fixed, key=min), GRAPH_RUNTIME)
+    try:
+        return deployment.graph_for(size, GRAPH_RUNTIME)
+    except BadImage:
+        return deployment.dynamic_graph or serving[0]
+
+
+def _cut(resolved: Resolved, decision: Decision, size: Size) -> Decision:
+    """The decision with its tiles, where the picture must be cut. What cannot be cut is refused when it is run."""
+    if resolved.tiling is None:
+        return decision
+    deployment = resolved.deployment
+    worker = decision.worker(deployment)
+    try:
+        cut = cut_of(resolved.tiling, deployment.manifest, worker, size)
+    except BadDeployment:
+        if worker.takes(size):
+            deployment.manifest.sizes.check(size)
+        return decision
+    return dataclasses.replace(decision, cut=cut, tiling=resolved.tiling)
+
+
+def _best_in_tiles(resolved: Resolved, size: Size, needed: bool) -> Optional[Decision]:
+    """The engine to run a picture with in tiles: of the best runtime, the one with the largest tiles.
+
+    None where there is none, where tiles would not give the same (unless an engine is ``needed``, which then measures
+    how far they differ), and where its runtime is the graph's own, which takes every size.
+    """
+    if resolved.tiling is None:
+        return None
+    found: List[Tuple[int, int, Path]] = []
+    for path in resolved.index.paths:
+        try:
+            manifest = resolved.index.stated(path)
+            if manifest.precision != (resolved.runs_in) or resolved.backend not in (None, manifest.backend):
+                continue
+            if not needed and rank(manifest.backend) >= rank(GRAPH_RUNTIME):
+                continue
+            resolved.index.check_fits(manifest)
+            decision = _cut(resolved, _engine(resolved, path), size)
+        except BadInput:
+            continue  # ``best_engine`` has told why
+        if decision.cut is not None and (decision.cut.exact or needed or resolved.tiling.inexact):
+            found.append((rank(manifest.backend), -decision.cut.tile[0] * decision.cut.tile[1], path))
+    return _cut(resolved, _engine(resolved, min(found)[2]), size) if found else None
 
 
 def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
@@ -179,49 +261,27 @@ def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
         EnvironmentFault: the runtime is not on this machine.
         BadDeployment: see run/onnxruntime.py and run/tensorrt.py.
     """
-    manifest = decision.manifest
+    manifest, takes, why = decision.manifest, deployment.manifest, decision.why
+    runner: Runner
     if manifest is not None:
-        return Chosen(RUNTIMES[manifest.backend].call("open", decision.file, manifest, decision.threads), decision.why)
-    from sr_deploy.run.onnxruntime import runner_from_graph
+        runner = RUNTIMES[manifest.backend].call("open", decision.file, manifest, decision.threads)
+    else:
+        from sr_deploy.run.onnxruntime import runner_from_graph
 
-    takes = deployment.manifest
-    runner = runner_from_graph(decision.file, takes.contract, takes.scale, threads=decision.threads)
-    return Chosen(runner, f"onnxruntime on {runner.device} {decision.why}")
+        runner = runner_from_graph(decision.file, takes.contract, takes.scale, threads=decision.threads)
+        why = f"onnxruntime on {runner.device} {why}"
+    if decision.cut is not None:
+        from sr_deploy.run.tiled import TiledRunner
+
+        allowed = decision.tiling is not None and decision.tiling.inexact
+        runner = TiledRunner(runner, decision.cut, takes.contract, takes.scale, allowed)
+        why += f", in tiles of {format_size(decision.cut.tile)}"
+    return Chosen(runner, why)
 
 
 def runner_for(resolved: Resolved, size: Size) -> Chosen:
     """Decide what runs at one input size, and load it; raises what ``decide`` and ``open_runner`` raise."""
     return open_runner(decide(resolved, size), resolved.deployment)
-
-
-def _no_engine(resolved: Resolved, size: Size) -> BadDeployment:
-    """The error for an engine that was asked for and is not there, naming what is there instead."""
-    folder, backend, precision = resolved.deployment.folder, resolved.backend, resolved.runs_in
-    others = [name for name in ENGINE_PRECISIONS if name != precision and _runs(resolved, size, name)]
-    _, refused = _best(resolved, size, precision, prove_all=True)
-    asked = {AUTO: "auto --psnr-budget 0.1"}.get(precision, precision)
-    build = f"srdeploy build {folder}"
-    if backend is not None:
-        build += f" --backend {backend} --size {format_size(size)}"
-    return BadDeployment(
-        f"{folder} has no {precision} {backend + ' ' if backend else ''}engine for {format_size(size)} that fits this "
-        f"machine, and {precision} is {resolved.because}"
-        + (f"; what runs is {', '.join(others)}" if others else "")
-        + "".join(_lines(refused)),
-        "an engine built for this machine and this size" + (f", or --precision {others[0]}" if others else ""),
-        build if precision == "fp32" else f"{build} --precision {asked}",
-    )
-
-
-def _runs(resolved: Resolved, size: Size, precision: str) -> bool:
-    """Whether anything of that precision runs at ``size`` on this machine: an engine, or the graph itself."""
-    graph_runs = precision == "fp32" and resolved.backend in (None, GRAPH_RUNTIME)
-    return graph_runs or _best(resolved, size, precision)[0] is not None
-
-
-def _lines(refused: List[str]) -> List[str]:
-    """Refused engines, each on a line of its own below the sentence before."""
-    return [f"\n  not used: {text}" for text in refused]
 
 
 @contextlib.contextmanager
@@ -230,21 +290,22 @@ def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable
 
     Args:
         resolved: what shall run.
-        say: told what runs, each once.
+        say: told what runs, once for each file, and once more where it runs tiles.
     """
-    opened: List[Tuple[Size, Chosen]] = []
+    opened: List[Tuple[Decision, Chosen]] = []
     told: Set[str] = set()
 
     def runner_at(size: Size) -> Runner:
-        if not opened or opened[0][0] != size:
-            chosen = runner_for(resolved, size)
-            before = opened.pop()[1] if opened else None
-            opened.append((size, chosen))
-            if before is not None:
+        decision = decide(resolved, size)
+        if not opened or not _is_same(opened[0][0], decision):
+            for _, before in opened:
                 before.runner.close()
-            if chosen.why not in told:
-                told.add(chosen.why)
-                say(chosen.why)
+            opened[:] = []
+            opened.append((decision, open_runner(decision, resolved.deployment)))
+            what = f"{decision.file} {decision.cut is None}"
+            if what not in told:
+                told.add(what)
+                say(opened[0][1].why)
         return opened[0][1].runner
 
     try:
@@ -254,58 +315,9 @@ def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable
             chosen.runner.close()
 
 
-def fitting_engine(resolved: Resolved, size: Size) -> Optional[Path]:
-    """The engine in the deployment that this machine should run at ``size``, of what is asked for; None without one.
-
-    TensorRT comes before ONNX Runtime, and an engine of exactly this size before a dynamic one.
-    """
-    return _best(resolved, size, resolved.runs_in)[0]
-
-
-def _best(resolved: Resolved, size: Size, precision: str, prove_all: bool = False) -> Tuple[Optional[Path], List[str]]:
-    """The engine to run, and of those that do not fit, which and why.
-
-    By their manifests first: only the file that is to be used is read, and the next one where it is not what it says.
-    With ``prove_all`` every one that was asked for is read: of a damaged one that says more than its size.
-    Engines of another precision or backend were not asked for, so nothing is said of them.
-    """
-    index = resolved.index
-    fitting: List[Tuple[int, bool, Path]] = []
-    refused: Dict[Path, str] = {}
-    best: Optional[Path] = None
-    for path in index.paths:
-        try:
-            manifest = index.stated(path)
-            if manifest.precision != precision or resolved.backend not in (None, manifest.backend):
-                continue
-            if prove_all:
-                index.proved(path)
-            index.check_fits(manifest)
-        except BadInput as error:
-            refused[path] = _refusal(path, error)
-            continue
-        if not manifest.takes(size):
-            refused[path] = f"{path.name} takes {manifest.allowed_sizes()}"
-            continue
-        exact = manifest.profile is not None and manifest.profile[0] == manifest.profile[2]
-        fitting.append((rank(manifest.backend), not exact, path))
-    for _, _, path in sorted(fitting):
-        try:
-            index.proved(path)
-        except BadInput as error:
-            refused[path] = _refusal(path, error)
-            continue
-        best = path
-        break
-    return best, [refused[path] for path in index.paths if path in refused]
-
-
-def _refusal(path: Path, error: BadInput) -> str:
-    """Why an engine is not used, on one line."""
-    lines = [line.strip() for line in error.found.replace(f"{path.parent}{os.sep}", "").splitlines()]
-    # Of an engine that is not what it was, the difference from what was wanted says more.
-    told = "; ".join(lines[1:] or lines)
-    return told if told.startswith(path.name) else f"{path.name}: {told}"
+def _is_same(one: Decision, other: Decision) -> bool:
+    """Whether the runner of one decision runs the other: the same file, cut alike."""
+    return (one.file, one.sha256, one.cut, one.tiling) == (other.file, other.sha256, other.cut, other.tiling)
 
 
 def _named(resolved: Resolved, path: Path) -> Decision:

@@ -1,10 +1,11 @@
-"""Pictures through a deployment."""
+"""Pictures through a deployment: read, computed and written at the same time, whole or in tiles."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
@@ -17,24 +18,45 @@ from sr_deploy.core.errors import (
     SrDeployError,
     UsageError,
 )
-from sr_deploy.core.media.encode import Saving, suffix_names
+from sr_deploy.core.media.encode import DEFAULT, Saving
 from sr_deploy.core.media.image import (
     Picture,
     check_writable,
-    find_images,
     from_network,
     read_picture,
     said_but_not_kept,
     to_network,
     write_picture,
 )
-from sr_deploy.core.media.room import bytes_to_upscale
+from sr_deploy.core.media.imagefile import FileFacts
+from sr_deploy.core.media.room import check_room, decoded_bytes
+from sr_deploy.core.media.rows import is_written_by_rows
+from sr_deploy.core.overlap import ahead, behind
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.onnxruntime_cuda import CPU
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME
+from sr_deploy.pipeline.finished import Finished, request_of
+from sr_deploy.pipeline.held import Held
+from sr_deploy.pipeline.large_picture import (
+    Estimate,
+    amount,
+    bytes_in_tiles,
+    check_memory_of,
+    upscale_in_tiles,
+    write_tiles,
+)
 from sr_deploy.pipeline.memory import check_memory
-from sr_deploy.pipeline.runner import resolve, runners
+from sr_deploy.pipeline.picture_files import Job, Places, jobs_of
+from sr_deploy.pipeline.runner import Resolved, decide, resolve, runners
+from sr_deploy.pipeline.tiling import WHOLE_SHARE, tiling_of
+from sr_deploy.pipeline.upscaled import Upscaled, named
 from sr_deploy.run.base import Runner, upscale
+from sr_deploy.run.tiled import TiledRunner
+
+#: Pictures that wait to be computed, and results that wait to be written.
+WAITING = 1
+#: Pictures that are read ahead and results that wait may take this part of the memory.
+WAITING_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -44,11 +66,14 @@ class UpscaleOptions:
     Attributes:
         deployment: the folder.
         inputs: pictures and folders of pictures.
-        out: the folder to write to.
+        out: the folder to write to; or the file, where one picture is given and this ends like one.
         backend, engine, precision: which runtime; see pipeline/runner.py.
-        suffix: a suffix of core/media/encode.py without its dot; None keeps each picture's own.
-        force: overwrite pictures that exist.
-        resume: keep pictures that exist, and make the others.
+        suffix: of core/media/encode.py without its dot; None keeps each picture's own.
+        force: overwrite results that exist; with ``resume``, only those that this request did not make.
+        resume: keep results that this very request has made, and make the others.
+        memory: bytes that may be used; None: half of what is free.
+        allow_inexact: tiles of a network that is not local are taken as they are.
+        recursive: search folders in folders too, and keep their structure.
         saving: how results are written.
     """
 
@@ -61,83 +86,206 @@ class UpscaleOptions:
     force: bool = False
     precision: Optional[str] = None
     resume: bool = False
-    saving: Saving = Saving()
+    memory: Optional[int] = None
+    allow_inexact: bool = False
+    recursive: bool = False
+    saving: Saving = DEFAULT
+
+    @property
+    def places(self) -> Places:
+        """What it says of files."""
+        return Places(self.inputs, self.out, self.suffix, self.recursive, self.force)
 
 
-@dataclass(frozen=True)
-class Upscaled:
-    """What became of the pictures.
+@dataclass
+class _Course:
+    """One command under way.
 
     Attributes:
-        written: results, in order.
-        kept: results that were there before and were left as they are.
-        skipped: pictures without a result, and why.
+        options, resolved, jobs: what is done.
+        say: told each step.
+        held: the memory of pictures that wait.
+        finished: the record for ``--resume``; None for a picture alone.
+        made, kept, bad: what became of each job, by its place.
     """
 
-    written: Tuple[Path, ...]
-    kept: Tuple[Path, ...]
-    skipped: Tuple[Tuple[Path, SrDeployError], ...]
+    options: UpscaleOptions
+    resolved: Resolved
+    jobs: Tuple[Job, ...]
+    say: Callable[[str], None]
+    held: Held
+    finished: Optional[Finished]
+    made: Dict[int, Path] = field(default_factory=dict)
+    kept: Dict[int, Path] = field(default_factory=dict)
+    bad: Dict[int, SrDeployError] = field(default_factory=dict)
 
-    def to_dict(self) -> Dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "written": [str(path) for path in self.written],
-            "kept": [str(path) for path in self.kept],
-            "skipped": [
-                {"picture": str(path), "error": error.found, "wanted": error.wanted, "next": error.todo}
-                for path, error in self.skipped
-            ],
-        }
+    @property
+    def memory(self) -> Optional[int]:
+        """Bytes that may be used."""
+        return self.resolved.tiling.memory if self.resolved.tiling is not None else None
 
-    def summary(self) -> Tuple[str, ...]:
-        """Lines that name what was kept and what was skipped; none when all was done."""
-        lines = [f"{len(self.kept)} results were there already and were kept as they are"] if self.kept else []
-        if self.skipped:
-            every = len(self.written) + len(self.kept) + len(self.skipped)
-            lines.append(f"{len(self.skipped)} of {every} pictures were skipped:")
-            lines += [f"  {_named(path, error)}" for path, error in self.skipped]
-            lines.append("mend or remove them; the same command with --resume does only what is missing")
-        return tuple(lines)
+    def skip(self, place: int, error: SrDeployError) -> None:
+        """Leave a picture out, and go on with the others; raises the error of a picture that came alone."""
+        if len(self.jobs) == 1:
+            raise error
+        self.bad[place] = error
+        self.say(f"skipped {named(self.jobs[place].source, error)}")
+
+
+#: A picture that was read, with the memory it holds; or why there is none.
+_Read = Tuple[int, Union[Picture, SrDeployError], int]
+#: A result, with the memory that its picture held; None where tiles have written it.
+_Made = Tuple[int, Optional[Picture], int]
 
 
 def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _: None) -> Upscaled:
     """Upscale every picture; each result is written whole or not at all.
 
-    A picture that cannot be read, does not fit the network or the memory, or has no finite result is skipped, and the
-    rest is done. A picture that comes alone has no rest: its error is raised.
+    The next picture is read and the last result is written while one is computed. A picture that does not fit the
+    engine or the memory is made in tiles. One that cannot be read, does not fit the network or the memory, or has no
+    finite result is skipped, and the rest is done. A picture that comes alone has no rest: its error is raised.
 
     Raises:
         BadImage, CheckFailed, EnvironmentFault: a single picture, for the reasons above.
         BadDeployment, ForeignEngine, EnvironmentFault: nothing here can run, or no more can be written.
-        UsageError: a result exists, and neither ``force`` nor ``resume`` is set, or both; or two inputs would have one
-            result.
+        UsageError: a result exists, and neither ``force`` nor ``resume`` is set; or see ``jobs_of``.
     """
     from sr_deploy.report.progress import track
 
     deployment = open_deployment(options.deployment)
-    resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision)
-    inputs = find_images(options.inputs)
-    targets = _targets(inputs, options)
-    kept = [target for target in targets if options.resume and target.exists()]
-    todo = [pair for pair in zip(inputs, targets) if pair[1] not in kept]
-    written: List[Path] = []
-    skipped: List[Tuple[Path, SrDeployError]] = []
-    with runners(resolved, say) as runner_at:
-        for source, target in track(todo, "upscaling"):
-            try:
-                _upscale_file(deployment, runner_at, (source, target), options.saving, say)
-                written.append(target)
-            except _BadPicture as bad:
-                if len(inputs) == 1:
-                    raise bad.error from bad
-                say(f"skipped {_named(source, bad.error)}")
-                skipped.append((source, bad.error))
-    return Upscaled(tuple(written), tuple(kept), tuple(skipped))
+    tiling = tiling_of(options.memory, options.allow_inexact, WHOLE_SHARE)
+    resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision, tiling=tiling)
+    course = _course_of(options, resolved, say)
+    began = time.monotonic()
+    with runners(resolved, say) as runner_at, behind(_writer(course), WAITING) as hand, ahead(
+        _reader(course), WAITING
+    ) as pictures, course.held:
+        for item in track(pictures, "upscaling", len(course.jobs)):
+            _one(course, runner_at, hand, item)
+    return Upscaled(
+        tuple(course.made[place] for place in sorted(course.made)),
+        tuple(course.kept[place] for place in sorted(course.kept)),
+        tuple((course.jobs[place].source, course.bad[place]) for place in sorted(course.bad)),
+        time.monotonic() - began,
+    )
 
 
-def _named(path: Path, error: SrDeployError) -> str:
-    """What is wrong with a picture, with its name once."""
-    return error.found if str(path) in error.found else f"{path}: {error.found}"
+def _one(course: _Course, runner_at: Callable[[Size], Runner], hand: Callable[[_Made], None], item: _Read) -> None:
+    """Compute what was read, and hand the result to the writer."""
+    place, read, held = item
+    if isinstance(read, SrDeployError):
+        course.skip(place, read)
+        return
+    try:
+        result = _upscaled(course, runner_at, course.jobs[place], read)
+    except _BadPicture as bad:
+        course.held.give_back(held)
+        course.skip(place, bad.error)
+    else:
+        hand((place, result, held))
+
+
+def _course_of(options: UpscaleOptions, resolved: Resolved, say: Callable[[str], None]) -> _Course:
+    """What is to be done; refuses to overwrite."""
+    places = options.places
+    options.saving.check()
+    jobs = jobs_of(places)
+    if options.resume and places.is_file:
+        raise UsageError("--resume goes on with a folder, and -o names one picture", "a folder, or no --resume")
+    there = [job.target for job in jobs if job.target.exists()]
+    if there and not options.force and not options.resume:
+        raise UsageError(
+            f"{there[0]} exists already",
+            "a new file",
+            "choose another -o, keep what is there and make the rest with --resume, or overwrite with --force",
+        )
+    memory = resolved.tiling.memory if resolved.tiling is not None else None
+    held = Held(None if memory is None else int(WAITING_SHARE * memory))
+    return _Course(options, resolved, jobs, say, held, None if places.is_file else Finished(options.out))
+
+
+def _reader(course: _Course) -> Iterator[_Read]:
+    """The pictures that are to be made, one after the other."""
+    options, memory = course.options, course.memory
+    network = _network_of(course.resolved)
+    for place, job in enumerate(course.jobs):
+        taken: List[int] = []
+
+        def admit(facts: FileFacts, source: Path = job.source, taken: List[int] = taken) -> None:
+            check_room(facts, source, 0)
+            need = decoded_bytes(facts)
+            if memory is not None and need > memory:
+                raise BadImage(
+                    f"{source} needs {amount(need)} to be decoded, and {amount(memory)} may be used",
+                    "a picture that can be decoded",
+                    f"--memory {2 * need / 1e6 + 1:.0f}MB, or cut it into pieces",
+                )
+            course.held.take(need)
+            taken.append(need)
+
+        try:
+            if course.finished is not None:
+                request = request_of(job.source, network, {"format": job.target.suffix, **asdict(options.saving)})
+                if options.resume and course.finished.has(job.target, request):
+                    course.kept[place] = job.target
+                    continue
+                _check_free(course, job)
+            picture = read_picture(job.source, room=admit)
+            check_writable(job.target, picture, options.saving)
+            lost = said_but_not_kept(picture, job.target, options.saving)
+            if lost:
+                course.say(f"{job.target.name} has no place for what {job.source.name} says besides its pixels: "
+                           + ", ".join(lost))  # fmt: skip
+            if course.finished is not None:
+                course.finished.begin(job.target, request)
+        except OSError as error:
+            yield place, BadImage(f"cannot read {job.source}: {error.strerror}", "a picture", "check the path"), 0
+        except (BadImage, UsageError) as error:
+            course.held.give_back(sum(taken))
+            yield place, error, 0
+        else:
+            yield place, picture, sum(taken)
+
+
+def _check_free(course: _Course, job: Job) -> None:
+    """Refuse to replace a result that another request made."""
+    if course.options.resume and not course.options.force and job.target.exists():
+        raise UsageError(
+            f"{job.target} is there, and was not made by this command from {job.source} as it is now",
+            "a result of the same picture, network and options to keep, or none",
+            "--resume --force replaces what this command did not make",
+        )
+
+
+def _network_of(resolved: Resolved) -> Dict[str, Any]:
+    """What a result follows from, of what runs: not which of two equal engines."""
+    engine = resolved.engine
+    graphs = resolved.deployment.manifest.graphs
+    return {
+        "graph": graphs[0].sha256,
+        "engine": None if engine is None else resolved.index.proved(engine).sha256,
+        "backend": resolved.backend,
+        "precision": resolved.runs_in,
+        "inexact": resolved.tiling is not None and resolved.tiling.inexact,
+    }
+
+
+def _writer(course: _Course) -> Callable[[_Made], None]:
+    """What writes a result: None where tiles have written it."""
+
+    def write(item: _Made) -> None:
+        place, result, held = item
+        target = course.jobs[place].target
+        try:
+            if result is not None:
+                write_picture(result, target, course.options.saving)
+            course.made[place] = target
+        except UsageError as error:
+            course.skip(place, error)
+        finally:
+            course.held.give_back(held)
+
+    return write
 
 
 class _BadPicture(Exception):
@@ -148,35 +296,47 @@ class _BadPicture(Exception):
         super().__init__(str(error))
 
 
-def _upscale_file(deployment: Deployment, runner_at: Callable[[Size], Runner], pair: Tuple[Path, Path],
-                  saving: Saving, say: Callable[[str], None]) -> None:  # fmt: skip
-    """One file to another."""
-    manifest = deployment.manifest
-    source, target = pair
+def _upscaled(course: _Course, runner_at: Callable[[Size], Runner], job: Job, picture: Picture) -> Optional[Picture]:
+    """The result of one picture; None where it was written in tiles."""
+    deployment = course.resolved.deployment
     try:
-        picture = read_picture(source, bytes_to_upscale(manifest.contract, manifest.scale))
-        check_writable(target, picture, saving)
-        manifest.sizes.check(picture.size)
-    except (BadImage, UsageError) as error:
+        decide(course.resolved, picture.size)
+    except (BadImage, EnvironmentFault) as error:
         raise _BadPicture(error) from error
     runner = runner_at(picture.size)
     try:
+        if isinstance(runner, TiledRunner):
+            _in_tiles(course, runner, job, picture)
+            return None
         _check_activations(deployment, runner, picture.size)
     except EnvironmentFault as error:
         raise _BadPicture(error) from error
+    except (UsageError, CheckFailed) as error:
+        raise _BadPicture(error) from error
     try:
-        result = upscale_picture(deployment, runner, picture)
+        return upscale_picture(deployment, runner, picture)
     except BadDeployment:
         raise
     except (BadInput, CheckFailed) as error:
         raise _BadPicture(error) from error
-    try:
-        write_picture(result, target, saving)
-    except UsageError as error:
-        raise _BadPicture(error) from error
-    lost = said_but_not_kept(result, target, saving)
-    if lost:
-        say(f"{target.name} has no place for what {source.name} says besides its pixels: {', '.join(lost)}")
+
+
+def _in_tiles(course: _Course, runner: TiledRunner, job: Job, picture: Picture) -> None:
+    """One picture in tiles to its file, with an estimate before and the differences after."""
+    manifest = course.resolved.deployment.manifest
+    layout = runner.cut.layout(picture.size)
+    tile = layout.tile[0] * layout.tile[1] * runner.cut.bytes_per_pixel
+    need = bytes_in_tiles(layout, picture, manifest.scale, tile, is_written_by_rows(job.target))
+    check_memory_of(Estimate(layout, need, None), course.memory, job.target)
+    allowed = runner.cut.exact or runner.inexact
+    estimate = Estimate(layout, need, runner.seconds_for(picture.size) if allowed else None)
+    course.say(f"{job.source.name}: {estimate.explained(runner.cut.halo)}")
+    write_tiles(runner, picture, manifest.contract, job.target, course.options.saving)
+    if not runner.cut.exact:
+        course.say(
+            f"{job.source.name}: tiles differ by up to {runner.seams.largest:.3g} of 255 along their borders, "
+            f"{runner.seams.mean:.2g} in the mean"
+        )
 
 
 def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> None:
@@ -191,27 +351,6 @@ def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> No
 def upscale_picture(deployment: Deployment, runner: Runner, picture: Picture) -> Picture:
     """One picture through a runner, grey, alpha and depth kept."""
     contract = deployment.manifest.contract
+    if isinstance(runner, TiledRunner):
+        return upscale_in_tiles(runner, picture, contract)
     return from_network(upscale(runner, to_network(picture, contract)), contract, picture)
-
-
-def _targets(inputs: Tuple[Path, ...], options: UpscaleOptions) -> List[Path]:
-    """Where each result goes; refuses to overwrite and to write two results into one file."""
-    if options.suffix is not None and options.suffix.lower() not in suffix_names():
-        raise UsageError(f"--format {options.suffix} is not written here", "one of " + ", ".join(suffix_names()))
-    options.saving.check()
-    if options.force and options.resume:
-        raise UsageError("--force replaces results and --resume keeps them", "one of the two")
-    targets: List[Path] = []
-    for source in inputs:
-        suffix = f".{options.suffix.lower()}" if options.suffix else source.suffix
-        target = options.out / (source.stem + suffix)
-        if target in targets:
-            raise UsageError(f"two inputs would be written to {target}", "different file names", "run them separately")
-        if target.exists() and not options.force and not options.resume:
-            raise UsageError(
-                f"{target} exists already",
-                "a new file",
-                "choose another -o, keep what is there and make the rest with --resume, or overwrite with --force",
-            )
-        targets.append(target)
-    return targets

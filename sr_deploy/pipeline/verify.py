@@ -21,6 +21,7 @@ from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.runner import Resolved, resolve, runners
+from sr_deploy.pipeline.tiling import tiling_of
 from sr_deploy.run.base import Runner, upscale
 from sr_deploy.run.parity import as_floats, difference_of, planes_difference
 
@@ -35,6 +36,8 @@ class VerifyOptions:
         backend, engine, precision: which runtime; see pipeline/runner.py.
         checkpoint: the checkpoint, where it is no longer at the place the manifest names.
         against_torch: compare with the PyTorch network too.
+        memory: bytes that may be used; what takes more, or no engine takes, runs in tiles. None: half of what is free.
+        allow_inexact: of a network that is not local too.
     """
 
     deployment: Path
@@ -45,6 +48,8 @@ class VerifyOptions:
     checkpoint: Optional[Path] = None
     against_torch: bool = True
     precision: Optional[str] = None
+    memory: Optional[int] = None
+    allow_inexact: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,9 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
         BadCheckpoint: the checkpoint is gone or is another one, and a comparison with PyTorch was asked for.
     """
     index = EngineIndex(open_deployment(options.deployment))
-    return verify_resolved(resolve(index, options.backend, options.engine, options.precision), options, say)
+    tiling = tiling_of(options.memory, options.allow_inexact)
+    resolved = resolve(index, options.backend, options.engine, options.precision, tiling=tiling)
+    return verify_resolved(resolved, options, say)
 
 
 def verify_resolved(resolved: Resolved, options: VerifyOptions, say: Callable[[str], None]) -> QualityReport:
@@ -208,8 +215,7 @@ def _one(
 
 def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runner, float]:
     """The PyTorch network as trained, from the checkpoint that the deployment was made from, and its value of white."""
-    from sr_deploy.pipeline.load import LoadOptions, load_model
-    from sr_deploy.run.torch import TorchRunner
+    from sr_deploy.pipeline.load import load_network, options_of
 
     source = deployment.manifest.source
     path = options.checkpoint or Path(source["path"])
@@ -225,5 +231,11 @@ def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runne
             f"{source['file']}, sha256 {source['sha256'][:12]}…",
             "give the right one with --checkpoint, or export again",
         )
-    _, loaded = load_model(path, LoadOptions(**source["load_options"]))
-    return TorchRunner(loaded.module), loaded.value_range
+    network = load_network(path, options_of(source["load_options"]))
+    if network.source.get("external", {}) != source.get("external", {}):
+        raise BadCheckpoint(
+            f"the external data of {path} is not what this deployment was made from: a sha256 differs",
+            ", ".join(source.get("external", {})),
+            "put the right files beside it, or export again",
+        )
+    return network.body.runner(), network.value_range

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import UsageError
+from sr_deploy.graph.operators import FUNCTIONS
 from sr_deploy.precision.fit.fake_quant import quantised_activation, quantised_weight
 from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, check_plan
-from sr_deploy.precision.operators import FUNCTIONS
 from sr_deploy.precision.tensors import following_picture
 
 #: Inputs of an operator that training may change. Other constants (means, limits, Fourier matrices) stay.

@@ -8,7 +8,7 @@ import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import CheckFailed
-from sr_deploy.core.media.sample import sample_for, sample_input
+from sr_deploy.core.media.sample import Picture, sample_for, sample_input
 from sr_deploy.core.media.surface import rgb_of_surface, surface_difference
 from sr_deploy.core.tolerance import Tolerance, difference_beyond_rounding, largest_difference
 from sr_deploy.run.base import Runner, upscale
@@ -20,17 +20,19 @@ def compare(
     sizes: Iterable[Size],
     contract: IOContract,
     reference_range: Optional[float] = None,
+    picture: Picture = sample_input,
 ) -> Dict[Size, float]:
-    """Largest difference on the sample picture of each size.
+    """Largest difference on a picture of each size.
 
     Args:
         runner: what is checked.
         reference: another runner, or its results by input size: float32 (1, 3, scale·H, scale·W) for
-            ``sample_input(size, reference_range)``.
+            ``picture(size, reference_range)``.
         sizes: inputs (height, width).
         contract: gives the value range. Where it is clamped, the reference is limited to the range first, so that a
             PyTorch network without the clamp can serve.
         reference_range: the value of white for a reference of float32; None: the contract's.
+        picture: makes what is fed.
 
     Returns:
         Size → largest absolute difference in 8-bit steps; infinity for NaN, infinite values or another output size.
@@ -42,23 +44,18 @@ def compare(
         if isinstance(reference, Mapping):
             expected = reference[size]
         elif contract.yuv is not None and reference.io_dtype == "float32":
-            differences[size] = _of_planes(runner, reference, size, contract, white)
+            surface = sample_for(contract, size, picture)
+            wanted = upscale(reference, as_floats(surface, contract, white))
+            differences[size] = planes_difference(upscale(runner, surface), wanted, contract, white)
             continue
         elif reference.io_dtype != "float32":
-            expected = upscale(reference, sample_for(contract, size))
+            expected = upscale(reference, sample_for(contract, size, picture))
         else:
-            expected = upscale(reference, sample_input(size, white))
+            expected = upscale(reference, picture(size, white))
         if contract.clamped and expected.dtype != np.uint8:
             expected = np.clip(expected, 0.0, white)
-        differences[size] = difference_of(upscale(runner, sample_for(contract, size)), expected, white)
+        differences[size] = difference_of(upscale(runner, sample_for(contract, size, picture)), expected, white)
     return differences
-
-
-def _of_planes(runner: Runner, reference: Runner, size: Size, contract: IOContract, white: float) -> float:
-    """A graph of a video's planes against a float one that is given the same planes as RGB."""
-    surface = sample_for(contract, size)
-    expected = upscale(reference, as_floats(surface, contract, white))
-    return planes_difference(upscale(runner, surface), expected, contract, white)
 
 
 def as_floats(surface: np.ndarray, contract: IOContract, white: float) -> np.ndarray:

@@ -378,6 +378,13 @@ def networks() -> Iterator[Case]:
                 for key in ("conv_first.weight", f"{group}mlp.fc1.weight", "upsample.0.weight")
             }
             yield f"SwinIR of {width} channels and windows of {window}", zipped(state({**more, **table}))
+        rlfn = {key: tensor(shape, stride) for key in ("conv_1.weight", "conv_2.weight", "block_1.c1_r.weight")}
+        rlfn.update({f"block_1.{key}.weight": tensor(shape, stride) for key in ("c2_r", "c3_r", "c5")})
+        rlfn.update({f"block_1.esa.{key}.weight": tensor(shape, stride) for key in ("conv1", "conv4")})
+        rlfn["upsampler.0.weight"] = tensor((3 * 3 * 3, width or 1, 0, 1), stride)
+        yield f"RLFN of {width} channels", zipped(state(rlfn))
+    far = {f"body.{number_of}.weight": tensor((12, 3, 1, 1), (0, 0, 1, 1)) for number_of in (0, 10**9)}
+    yield "Compact of 1000000000 layers", zipped(state(far))
     for count in (1_000, 4_900):
         small = {block.format(i): tensor((1, 1, 3, 3), (9, 9, 3, 1)) for i in range(count) for block in blocks}
         ends = {

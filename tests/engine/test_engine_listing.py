@@ -307,13 +307,14 @@ def test_figures_of_a_small_graph_equal_a_plain_computation(graphs):
 @pytest.mark.parametrize(
     ("checkpoint", "kernels", "megabytes"), [("span_ch26_x4.pth", 30, 77.6), ("efdn_x4.pth", 86, 286.6)]
 )
-def test_figures_of_networks_equal_those_of_another_program(assets, tmp_path, checkpoint, kernels, megabytes):
+def test_figures_of_networks_equal_those_of_another_program(
+    assets, shared_export, tmp_path, checkpoint, kernels, megabytes
+):
     """The program beside the checkpoints reads the same builder's log; it knows nothing of this package."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed")
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment
     from sr_deploy.precision.lower.typed_graph import half_graph
 
-    folder = export_deployment(ExportOptions(assets / "weights" / checkpoint, tmp_path / "net")).folder
+    folder = shared_export(checkpoint)
     half = tmp_path / "half.onnx"
     onnx.save(half_graph(onnx.load(str(folder / "model.onnx"))), str(half))
     listing = engine_from_graph(RTX, half, ((144, 144),) * 3, ("8.6",), EngineOptions(precision="fp16")).listing

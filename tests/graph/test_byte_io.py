@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage, UsageError
 from sr_deploy.core.media.image import Picture, from_network, to_network
-from sr_deploy.core.media.sample import sample_for
+from sr_deploy.core.media.sample import sample_for, sample_input
 from sr_deploy.core.tolerance import difference_beyond_rounding
 from sr_deploy.graph.byte_io import IO_PREFIX, byte_graph, takes_bytes
 from sr_deploy.graph.census import census_of, graph_signature
@@ -33,7 +33,7 @@ SIZES = ((8, 10), (9, 7), (16, 13))
 
 
 def picture_of(size, seed=0):
-    return Picture(sample_for(BYTES, size, seed)[0])
+    return Picture(sample_for(BYTES, size, lambda edges, white: sample_input(edges, white, seed))[0])
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from sr_deploy.core.contract import IOContract
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.graph.census import census_of
 from sr_deploy.graph.export import graph_from_model
 from sr_deploy.graph.target import target_named
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
 
 
 class Everything(nn.Module):
@@ -61,8 +61,8 @@ def test_hand_count(tmp_path):
         ("light_f2srgan_x4_whole_module.pt", 77_865, None, None),
     ],
 )
-def test_published_counts(assets, tmp_path, weights, parameters, size, giga_macs):
-    deployment = export_deployment(ExportOptions(assets / "weights" / weights, tmp_path / "net"))
+def test_published_counts(shared_export, weights, parameters, size, giga_macs):
+    deployment = open_deployment(shared_export(weights))
     assert deployment.manifest.parameters == parameters
     if size is not None:
         macs = census_of(deployment.folder / "model.onnx", size).macs / 1e9

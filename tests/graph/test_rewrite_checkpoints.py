@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 from sr_deploy.core.contract import IOContract
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
 from tests.published import GOLDEN
@@ -22,9 +22,8 @@ SUBSET = [case for name in FILES for case in GOLDEN if case[0] == name]
 
 
 @pytest.mark.parametrize(("weights", "golden", "value_range"), SUBSET, ids=FILES)
-def test_rewritten_equals_unrewritten(assets, tmp_path, weights, golden, value_range):
-    options = ExportOptions(assets / "weights" / weights, tmp_path / "net", rewrite="none")
-    deployment = export_deployment(options)
+def test_rewritten_equals_unrewritten(assets, shared_export, tmp_path, weights, golden, value_range):
+    deployment = open_deployment(shared_export(weights, rewrite="none"))
     plain = deployment.folder / "model.onnx"
     pictures = [sample_input(size, value_range) for size in SIZES]
     stored = np.load(assets / "golden" / golden)

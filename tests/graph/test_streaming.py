@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sr_deploy.core.contract import IOContract, parse_bytes
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32
@@ -201,45 +202,30 @@ def test_amounts_of_memory():
 @pytest.mark.parametrize(
     "name", ["f2srgan_x4.pt", "efdn_x4.pth", "span_ch26_x4.pth", "light_f2srgan_x4_whole_module.pt"]
 )
-def test_checkpoints_have_no_seams(name, size, assets, tmp_path):
-    from sr_deploy.fold import fold
-    from sr_deploy.pipeline.load import LoadOptions, load_model
-
-    _, loaded = load_model(assets / "weights" / name, LoadOptions())
-    network = fold(loaded.module, input_size=(40, 56), value_range=loaded.value_range, spectral=True).module
-    path = tmp_path / "model.onnx"
-    contract = IOContract(value_range=loaded.value_range)
-    graph_from_model(network, contract, path, target_named("any"), size, (40, 56), {})
-    model = static_graph(path, size)
+def test_checkpoints_have_no_seams(name, size, shared_export):
+    deployment = open_deployment(shared_export(name, rewrite="none"))
+    value_range = deployment.manifest.contract.value_range
+    model = static_graph(deployment.folder / "model.onnx", size)
     streamed = apply_streaming(model, RewriteOptions(size=size, strips=24))
     assert streamed.changed >= 1
-    lr = sample_input(size, loaded.value_range)
+    lr = sample_input(size, value_range)
     first, second = (
         onnxruntime.InferenceSession(m.SerializeToString()).run(None, {"lr": lr})[0] for m in (model, streamed.model)
     )
-    assert np.abs(first - second).max() * 255 / loaded.value_range <= GRAPH_FP32.steps
+    assert np.abs(first - second).max() * 255 / value_range <= GRAPH_FP32.steps
     if size == (16, 16):
-        noise = np.random.default_rng(1).random((1, 3, *size)) * loaded.value_range
-        assert difference_in_float64(model, streamed.model, noise) <= 1e-10 * loaded.value_range
+        noise = np.random.default_rng(1).random((1, 3, *size)) * value_range
+        assert difference_in_float64(model, streamed.model, noise) <= 1e-10 * value_range
 
 
-def test_the_fourier_network_is_within_its_memory(assets, tmp_path):
+def test_the_fourier_network_is_within_its_memory(shared_export, tmp_path):
     """F2SRGAN x4 in float16 at 720²: at most 0.3 GB by TensorRT-RTX's builder for SM86, more than 1 GB plain."""
     pytest.importorskip("tensorrt_rtx")
     from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
-    from sr_deploy.fold import fold
-    from sr_deploy.graph.rewrite import passes_named, rewrite
-    from sr_deploy.graph.specialise import load_graph
-    from sr_deploy.pipeline.load import LoadOptions, load_model
     from sr_deploy.precision.lower.typed_graph import half_graph
 
-    _, loaded = load_model(assets / "weights" / "f2srgan_x4.pt", LoadOptions())
-    network = fold(loaded.module, input_size=(40, 56), value_range=255.0, spectral=True).module
-    path = tmp_path / "model.onnx"
-    graph_from_model(network, IOContract(255.0), path, target_named("any"), None, (40, 56), {})
-    onnx.save(rewrite(load_graph(path), passes_named("default"), RewriteOptions(value_range=255.0))[0], str(path))
-    model = half_graph(static_graph(path, (720, 720)))
+    model = half_graph(static_graph(shared_export("f2srgan_x4.pt") / "model.onnx", (720, 720)))
     streamed = apply_streaming(model, RewriteOptions(size=(720, 720), strips=24)).model
 
     def ask(file):

@@ -63,8 +63,11 @@ def test_networks_that_are_none_of_rgb_or_not_whole_are_refused():
     with pytest.raises(BadCheckpoint, match=r"body\.0\.weight takes 1 channel: this Compact is no RGB network"):
         COMPACT.load(grey, Asked())
     cut = {key: value for key, value in tensors.items() if not key.startswith("body.6.")}
-    with pytest.raises(BadCheckpoint, match=r"body\.5\.weight has 4 output channels"):
+    with pytest.raises(BadCheckpoint, match=r"body\.4\.weight has 4 output channels"):
         COMPACT.load(cut, Asked())
+    far = {**cut, "body.1000000000.weight": tensors["body.6.weight"]}
+    with pytest.raises(BadCheckpoint, match=r"the last one is body\.1000000000"):
+        COMPACT.load(far, Asked())
     odd = {f"body.{int(key.split('.')[1]) + 1}.{key.split('.')[2]}": value for key, value in tensors.items()}
-    with pytest.raises(BadCheckpoint, match=r"the last convolution is body\.7"):
+    with pytest.raises(BadCheckpoint, match=r"has 5 convolutions, and the last one is body\.7"):
         COMPACT.load({**odd, "body.0.weight": tensors["body.0.weight"]}, Asked())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sr_deploy.core.errors import BadCheckpoint, UsageError
-from sr_deploy.models.custom import model_from_factory
+from sr_deploy.models.custom import AskedOfFactory, model_from_factory
 
 NETWORK = """
     import torch
@@ -73,7 +73,7 @@ def network(tmp_path, monkeypatch, request):
 
 def test_a_network_of_the_current_folder_is_loaded(network):
     weights = {"up.0.weight": torch.randn(12, 3, 3, 3), "up.0.bias": torch.randn(12)}
-    loaded = model_from_factory(f"{network}:build", weights, None, 255.0)
+    loaded = model_from_factory(f"{network}:build", weights, AskedOfFactory(None, 255.0))
     assert (loaded.scale, loaded.value_range, loaded.parameters) == (2, 255.0, 12 * 27 + 12)
     assert (loaded.sizes.minimum, loaded.sizes.multiple) == (1, 1)
     assert not loaded.module.training
@@ -90,7 +90,7 @@ def test_a_network_of_a_file_elsewhere_is_loaded_with_what_lies_beside_it(tmp_pa
     (folder / "torch.py").write_text(made + "def build():\n    return Net(Scale().value)\n")
     monkeypatch.chdir(tmp_path)
     for path in ("their nets/torch.py:build", f"{folder / 'torch.py'}:build"):
-        loaded = model_from_factory(path, None, None, 1.0)
+        loaded = model_from_factory(path, None, AskedOfFactory(None, 1.0))
         assert (loaded.scale, loaded.architecture) == (3, path)
     assert torch.nn.Conv2d
 
@@ -119,16 +119,16 @@ def test_what_can_be_wrong_with_a_file_is_named(tmp_path, monkeypatch, path, mes
     (tmp_path / "needy.py").write_text("import no_such_package\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=message) as caught:
-        model_from_factory(path, None, None, 1.0)
+        model_from_factory(path, None, AskedOfFactory(None, 1.0))
     assert todo in caught.value.todo
 
 
 def test_without_a_checkpoint_the_factorys_own_weights_stay(network):
-    assert model_from_factory(f"{network}:build", None, 2, 1.0).scale == 2
+    assert model_from_factory(f"{network}:build", None, AskedOfFactory(2, 1.0)).scale == 2
 
 
 def test_the_multiple_that_a_network_needs_is_found(network):
-    assert model_from_factory(f"{network}:Down", None, None, 1.0).sizes.multiple == 8
+    assert model_from_factory(f"{network}:Down", None, AskedOfFactory(None, 1.0)).sizes.multiple == 8
 
 
 @pytest.mark.parametrize(
@@ -152,29 +152,29 @@ def test_the_multiple_that_a_network_needs_is_found(network):
 )
 def test_what_can_be_wrong_is_named(network, path, message):
     with pytest.raises(UsageError, match=message) as caught:
-        model_from_factory(path.format(network), None, None, 1.0)
+        model_from_factory(path.format(network), None, AskedOfFactory(None, 1.0))
     assert caught.value.exit_code == 2
 
 
 def test_the_value_range_is_asked_for(network):
     for value_range, message in ((None, "no value range was given"), (2.0, "--value-range 2.0 is not supported")):
         with pytest.raises(UsageError, match=message):
-            model_from_factory(f"{network}:build", None, None, value_range)
+            model_from_factory(f"{network}:build", None, AskedOfFactory(None, value_range))
 
 
 def test_another_scale_is_refused(network):
     with pytest.raises(UsageError, match="enlarges 2 times"):
-        model_from_factory(f"{network}:build", None, 4, 1.0)
+        model_from_factory(f"{network}:build", None, AskedOfFactory(4, 1.0))
 
 
 def test_tensors_that_do_not_fit_are_named(network):
     with pytest.raises(BadCheckpoint, match="missing up.0.bias; unexpected head.bias"):
         tensors = {"up.0.weight": torch.zeros(12, 3, 3, 3), "head.bias": torch.zeros(1)}
-        model_from_factory(f"{network}:build", tensors, None, 1.0)
+        model_from_factory(f"{network}:build", tensors, AskedOfFactory(None, 1.0))
 
 
 def test_a_module_that_lacks_a_package_says_which(tmp_path, monkeypatch):
     (tmp_path / "needy_network.py").write_text("import package_that_nobody_has\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="No module named 'package_that_nobody_has'"):
-        model_from_factory("needy_network:build", None, None, 1.0)
+        model_from_factory("needy_network:build", None, AskedOfFactory(None, 1.0))

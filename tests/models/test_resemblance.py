@@ -61,6 +61,16 @@ def test_the_order_decides_among_those_that_are_alike():
     assert "srdeploy verify" in note
 
 
+def test_what_is_too_large_is_not_tried():
+    huge = torch.nn.Conv2d(5000, 1, 1)
+    assert likeliest([Reading(huge, 255.0)], 2, Asked())[1] == (
+        "0…255: not in the file, and too large to be tried on a picture",
+    )
+    readings = [Reading(Enlarges(0.0), 255.0), Reading(Enlarges(0.0), 1.0)]
+    reading, (note,) = likeliest(readings, 9, Asked(value_range=1.0))
+    assert reading is readings[1] and "too large" in note
+
+
 def test_the_published_reading_is_taken_where_none_enlarges():
     readings = [Reading(Black(), 255.0), Reading(Shapeless(), 1.0)]
     reading, (note,) = likeliest(readings, 2, Asked())

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.models.base import Asked
 from sr_deploy.models.safmn import POOLS, SAFMN, Modulation, SAFMNNetwork
@@ -42,10 +43,8 @@ def test_bad_files():
         SAFMN.load(tensors(), Asked(scale=4))
 
 
-def test_shared_file_is_deployed(assets, tmp_path):
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment
-
-    deployment = export_deployment(ExportOptions(assets / "weights" / "safmn_x4.pth", tmp_path / "net"))
+def test_shared_file_is_deployed(shared_export):
+    deployment = open_deployment(shared_export("safmn_x4.pth"))
     assert (deployment.manifest.architecture, deployment.manifest.scale) == ("SAFMN", 4)
     assert deployment.manifest.parameters == 237_000
     assert len(deployment.manifest.proofs) >= 3

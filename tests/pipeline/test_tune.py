@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -9,18 +11,15 @@ from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.measure.tune import TuneOptions, choose, tune_deployment, variants_for
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
 
 
 @pytest.fixture(scope="module")
-def light(assets, tmp_path_factory):
+def light(shared_export, tmp_path_factory):
     """Light F2SRGAN, for any size."""
-    folder = tmp_path_factory.mktemp("light") / "net"
-    export_deployment(ExportOptions(assets / "weights" / "light_f2srgan_x4_whole_module.pt", folder))
-    return folder
+    return shutil.copytree(shared_export("light_f2srgan_x4_whole_module.pt"), tmp_path_factory.mktemp("light") / "net")
 
 
 def test_the_first_variant_wins_within_the_noise():

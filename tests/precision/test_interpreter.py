@@ -83,9 +83,8 @@ def test_transformers_and_edsr(tmp_path, target):
 
 
 @pytest.mark.parametrize(("weights", "golden", "value_range"), REAL, ids=[case[0] for case in REAL])
-def test_real_checkpoints(assets, tmp_path, weights, golden, value_range):
-    export_deployment(ExportOptions(assets / "weights" / weights, tmp_path / "net"))
-    assert_equal(onnx.load(str(tmp_path / "net" / "model.onnx")), value_range)
+def test_real_checkpoints(shared_export, weights, golden, value_range):
+    assert_equal(onnx.load(str(shared_export(weights) / "model.onnx")), value_range)
 
 
 def test_every_quantised_node_is_that_of_the_lowered_graph():

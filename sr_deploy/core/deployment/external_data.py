@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from sr_deploy.core.errors import BadDeployment
 from sr_deploy.core.text import plain
@@ -28,6 +28,8 @@ _INSIDE: Dict[str, Dict[int, str]] = {
 #: TensorProto.external_data and data_location.
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+#: Fields that are looked at in one file: a second or two. A transformer of 5,000 nodes has some 100,000.
+_MOST_FIELDS = 2_000_000
 
 
 def check_self_contained(path: Path) -> None:
@@ -39,7 +41,7 @@ def check_self_contained(path: Path) -> None:
     with open(path, "rb") as stream:
         try:
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                external = _has_external(data)
+                external = any(message.external for message in onnx_messages(data))
         except (ValueError, IndexError) as error:
             # An empty file cannot be mapped either.
             raise BadDeployment(f"{plain(str(path))} is not an ONNX file", "a graph of srdeploy export",
@@ -52,25 +54,42 @@ def check_self_contained(path: Path) -> None:
         )
 
 
-def _has_external(data: Any) -> bool:
-    """Whether any tensor of the ModelProto says that its bytes are elsewhere; ValueError or IndexError if none."""
-    waiting: List[Tuple[str, int, int]] = [("Model", 0, len(data))]
+class Message(NamedTuple):
+    """One message of an ONNX file: its kind, a key of ``_INSIDE``, how deep it lies, and whether it is a tensor whose
+    bytes are in another file."""
+
+    kind: str
+    depth: int
+    external: bool
+
+
+def onnx_messages(data: Any) -> Iterator[Message]:
+    """The graphs, nodes, attributes, functions and tensors of a ModelProto, one by one; weights are stepped over.
+
+    Args:
+        data: the bytes of the file, mapped or in memory.
+
+    Raises:
+        ValueError, IndexError: it is no protobuf that can be walked.
+    """
+    waiting: List[Tuple[str, int, int, int]] = [("Model", 0, len(data), 0)]
+    fields = 0
     while waiting:
-        message, place, end = waiting.pop()
-        inside = _INSIDE[message]
+        kind, place, end, depth = waiting.pop()
+        inside, external = _INSIDE[kind], False
         while place < end:
             tag, place = _varint(data, place)
-            number, kind = tag >> 3, tag & 7
-            if message == "Tensor" and number in (_EXTERNAL_DATA, _DATA_LOCATION):
-                value = _varint(data, place)[0] if kind == _VARINT else 1
-                if value or number == _EXTERNAL_DATA:
-                    return True
-            start, place = _value(data, place, kind)
-            if place > end:
-                raise ValueError("a field is longer than its message")
-            if kind == _BYTES and number in inside:
-                waiting.append((inside[number], start, place))
-    return False
+            number, wire = tag >> 3, tag & 7
+            if kind == "Tensor" and number in (_EXTERNAL_DATA, _DATA_LOCATION):
+                value = _varint(data, place)[0] if wire == _VARINT else 1
+                external = external or bool(value) or number == _EXTERNAL_DATA
+            start, place = _value(data, place, wire)
+            fields += 1
+            if place > end or fields > _MOST_FIELDS:
+                raise ValueError("a field is longer than its message, or there are more than any graph has")
+            if wire == _BYTES and number in inside:
+                waiting.append((inside[number], start, place, depth + 1))
+        yield Message(kind, depth, external)
 
 
 def _value(data: Any, place: int, kind: int) -> Tuple[int, int]:

@@ -16,6 +16,7 @@ from sr_deploy.core.contract import KNOWN_FORMS, IOContract, Size, SizeRules, fo
 from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.deployment.records import FoldRecord, RewriteRecord, SourceRecord
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.reach import Reach
 from sr_deploy.core.schema import Amount, Count, Scale, Sha256, ShortText, SizePair, described, read_described
 from sr_deploy.core.temporary import put_back
 
@@ -87,6 +88,7 @@ class Manifest:
         tools: versions that made it.
         target: the name of graph/target.py that the graphs were written for.
         rewrite: graph file → what each pass of graph/rewrite did to it, in nodes, MACs and bytes.
+        reach: how far the network looks, so whether pictures can be made in tiles; null where it was not looked for.
     """
 
     architecture: ShortText
@@ -105,6 +107,7 @@ class Manifest:
     tools: Dict[str, str]
     target: ShortText = "any"
     rewrite: Dict[str, RewriteRecord] = dataclasses.field(default_factory=dict)
+    reach: Optional[Reach] = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

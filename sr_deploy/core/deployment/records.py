@@ -23,18 +23,22 @@ class LoadRecord(TypedDict, total=False):
     lora_alpha: Optional[ShortText]
     res_scale: Optional[float]
     key: Optional[ShortText]
+    colours: Optional[ShortText]
+    ignore_surplus: bool
+    model_arg: List[ShortText]
 
 
 @described
 class SourceRecord(TypedDict, total=False):
-    """The checkpoint.
+    """The checkpoint, or the ONNX file.
 
     Attributes:
         file, path, sha256: its name, the path it had, its hash.
-        container: the kind of file, such as "zip" or "safetensors".
+        container: the kind of file, such as "zip", "safetensors" or "onnx".
         found_under: the entry that held the tensors; null: the top.
         stripped_prefix: what was taken off every key; null: nothing.
         load_options: how it was loaded.
+        external: of an ONNX file: the files of external data, relative to its folder, and their hashes.
     """
 
     file: Required[str]
@@ -44,11 +48,12 @@ class SourceRecord(TypedDict, total=False):
     found_under: Optional[str]
     stripped_prefix: Optional[str]
     load_options: Required[LoadRecord]
+    external: Dict[str, Sha256]
 
 
 @described
 class FoldedRecord(TypedDict, total=False):
-    """One block that was folded; the fields of FoldedBlock in fold/result.py."""
+    """One block, or part of the graph, that was folded; the fields of FoldedBlock in fold/result.py."""
 
     name: Required[str]
     was: Required[str]
@@ -62,7 +67,7 @@ class FoldedRecord(TypedDict, total=False):
 
 @described
 class KeptRecord(TypedDict):
-    """One block that was left as it was; the fields of KeptBlock in fold/result.py."""
+    """One block, or part of the graph, that was left as it was; the fields of KeptBlock in fold/result.py."""
 
     name: str
     was: str
@@ -79,6 +84,7 @@ class FoldRecord(TypedDict, total=False):
     network_error_before: Optional[Amount]
     network_error_float64: Optional[Amount]
     sizes: List[SizePair]
+    noise_overflows: bool
 
 
 @described
@@ -105,10 +111,14 @@ class PassRecord(CountsRecord, total=False):
     Attributes:
         places: where it changed the graph.
         notes: what it left alone, and why.
+        folded, kept: of the pass that folds, where they are not part of the manifest's account of folding: what became
+            one convolution, and where parallel branches stay and why.
     """
 
     places: Required[Count]
     notes: List[str]
+    folded: List[FoldedRecord]
+    kept: List[KeptRecord]
 
 
 @described

@@ -76,6 +76,27 @@ def cuda_device() -> Optional[CudaDevice]:
         return None
 
 
+def free_device_bytes() -> Optional[int]:
+    """Memory of CUDA's device 0 that is free now; None where there is none to ask. Raises nothing."""
+    device = cuda_device()
+    if device is None:
+        return None
+    try:
+        name, binding = import_binding()
+        if name == "pycuda.driver":
+            context = binding.Device(0).retain_primary_context()
+            context.push()
+            try:
+                return int(binding.mem_get_info()[0])
+            finally:
+                binding.Context.pop()
+        error, free, _ = binding.cudaMemGetInfo()
+        return int(free) if error == binding.cudaError_t.cudaSuccess else None
+    except Exception:
+        # As in ``cuda_device``: each binding has errors of its own, and no answer is the answer.
+        return None
+
+
 def bus_id(text: Any) -> Optional[str]:
     """A PCI bus id as "0000:65:00.0", from what CUDA, NVML (bytes, an end in NUL) or nvidia-smi (8 digits) tells."""
     told = text.decode("ascii", "replace") if isinstance(text, bytes) else str(text)

@@ -37,6 +37,10 @@ class Saving:
     chroma: Optional[str] = None
     strip: bool = False
 
+    def kept(self, about: Metadata) -> Metadata:
+        """What is written of a picture's metadata."""
+        return about.stripped() if self.strip else about
+
     def check(self) -> None:
         """Raise UsageError for a value that does not exist."""
         if self.quality is not None and not 1 <= self.quality <= 100:

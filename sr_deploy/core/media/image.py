@@ -11,7 +11,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, List, Optional, Tuple
+from typing import Callable, Iterable, List, Optional, Tuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.decode import decoded
 from sr_deploy.core.media.encode import DEFAULT, FORMATS, Saving, format_of, not_kept
 from sr_deploy.core.media.formats import facts_of_file
-from sr_deploy.core.media.imagefile import WANTED
+from sr_deploy.core.media.imagefile import WANTED, FileFacts
 from sr_deploy.core.media.metadata import Metadata
 from sr_deploy.core.media.room import PLANES_BYTES, check_room
 from sr_deploy.core.media.surface import rgb_of_surface, surface_of_rgb
@@ -100,7 +100,7 @@ def find_images(paths: Iterable[Path]) -> Tuple[Path, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
+def read_picture(path: Path, beside: int = PLANES_BYTES, room: Optional[Callable[[FileFacts], None]] = None) -> Picture:
     """Read a PNG, JPEG, WebP, TIFF or BMP: 8 or 16 bits; grey, colour or palette; with or without alpha.
 
     What the file is follows from its content, not from its name. Its header is read before it is decoded. CMYK is
@@ -109,6 +109,7 @@ def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
     Args:
         path: the file.
         beside: bytes per pixel that will be wanted besides; a picture without room for them is refused undecoded.
+        room: instead, is told what the header says, and raises BadImage for a picture that shall not be decoded.
 
     Raises:
         BadImage: missing, empty, cut off, damaged, of another format, animated, a video, CMYK without a profile, or too
@@ -126,7 +127,10 @@ def read_picture(path: Path, beside: int = PLANES_BYTES) -> Picture:
         most = f"at most {MOST_FILE_BYTES / 1e9:.1f} GB"
         raise BadImage(f"{path} has {size / 1e9:.1f} GB", most, "cut it into tiles")
     facts = facts_of_file(data, path)
-    check_room(facts, path, beside)
+    if room is None:
+        check_room(facts, path, beside)
+    else:
+        room(facts)
     pixels, alpha = decoded(data, facts, path)
     turned = _upright(pixels, facts.orientation)
     about = dataclasses.replace(facts.about, icc=b"") if facts.cmyk else facts.about
@@ -270,7 +274,7 @@ def check_writable(path: Path, picture: Picture, saving: Saving = DEFAULT) -> No
 
 def said_but_not_kept(picture: Picture, path: Path, saving: Saving = DEFAULT) -> Tuple[str, ...]:
     """What the picture's file said and a file of this suffix has no place for, such as "EXIF"."""
-    return not_kept(picture.about.stripped() if saving.strip else picture.about, path)
+    return not_kept(saving.kept(picture.about), path)
 
 
 def write_picture(picture: Picture, path: Path, saving: Saving = DEFAULT) -> None:
@@ -282,7 +286,6 @@ def write_picture(picture: Picture, path: Path, saving: Saving = DEFAULT) -> Non
     """
     path = Path(path)
     check_writable(path, picture, saving)
-    about = picture.about.stripped() if saving.strip else picture.about
-    data = format_of(path).encode(picture.pixels, picture.alpha, about, saving)
+    data = format_of(path).encode(picture.pixels, picture.alpha, saving.kept(picture.about), saving)
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)

@@ -37,6 +37,13 @@ def bytes_to_upscale(contract: IOContract, scale: int) -> int:
     return channels * 2 + (channels + 4) * OUTPUT_COPIES * scale * scale
 
 
+def decoded_bytes(facts: FileFacts) -> int:
+    """What decoding takes, from the file's bytes to pixels that are the right way up."""
+    height, width = facts.size
+    # A decoder of progressive JPEG keeps all coefficients, two bytes each.
+    return height * width * facts.channels * (DECODED_COPIES * facts.depth // 8 + (2 if facts.scans > 1 else 0))
+
+
 def check_room(facts: FileFacts, path: Path, beside: int = PLANES_BYTES) -> None:
     """Refuse a picture that this machine, or any, had better not decode.
 
@@ -64,9 +71,7 @@ def check_room(facts: FileFacts, path: Path, beside: int = PLANES_BYTES) -> None
             f"a JPEG of that size in at most {MOST_SCANNED // pixels} scans",
             "do not trust it; if it is your own, write it again as a JPEG that is not progressive",
         )
-    # A decoder of progressive JPEG keeps all coefficients, two bytes each.
-    decoded = facts.channels * (DECODED_COPIES * facts.depth // 8 + (2 if facts.scans > 1 else 0))
-    need, free = pixels * (decoded + beside), available_memory_bytes()
+    need, free = decoded_bytes(facts) + pixels * beside, available_memory_bytes()
     if free is not None and need > MEMORY_SHARE * free:
         raise BadImage(
             f"{path} has {format_size(facts.size)} pixels, which need {need / 1e9:.1f} GB here, and "

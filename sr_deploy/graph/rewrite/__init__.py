@@ -9,21 +9,23 @@ import onnx
 from sr_deploy.core.errors import UsageError
 from sr_deploy.graph.rewrite import compose, dense, parity, prelu, share, shuffle
 from sr_deploy.graph.rewrite.base import Pass, PassResult, RewriteOptions
+from sr_deploy.graph.rewrite.fold.apply import PASS as FOLD
 
 __all__ = ["PASSES", "Pass", "PassResult", "RewriteOptions", "passes_named", "rewrite"]
 
 #: Every pass, in the order they run.
-PASSES: Tuple[Pass, ...] = (share.PASS, compose.PASS, shuffle.PASS, dense.PASS, prelu.PASS, parity.PASS)
+PASSES: Tuple[Pass, ...] = (FOLD, share.PASS, compose.PASS, shuffle.PASS, dense.PASS, prelu.PASS, parity.PASS)
 
 
-def passes_named(text: str) -> Tuple[Pass, ...]:
+def passes_named(text: str, folding: bool = True) -> Tuple[Pass, ...]:
     """The passes that ``--rewrite`` asks for, in the order of PASSES.
 
     Args:
         text: "default", "none", or names separated by commas, among which "default" stands for all default ones.
+        folding: False leaves the pass that folds out of the default ones (``--no-fold``).
 
     Raises:
-        UsageError: a name does not exist; the message lists them.
+        UsageError: a name does not exist; the message lists them. Or the pass that folds is named, and not wanted.
     """
     asked = [part.strip() for part in text.split(",") if part.strip()]
     known = {one.name for one in PASSES}
@@ -35,7 +37,10 @@ def passes_named(text: str) -> Tuple[Pass, ...]:
             )
     if "none" in asked and len(asked) > 1:
         raise UsageError(f"--rewrite {text}: none excludes the others", "default, none, or a list of passes")
-    return tuple(one for one in PASSES if one.name in asked or (one.default and "default" in asked))
+    if FOLD.name in asked and not folding:
+        raise UsageError(f"--rewrite {text} asks for the pass {FOLD.name}, and --no-fold not to fold", "one of the two")
+    default = [one.name for one in PASSES if one.default and (folding or one is not FOLD)]
+    return tuple(one for one in PASSES if one.name in asked or ("default" in asked and one.name in default))
 
 
 def rewrite(

@@ -8,6 +8,7 @@ from typing import Callable, Optional, Tuple
 import onnx
 
 from sr_deploy.core.contract import Size
+from sr_deploy.fold.result import FoldedBlock, KeptBlock
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,14 @@ class RewriteOptions:
 
     Attributes:
         size: the input (height, width) that the graph is fixed to; None when it is dynamic.
+        traced: a size that the graph is known to take, for one that may not take others as it stands.
         memory_budget: bytes of activations that the graph should stay below; None: no limit. For streaming.
         strips: the strip count to use whatever the budget says; None: choose from the budget. For streaming.
         value_range: the value of white at the graph's float input and output, 1 or 255. For 8-bit input and output.
     """
 
     size: Optional[Size] = None
+    traced: Optional[Size] = None
     memory_budget: Optional[int] = None
     strips: Optional[int] = None
     value_range: float = 1.0
@@ -35,11 +38,14 @@ class PassResult:
         model: the graph after it; the one it was given, untouched, when ``changed`` is 0.
         changed: how many places it rewrote.
         notes: what a user should know, such as why a place was left alone.
+        folded, kept: of the pass that folds: what became one convolution, and where branches stay and why.
     """
 
     model: onnx.ModelProto
     changed: int
     notes: Tuple[str, ...] = ()
+    folded: Tuple[FoldedBlock, ...] = ()
+    kept: Tuple[KeptBlock, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def conv_node(
     role: str = "",
     groups: int = 1,
     pads: Tuple[int, ...] = (0, 0, 0, 0),
+    dilations: Tuple[int, ...] = (1, 1),
 ) -> onnx.NodeProto:
     """A Conv of stride 1 with new float32 constants, named after ``like``; not placed yet.
 
@@ -117,13 +118,13 @@ def conv_node(
         bias: (C_out,) or None for none.
         like: the node it stands for.
         role: what it is of ``like``.
-        groups, pads: as in ONNX.
+        groups, pads, dilations: as in ONNX.
     """
     name = f"{like.name}{'/' + role if role else ''}"
     inputs = [source, editor.add_constant(f"{name}/weight", weight.astype(np.float32))]
     if bias is not None:
         inputs.append(editor.add_constant(f"{name}/bias", bias.astype(np.float32)))
     return editor.make(
-        "Conv", inputs, result, like, role, dilations=[1, 1], group=groups, kernel_shape=list(weight.shape[2:]),
-        pads=list(pads), strides=[1, 1],
+        "Conv", inputs, result, like, role, dilations=list(dilations), group=groups,
+        kernel_shape=list(weight.shape[2:]), pads=list(pads), strides=[1, 1],
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 import numpy as np
 import onnx
@@ -105,16 +105,23 @@ class Editor:
         self.nodes[place:place] = new
         self.index()
 
-    def finish(self) -> onnx.ModelProto:
-        """The changed model: without what nothing reads, checked, in topological order."""
+    def drop_unread(self) -> Set[str]:
+        """Drop the nodes of which nothing reads a result; the names of the tensors that are left and read."""
         needed, kept = {self.output}, []
         for node in reversed(self.nodes):
             if needed.intersection(node.output):
                 needed.update(node.input)
                 kept.append(node)
+        self.nodes = kept[::-1]
+        self.index()
+        return needed
+
+    def finish(self) -> onnx.ModelProto:
+        """The changed model: without what nothing reads, checked, in topological order."""
+        needed = self.drop_unread()
         graph = self._model.graph
         del graph.node[:], graph.initializer[:], graph.value_info[:]
-        graph.node.extend(reversed(kept))
+        graph.node.extend(self.nodes)
         graph.initializer.extend(
             numpy_helper.from_array(np.asarray(value, order="C"), name)
             for name, value in self.constants.items()

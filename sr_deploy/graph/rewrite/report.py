@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Dict, Sequence
+from typing import Dict, Sequence, cast
 
 import onnx
 
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment.records import CountsRecord, PassRecord, RewriteRecord
+from sr_deploy.core.deployment.records import CountsRecord, FoldedRecord, KeptRecord, PassRecord, RewriteRecord
 from sr_deploy.core.temporary import temporary_folder
+from sr_deploy.fold.result import FoldedBlock, KeptBlock
 from sr_deploy.graph.census import census_of
 from sr_deploy.graph.rewrite import rewrite
 from sr_deploy.graph.rewrite.base import Pass, RewriteOptions
@@ -29,13 +31,17 @@ def rewrite_file(path: Path, passes: Sequence[Pass], options: RewriteOptions, si
     Returns:
         JSON-able: the size counted at, the counts before, and for each pass that changed something how many places,
         its notes and the counts after it. Counts are nodes, macs, moved_bytes (see Census) and peak_activation_bytes.
+        Of a pass that folds also what it folded and where branches stay.
     """
     model, steps = rewrite(load_graph(path), passes, options)
     before, passed = _counts(load_graph(path), size), {}
     for one, result in steps:
-        if result.changed or result.notes:
+        if result.changed or result.notes or result.kept:
             counts = _counts(result.model, size) if result.changed else CountsRecord()
             passed[one.name] = PassRecord(places=result.changed, notes=list(result.notes), **counts)
+        if result.folded or result.kept:
+            passed[one.name]["folded"] = [_folded(block) for block in result.folded]
+            passed[one.name]["kept"] = [_kept(block) for block in result.kept]
     onnx.save(model, str(path))
     return RewriteRecord(counted_at=format_size(size), before=before, passes=passed)
 
@@ -47,6 +53,15 @@ def pinned_nodes(path: Path) -> Dict[str, str]:
         if node.doc_string.startswith(PIN_MARK):
             found[node.name] = node.doc_string[len(PIN_MARK) :].strip(" ()")
     return found
+
+
+def _folded(block: FoldedBlock) -> FoldedRecord:
+    # asdict gives a dict of anything; the record names the same fields.
+    return cast(FoldedRecord, dataclasses.asdict(block))
+
+
+def _kept(block: KeptBlock) -> KeptRecord:
+    return cast(KeptRecord, dataclasses.asdict(block))
 
 
 def _counts(model: onnx.ModelProto, size: Size) -> CountsRecord:

@@ -21,6 +21,7 @@ from sr_deploy.core.host.device import environment
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.runner import Resolved, decide, open_runner, resolve
+from sr_deploy.pipeline.tiling import tiling_of
 from sr_deploy.report.numbers import launches_text
 from sr_deploy.run.base import Runner
 
@@ -47,6 +48,9 @@ class BenchRequest:
         result_file: where the sweep is saved and resumed; None: in the deployment's results folder.
         preset: name of a protocol of bench/presets.py that the rest follows; its scale is checked.
         watch: record clocks, power and temperatures, and mark a throttled point invalid.
+        memory: bytes that may be used; a size that takes more, or that no engine takes, is measured in tiles, and its
+            record says so. None: half of what is free.
+        allow_inexact: of a network that is not local too.
     """
 
     deployment: Path
@@ -69,6 +73,8 @@ class BenchRequest:
     result_file: Optional[Path] = None
     preset: Optional[str] = None
     watch: bool = True
+    memory: Optional[int] = None
+    allow_inexact: bool = False
 
 
 def options_of(request: BenchRequest, value_range: float = 1.0) -> BenchOptions:
@@ -122,7 +128,8 @@ def bench_deployment(
         raise UsageError("no size to measure", "--sizes 144,360,720 or --sizes 360x640")
     deployment = open_deployment(request.deployment)
     index = EngineIndex(deployment)
-    resolved = resolve(index, request.backend, precision=request.precision, threads=request.threads)
+    tiling = tiling_of(request.memory, request.allow_inexact)
+    resolved = resolve(index, request.backend, precision=request.precision, threads=request.threads, tiling=tiling)
     # The record, its file and its titles say what runs, also where it is the default.
     request = dataclasses.replace(request, precision=resolved.precision)
     _check_preset(request.preset, deployment)
@@ -172,7 +179,7 @@ def _job(resolved: Resolved, size: Size, say: Callable[[str], None]) -> Job:
     def opened() -> Iterator[Runner]:
         chosen = open_runner(decision, resolved.deployment)
         try:
-            if decision.graph is not None:
+            if decision.graph is not None and decision.cut is None:
                 check_memory(decision.graph, size)
             say(chosen.why)
             yield chosen.runner

@@ -70,6 +70,7 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
     for line in describe(report):
         say(line)
     _check_quality(judged, options, plan)
+    _check_share(report, options, plan)
     with atomic_folder(folder, force=True) as temporary:
         if options.plan is not None and folder.is_dir():
             # A fine-tuned plan has its plots and records beside it.
@@ -183,6 +184,18 @@ def describe(report: Mapping[str, Any]) -> List[str]:
         f"{report['loss_db']:+.4f} dB lost against float32; colours shift by {report['mean_shift']:.3f} of 255, "
         f"in one picture by up to {report['worst_shift']:.3f}",
     ]
+
+
+def _check_share(report: Mapping[str, Any], options: PrecisionOptions, plan: Plan) -> None:
+    """Refuse a plan that was asked for as INT8 and has none."""
+    if options.precision != "int8" or report["macs_share"].get("int8"):
+        return
+    reasons = "; ".join(f"{node}: {why}" for node, why in list(plan.reasons.items())[:3])
+    raise CheckFailed(
+        f"no layer of the INT8 plan could be INT8 ({reasons or 'no layer is made for it'})",
+        "INT8 in some of its layers; an engine is not called int8 without",
+        "srdeploy build DIR --precision fp16, or auto, which takes what suits each layer",
+    )
 
 
 def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan) -> None:

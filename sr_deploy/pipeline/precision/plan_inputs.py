@@ -39,7 +39,11 @@ _OWN_PHOTOGRAPH = Path(__file__).resolve().parents[2] / "demo" / "demo.png"
 
 @dataclass(frozen=True)
 class Workbench:
-    """All that the work on one graph needs."""
+    """All that the work on one graph needs.
+
+    Attributes:
+        overflowing: extreme pictures on which the network itself overflows, as its export found of noise.
+    """
 
     model: onnx.ModelProto
     graph: GraphFile
@@ -48,6 +52,7 @@ class Workbench:
     work: Dict[str, Work]
     kinds: Kinds
     scenes: Tuple[Scene, ...]
+    overflowing: Tuple[str, ...] = ()
 
     @property
     def macs(self) -> Dict[str, int]:
@@ -62,10 +67,22 @@ class Workbench:
         return dataclasses.replace(found, sick=found.sick + sick)
 
     def extremes(self) -> Tuple[np.ndarray, ...]:
-        """Black, white, noise, a checkerboard and pure colours, as the graph takes them."""
-        size: Size = self.scenes[0].lr.size
-        found = extreme_inputs(size, self.contract.value_range).values()
-        return tuple(one if self.contract.dtype == "float32" else _bytes(one, self.contract) for one in found)
+        """Black, white, noise, a checkerboard and pure colours, as the graph takes them; not the overflowing ones."""
+        return tuple(one for name, one in _extremes(self).items() if name not in self.overflowing)
+
+
+def _extremes(bench: Workbench) -> Dict[str, np.ndarray]:
+    size: Size = bench.scenes[0].lr.size
+    found = extreme_inputs(size, bench.contract.value_range)
+    return {
+        name: one if bench.contract.dtype == "float32" else _bytes(one, bench.contract) for name, one in found.items()
+    }
+
+
+def _overflowing(bench: Workbench) -> Tuple[str, ...]:
+    """The extreme pictures on which a tensor of the float32 graph is not finite."""
+    found = {name: ranges_of(bench.model, [one]).tensors.values() for name, one in _extremes(bench).items()}
+    return tuple(name for name, tensors in found.items() if any(stats.non_finite for stats in tensors))
 
 
 def workbench(
@@ -97,7 +114,11 @@ def workbench(
         kinds = dataclasses.replace(
             kinds, pinned={n: why for n, why in kinds.pinned.items() if not why.startswith("Fourier")}
         )
-    return Workbench(model, graph, manifest.contract, manifest.scale, work, kinds, scenes)
+    bench = Workbench(model, graph, manifest.contract, manifest.scale, work, kinds, scenes)
+    if manifest.fold.get("noise_overflows"):
+        bench = dataclasses.replace(bench, overflowing=_overflowing(bench))
+        say(f"not judged on what the network itself overflows on: {', '.join(bench.overflowing) or 'nothing'}")
+    return bench
 
 
 def counted(pictures: int) -> str:

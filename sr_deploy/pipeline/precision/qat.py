@@ -206,8 +206,6 @@ def _teacher(path: Path, deployment: Deployment, say: Callable[[str], None]) -> 
 
     if not Path(path).exists():
         raise UsageError(f"the teacher {path} does not exist", "a checkpoint, a deployment or an ONNX file")
-    if Path(path).suffix == ".onnx":
-        return load_graph(path)
     with temporary_folder() as folder:
         say(f"teacher: {path}")
         taught = (

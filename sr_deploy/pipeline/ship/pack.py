@@ -28,6 +28,7 @@ from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.manifest import check_profile
 from sr_deploy.engine.runtimes import RUNTIMES
+from sr_deploy.pipeline.load import load_words
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.precision.deployed_plan import find_planned
 from sr_deploy.pipeline.runner import check_backend
@@ -253,10 +254,7 @@ def export_command(deployment: Deployment, target: str) -> str:
     if manifest.contract.yuv is not None:
         yuv = manifest.contract.yuv
         words += ["--matrix", yuv.matrix, "--range", yuv.range, "--siting", yuv.siting]
-    flags = {"factory": "model"}
-    for key, value in manifest.source.get("load_options", {}).items():
-        if value is not None:
-            words += ["--" + flags.get(key, key).replace("_", "-"), str(value)]
+    words += load_words(manifest.source.get("load_options", {}))
     return shlex.join(words)
 
 

@@ -23,7 +23,8 @@ from sr_deploy.core.overlap import ahead, behind
 from sr_deploy.core.signals import held_back
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.runner import decide, resolve, runners
-from sr_deploy.pipeline.video.room import check_frames_fit
+from sr_deploy.pipeline.tiling import tiling_of
+from sr_deploy.pipeline.video.room import check_even, check_frames_fit
 from sr_deploy.pipeline.video.unfinished import Unfinished, begun
 from sr_deploy.report.progress import Counting, counting
 from sr_deploy.run.base import Runner, upscale
@@ -47,6 +48,7 @@ class ClipOptions:
         force: replace the result.
         resume: go on with a run that was ended.
         segment_frames: frames from one key frame that a resumed run can go on at to the next.
+        memory, allow_inexact: of tiles, where a frame does not fit; see pipeline/tiling.py.
     """
 
     deployment: Path
@@ -63,6 +65,8 @@ class ClipOptions:
     force: bool = False
     resume: bool = False
     segment_frames: int = SEGMENT_FRAMES
+    memory: Optional[int] = None
+    allow_inexact: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,19 +113,21 @@ def upscale_clip(options: ClipOptions, say: Callable[[str], None] = lambda _: No
         BadDeployment, ForeignEngine, EnvironmentFault: nothing here can run, or no more can be written.
     """
     deployment = open_deployment(options.deployment)
-    resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision)
+    tiling = tiling_of(options.memory, options.allow_inexact)
+    resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision, tiling=tiling)
     manifest = deployment.manifest
     clip = read_clip(options.clip, options.assumed)
     encoding = settle(clip, options.out, manifest.scale, options.codec, options.crf, options.pixel_format)
     notes = clip.notes + check_copies(clip, options.out, options.sound)
     check_frames(manifest.contract, clip.form, clip.form.depth, clip.colour, str(clip.path))
-    manifest.sizes.check(clip.size)
+    check_even(manifest, clip.size)
     check_frames_fit(clip.size, manifest.contract, manifest.scale)
     decision = decide(resolved, clip.size)
     request = {
         "clip": sha256_of(options.clip),
         "network": decision.sha256,
         "assumed": f"{options.assumed.matrix} {options.assumed.siting}",
+        "inexact": str(options.allow_inexact),
         "segment": str(options.segment_frames),
         **encoding.described(),
     }

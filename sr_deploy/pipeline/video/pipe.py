@@ -18,7 +18,8 @@ from sr_deploy.core.media.video.tensor import check_frames
 from sr_deploy.core.overlap import ahead, behind
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.runner import resolve, runners
-from sr_deploy.pipeline.video.room import check_frames_fit
+from sr_deploy.pipeline.tiling import tiling_of
+from sr_deploy.pipeline.video.room import check_even, check_frames_fit
 from sr_deploy.report.progress import counting
 from sr_deploy.run.base import upscale
 
@@ -33,6 +34,7 @@ class PipeOptions:
         assumed: matrix and siting of Y'CbCr.
         full: frames without headers have full range.
         backend, engine, precision: which runtime; see pipeline/runner.py.
+        memory, allow_inexact: of tiles, where a frame does not fit; see pipeline/tiling.py.
     """
 
     deployment: Path
@@ -42,6 +44,8 @@ class PipeOptions:
     backend: Optional[str] = None
     engine: Optional[Path] = None
     precision: Optional[str] = None
+    memory: Optional[int] = None
+    allow_inexact: bool = False
 
 
 def upscale_pipe(options: PipeOptions, source: BinaryIO, target: BinaryIO,
@@ -59,7 +63,8 @@ def upscale_pipe(options: PipeOptions, source: BinaryIO, target: BinaryIO,
         CheckFailed: a frame without a finite result.
     """
     deployment = open_deployment(options.deployment)
-    resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision)
+    tiling = tiling_of(options.memory, options.allow_inexact)
+    resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision, tiling=tiling)
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
     if options.raw is None:
         form, notes = y4m_form(source, options.assumed)
@@ -68,7 +73,7 @@ def upscale_pipe(options: PipeOptions, source: BinaryIO, target: BinaryIO,
     else:
         form = raw_form(*options.raw, options.assumed, options.full)
     check_frames(contract, form.pixels, form.depth, form.colour, "the pipe")
-    deployment.manifest.sizes.check(form.size)
+    check_even(deployment.manifest, form.size)
     check_frames_fit(form.size, contract, scale)
     larger = form.enlarged(scale)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sr_deploy.core.contract import IOContract, Size, format_size
+from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.errors import BadInput
 from sr_deploy.core.host.machine import available_memory_bytes
 from sr_deploy.core.media.room import MEMORY_SHARE, MOST_PIXELS, bytes_to_upscale
@@ -12,6 +13,12 @@ from sr_deploy.core.overlap import WAITING
 UNDER_WAY = WAITING + 1
 #: Frames that an encoder looks ahead, in bytes per pixel of the result: 60 frames of 4:2:0 in 10 bits.
 ENCODER_BYTES = 180
+
+
+def check_even(manifest: Manifest, size: Size) -> None:
+    """Raise BadImage for frames that a graph of planes does not take; any others are cut into tiles, or filled up."""
+    if manifest.contract.yuv is not None:
+        manifest.sizes.check(size)
 
 
 def check_frames_fit(size: Size, contract: IOContract, scale: int) -> None:

@@ -19,9 +19,9 @@ from torch import Tensor
 from sr_deploy.core.contract import layout_of_shape, picture_size
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.media.surface import cut_picture
+from sr_deploy.graph.operators import FUNCTIONS
 from sr_deploy.precision.interpreter import GraphModule
 from sr_deploy.precision.lower.quantize import CHANNEL_AXIS
-from sr_deploy.precision.operators import FUNCTIONS
 
 #: What the two runs may hold, about; fewer squares are used where a graph's tensors are larger.
 HELD_BYTES = 3 * 10**9

@@ -73,6 +73,14 @@ def _conv_transpose(attributes: Attributes, x: Tensor, weight: Tensor, bias: Opt
     return F.conv_transpose2d(x, weight, bias, strides, pads[:2], extra, attributes.get("group", 1), dilations)
 
 
+def _batch_norm(
+    attributes: Attributes, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor
+) -> Tensor:
+    if attributes.get("training_mode"):
+        raise Unsupported("training_mode")
+    return F.batch_norm(x, mean, variance, scale, shift, eps=attributes.get("epsilon", 1e-5))
+
+
 def _gemm(attributes: Attributes, a: Tensor, b: Tensor, c: Optional[Tensor] = None) -> Tensor:
     a = a.T if attributes.get("transA") else a
     b = b.T if attributes.get("transB") else b
@@ -288,10 +296,12 @@ def _of(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 FUNCTIONS: Dict[str, Callable[..., Any]] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "BatchNormalization": _batch_norm,
     "MatMul": _of(torch.matmul),
     "Gemm": _gemm,
     "Add": _of(torch.add),
     "Sub": _of(torch.sub),
+    "Sum": _of(lambda *xs: sum(xs[1:], xs[0])),
     "Mul": _of(torch.mul),
     "Div": _divide,
     "Pow": _of(lambda x, power: torch.pow(x, power.to(x.dtype))),
