@@ -193,3 +193,28 @@ def test_frames_go_through_as_they_are_or_are_refused(tmp_path):
                          (("rgb24", "6x4"), Assumed()), (("yuv444p", "6x4"), Assumed("bt709"))):  # fmt: skip
         with pytest.raises(BadInput, match="bt709 limited left of 8 bits"):
             upscale_pipe(PipeOptions(folder, raw, assumed), io.BytesIO(frame), io.BytesIO())
+
+
+def test_weights_are_fitted_on_parts_of_any_form():
+    """Squares for fitting to 8 bits: of pixels and of planes the same places as of floats."""
+    from sr_deploy.precision.fit.layerwise import squares_from
+
+    rgb = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8)
+    of_floats = squares_from([np.ascontiguousarray(rgb.transpose(2, 0, 1)[None], np.float32)], 2, 8)
+    of_bytes = squares_from([rgb[None]], 2, 8)
+    assert np.array_equal(of_bytes.numpy().transpose(0, 3, 1, 2), of_floats.numpy())
+    for io, last in (("nv12", 1), ("p010", 2)):
+        contract = contract_of(1.0, io, YuvColour("bt709"))
+        surface = to_network(Picture(rgb), contract)
+        squares = squares_from([surface, surface], 3, 9).numpy().astype(np.uint8)
+        assert squares.shape == (3, 12, 8, last)
+        whole = planes_of_surface(surface, contract)
+        part = planes_of_surface(squares[:1], contract)
+        found = [
+            (top, left)
+            for top in range(0, 17, 2)
+            for left in range(0, 25, 2)
+            if np.array_equal(whole.luma[top : top + 8, left : left + 8], part.luma)
+        ]
+        ((top, left),) = found
+        assert np.array_equal(whole.chroma[0][top // 2 : top // 2 + 4, left // 2 : left // 2 + 4], part.chroma[0])

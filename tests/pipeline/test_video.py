@@ -248,3 +248,38 @@ def test_decoding_times_grow_and_are_never_late():
         times = decoding_times(shown)
         assert all(one < other for one, other in zip(times, times[1:]))
         assert all(decoded <= when for decoded, when in zip(times, shown))
+
+
+def test_frames_in_tiles_are_those_of_whole_ones_and_python_does_the_same(tmp_path, net):
+    """A graph of one fixed size, smaller than the frames; and a clip through ``sr_deploy.open``."""
+    import sr_deploy
+
+    (tmp_path / "fixed").mkdir()
+    fixed = deployed(tmp_path / "fixed", sizes=((24, 32),))
+    source = make_clip(tmp_path / "a.mkv", Spec("ffv1", base=Fraction(1, 1000), frames=3))
+    for folder, name in ((net, "whole"), (fixed, "tiles")):
+        with sr_deploy.open(folder) as opened:
+            assert opened.upscale_clip(source, tmp_path / f"{name}.mkv", codec="ffv1").frames == 3
+            with pytest.raises(UsageError, match="upscale_clip has no option quality"):
+                opened.upscale_clip(source, tmp_path / "b.mkv", quality=3)
+    same(tmp_path / "whole.mkv", tmp_path / "tiles.mkv")
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_changed_bytes_are_bad_input_or_a_clip(tmp_path, suffix):
+    """No other error, whatever a file holds."""
+    data = make_clip(tmp_path / f"a.{suffix}", Spec(frames=4, audio=True)).read_bytes()
+    random = np.random.default_rng(3)
+    refused = 0
+    for _ in range(30):
+        changed = bytearray(data)
+        for place in random.integers(0, len(data), 6):
+            changed[place] = random.integers(256)
+        (tmp_path / f"b.{suffix}").write_bytes(changed)
+        try:
+            clip = read_clip(tmp_path / f"b.{suffix}")
+            assert sum(1 for _ in read_frames(clip, Damage())) <= 8
+        except BadInput as error:
+            refused += 1
+            assert error.wanted and error.todo
+    assert refused
