@@ -218,13 +218,14 @@ class Deployed:
         Args:
             clip: the file.
             out: the file to write; its suffix names the container.
-            options: other fields of ``pipeline.video.clip.ClipOptions`` by name (codec, crf, pixel_format, assumed,
+            options: other fields of ``pipeline.video.request.ClipOptions`` by name (codec, crf, pixel_format, assumed,
                 sound, force, resume, segment_frames).
 
         Raises:
             UsageError: an option that does not exist, or see ``pipeline.video.clip.upscale_clip``, as for the others.
         """
-        from sr_deploy.pipeline.video.clip import ClipOptions, upscale_clip
+        from sr_deploy.pipeline.video.clip import upscale_clip
+        from sr_deploy.pipeline.video.request import ClipOptions
 
         given = {"deployment", "clip", "out", "backend", "engine", "precision", "memory", "allow_inexact"}
         _check_names("upscale_clip", options, {field.name for field in dataclasses.fields(ClipOptions)} - given)

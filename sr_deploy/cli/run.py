@@ -56,6 +56,7 @@ def run(
     raw: Optional[Tuple[str, str]] = video.RAW,
     y4m: bool = video.Y4M,
     full: bool = video.FULL,
+    cluster: Optional[str] = video.CLUSTER,
     as_json: bool = JSON_FLAG,
 ) -> None:
     """Upscale pictures, a clip or a pipe of frames; what they say of colour and time is kept.
@@ -65,7 +66,7 @@ def run(
     """
     from sr_deploy.core.media.encode import Saving
 
-    common = video.Common(deployment, out, backend, engine, precision, force, keep, as_json, memory, inexact)
+    common = video.Common(deployment, out, backend, engine, precision, force, keep, as_json, memory, inexact, cluster)
     asked = video.VideoAsked(codec, crf, pixel_format, matrix, siting, sound, raw, y4m, full)
     for_pictures = {"--format": suffix, "--quality": quality, "--chroma": chroma, "--strip": strip or None,
                     "--recursive": recursive or None}  # fmt: skip
@@ -74,13 +75,15 @@ def run(
 
 
 def _pictures(inputs, common: video.Common, suffix: Optional[str], recursive: bool, saving) -> None:
-    from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
+    from sr_deploy.pipeline.course import UpscaleOptions
+    from sr_deploy.pipeline.pictures_cluster import upscale_on_cluster
+    from sr_deploy.pipeline.upscale import upscale_files
 
     options = UpscaleOptions(
         common.deployment, inputs, common.out, common.backend, common.engine, suffix, common.force, common.precision,
         common.resume, common.memory, common.inexact, recursive, saving,
     )  # fmt: skip
-    done = upscale_files(options, say)
+    done = upscale_files(options, say) if common.cluster is None else upscale_on_cluster(options, common.cluster, say)
     if common.as_json:
         print_json(done.to_dict())
     else:

@@ -36,6 +36,9 @@ RAW = typer.Option(
     help="With -i - -o -: frames without headers, such as rgb24 1280x720; also nv12, p010le, yuv420p, with --matrix.",
 )  # fmt: skip
 Y4M = typer.Option(False, "--y4m", help="With -i - -o -: YUV4MPEG2, as ffmpeg -f yuv4mpegpipe and vspipe write it.")
+CLUSTER = typer.Option(
+    None, "--cluster", help="Let the workers of this Dask scheduler do it, such as tcp://host:8786; one job a device."
+)
 FULL = typer.Option(False, "--full", help="With --raw: Y'CbCr of full range.")
 
 
@@ -87,6 +90,7 @@ class Common:
     as_json: bool
     memory: Optional[int]
     inexact: bool
+    cluster: Optional[str]
 
 
 def handled(inputs: List[Path], common: Common, asked: VideoAsked, picture_options: List[str]) -> bool:
@@ -158,14 +162,15 @@ def yuv_colour(matrix: Optional[str], levels: Optional[str], siting: Optional[st
 
 
 def _clip(clip: Path, common: Common, asked: VideoAsked) -> None:
-    from sr_deploy.pipeline.video.clip import ClipOptions, upscale_clip
+    from sr_deploy.pipeline.video.clip import upscale_clip
+    from sr_deploy.pipeline.video.request import ClipOptions
 
     _refuse(asked.given("raw", "y4m", "full"), "a clip")
     done = upscale_clip(
         ClipOptions(
             common.deployment, clip, common.out, common.backend, common.engine, common.precision, asked.codec,
             asked.crf, asked.pixel_format, _assumed(asked), asked.sound, common.force, common.resume,
-            memory=common.memory, allow_inexact=common.inexact,
+            memory=common.memory, allow_inexact=common.inexact, cluster=common.cluster,
         ),
         say,
     )  # fmt: skip
@@ -185,7 +190,8 @@ def _pipe(common: Common, asked: VideoAsked) -> None:
     from sr_deploy.pipeline.video.pipe import PipeOptions, upscale_pipe
 
     _refuse(asked.given("codec", "crf", "pixel_format", "sound"), "a pipe")
-    _refuse([name for name, given in (("--force", common.force), ("--resume", common.resume)) if given], "a pipe")
+    also = (("--force", common.force), ("--resume", common.resume), ("--cluster", common.cluster))
+    _refuse([name for name, given in also if given], "a pipe")
     if common.out != PIPE or common.as_json:
         raise UsageError(
             "the frames of a pipe go to a pipe" + (", where --json would be among them" if common.as_json else ""),

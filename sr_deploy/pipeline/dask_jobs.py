@@ -52,9 +52,7 @@ class Failed:
     error: BaseException
 
 
-def on_dask(
-    address: str, jobs: Sequence[Job], say: Callable[[str], None]
-) -> Iterator[Tuple[Job, Union[Any, Failed]]]:
+def on_dask(address: str, jobs: Sequence[Job], say: Callable[[str], None]) -> Iterator[Tuple[Job, Union[Any, Failed]]]:
     """Every job with what it returned, as they end.
 
     Args:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Callable, Iterator, List, Optional, Tuple, Union
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
@@ -18,7 +17,6 @@ from sr_deploy.core.errors import (
     SrDeployError,
     UsageError,
 )
-from sr_deploy.core.media.encode import DEFAULT, Saving
 from sr_deploy.core.media.image import (
     Picture,
     check_writable,
@@ -35,8 +33,7 @@ from sr_deploy.core.overlap import ahead, behind
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.onnxruntime_cuda import CPU
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME
-from sr_deploy.pipeline.finished import Finished, request_of
-from sr_deploy.pipeline.held import Held
+from sr_deploy.pipeline.course import Course, UpscaleOptions, course_of
 from sr_deploy.pipeline.large_picture import (
     Estimate,
     amount,
@@ -46,90 +43,15 @@ from sr_deploy.pipeline.large_picture import (
     write_tiles,
 )
 from sr_deploy.pipeline.memory import check_memory
-from sr_deploy.pipeline.picture_files import Job, Places, jobs_of
-from sr_deploy.pipeline.runner import Resolved, decide, resolve, runners
+from sr_deploy.pipeline.picture_files import Job
+from sr_deploy.pipeline.runner import decide, resolve, runners
 from sr_deploy.pipeline.tiling import WHOLE_SHARE, tiling_of
-from sr_deploy.pipeline.upscaled import Upscaled, named
+from sr_deploy.pipeline.upscaled import Upscaled
 from sr_deploy.run.base import Runner, upscale
 from sr_deploy.run.tiled import TiledRunner
 
 #: Pictures that wait to be computed, and results that wait to be written.
 WAITING = 1
-#: Pictures that are read ahead and results that wait may take this part of the memory.
-WAITING_SHARE = 0.25
-
-
-@dataclass(frozen=True)
-class UpscaleOptions:
-    """What ``srdeploy run`` is asked for.
-
-    Attributes:
-        deployment: the folder.
-        inputs: pictures and folders of pictures.
-        out: the folder to write to; or the file, where one picture is given and this ends like one.
-        backend, engine, precision: which runtime; see pipeline/runner.py.
-        suffix: of core/media/encode.py without its dot; None keeps each picture's own.
-        force: overwrite results that exist; with ``resume``, only those that this request did not make.
-        resume: keep results that this very request has made, and make the others.
-        memory: bytes that may be used; None: half of what is free.
-        allow_inexact: tiles of a network that is not local are taken as they are.
-        recursive: search folders in folders too, and keep their structure.
-        saving: how results are written.
-    """
-
-    deployment: Path
-    inputs: Tuple[Path, ...]
-    out: Path
-    backend: Optional[str] = None
-    engine: Optional[Path] = None
-    suffix: Optional[str] = None
-    force: bool = False
-    precision: Optional[str] = None
-    resume: bool = False
-    memory: Optional[int] = None
-    allow_inexact: bool = False
-    recursive: bool = False
-    saving: Saving = DEFAULT
-
-    @property
-    def places(self) -> Places:
-        """What it says of files."""
-        return Places(self.inputs, self.out, self.suffix, self.recursive, self.force)
-
-
-@dataclass
-class _Course:
-    """One command under way.
-
-    Attributes:
-        options, resolved, jobs: what is done.
-        say: told each step.
-        held: the memory of pictures that wait.
-        finished: the record for ``--resume``; None for a picture alone.
-        made, kept, bad: what became of each job, by its place.
-    """
-
-    options: UpscaleOptions
-    resolved: Resolved
-    jobs: Tuple[Job, ...]
-    say: Callable[[str], None]
-    held: Held
-    finished: Optional[Finished]
-    made: Dict[int, Path] = field(default_factory=dict)
-    kept: Dict[int, Path] = field(default_factory=dict)
-    bad: Dict[int, SrDeployError] = field(default_factory=dict)
-
-    @property
-    def memory(self) -> Optional[int]:
-        """Bytes that may be used."""
-        return self.resolved.tiling.memory if self.resolved.tiling is not None else None
-
-    def skip(self, place: int, error: SrDeployError) -> None:
-        """Leave a picture out, and go on with the others; raises the error of a picture that came alone."""
-        if len(self.jobs) == 1:
-            raise error
-        self.bad[place] = error
-        self.say(f"skipped {named(self.jobs[place].source, error)}")
 
 
 #: A picture that was read, with the memory it holds; or why there is none.
@@ -155,22 +77,17 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     deployment = open_deployment(options.deployment)
     tiling = tiling_of(options.memory, options.allow_inexact, WHOLE_SHARE)
     resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision, tiling=tiling)
-    course = _course_of(options, resolved, say)
+    course = course_of(options, resolved, say)
     began = time.monotonic()
     with runners(resolved, say) as runner_at, behind(_writer(course), WAITING) as hand, ahead(
         _reader(course), WAITING
     ) as pictures, course.held:
         for item in track(pictures, "upscaling", len(course.jobs)):
             _one(course, runner_at, hand, item)
-    return Upscaled(
-        tuple(course.made[place] for place in sorted(course.made)),
-        tuple(course.kept[place] for place in sorted(course.kept)),
-        tuple((course.jobs[place].source, course.bad[place]) for place in sorted(course.bad)),
-        time.monotonic() - began,
-    )
+    return course.done(time.monotonic() - began)
 
 
-def _one(course: _Course, runner_at: Callable[[Size], Runner], hand: Callable[[_Made], None], item: _Read) -> None:
+def _one(course: Course, runner_at: Callable[[Size], Runner], hand: Callable[[_Made], None], item: _Read) -> None:
     """Compute what was read, and hand the result to the writer."""
     place, read, held = item
     if isinstance(read, SrDeployError):
@@ -185,29 +102,9 @@ def _one(course: _Course, runner_at: Callable[[Size], Runner], hand: Callable[[_
         hand((place, result, held))
 
 
-def _course_of(options: UpscaleOptions, resolved: Resolved, say: Callable[[str], None]) -> _Course:
-    """What is to be done; refuses to overwrite."""
-    places = options.places
-    options.saving.check()
-    jobs = jobs_of(places)
-    if options.resume and places.is_file:
-        raise UsageError("--resume goes on with a folder, and -o names one picture", "a folder, or no --resume")
-    there = [job.target for job in jobs if job.target.exists()]
-    if there and not options.force and not options.resume:
-        raise UsageError(
-            f"{there[0]} exists already",
-            "a new file",
-            "choose another -o, keep what is there and make the rest with --resume, or overwrite with --force",
-        )
-    memory = resolved.tiling.memory if resolved.tiling is not None else None
-    held = Held(None if memory is None else int(WAITING_SHARE * memory))
-    return _Course(options, resolved, jobs, say, held, None if places.is_file else Finished(options.out))
-
-
-def _reader(course: _Course) -> Iterator[_Read]:
+def _reader(course: Course) -> Iterator[_Read]:
     """The pictures that are to be made, one after the other."""
     options, memory = course.options, course.memory
-    network = _network_of(course.resolved)
     for place, job in enumerate(course.jobs):
         taken: List[int] = []
 
@@ -224,20 +121,16 @@ def _reader(course: _Course) -> Iterator[_Read]:
             taken.append(need)
 
         try:
-            if course.finished is not None:
-                request = request_of(job.source, network, {"format": job.target.suffix, **asdict(options.saving)})
-                if options.resume and course.finished.has(job.target, request):
-                    course.kept[place] = job.target
-                    continue
-                _check_free(course, job)
+            request = course.request(job)
+            if course.keeps(place, request):
+                continue
             picture = read_picture(job.source, room=admit)
             check_writable(job.target, picture, options.saving)
             lost = said_but_not_kept(picture, job.target, options.saving)
             if lost:
                 course.say(f"{job.target.name} has no place for what {job.source.name} says besides its pixels: "
                            + ", ".join(lost))  # fmt: skip
-            if course.finished is not None:
-                course.finished.begin(job.target, request)
+            course.begin(job, request)
         except OSError as error:
             yield place, BadImage(f"cannot read {job.source}: {error.strerror}", "a picture", "check the path"), 0
         except (BadImage, UsageError) as error:
@@ -247,30 +140,7 @@ def _reader(course: _Course) -> Iterator[_Read]:
             yield place, picture, sum(taken)
 
 
-def _check_free(course: _Course, job: Job) -> None:
-    """Refuse to replace a result that another request made."""
-    if course.options.resume and not course.options.force and job.target.exists():
-        raise UsageError(
-            f"{job.target} is there, and was not made by this command from {job.source} as it is now",
-            "a result of the same picture, network and options to keep, or none",
-            "--resume --force replaces what this command did not make",
-        )
-
-
-def _network_of(resolved: Resolved) -> Dict[str, Any]:
-    """What a result follows from, of what runs: not which of two equal engines."""
-    engine = resolved.engine
-    graphs = resolved.deployment.manifest.graphs
-    return {
-        "graph": graphs[0].sha256,
-        "engine": None if engine is None else resolved.index.proved(engine).sha256,
-        "backend": resolved.backend,
-        "precision": resolved.runs_in,
-        "inexact": resolved.tiling is not None and resolved.tiling.inexact,
-    }
-
-
-def _writer(course: _Course) -> Callable[[_Made], None]:
+def _writer(course: Course) -> Callable[[_Made], None]:
     """What writes a result: None where tiles have written it."""
 
     def write(item: _Made) -> None:
@@ -296,7 +166,7 @@ class _BadPicture(Exception):
         super().__init__(str(error))
 
 
-def _upscaled(course: _Course, runner_at: Callable[[Size], Runner], job: Job, picture: Picture) -> Optional[Picture]:
+def _upscaled(course: Course, runner_at: Callable[[Size], Runner], job: Job, picture: Picture) -> Optional[Picture]:
     """The result of one picture; None where it was written in tiles."""
     deployment = course.resolved.deployment
     try:
@@ -321,7 +191,7 @@ def _upscaled(course: _Course, runner_at: Callable[[Size], Runner], job: Job, pi
         raise _BadPicture(error) from error
 
 
-def _in_tiles(course: _Course, runner: TiledRunner, job: Job, picture: Picture) -> None:
+def _in_tiles(course: Course, runner: TiledRunner, job: Job, picture: Picture) -> None:
     """One picture in tiles to its file, with an estimate before and the differences after."""
     manifest = course.resolved.deployment.manifest
     layout = runner.cut.layout(picture.size)

@@ -20,7 +20,8 @@ from sr_deploy.core.errors import BadInput, UsageError  # noqa: E402
 from sr_deploy.core.media.video.clip import Assumed, Damage, read_clip, read_frames  # noqa: E402
 from sr_deploy.core.media.video.encode import decoding_times  # noqa: E402
 from sr_deploy.core.media.video.pixels import planes_of_frame  # noqa: E402
-from sr_deploy.pipeline.video.clip import ClipOptions, upscale_clip  # noqa: E402
+from sr_deploy.pipeline.video.clip import upscale_clip  # noqa: E402
+from sr_deploy.pipeline.video.request import ClipOptions  # noqa: E402
 from tests.clips import UNEVEN, Spec, make_clip, packets  # noqa: E402
 from tests.nearest_network import SCALE, deployed  # noqa: E402
 
@@ -188,6 +189,7 @@ RUN = """
 import sys, time
 from pathlib import Path
 import sr_deploy.pipeline.video.clip as clip
+import sr_deploy.pipeline.video.segments as segments
 from sr_deploy.core.media.video import clip as source
 net, path, out, resume = sys.argv[1:]
 if not resume:
@@ -196,7 +198,7 @@ if not resume:
         for timed in read(*arguments):
             time.sleep(0.1)
             yield timed
-    clip.read_frames = slow
+    segments.read_frames = slow
 clip.upscale_clip(clip.ClipOptions(Path(net), Path(path), Path(out), resume=bool(resume), segment_frames=3), print)
 """
 
@@ -283,3 +285,43 @@ def test_changed_bytes_are_bad_input_or_a_clip(tmp_path, suffix):
             refused += 1
             assert error.wanted and error.todo
     assert refused
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed", reason="dask is not installed (the extra scale)")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, resources={"device": 1}
+    ) as running:
+        yield running.scheduler_address
+
+
+def test_segments_of_a_cluster_are_those_of_one_machine(tmp_path, net, clip, srdeploy, cluster):
+    upscale_clip(ClipOptions(net, clip, tmp_path / "one.mp4", segment_frames=4))
+    upscale_clip(ClipOptions(net, clip, tmp_path / "many.mp4", segment_frames=4, cluster=cluster))
+    same(tmp_path / "one.mp4", tmp_path / "many.mp4")
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "many.mp4").read_bytes()
+    done = srdeploy("run", net, "-i", clip, "-o", tmp_path / "c.mp4", "--cluster", "tcp://127.0.0.1:9")
+    assert done.code == 3 and "no Dask scheduler answers" in done.err
+    done = srdeploy("run", net, "-i", clip, "-o", tmp_path / "c.mp4", "--resume", "--cluster", cluster)
+    assert done.code == 0, done.err
+
+
+def test_pictures_of_a_cluster_are_those_of_one_machine(tmp_path, net, srdeploy, cluster):
+    from sr_deploy.core.media.image import Picture, write_picture
+
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (12, 14, 3), np.uint8)
+        write_picture(Picture(pixels), tmp_path / "in" / f"{number}.png")
+    (tmp_path / "in" / "bad.png").write_bytes(b"no picture")
+    one = srdeploy("run", net, "-i", tmp_path / "in", "-o", tmp_path / "one")
+    many = srdeploy("run", net, "-i", tmp_path / "in", "-o", tmp_path / "many", "--cluster", cluster)
+    assert (one.code, many.code) == (1, 1), many.err
+    assert "bad.png is not a picture" in many.err and "1 of 4 pictures were skipped" in many.err
+    for number in range(3):
+        name = f"{number}.png"
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "many" / name).read_bytes()
+    again = srdeploy("run", net, "-i", tmp_path / "in", "-o", tmp_path / "many", "--cluster", cluster, "--resume")
+    assert "3 results were there already" in again.err
+    here = srdeploy("run", net, "-i", tmp_path / "in", "-o", tmp_path / "many", "--resume")
+    assert "3 results were there already" in here.err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import struct
+import threading
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +32,9 @@ _UNSAID = 2
 HIGH_DEFINITION = 720
 #: Messages of a damaged clip that are kept.
 _MOST_MESSAGES = 5
+#: FFmpeg's log has one level for the whole process: the first reader's, which the last one restores.
+_LOGGING = threading.Lock()
+_readers: List[Tuple[Any, Any]] = []
 #: The display matrix that turns nothing.
 _UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
@@ -283,7 +287,8 @@ def read_frames(clip: Clip, damage: Damage) -> Iterator[Timed]:
     last = None
     with _errors_logged(av) as log, opened(clip.path) as container:
         stream = video_stream(container, clip.path)
-        stream.thread_type = "AUTO"
+        # One thread: a decoder's own threads would wait for Python's lock to log, and Python for them.
+        stream.thread_count = 1
         for count, frame in enumerate(_decoded(av, container, stream, damage)):
             if (frame.height, frame.width) != clip.size or frame.format.name != clip.pixel_format:
                 raise BadInput(
@@ -306,16 +311,20 @@ def read_frames(clip: Clip, damage: Damage) -> Iterator[Timed]:
 
 @contextlib.contextmanager
 def _errors_logged(av: Any) -> Iterator[List[Any]]:
-    """What FFmpeg logs as errors meanwhile, of all its threads."""
-    before = av.logging.get_level(), av.logging.get_skip_repeated()
-    av.logging.set_level(av.logging.ERROR)
-    av.logging.set_skip_repeated(False)  # a second clip may have the fault of the first
+    """What FFmpeg logs as errors meanwhile in this thread."""
+    with _LOGGING:
+        _readers.append((av.logging.get_level(), av.logging.get_skip_repeated()))
+        av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # a second clip may have the fault of the first
     try:
-        with av.logging.Capture(local=False) as log:
+        with av.logging.Capture() as log:
             yield log
     finally:
-        av.logging.set_level(before[0])
-        av.logging.set_skip_repeated(before[1])
+        with _LOGGING:
+            level, skip = _readers.pop()
+            if not _readers:
+                av.logging.set_level(level)
+                av.logging.set_skip_repeated(skip)
 
 
 def _decoded(av: Any, container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
