@@ -58,14 +58,15 @@ def sizes_of(asked: Sizes) -> Tuple[Size, ...]:
 
 
 def export(checkpoint: Place, out: Place, *, say: Say = silent, **options: Any) -> Deployed:
-    """A checkpoint as a proved deployment: ``srdeploy export``.
+    """A checkpoint or an ONNX file as a proved deployment: ``srdeploy export``.
 
     Args:
-        checkpoint: .pth, .pt, .pth.tar, .ckpt or .safetensors; no code in it is run.
+        checkpoint: .pth, .pt, .pth.tar, .ckpt or .safetensors, of which no code is run; or .onnx.
         out: the folder to make.
         say: told each step.
         options: fields of ``ExportOptions`` and ``LoadOptions`` by name (sizes, target, spectral, fold, force, rewrite,
-            io; arch, factory, scale, value_range, lora_alpha, res_scale, key), as the command's options.
+            io; arch, factory, model_arg, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus), as
+            the command's options.
 
     Returns:
         The deployment, open.
@@ -201,9 +202,9 @@ class Deployed:
             EnvironmentFault: there is no memory even for tiles.
         """
         from sr_deploy.engine.index import EngineIndex
+        from sr_deploy.pipeline.pictures.stages import upscale_picture
         from sr_deploy.pipeline.runner import resolve, runners
         from sr_deploy.pipeline.tiling import tiling_of
-        from sr_deploy.pipeline.upscale import upscale_picture
 
         found = _picture_of(picture)
         if self._runner_at is None:

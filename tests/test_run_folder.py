@@ -15,7 +15,7 @@ import pytest
 from sr_deploy.core.media.imagefile import PNG_SIGNATURE, png_chunk
 from sr_deploy.pipeline.demo import ASSETS
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.finished import RECORD_NAME
+from sr_deploy.pipeline.pictures.finished import RECORD_NAME
 
 
 @pytest.fixture(scope="module")

@@ -74,7 +74,7 @@ def quality(net) -> Path:
 def test_a_new_metric_is_in_the_json_of_verify(quality):
     report = json.loads(quality.read_text())
     for image in (*report["images"], report["mean"]):
-        keys = [key for key in image if key not in ("name", "difference")]
+        keys = [key for key in image if key not in ("name", "difference", "lr_sha256", "hr_sha256")]
         assert keys == ["psnr_y", "ssim_y", "mean_error", "contrast", "torch_psnr_y", "torch_mean_error"]
         assert 0 < image["mean_error"] < 255 and image["mean_error"] == pytest.approx(image["torch_mean_error"], 0.01)
     for key in ("psnr_y", "mean_error", "contrast"):
@@ -123,7 +123,7 @@ def findings_of(printed: str) -> dict:
 def test_a_quality_file_from_before_a_metric_stays_readable(net):
     old = net / "older.json"
     old.write_text(json.dumps({
-        "schema": 1, "convention": "BT.601 Y", "runtime": "onnxruntime", "precision": "fp32",
+        "schema": 2, "convention": "BT.601 Y", "ran": [], "precision": "fp32",
         "images": [{"name": "a", "psnr_y": 30.0, "ssim_y": 0.9, "torch_psnr_y": 30.1, "difference": 0.01}],
         "mean": {"psnr_y": 30.0, "ssim_y": 0.9, "torch_psnr_y": 30.1}, "largest_difference": 0.01, "tolerance": 0.05,
         "loss_db": 0.1, "tolerance_db": None,
@@ -181,6 +181,7 @@ import onnx
 
 from sr_deploy.core.deployment.plan import Plan, open_plan, save_plan
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.host.gpu_rates import GPUS
 from sr_deploy.core.number_formats import FORMATS, LOSSY
 from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.layers import NetworkLayer, differences
@@ -188,7 +189,7 @@ from sr_deploy.engine.listing import Tensor
 from sr_deploy.engine.listing_parse import type_in
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.graph.census import Census
-from sr_deploy.graph.roofline import XAVIER_NX, roofline_facts
+from sr_deploy.graph.roofline import least_bytes, least_bound
 from sr_deploy.pipeline.measure.matrix import Matrix
 from sr_deploy.pipeline.precision.make_plan import report_of
 from sr_deploy.pipeline.runner import check_precision
@@ -216,9 +217,9 @@ assert shares == {"int8": 0.25, "float12": 0.75, "float16": 0.0, "float32": 0.0}
 page = precision_section([{"name": "n", "macs_share": shares}])
 assert "FP12 %" in page and "75.0" in page
 census = Census((100, 100), {}, {}, 1000, 10**9, 0, 0, 8 * 10**6)
-assert "float12" not in roofline_facts(census, XAVIER_NX, 4, 10**8)
-board = dataclasses.replace(XAVIER_NX, macs_per_clock={**XAVIER_NX.macs_per_clock, "float12": 4000})
-assert roofline_facts(census, board, 4, 10**8)["float12"]["graph_bytes"] == 3 * 10**6
+assert least_bytes(census, 4, "float12") * 4 == least_bytes(census, 4, "float16") * 3
+gpu = dataclasses.replace(GPUS[0], tera_macs={"float12": 4.0})
+assert least_bound(census, gpu, 4, "float12", 10**12).milliseconds == 250
 try:
     typed_graph(onnx.ModelProto(), plan, {})
 except BadDeployment as error:

@@ -268,19 +268,24 @@ def inspect(
     path: Path = typer.Argument(..., help="A checkpoint, ONNX graph, engine, bundle or deployment folder."),
     size: Optional[str] = typer.Option(None, "--size", help="Count multiply-accumulates for this input HxW."),
     roofline: Optional[str] = typer.Option(
-        None, "--roofline", help="Estimate the least time of a deployment on this board: xavier-nx."
+        None, "--roofline", help="Estimate what a deployment takes on this GPU, such as xavier-nx, orin-nx, rtx-4090."
     ),
     as_json: bool = JSON_FLAG,
 ) -> None:
     """What a file or folder is: architecture, form, scale, parameters, MACs, operators, types, size rules."""
     from sr_deploy.pipeline.inspect import inspect_path
 
-    facts = inspect_path(path, parse_size(size) if size else None)
     if roofline:
         from sr_deploy.pipeline.measure.roofline import roofline_of
+        from sr_deploy.report.table import roofline_table
 
-        bounds = roofline_of(path, roofline, parse_size(size) if size else None)
-        facts = {"kind": facts["kind"], "path": facts["path"], f"roofline of {roofline} (estimate)": bounds}
+        found = roofline_of(path, roofline, parse_size(size) if size else None)
+        if as_json:
+            print_json(found)
+        else:
+            render(roofline_table(found))
+        return
+    facts = inspect_path(path, parse_size(size) if size else None)
     if as_json:
         print_json(facts)
     else:

@@ -22,9 +22,6 @@ ON_BOARD: Dict[str, Callable[..., None]] = {
 PICTURES = {"images": "-i", "lr": "--lr", "hr": "--hr"}
 #: Options without a meaning on a board, and why.
 REFUSED = {
-    "json_file": "results come home into -o anyway",
-    "times": "import trtexec's times here: srdeploy import",
-    "device": "it belongs to --import",
     "checkpoint": "PyTorch has no place on a board; compare with it here: srdeploy verify",
     "keep": "every job there begins with an empty folder; pictures that are home are yours to sort out",
     "raw": "a pipe does not reach a board; run srdeploy there, between ffmpeg's",
@@ -58,7 +55,7 @@ def remote(
 
     The same command again, or attach, finds a job that is still running or has ended meanwhile.
 
-    srdeploy remote nvidia@192.0.2.10 bench net --sizes 144,1080 -o results
+    srdeploy remote nvidia@192.0.2.10 bench net --size 144,1080 -o results
     """
     import dataclasses
 

@@ -75,9 +75,8 @@ def run(
 
 
 def _pictures(inputs, common: video.Common, suffix: Optional[str], recursive: bool, saving) -> None:
-    from sr_deploy.pipeline.course import UpscaleOptions
-    from sr_deploy.pipeline.pictures_cluster import upscale_on_cluster
-    from sr_deploy.pipeline.upscale import upscale_files
+    from sr_deploy.pipeline.pictures.cluster import upscale_on_cluster
+    from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 
     options = UpscaleOptions(
         common.deployment, inputs, common.out, common.backend, common.engine, suffix, common.force, common.precision,

@@ -38,6 +38,8 @@ class Runtime:
         has_dla: it drives a Jetson's DLA.
         implicit_int8: one of its generations takes INT8 scales from a calibration cache.
         weighs_int8: its INT8 engines move more bytes than FP16 ones for some networks, so the two are compared.
+        rewrite: passes of graph/rewrite that its builds try on the deployment's graph, see
+            pipeline/engines/rewritten.py; "": it is given the graph as it is.
         triton: the name of Triton's backend that loads its engines; "" where none does.
     """
 
@@ -56,6 +58,7 @@ class Runtime:
     has_dla: bool = False
     implicit_int8: bool = False
     weighs_int8: bool = False
+    rewrite: str = ""
     triton: str = ""
 
     def call(self, function: str, *arguments: Any) -> Any:
@@ -95,6 +98,7 @@ _ROWS = (
         builds_for_absent=True,
         tells_memory=True,
         weighs_int8=True,
+        rewrite="tensorrt-rtx",
     ),
     Runtime(
         "onnxruntime",

@@ -11,7 +11,8 @@ The rule: a block is replaced by one ``nn.Conv2d`` (float32, with a bias) when
 * in float64 it is affine, and the convolution gives the same output on random inputs of several sizes, borders
   included, within ``FOLD_FLOAT64_RELATIVE``; in float32 within ``FOLD_FLOAT32_RELATIVE``.
 
-Everything else stays as it was, and the report says why.
+Everything else stays as it was, and the report says why. The same question is asked of parts of the exported graph,
+where branches lie that end in an activation: ``sr_deploy/graph/rewrite/fold``.
 """
 
 from sr_deploy.fold.apply import fold

@@ -8,14 +8,11 @@ memory 128 bits wide, two transfers per clock. At 1109.25 MHz: 6.81 TFLOPS, 13.6
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Tuple
+from typing import Dict, Tuple
 
-from sr_deploy.core.errors import UsageError
-from sr_deploy.core.number_formats import FLOAT32, FORMAT_BITS, FORMATS
+from sr_deploy.core.host.gpu_rates import GpuRates
+from sr_deploy.core.number_formats import FORMAT_BITS
 from sr_deploy.graph.census import Census
-
-#: What every table and JSON with these numbers must say.
-ESTIMATE = "estimate: a lower bound from published clocks and widths, not a measurement"
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Board:
     """A GPU's rates.
 
     Attributes:
-        name: as written after ``--roofline``.
+        name: such as "xavier-nx".
         macs_per_clock: element type → multiply-accumulates of the whole GPU in one clock.
         memory_bits: width of the memory bus.
         modes: its power modes.
@@ -60,7 +57,6 @@ XAVIER_NX = Board(
         PowerMode("10W_DESKTOP (mode 5, as delivered)", 510.0, 1600),
     ),
 )
-BOARDS: Tuple[Board, ...] = (XAVIER_NX,)
 
 
 @dataclass(frozen=True)
@@ -74,18 +70,6 @@ class Bound:
 
     milliseconds: float
     limited_by: str
-
-
-def board_named(name: str) -> Board:
-    """The board of that name.
-
-    Raises:
-        UsageError: there is none; the message lists them.
-    """
-    for board in BOARDS:
-        if board.name == name:
-            return board
-    raise UsageError(f"--roofline {name}: no such board", ", ".join(board.name for board in BOARDS))
 
 
 def bound(board: Board, mode: PowerMode, dtype: str, macs: int, moved_bytes: float) -> Bound:
@@ -104,35 +88,16 @@ def least_bytes(census: Census, scale: int, dtype: str) -> int:
     return FORMAT_BITS[dtype] * (census.parameters + 3 * height * width * (1 + scale**2)) // 8
 
 
-def roofline_facts(census: Census, board: Board, scale: int, least_macs: int) -> Dict[str, Any]:
-    """What a graph could at best do on a board, for the size it was counted at.
+def least_bound(census: Census, gpu: GpuRates, scale: int, dtype: str, least_macs: int) -> Bound:
+    """The least time of a network on a GPU: what no execution can avoid moving and computing.
 
     Args:
-        census: of the float32 graph.
-        board: where.
+        census: of the float32 graph, for the size it was counted at.
+        gpu: where.
         scale: output size over input size.
-        least_macs: the fewest known to compute the same; the graph's own may be more.
-
-    Returns:
-        JSON-able. For each type: the least bytes, how many times as many the graph moves when every node runs by
-        itself, and for each power mode the bounds in milliseconds of the least and of the graph's own figures.
+        dtype: of everything.
+        least_macs: the fewest multiply-accumulates known to compute it; the graph's own may be more.
     """
-    facts: Dict[str, Any] = {
-        "kind": ESTIMATE,
-        "least_macs": least_macs,
-        "graph_macs": census.macs,
-        "graph_macs_over_least": round(census.macs / least_macs, 3) if least_macs else None,
-    }
-    for dtype in (one.name for one in reversed(FORMATS) if one.name in board.macs_per_clock):
-        least = least_bytes(census, scale, dtype)
-        own = census.moved_bytes * FORMAT_BITS[dtype] // FLOAT32.bits
-        modes = {}
-        for mode in board.modes:
-            best, unfused = bound(board, mode, dtype, least_macs, least), bound(board, mode, dtype, census.macs, own)
-            modes[mode.name] = (
-                f"at least {best.milliseconds:.2f} ms ({best.limited_by}); every node by itself at least "
-                f"{unfused.milliseconds:.2f} ms ({unfused.limited_by}); estimates"
-            )
-        over = round(own / least, 1)
-        facts[dtype] = {"least_bytes": least, "graph_bytes": own, "graph_bytes_over_least": over, **modes}
-    return facts
+    arithmetic = least_macs / (gpu.tera_macs[dtype] * 1e12)
+    memory = least_bytes(census, scale, dtype) / (gpu.bandwidth * 1e9)
+    return Bound(1e3 * max(arithmetic, memory), "arithmetic" if arithmetic >= memory else "memory")

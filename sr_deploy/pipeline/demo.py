@@ -13,12 +13,11 @@ from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME
-from sr_deploy.pipeline.course import UpscaleOptions
 from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
-from sr_deploy.pipeline.upscale import upscale_files
+from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
 ASSETS = Path(__file__).resolve().parents[1] / "demo"

@@ -96,6 +96,27 @@ def test_sizes_that_are_read_outside_of_the_region():
     assert largest_error(result.model, block) <= FOLD_FLOAT32_RELATIVE
 
 
+class PadsAndCuts(nn.Module):
+    """Runs at multiples of four, and cuts off what was added: at multiples the cut takes all there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(C, C, 3, 1, 1), nn.Conv2d(C, C, 3, 1, 1)
+
+    def forward(self, x):
+        height, width = x.shape[2], x.shape[3]
+        down, right = ((length + 3) // 4 * 4 - length for length in (height, width))
+        y = torch.relu(self.first(torch.nn.functional.pad(x, (0, right, 0, down), mode="replicate")))
+        return self.last(y)[:, :, :height, :width]
+
+
+def test_what_is_cut_off_at_other_sizes_than_multiples_stays():
+    block = randomised(PadsAndCuts())
+    result = folded(graph_of(block))
+    assert count(result.model)["Slice"]
+    assert largest_error(result.model, block) <= FOLD_FLOAT32_RELATIVE
+
+
 @pytest.mark.parametrize("block", (RepVGG, DBB))
 def test_batch_normalisation_that_the_exporter_left_alone(block):
     block, stream = randomised(block()), io.BytesIO()

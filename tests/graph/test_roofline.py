@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.host.gpu_rates import gpu_named
 from sr_deploy.graph.census import Census
-from sr_deploy.graph.roofline import XAVIER_NX, board_named, bound, least_bytes, roofline_facts
+from sr_deploy.graph.roofline import XAVIER_NX, bound, least_bound, least_bytes
 
 CENSUS = Census((100, 100), {}, {}, 1000, 10**9, 0, 0, 8 * 10**6)
 
@@ -35,16 +34,23 @@ def test_least_bytes_are_weights_input_and_output_once():
     assert least_bytes(CENSUS, 4, "float16") * 2 == least_bytes(CENSUS, 4, "float32")
 
 
-def test_facts_are_json_and_labelled():
-    facts = roofline_facts(CENSUS, XAVIER_NX, 4, 5 * 10**8)
-    json.dumps(facts)
-    assert facts["graph_macs_over_least"] == 2.0
-    assert "estimate" in facts["kind"]
-    for dtype in ("float32", "float16", "int8"):
-        lines = [value for value in facts[dtype].values() if isinstance(value, str)]
-        assert len(lines) == len(XAVIER_NX.modes) and all("estimate" in line for line in lines)
+def test_the_least_time_is_of_the_slower_of_two():
+    gpu = gpu_named("xavier-nx", "--for")
+    found = least_bound(CENSUS, gpu, 4, "float16", 5 * 10**8)
+    assert found.limited_by == "arithmetic" and found.milliseconds == pytest.approx(1e3 * 5e8 / 3.41e12)
+    assert least_bound(CENSUS, gpu, 4, "float16", 1).limited_by == "memory"
 
 
-def test_an_unknown_board_is_named():
-    with pytest.raises(UsageError, match="xavier-nx"):
-        board_named("orin")
+def test_the_table_of_gpus_agrees_with_the_clocks_of_the_xavier_nx():
+    for name, mode in (("xavier-nx", 0), ("xavier-nx-15w", 1), ("xavier-nx-10w", 2)):
+        gpu, clocks = gpu_named(name, "--for"), XAVIER_NX.modes[mode]
+        assert gpu.bandwidth == pytest.approx(
+            bound(XAVIER_NX, clocks, "float16", 0, 1e9).milliseconds ** -1 * 1e3, rel=2e-3
+        )
+        for dtype, rate in gpu.tera_macs.items():
+            assert rate == pytest.approx(1e3 / bound(XAVIER_NX, clocks, dtype, 10**12, 0).milliseconds, rel=5e-3)
+
+
+def test_an_unknown_gpu_is_named():
+    with pytest.raises(UsageError, match="xavier-nx, .*h200"):
+        gpu_named("orin", "--roofline")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 from onnx import helper
 
@@ -30,6 +31,8 @@ def test_a_deployment_of_an_onnx_file_is_one_like_any_other(deployed, srdeploy, 
     assert manifest.source["container"] == "onnx" and manifest.source["external"] == {}
     assert len(manifest.proofs) == 4 and max(manifest.proofs.values()) < 0.05
     assert manifest.graphs[0].opset == 17
+    nodes = onnx.load(str(net.folder / "model.onnx")).graph.node
+    assert len({node.name for node in nodes} - {""}) == len(nodes)
     lr = Picture(natural_input((24, 36), 255.0)[0].transpose(1, 2, 0).astype(np.uint8))
     pixels = net.upscale(lr.pixels)
     for name, shown in (("lr", lr), ("hr", Picture(pixels))):

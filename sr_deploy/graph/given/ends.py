@@ -22,6 +22,8 @@ Axes = Literal["NCHW", "NHWC"]
 Order = Literal["rgb", "bgr"]
 #: What a picture's tensor may hold.
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+#: The form of the file; ONNX Runtime and TensorRT of the time of operator sets 16 and 17 read it.
+_IR_VERSION = 8
 #: From this operator set on, Squeeze and Unsqueeze take their axes as an input.
 AXES_AS_INPUT = 13
 #: The names of all nodes and constants that this file adds begin so.
@@ -141,7 +143,9 @@ def with_ends(model: onnx.ModelProto, lr: End, sr: End, order: Order, size: Opti
     out: List[Union[str, int, None]] = [1, 3, "out_height", "out_width"] if size is None else [1, 3, None, None]
     graph.input.append(helper.make_tensor_value_info(LR, TensorProto.FLOAT, [1, 3, height, width]))
     graph.output.append(helper.make_tensor_value_info(SR, TensorProto.FLOAT, out))
-    _name_nodes(graph)
+    name_nodes(graph)
+    # Before version 4, weights had to be listed as inputs, which they are not here.
+    result.ir_version = max(result.ir_version, _IR_VERSION)
     return result
 
 
@@ -213,8 +217,8 @@ def _perm(node: onnx.NodeProto) -> List[int]:
     return next((list(attribute.ints) for attribute in node.attribute if attribute.name == "perm"), [])
 
 
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Give every node a name of its own: plans, pins and proofs speak of nodes by name."""
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node a name of its own: plans, pins and proofs speak of nodes by name. Their remarks go."""
     taken = set()
     for number, node in enumerate(graph.node):
         name = plain(node.name, 200) or f"{node.op_type}_{number}"

@@ -32,6 +32,8 @@ SIZELESS = frozenset({
 _STEPS: Tuple[Size, ...] = ((3, 5), (-2, 3), (4, -3), (-1, -1))
 #: Pixels of a corner that must be left when what the cut edges reach is taken away; pixels that reach is taken longer.
 _LEFT, _MARGIN = 4, 2
+#: An input larger than what graphs are mostly traced with (64x64), which shows a crop that was frozen.
+LARGER: Size = (72, 88)
 
 Run = Callable[[np.ndarray], np.ndarray]
 

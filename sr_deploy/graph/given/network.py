@@ -16,7 +16,7 @@ from sr_deploy.graph.census import parameters_of
 from sr_deploy.graph.given.ends import Axes, End, Order, input_ends, output_value, with_ends
 from sr_deploy.graph.given.explore import Explored, Unrunnable, explore_apart, runner_of
 from sr_deploy.graph.given.float32 import in_float32, other_floats
-from sr_deploy.graph.given.free import beyond, is_sizeless, why_not_the_same, with_computed_shapes
+from sr_deploy.graph.given.free import LARGER, beyond, is_sizeless, why_not_the_same, with_computed_shapes
 from sr_deploy.graph.given.operators import check_given_operators, without_functions
 from sr_deploy.graph.given.read import GivenFile, onnx_from_file
 from sr_deploy.graph.given.tidy import tidy
@@ -32,7 +32,7 @@ class AskedOfGraph:
 
     Attributes:
         scale: output size over input size; None: found.
-        value_range: the value of white, 1.0 or 255.0; None: found where a photograph tells.
+        value_range: the value of white, 1.0 or 255.0; None: found where a smooth picture tells.
         colours: "rgb" or "bgr", the order of its channels, which nothing in a graph tells; None: rgb.
     """
 
@@ -74,7 +74,7 @@ def network_from_onnx(path: Path, asked: AskedOfGraph) -> GivenNetwork:
 
     Raises:
         BadInput: see read.py, operators.py and ends.py; or it does not run, or enlarges no picture.
-        UsageError: no value range was given and a photograph does not tell it; a scale, range or order that cannot be.
+        UsageError: no value range was given and a picture does not tell it; a scale, range or order that cannot be.
     """
     order = _order(asked)
     given = onnx_from_file(path)
@@ -149,7 +149,8 @@ def _found(
             sr = End(model.graph.output[0].name, axes, lr.batch, lr.batch_size, (None, None))
             normal = with_ends(model, lr, sr, order, fixed)
             try:
-                return _Found(normal, lr, sr, explore_apart(normal, fixed))
+                too = None if fixed is not None or is_sizeless(model) else LARGER
+                return _Found(normal, lr, sr, explore_apart(normal, fixed, too))
             except Unrunnable as error:
                 problems.append(plain(str(error), 600))
                 if error.whatever:
@@ -211,7 +212,7 @@ def _white(asked: AskedOfGraph, explored: Explored, path: Path) -> Tuple[float, 
     if asked.value_range is None:
         if evidence.white is None:
             raise UsageError(
-                f"no value range was given for {plain(path.name)}, and a photograph does not tell: {evidence}",
+                f"no value range was given for {plain(path.name)}, and a picture does not tell: {evidence}",
                 "the value that white has in its input and output: 1 or 255",
                 "add --value-range 1 or --value-range 255",
             )

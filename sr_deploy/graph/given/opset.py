@@ -1,13 +1,14 @@
 """A graph of one of ONNX's operator sets 9 to 21 as one of the set that a target reads.
 
-onnx.version_converter does it, but for what it has no way down for: Pad, Split, Gelu, Mish, GroupNormalization and
-GridSample, which ``_LOWERED`` writes in older words first and hides from it in a domain of their own. Source: the
-change log of ONNX's operators (docs/Changelog.md of onnx/onnx). Whether the result is equal, the export's proof tells.
+onnx.version_converter does it, but for what it has no way down for (Pad, Split, Gelu, Mish, GridSample, the group and
+the layer normalisation), which ``_LOWERED`` writes in older words first and hides from it in a domain of their own.
+Source: the change log of ONNX's operators (docs/Changelog.md of onnx/onnx). Whether the result is equal, the export's
+proof tells.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 import onnx
@@ -19,14 +20,15 @@ from sr_deploy.graph.given.read import nodes_of, opset_of
 
 #: The domain that what needs no conversion hides in.
 _KEPT = "srdeploy.kept"
-#: The newest set whose nodes have the form that ``_LOWERED`` begins from, and the one that it ends at.
-_BEFORE = 17
+#: From this set on, ReduceMean takes its axes as an input.
+_REDUCED_BY_INPUT = 18
 
 
 class _Words:
     """Writes nodes that stand in place of one: ``add`` gives the name of the result."""
 
-    def __init__(self, graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
+    def __init__(self, graph: onnx.GraphProto, node: onnx.NodeProto, opset: int) -> None:
+        self.opset = opset
         self.graph, self.node, self.nodes = graph, node, []  # type: ignore[var-annotated]
         self.attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         self.constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -125,6 +127,28 @@ def _group_normalisation(words: _Words) -> None:
     words.add("Add", [normal, words.stored(values[1].reshape(1, -1, 1, 1))], last=True)
 
 
+def _layer_normalisation(words: _Words) -> None:
+    """(x − mean) / √(variance + ε) over the last axes, times a scale, plus a bias: the operator's definition."""
+    x, axis = words.node.input[0], int(words.attributes.get("axis", -1))
+    if axis >= 0:
+        raise _no_way(words.node, "an axis that is counted from the front")
+    axes = list(range(axis, 0))
+
+    def mean(tensor: str) -> str:
+        if words.opset >= _REDUCED_BY_INPUT:
+            return words.add("ReduceMean", [tensor, words.stored(np.array(axes, np.int64))])
+        return words.add("ReduceMean", [tensor], axes=axes)
+
+    centred = words.add("Sub", [x, mean(x)])
+    variance = mean(words.add("Mul", [centred, centred]))
+    padded = words.add("Add", [variance, words.number(float(words.attributes.get("epsilon", 1e-5)))])
+    normal = words.add("Div", [centred, words.add("Sqrt", [padded])])
+    bias = words.node.input[2] if len(words.node.input) > 2 else ""
+    scaled = words.add("Mul", [normal, words.node.input[1]], last=not bias)
+    if bias:
+        words.add("Add", [scaled, bias], last=True)
+
+
 def _grid_sample(words: _Words) -> None:
     """Modes have other names since set 20."""
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(words.text("mode", "linear"), "nearest")
@@ -133,14 +157,15 @@ def _grid_sample(words: _Words) -> None:
     words.add("GridSample", list(words.node.input), last=True, mode=mode, padding_mode=padding, **rest)
 
 
-#: Operators that the converter has no way down for, and how they are written in the words of set 17 (16).
-_LOWERED: Dict[str, Callable[[_Words], None]] = {
-    "Pad": _pad,
-    "Split": _split,
-    "Gelu": _gelu,
-    "Mish": _mish,
-    "GroupNormalization": _group_normalisation,
-    "GridSample": _grid_sample,
+#: Operators that the converter has no way down for → the newest set without their form, how they are written then.
+_LOWERED: Dict[str, Tuple[int, Callable[[_Words], None]]] = {
+    "Pad": (17, _pad),
+    "Split": (17, _split),
+    "Mish": (17, _mish),
+    "GroupNormalization": (17, _group_normalisation),
+    "Gelu": (19, _gelu),
+    "GridSample": (19, _grid_sample),
+    "LayerNormalization": (16, _layer_normalisation),
 }
 
 
@@ -156,8 +181,8 @@ def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     try:
         if found <= 10 < opset:
             result = _with_coordinates(version_converter.convert_version(result, 11))
-        elif found > _BEFORE:
-            _lower(result)
+        elif opset < found:
+            _lower(result, opset)
         if found != opset:
             result = version_converter.convert_version(result, opset)
     except BadInput:
@@ -179,14 +204,15 @@ def at_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return result
 
 
-def _lower(model: onnx.ModelProto) -> None:
-    graph, nodes = model.graph, []
+def _lower(model: onnx.ModelProto, opset: int) -> None:
+    graph, nodes, found = model.graph, [], opset_of(model)
     for node in graph.node:
-        if node.op_type not in _LOWERED:
+        lacking, write = _LOWERED.get(node.op_type, (0, None))
+        if write is None or not opset <= lacking < found:
             nodes.append(node)
             continue
-        words = _Words(graph, node)
-        _LOWERED[node.op_type](words)
+        words = _Words(graph, node, found)
+        write(words)
         for made in words.nodes:
             made.domain = _KEPT if made.op_type in _LOWERED else ""
         nodes += words.nodes

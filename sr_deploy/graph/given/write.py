@@ -10,10 +10,14 @@ import onnx
 from onnx import helper, numpy_helper
 
 from sr_deploy.core.contract import IOContract, Size
+from sr_deploy.core.errors import BadInput
+from sr_deploy.core.text import plain
 from sr_deploy.graph.export import Graph
-from sr_deploy.graph.given.ends import LR, SR
+from sr_deploy.graph.given.ends import LR, SR, name_nodes
 from sr_deploy.graph.given.network import GivenNetwork
+from sr_deploy.graph.given.operators import named
 from sr_deploy.graph.given.opset import at_opset
+from sr_deploy.graph.given.read import nodes_of
 from sr_deploy.graph.given.tidy import tidy
 from sr_deploy.graph.specialise import static_graph
 from sr_deploy.graph.target import Target
@@ -35,10 +39,18 @@ def graph_from_given(
         size: the fixed input (height, width); None: free.
 
     Raises:
-        BadInput: a node has no form in the target's operator set.
+        BadInput: a node has no form in the target's operator set, or the target's parser lacks its operator.
     """
     model = tidy(at_opset(network.model, target.opset))
     graph = model.graph
+    name_nodes(graph)
+    lacking = [named(node) for node in nodes_of(graph) if node.op_type in target.forbidden]
+    if lacking:
+        raise BadInput(
+            f"{plain(network.file.path.name)} has {', '.join(lacking[:5])}, which {target.about} cannot parse",
+            "operators that the target has",
+            "replace them in the network and export it again, or choose another --target",
+        )
     inner = "given/unclamped"
     for node in graph.node:
         node.input[:] = [{LR: contract.input_name, SR: inner}.get(name, name) for name in node.input]

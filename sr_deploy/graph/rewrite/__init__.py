@@ -2,38 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple
+from typing import Mapping, Sequence, Tuple
 
 import onnx
 
 from sr_deploy.core.errors import UsageError
-from sr_deploy.graph.rewrite import compose, dense, parity, prelu, share, shuffle
+from sr_deploy.graph.rewrite import (
+    affine,
+    columns,
+    compose,
+    deconvolve,
+    dense,
+    max_min,
+    pairs,
+    parity,
+    prelu,
+    regroup,
+    share,
+    shuffle,
+)
 from sr_deploy.graph.rewrite.base import Pass, PassResult, RewriteOptions
 from sr_deploy.graph.rewrite.fold.apply import PASS as FOLD
 
 __all__ = ["PASSES", "Pass", "PassResult", "RewriteOptions", "passes_named", "rewrite"]
 
 #: Every pass, in the order they run.
-PASSES: Tuple[Pass, ...] = (FOLD, share.PASS, compose.PASS, shuffle.PASS, dense.PASS, prelu.PASS, parity.PASS)
+PASSES: Tuple[Pass, ...] = (
+    FOLD,
+    share.PASS,
+    compose.PASS,
+    shuffle.PASS,
+    dense.PASS,
+    prelu.PASS,
+    parity.PASS,
+    affine.PASS,
+    regroup.PASS,
+    regroup.FEWEST,
+    columns.PASS,
+    deconvolve.PASS,
+    pairs.PASS,
+    max_min.PASS,
+)
+
+#: What each target is given: ``--rewrite`` takes these names too, and a build the one of its runtime's row
+#: (engine/runtimes.py). Of TensorRT 8.5 to 11 no listing could be had, so it is given what ONNX Runtime is: single
+#: convolutions with their functions behind them, which NVIDIA documents as fused.
+TARGETS: Mapping[str, Tuple[str, ...]] = {
+    "cpu": ("default",),
+    "tensorrt": ("default",),
+    "tensorrt-rtx": ("default", "affine", "fewest", "columns", "deconvolve", "pairs", "maxmin"),
+}
 
 
 def passes_named(text: str, folding: bool = True) -> Tuple[Pass, ...]:
     """The passes that ``--rewrite`` asks for, in the order of PASSES.
 
     Args:
-        text: "default", "none", or names separated by commas, among which "default" stands for all default ones.
-        folding: False leaves the pass that folds out of the default ones (``--no-fold``).
+        text: "default", "none", or names separated by commas, among which "default" stands for all default ones, and
+        a name of ``TARGETS`` for all of that target.
+    folding: False leaves the pass that folds out of the default ones (``--no-fold``).
 
     Raises:
         UsageError: a name does not exist; the message lists them. Or the pass that folds is named, and not wanted.
     """
-    asked = [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    asked = [name for part in parts for name in TARGETS.get(part, (part,))]
     known = {one.name for one in PASSES}
     for name in asked:
         if name not in known | {"default", "none"}:
             raise UsageError(
                 f"--rewrite {text}: there is no pass {name!r}",
-                "default, none, or a list of " + ", ".join(sorted(known)),
+                "default, none, or a list of " + ", ".join(sorted(known | set(TARGETS))),
             )
     if "none" in asked and len(asked) > 1:
         raise UsageError(f"--rewrite {text}: none excludes the others", "default, none, or a list of passes")

@@ -34,6 +34,7 @@ class Editor:
                 self.constants[node.output[0]] = self.constants[node.input[0]]
             else:
                 self.nodes.append(node)
+        self._given: Set[str] = set()
         self.output = graph.output[0].name
         self.input = graph.input[0].name
         self.index()
@@ -71,6 +72,14 @@ class Editor:
         while unique in self.constants:
             unique, number = f"{name}_{number}", number + 1
         self.constants[unique] = value
+        return unique
+
+    def fresh(self, name: str) -> str:
+        """A name that no tensor of the graph has, and that is not given again: ``name``, with a number if need be."""
+        unique, number = name, 1
+        while unique in self._maker or unique in self.constants or unique in self._given:
+            unique, number = f"{name}_{number}", number + 1
+        self._given.add(unique)
         return unique
 
     def make(

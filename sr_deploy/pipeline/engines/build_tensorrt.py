@@ -53,14 +53,14 @@ def build_engine(
         )  # fmt: skip
         check_room(need, size, machine)
         workspace = workspace_for(need, workspace, machine)
-    built = with_less_on_failure(lambda limit: _engine(deployment, plan, options, limit, timings), workspace, say)
+    built = with_less_on_failure(lambda limit: _engine(deployment, plan, options, limit, timings, say), workspace, say)
     if RUNTIMES[plan.backend].weighs_int8 and plan.planned is not None and plan.planned.plan.nodes_of("int8"):
         from sr_deploy.pipeline.engines.payoff import weighed
 
         def rival(planned: Planned, profile: Profile) -> BuiltEngine:
             # AUTO: a float16 one may take the place of an engine of that name.
             other = dataclasses.replace(plan, profile=profile, planned=planned)
-            return _engine(deployment, other, options, options.workspace_bytes, timings, AUTO)
+            return _engine(deployment, other, options, options.workspace_bytes, timings, say, AUTO)
 
         built, planned = weighed(deployment, plan.planned, built, options.precision, rival, planned_for, say)
         plan = dataclasses.replace(plan, planned=planned)
@@ -75,29 +75,70 @@ def _engine(
     options: BuildOptions,
     workspace: Optional[int],
     timings: Optional[Path],
+    say: Callable[[str], None],
     precision: Optional[str] = None,
 ) -> BuiltEngine:
-    """One TensorRT engine, not written yet; ``precision`` is what it is called, None: as its plan is."""
+    """One TensorRT engine, not written yet, of the graph as it is or rewritten for the builder.
+
+    ``precision`` is what it is called, None: as its plan is.
+    """
     from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
 
     source = _source(plan, deployment.path_of(plan.graph), options)
-    return engine_from_graph(
+
+    def build(graph: Path, planned: Optional[Dict[str, str]] = None) -> BuiltEngine:
+        return engine_from_graph(
+            plan.backend,
+            graph,
+            plan.profile,
+            options.compute_capabilities,
+            EngineOptions(
+                precision=precision or plan.precision,
+                workspace_bytes=workspace,
+                timing_cache=timings,
+                layer_types=source.layer_types,
+                calibration_cache=source.cache,
+                rest=plan.planned.plan.rest if plan.planned else "float32",
+                planned=planned or (plan.planned.plan.nodes if plan.planned else None),
+                dla_core=options.dla_core,
+            ),
+        )
+
+    plain = build(source.graph)
+    passes = _passes(deployment, plan)
+    if not passes:
+        return plain
+    from sr_deploy.pipeline.engines.rewritten import Request, better_engine
+
+    manifest = deployment.manifest
+    request = Request(
         plan.backend,
-        source.graph,
-        plan.profile,
-        options.compute_capabilities,
-        EngineOptions(
-            precision=precision or plan.precision,
-            workspace_bytes=workspace,
-            timing_cache=timings,
-            layer_types=source.layer_types,
-            calibration_cache=source.cache,
-            rest=plan.planned.plan.rest if plan.planned else "float32",
-            planned=plan.planned.plan.nodes if plan.planned else None,
-            dla_core=options.dla_core,
-        ),
+        passes,
+        deployment.path_of(plan.graph),
+        fixed=plan.graph.size,
+        size=plan.profile[0] if plan.profile is not None and plan.profile[0] == plan.profile[2] else None,
+        plan_folder=plan.planned.folder if plan.planned else None,
+        contract=manifest.contract,
+        rules=manifest.sizes,
     )
+    return better_engine(request, build, plain, say)
+
+
+def _passes(deployment: Deployment, plan: BuildPlan) -> str:
+    """What the graph is rewritten with: what ``tune`` found for this backend and size, else the backend's own passes.
+
+    None ("") for a graph that was tuned for it, and for one with INT8 in it: a plan's INT8 names the graph's own
+    convolutions and tensors, and holds scales of these alone.
+    """
+    half = plan.planned is None or (not plan.planned.plan.nodes_of("int8") and plan.planned.plan.rest == "float16")
+    if not half or plan.graph.tuned_for == plan.backend:
+        return ""
+    for graph in deployment.manifest.graphs:
+        tuned = deployment.manifest.rewrite.get(graph.file, {}).get("tuned", {})
+        if graph.tuned_for == plan.backend and plan.profile == (graph.size,) * 3 and "for" in tuned:
+            return "" if tuned["variant"] == "none" else tuned["variant"]
+    return RUNTIMES[plan.backend].rewrite
 
 
 def _with_plan(built: BuiltEngine, plan: BuildPlan) -> BuiltEngine:

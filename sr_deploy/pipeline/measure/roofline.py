@@ -1,49 +1,87 @@
-"""The roofline of a deployment: ``srdeploy inspect DIR --roofline BOARD``."""
+"""What a deployment should take on a GPU: ``srdeploy inspect DIR --roofline DEVICE``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 from sr_deploy.core.contract import Size, format_size, parse_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
-from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.errors import BadDeployment, SrDeployError
+from sr_deploy.core.host.gpu_rates import GpuRates, gpu_named
+from sr_deploy.core.number_formats import FLOAT16
+from sr_deploy.engine.estimate import ESTIMATE, estimated_ms, giga_macs
+from sr_deploy.engine.runtimes import RUNTIMES
+from sr_deploy.pipeline.measure.listed import LISTING_RUNTIME, built_in_half, has_listings
 
 #: The inputs of the Light F2SRGAN study.
 SIZES = ("144", "360", "480", "720", "1080")
 
 
-def roofline_of(path: Path, board_name: str, size: Optional[Size] = None) -> Dict[str, Any]:
-    """Bounds for a deployment on a board, for ``size`` or the sizes its graph takes among ``SIZES``.
+def roofline_of(path: Path, device: str, size: Optional[Size] = None) -> Dict[str, Any]:
+    """Estimates in float16 for a deployment on a GPU, for ``size`` or the sizes its graph takes among ``SIZES``.
 
     Returns:
-        JSON-able: size → see ``roofline_facts``; every entry says that it is an estimate.
+        JSON-able: ``device``; ``kind``, which says that all of it is an estimate; ``note`` where something is missing;
+        ``points``, one a size: ``size``; ``least_ms`` and ``limited_by`` of the least bytes and products; and from the
+        listing of the engine that a build makes ``kernels``, ``megabytes``, ``giga_macs`` and ``estimate_ms``, None
+        where TensorRT-RTX is not installed or refuses the graph.
 
     Raises:
-        UsageError: no such board.
+        UsageError: no such device.
         BadDeployment: not a deployment, or it has no graph of that size.
     """
-    from sr_deploy.graph.census import census_of
-    from sr_deploy.graph.roofline import board_named, roofline_facts
-
-    board = board_named(board_name)
+    gpu = gpu_named(device, "--roofline")
     deployment = open_deployment(path)
-    asked = (size,) if size else tuple(parse_size(text) for text in SIZES)
-    facts: Dict[str, Any] = {}
-    for one in asked:
+    points: List[Dict[str, Any]] = []
+    note = "" if has_listings() else "TensorRT-RTX is not installed, so nothing is estimated from its listing"
+    for one in (size,) if size else _sizes(deployment):
+        graph = deployment.graph_for(one)
+        point = _least(deployment, graph, gpu, one)
         try:
-            graph = deployment.graph_for(one)
-        except BadDeployment:
-            if size:
-                raise
+            points.append({**point, **_listed(deployment, graph, gpu, one)})
+        except SrDeployError as error:
+            note = " ".join(error.found.split())
+            points.append(point)
+    return {"device": gpu.title, "kind": ESTIMATE, "note": note, "points": points}
+
+
+def _sizes(deployment: Deployment) -> List[Size]:
+    """Those of ``SIZES`` that the deployment has a graph for; else the one its first graph is fixed to."""
+    found = []
+    for text in SIZES:
+        try:
+            deployment.graph_for(parse_size(text))
+        except (BadDeployment, SrDeployError):
             continue
-        census = census_of(deployment.path_of(graph), one)
-        least = int(census.macs * _least_share(deployment, graph))
-        facts[format_size(one)] = roofline_facts(census, board, deployment.manifest.scale, least)
-    if not facts:
-        fixed = next(graph.size for graph in deployment.manifest.graphs if graph.size)
-        return roofline_of(path, board_name, fixed)
-    return facts
+        found.append(parse_size(text))
+    return found or [graph.size for graph in deployment.manifest.graphs if graph.size][:1]
+
+
+def _least(deployment: Deployment, graph: GraphFile, gpu: GpuRates, size: Size) -> Dict[str, Any]:
+    from sr_deploy.graph.census import census_of
+    from sr_deploy.graph.roofline import least_bound
+
+    census = census_of(deployment.path_of(graph), size)
+    fewest = int(census.macs * _least_share(deployment, graph))
+    least = least_bound(census, gpu, deployment.manifest.scale, FLOAT16.name, fewest)
+    unknown = dict.fromkeys(("kernels", "megabytes", "giga_macs", "estimate_ms"))
+    return {"size": format_size(size), "least_ms": least.milliseconds, "limited_by": least.limited_by, **unknown}
+
+
+def _listed(deployment: Deployment, graph: GraphFile, gpu: GpuRates, size: Size) -> Dict[str, Any]:
+    """What the listing of the engine that a build makes comes to; nothing where there is no builder."""
+    if not has_listings():
+        return {}
+    built = built_in_half(deployment, graph, size, RUNTIMES[LISTING_RUNTIME].rewrite, gpu.capability)
+    listing = built.listing
+    assert listing is not None and listing.bytes_moved is not None
+    return {
+        "kernels": listing.kernels,
+        "megabytes": listing.bytes_moved / 1e6,
+        "giga_macs": giga_macs(listing),
+        "estimate_ms": estimated_ms(listing, gpu),
+    }
 
 
 def _least_share(deployment: Deployment, graph: GraphFile) -> float:

@@ -203,15 +203,18 @@ def _teacher(path: Path, deployment: Deployment, say: Callable[[str], None]) -> 
     """The float32 graph of a checkpoint, a deployment or an ONNX file, of the same scale and value range."""
     from sr_deploy.graph.specialise import load_graph
     from sr_deploy.pipeline.export import ExportOptions, export_deployment
+    from sr_deploy.pipeline.load import LoadOptions, is_graph
 
     if not Path(path).exists():
         raise UsageError(f"the teacher {path} does not exist", "a checkpoint, a deployment or an ONNX file")
+    # Of an ONNX file that leaves it open, the value range must be the student's; another's contract is refused below.
+    load = LoadOptions(value_range=deployment.manifest.contract.value_range) if is_graph(path) else LoadOptions()
     with temporary_folder() as folder:
         say(f"teacher: {path}")
         taught = (
             open_deployment(path)
             if Path(path).is_dir()
-            else export_deployment(ExportOptions(Path(path), folder / "teacher"))
+            else export_deployment(ExportOptions(Path(path), folder / "teacher", load=load))
         )
         for name, mine, other in (
             ("scale", deployment.manifest.scale, taught.manifest.scale),

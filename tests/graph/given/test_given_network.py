@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
+from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
@@ -18,6 +19,8 @@ from sr_deploy.graph.given.ends import End
 from sr_deploy.graph.given.network import AskedOfGraph, network_from_onnx
 from sr_deploy.graph.given.opset import at_opset
 from sr_deploy.graph.given.tidy import tidy
+from sr_deploy.graph.given.write import graph_from_given
+from sr_deploy.graph.target import target_named
 from tests.graph.given.given_graphs import Written, chain, given, reference, run, saved
 
 FORMS = {
@@ -62,9 +65,9 @@ def test_every_form_is_the_same_network(explored_here, tmp_path, name):
             assert largest_difference(run(model)(lr), wanted, how.white) <= steps
 
 
-def test_the_range_is_asked_for_where_a_photograph_does_not_tell(explored_here, tmp_path):
+def test_the_range_is_asked_for_where_a_picture_does_not_tell(explored_here, tmp_path):
     path = saved(tmp_path, given(Written(ranged=False)))
-    with pytest.raises(UsageError, match="a photograph does not tell: a photograph comes back .* as 0…255") as caught:
+    with pytest.raises(UsageError, match="a picture does not tell: a smooth picture comes back .* as 0…255") as caught:
         network_from_onnx(path, AskedOfGraph())
     assert "--value-range 1 or --value-range 255" in caught.value.todo
     assert network_from_onnx(path, AskedOfGraph(value_range=255.0)).value_range == 255
@@ -308,6 +311,33 @@ def ends_of(model):
     return [
         End(value.name, "NCHW", True, None, (None, None)) for value in (model.graph.input[0], model.graph.output[0])
     ]
+
+
+def test_what_a_target_cannot_parse_is_named(explored_here, tmp_path):
+    steps = [("HardSwish", ["body"], {}), ("Mul", [0, "k"], {}), ("Add", ["body", 0], {})]
+    model = given(Written(extra=chain(steps), constants={"k": f32(0.1)}))
+    found = network_from_onnx(saved(tmp_path, model), AskedOfGraph())
+    path, contract = tmp_path / "model.onnx", IOContract(1.0)
+    assert graph_from_given(found, contract, path, target_named("any"), None).opset == 17
+    with pytest.raises(BadInput, match="HardSwish step0, which Jetson Xavier NX"):
+        graph_from_given(found, contract, path, target_named("xavier-nx"), None)
+
+
+def test_a_crop_that_a_trace_froze_is_found(explored_here, tmp_path):
+    """Its axes are declared free, and small pictures pass."""
+    crop = [("Slice", ["body", "start", "end", "axes"], {})]
+    constants = {"start": i64(0, 0), "end": i64(128, 128), "axes": i64(2, 3)}
+    with pytest.raises(BadInput, match=r"it gives \(1, 3, 128, 128\) for an input of 72x88"):
+        network_from_onnx(saved(tmp_path, given(Written(extra=chain(crop), constants=constants))), AskedOfGraph())
+
+
+def test_weights_that_are_inputs_too_are_weights(explored_here, tmp_path):
+    """As files before IR version 4 list them."""
+    model = given(Written(opset=9))
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    assert network_from_onnx(saved(tmp_path, model), AskedOfGraph()).scale == 2
 
 
 def test_functions_of_the_file_are_written_out(explored_here, tmp_path):

@@ -16,12 +16,11 @@ from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadImage, CheckFailed, SrDeployError, UsageError
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.engine.index import EngineIndex
-from sr_deploy.pipeline.course import Course, UpscaleOptions, course_of
 from sr_deploy.pipeline.dask_jobs import Failed, Job, on_dask
+from sr_deploy.pipeline.pictures.stages import Course
 from sr_deploy.pipeline.runner import resolve
 from sr_deploy.pipeline.tiling import tiling_of
-from sr_deploy.pipeline.upscale import upscale_files
-from sr_deploy.pipeline.upscaled import Upscaled
+from sr_deploy.pipeline.upscale import Upscaled, UpscaleOptions, course_of, done, upscale_files
 
 
 def upscale_on_cluster(options: UpscaleOptions, address: str, say: Callable[[str], None] = lambda _: None) -> Upscaled:
@@ -35,7 +34,7 @@ def upscale_on_cluster(options: UpscaleOptions, address: str, say: Callable[[str
     resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision, tiling=tiling)
     course = course_of(options, resolved, say)
     began = time.monotonic()
-    jobs = _jobs(course)
+    jobs = _jobs(course, options)
     for job, found in on_dask(address, jobs, say) if jobs else ():
         place = job.arguments[2]
         if isinstance(found, Failed):
@@ -49,10 +48,10 @@ def upscale_on_cluster(options: UpscaleOptions, address: str, say: Callable[[str
         with atomic_file(picture.target) as temporary:
             temporary.write_bytes(data)
         course.made[place] = picture.target
-    return course.done(time.monotonic() - began)
+    return done(course, time.monotonic() - began)
 
 
-def _jobs(course: Course) -> List[Job]:
+def _jobs(course: Course, options: UpscaleOptions) -> List[Job]:
     """One for each picture that is to be made."""
     jobs: List[Job] = []
     for place, picture in enumerate(course.jobs):
@@ -65,7 +64,7 @@ def _jobs(course: Course) -> List[Job]:
         except UsageError as error:
             course.skip(place, error)
         else:
-            alone = dataclasses.replace(course.options, inputs=(picture.source,), resume=False)
+            alone = dataclasses.replace(options, inputs=(picture.source,), resume=False)
             jobs.append(Job(str(picture.source), make_picture, (alone, picture.target.name, place)))
     return jobs
 

@@ -1,0 +1,58 @@
+"""What TensorRT-RTX makes of a deployment's graph in float16 for one size, on a machine without a GPU."""
+
+from __future__ import annotations
+
+from sr_deploy.core.contract import Size
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile
+from sr_deploy.core.errors import CheckFailed
+from sr_deploy.core.number_formats import AUTO
+from sr_deploy.core.temporary import temporary_folder
+from sr_deploy.engine.built import BuiltEngine
+from sr_deploy.engine.runtimes import RUNTIMES
+
+#: The builder that lists layers without a GPU.
+LISTING_RUNTIME = "tensorrt-rtx"
+
+
+def has_listings() -> bool:
+    """Whether that builder is installed."""
+    return RUNTIMES[LISTING_RUNTIME].version_here() is not None
+
+
+def built_in_half(deployment: Deployment, graph: GraphFile, size: Size, passes: str, capability: str) -> BuiltEngine:
+    """An engine in float16 of the graph after ``passes``; it is built for its listing and not kept.
+
+    Everything is float16 but what the exporter marked, folded Fourier units left out: as a plan has it that no
+    photograph has changed.
+
+    Args:
+        deployment: opened.
+        graph: one of its graphs, for ``size`` or for any.
+        size: (height, width).
+        passes: as for ``--rewrite``.
+        capability: such as "8.6".
+
+    Raises:
+        CheckFailed: the builder refuses the graph, or lists nothing.
+        MissingPackage: it is not installed.
+    """
+    import onnx
+
+    from sr_deploy.engine.options import EngineOptions
+    from sr_deploy.engine.tensorrt import engine_from_graph
+    from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite
+    from sr_deploy.graph.specialise import static_graph
+    from sr_deploy.precision.lower.typed_graph import half_graph
+
+    model = static_graph(deployment.path_of(graph), size)
+    for node in model.graph.node:
+        if "Fourier unit, folded" in node.doc_string:
+            node.doc_string = ""
+    model, _ = rewrite(model, passes_named(passes, folding=False), RewriteOptions(size=size))
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
+        onnx.save(half_graph(model), str(path))
+        built = engine_from_graph(LISTING_RUNTIME, path, None, (capability,), EngineOptions(precision=AUTO))
+    if built.listing is None:
+        raise CheckFailed(f"{built.version} lists no layers", "a TensorRT-RTX that does, such as 1.7.1")
+    return built
