@@ -155,10 +155,10 @@ def test_the_commands_follow_the_contract(srdeploy, tmp_path):
     assert srdeploy("run", folder, "-i", tmp_path / "odd.png", "-o", tmp_path / "out").code == 4
     built = srdeploy("build", folder, "--size", "12x16", "--backend", "tensorrt-rtx", "--compute-capability", "8.6")
     assert built.code == 0, built.err
-    short = ("--size", "12x16", "--seconds", "0", "--iterations", "2", "--json", tmp_path / "b.json")
+    short = ("--size", "12x16", "--seconds", "0", "--iterations", "2", "--json")
     out = srdeploy("bench", folder, "--backend", "onnxruntime", *short)
     assert out.code == 0, out.err
-    (point,) = json.loads((tmp_path / "b.json").read_text())["points"]
+    (point,) = json.loads(out.out)["points"]
     assert (point["input_bytes"], point["output_bytes"], point["description"]["io"]) == (288, 1152, "uint8 NV12")
     assert '"layout": "NV12"' in srdeploy("inspect", folder, "--json").out
 
