@@ -28,6 +28,7 @@ from sr_deploy.pipeline.measure.bench import BenchRequest
 from sr_deploy.pipeline.measure.matrix import Matrix
 from sr_deploy.pipeline.pictures.finished import BegunResult
 from sr_deploy.pipeline.verify import ImageQuality
+from sr_deploy.pipeline.video.unfinished import UnfinishedState
 from sr_deploy.precision.calibrate.picture_set import CalibrationSet
 from sr_deploy.precision.calibrate.ranges import RangesFile, TensorStats
 from sr_deploy.remote.inventory import Board, Inventory
@@ -73,6 +74,7 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("MATRIX.toml", "a sweep", Matrix),
     ("boards.toml", "boards", Inventory),
     ("calibration/NAME.toml", "a calibration set", CalibrationSet),
+    ("OUT.unfinished/state.json", "a clip that is not finished", UnfinishedState),
     ("recipe.toml in a bundle", "what a board builds", RecipeFile),
     ("bundle.json in a bundle", "its index", IndexFile),
 )

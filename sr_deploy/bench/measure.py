@@ -16,7 +16,7 @@ from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.percentile import nearest_rank
 from sr_deploy.bench.result import EnqueueFacts, Point, Summary, Timer, description_of, now_utc
-from sr_deploy.core.contract import Size, format_size, picture_size
+from sr_deploy.core.contract import IO_FORMS, Size, format_size, picture_size, shape_in
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.run.base import Runner, no_device_events
 from sr_deploy.run.settings import DeviceSettings
@@ -134,7 +134,11 @@ def example_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
 
 
 def example_for(runner: Runner, size: Size, value_range: float, seed: int = 0) -> np.ndarray:
-    """``example_input`` as the runner takes it: the same picture, or its nearest in uint8 (1, H, W, 3)."""
+    """``example_input`` as the runner takes it: the same picture, its nearest in uint8 (1, H, W, 3), or even planes."""
+    form = IO_FORMS[runner.io_dtype]
+    if form.planar:
+        shape = shape_in(form.layout, size)
+        return np.random.Generator(np.random.PCG64(seed)).integers(0, 256, shape, dtype=np.uint8)
     lr = example_input(size, value_range, seed)
     if runner.io_dtype != "uint8":
         return lr

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from sr_deploy import __version__
-from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report
+from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report, run
 from sr_deploy.cli.shared import begin_document, document_is_printed, print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError, UsageError
 from sr_deploy.core.host.install import pip_install
@@ -26,7 +26,7 @@ INTERRUPTED = 130
 #: Every command under the heading that ``--help`` shows it under, in its order.
 COMMANDS: Dict[str, Tuple[Callable[..., None], ...]] = {
     "From checkpoint to picture": (
-        deploy.demo, deploy.inspect, deploy.export, deploy.build, deploy.run, deploy.verify,
+        deploy.demo, deploy.inspect, deploy.export, deploy.build, run.run, deploy.verify,
     ),
     "Lower precision": (precision.calibrate, precision.sensitivity, qat.qat),
     "Time, compare, guard": (

@@ -20,6 +20,9 @@ PRECISION = typer.Option(
     help="Take the engine of this precision: fp32, fp16, int8 or auto. Default: what was built last.",
     autocompletion=lambda: list(ENGINE_PRECISIONS),
 )
+QUALITY = typer.Option(None, "--quality", help="Of JPEG, 1 to 100 (default 95), and of WebP (default: lossless).")
+CHROMA = typer.Option(None, "--chroma", help="Of JPEG: 444 (default: colour for every pixel), 422 or 420.")
+STRIP = typer.Option(False, "--strip", help="Leave EXIF and XMP out. Colour profiles always stay.")
 BACKENDS = named()
 MEMORY = typer.Option(
     None,

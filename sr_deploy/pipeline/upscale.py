@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import SrDeployError, UsageError
+from sr_deploy.core.media.encode import DEFAULT, Saving
 from sr_deploy.core.overlap import ahead, behind
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.pictures.files import Places, jobs_of
@@ -33,12 +34,13 @@ class UpscaleOptions:
         inputs: pictures and folders of pictures.
         out: the folder to write to; or the file, where one picture is given and this ends like one.
         backend, engine, precision: which runtime; see pipeline/runner.py.
-        suffix: "png" or "jpg"; None keeps each picture's own.
+        suffix: of core/media/encode.py without its dot; None keeps each picture's own.
         force: overwrite results that exist; with ``resume``, only those that this request did not make.
         resume: keep results that this very request has made, and make the others.
         memory: bytes that may be used; None: half of what is free.
         allow_inexact: tiles of a network that is not local are taken as they are.
         recursive: search folders in folders too, and keep their structure.
+        saving: how results are written.
     """
 
     deployment: Path
@@ -53,6 +55,7 @@ class UpscaleOptions:
     memory: Optional[int] = None
     allow_inexact: bool = False
     recursive: bool = False
+    saving: Saving = DEFAULT
 
     @property
     def places(self) -> Places:
@@ -119,24 +122,30 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     deployment = open_deployment(options.deployment)
     tiling = tiling_of(options.memory, options.allow_inexact, WHOLE_SHARE)
     resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision, tiling=tiling)
-    course = _course_of(options, resolved, say)
+    course = course_of(options, resolved, say)
     began = time.monotonic()
     with runners(resolved, say) as runner_at, behind(writer(course), WAITING) as hand, ahead(
         reader(course), WAITING
     ) as pictures, course.held:
         for item in track(pictures, "upscaling", len(course.jobs)):
             compute_one(course, runner_at, hand, item)
+    return done(course, time.monotonic() - began)
+
+
+def done(course: Course, seconds: float) -> Upscaled:
+    """What became of all."""
     return Upscaled(
         tuple(course.made[place] for place in sorted(course.made)),
         tuple(course.kept[place] for place in sorted(course.kept)),
         tuple((course.jobs[place].source, course.bad[place]) for place in sorted(course.bad)),
-        time.monotonic() - began,
+        seconds,
     )
 
 
-def _course_of(options: UpscaleOptions, resolved: Resolved, say: Callable[[str], None]) -> Course:
+def course_of(options: UpscaleOptions, resolved: Resolved, say: Callable[[str], None]) -> Course:
     """What is to be done; refuses to overwrite."""
     places = options.places
+    options.saving.check()
     jobs = jobs_of(places)
     if options.resume and places.is_file:
         raise UsageError("--resume goes on with a folder, and -o names one picture", "a folder, or no --resume")
@@ -150,4 +159,4 @@ def _course_of(options: UpscaleOptions, resolved: Resolved, say: Callable[[str],
     memory = resolved.tiling.memory if resolved.tiling is not None else None
     held = Held(None if memory is None else int(WAITING_SHARE * memory))
     finished = None if places.is_file else Finished(options.out)
-    return Course(resolved, jobs, say, held, finished, options.resume, options.force)
+    return Course(resolved, jobs, say, held, finished, options.resume, options.force, options.saving)

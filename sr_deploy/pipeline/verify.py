@@ -25,7 +25,7 @@ from sr_deploy.pipeline.runner import Chosen, Resolved, resolve, runners
 from sr_deploy.pipeline.tiling import tiling_of
 from sr_deploy.report.quality_file import PictureSet, Ran, hash_of_pictures, kept_name
 from sr_deploy.run.base import Runner, upscale
-from sr_deploy.run.parity import difference_of
+from sr_deploy.run.parity import as_floats, difference_of, planes_difference
 
 
 @dataclass(frozen=True)
@@ -256,10 +256,14 @@ def _one(
     hashes = (sha256_of(lr_path), sha256_of(hr_path))
     if network is None:
         return ImageQuality(name, figures, None, *hashes)
-    planes = IOContract(network_range)
-    expected = np.clip(upscale(network, to_network(picture, planes)), 0, network_range)
-    reference = from_network(expected, planes, picture).pixels
-    difference = difference_of(sr, expected, network_range)
+    floats = IOContract(network_range)
+    given = to_network(picture, floats) if contract.yuv is None else as_floats(lr, contract, network_range)
+    expected = np.clip(upscale(network, given), 0, network_range)
+    reference = from_network(expected, floats, picture).pixels
+    if contract.yuv is None:
+        difference = difference_of(sr, expected, network_range)
+    else:
+        difference = planes_difference(sr, expected, contract, network_range)
     return ImageQuality(name, {**figures, **torch_figures_of(reference, hr, scale)}, difference, *hashes)
 
 

@@ -95,7 +95,7 @@ class OnnxRuntimeRunner:
         self._tf32 = tf32_of(session)
         self._fixed = input_size(session, contract, graph)
         self.precision = "fp32"
-        self.io_dtype = contract.dtype
+        self.io_dtype = contract.io
         self._memory = "cuda" if provider == CUDA else "cpu"
         self.device = gpu_name() if provider == CUDA else processor_name()
         self._size: Optional[Size] = None

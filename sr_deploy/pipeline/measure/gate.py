@@ -148,7 +148,7 @@ def _in_turn(request: GateRequest, budget: Budget, say: Say) -> Tuple[Tuple[Find
     if not request.sizes:
         raise UsageError("no size to run", "--size 144,360 or --size 360x640")
     pair = (open_deployment(paths[0]), open_deployment(paths[1]))
-    taken = [(one.manifest.contract.value_range, one.manifest.contract.dtype) for one in pair]
+    taken = [(one.manifest.contract.value_range, one.manifest.contract.io, one.manifest.contract.yuv) for one in pair]
     if taken[0] != taken[1]:
         raise BadInput("the two deployments take different value ranges or types", "two forms of one network")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
@@ -17,7 +17,16 @@ from sr_deploy.core.errors import (
     SrDeployError,
     UsageError,
 )
-from sr_deploy.core.media.image import Picture, check_writable, from_network, read_picture, to_network, write_picture
+from sr_deploy.core.media.encode import DEFAULT, Saving
+from sr_deploy.core.media.image import (
+    Picture,
+    check_writable,
+    from_network,
+    read_picture,
+    said_but_not_kept,
+    to_network,
+    write_picture,
+)
 from sr_deploy.core.media.imagefile import FileFacts
 from sr_deploy.core.media.room import check_room, decoded_bytes
 from sr_deploy.core.media.rows import is_written_by_rows
@@ -46,7 +55,7 @@ class Course:
 
     Attributes:
         resolved, jobs: what is done.
-        resume, force: see UpscaleOptions.
+        resume, force, saving: see UpscaleOptions.
         say: told each step.
         held: the memory of pictures that wait.
         finished: the record for ``--resume``; None for a picture alone.
@@ -60,6 +69,7 @@ class Course:
     finished: Optional[Finished]
     resume: bool = False
     force: bool = False
+    saving: Saving = DEFAULT
     made: Dict[int, Path] = field(default_factory=dict)
     kept: Dict[int, Path] = field(default_factory=dict)
     bad: Dict[int, SrDeployError] = field(default_factory=dict)
@@ -75,6 +85,31 @@ class Course:
             raise error
         self.bad[place] = error
         self.say(f"skipped {named_error(self.jobs[place].source, error)}")
+
+    def request(self, job: Job) -> str:
+        """The sha256 of all that a result follows from; raises OSError where the picture cannot be read."""
+        options = {"format": job.target.suffix, **asdict(self.saving)}
+        return request_of(job.source, _network_of(self.resolved), options)
+
+    def keeps(self, place: int, request: str) -> bool:
+        """Whether the result is there, made by this very request, and shall stay.
+
+        Raises:
+            UsageError: another request made what is there.
+        """
+        job = self.jobs[place]
+        if self.finished is None:
+            return False
+        if self.resume and self.finished.has(job.target, request):
+            self.kept[place] = job.target
+            return True
+        _check_free(self, job)
+        return False
+
+    def begin(self, job: Job, request: str) -> None:
+        """Note that a result is going to be made."""
+        if self.finished is not None:
+            self.finished.begin(job.target, request)
 
 
 #: A picture that was read, with the memory it holds; or why there is none.
@@ -101,7 +136,6 @@ def compute_one(course: Course, runner_at: Callable[[Size], Runner], hand: Calla
 def reader(course: Course) -> Iterator[Read]:
     """The pictures that are to be made, one after the other."""
     memory = course.memory
-    network = _network_of(course.resolved)
     for place, job in enumerate(course.jobs):
         taken: List[int] = []
 
@@ -118,16 +152,16 @@ def reader(course: Course) -> Iterator[Read]:
             taken.append(need)
 
         try:
-            if course.finished is not None:
-                request = request_of(job.source, network, {"format": job.target.suffix})
-                if course.resume and course.finished.has(job.target, request):
-                    course.kept[place] = job.target
-                    continue
-                _check_free(course, job)
+            request = course.request(job)
+            if course.keeps(place, request):
+                continue
             picture = read_picture(job.source, room=admit)
-            check_writable(job.target, picture.alpha is not None, picture.depth)
-            if course.finished is not None:
-                course.finished.begin(job.target, request)
+            check_writable(job.target, picture, course.saving)
+            lost = said_but_not_kept(picture, job.target, course.saving)
+            if lost:
+                course.say(f"{job.target.name} has no place for what {job.source.name} says besides its pixels: "
+                           + ", ".join(lost))  # fmt: skip
+            course.begin(job, request)
         except OSError as error:
             yield place, BadImage(f"cannot read {job.source}: {error.strerror}", "a picture", "check the path"), 0
         except (BadImage, UsageError) as error:
@@ -168,7 +202,7 @@ def writer(course: Course) -> Callable[[Made], None]:
         target = course.jobs[place].target
         try:
             if result is not None:
-                write_picture(result, target)
+                write_picture(result, target, course.saving)
             course.made[place] = target
         except UsageError as error:
             course.skip(place, error)
@@ -234,7 +268,7 @@ def _write_in_tiles(course: Course, runner: TiledRunner, job: Job, picture: Pict
     if runner.cut.exact or runner.inexact:
         estimate = replace(estimate, seconds=runner.seconds_for(picture.size))
     course.say(f"{job.source.name}: {estimate.explained(runner.cut.halo)}")
-    write_tiles(runner, picture, course.resolved.deployment.manifest.contract, job.target)
+    write_tiles(runner, picture, course.resolved.deployment.manifest.contract, job.target, course.saving)
     if not runner.cut.exact:
         course.say(
             f"{job.source.name}: tiles differ by up to {runner.seams.largest:.3g} of 255 along their borders, "
