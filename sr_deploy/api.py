@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sr_deploy.bench.result import Result
     from sr_deploy.engine.manifest import EngineManifest
     from sr_deploy.pipeline.verify import QualityReport
+    from sr_deploy.pipeline.video.clip import ClipDone
     from sr_deploy.run.base import Runner
 
 Place = Union[str, Path]
@@ -201,9 +202,9 @@ class Deployed:
             EnvironmentFault: there is no memory even for tiles.
         """
         from sr_deploy.engine.index import EngineIndex
+        from sr_deploy.pipeline.pictures.stages import upscale_picture
         from sr_deploy.pipeline.runner import resolve, runners
         from sr_deploy.pipeline.tiling import tiling_of
-        from sr_deploy.pipeline.upscale import upscale_picture
 
         found = _picture_of(picture)
         if self._runner_at is None:
@@ -211,6 +212,31 @@ class Deployed:
             resolved = resolve(EngineIndex(self.deployment), *self._asked, self._precision, tiling=tiling)
             self._runner_at = self._exit.enter_context(runners(resolved, self._say))
         return upscale_picture(self.deployment, self._runner_at(found.size), found).pixels
+
+    def upscale_clip(self, clip: Place, out: Place, **options: Any) -> ClipDone:
+        """A clip with every frame ``scale`` times as large: ``srdeploy run`` on a clip.
+
+        Args:
+            clip: the file.
+            out: the file to write; its suffix names the container.
+            options: other fields of ``pipeline.video.request.ClipOptions`` by name (codec, crf, pixel_format, assumed,
+                sound, force, resume, segment_frames).
+
+        Raises:
+            UsageError: an option that does not exist, or see ``pipeline.video.clip.upscale_clip``, as for the others.
+        """
+        from sr_deploy.pipeline.video.clip import upscale_clip
+        from sr_deploy.pipeline.video.request import ClipOptions
+
+        given = {"deployment", "clip", "out", "backend", "engine", "precision", "memory", "allow_inexact"}
+        _check_names("upscale_clip", options, {field.name for field in dataclasses.fields(ClipOptions)} - given)
+        return upscale_clip(
+            ClipOptions(
+                self.folder, Path(clip), Path(out), self._asked[0], self._asked[1], self._precision,
+                memory=self._memory, allow_inexact=self._inexact, **options,
+            ),
+            self._say,
+        )  # fmt: skip
 
     def bench(self, sizes: Sizes, **options: Any) -> Result:
         """Latency over input sizes: ``srdeploy bench``; the result lies in the deployment's results folder too.

@@ -23,16 +23,20 @@ from sr_deploy.core.schema import json_schema
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.fold.result import FoldedBlock, FoldReport, KeptBlock
-from sr_deploy.pipeline.finished import BegunResult
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.pipeline.measure.bench import BenchRequest
 from sr_deploy.pipeline.measure.matrix import Matrix
+from sr_deploy.pipeline.pictures.finished import BegunResult
 from sr_deploy.pipeline.verify import ImageQuality
+from sr_deploy.pipeline.video.unfinished import UnfinishedState
 from sr_deploy.precision.calibrate.picture_set import CalibrationSet
 from sr_deploy.precision.calibrate.ranges import RangesFile, TensorStats
 from sr_deploy.remote.inventory import Board, Inventory
 from sr_deploy.report.budget import Budget, BudgetFile
+from sr_deploy.report.gate import GateReport
+from sr_deploy.report.precisions import PrecisionTable
 from sr_deploy.report.quality_file import QualityFile
+from sr_deploy.report.submission import Submission
 
 #: Descriptions that say "the fields of" another class: there the meanings are.
 SAME_FIELDS = {
@@ -60,13 +64,17 @@ FORMATS: Tuple[Tuple[str, str, Any], ...] = (
     ("DIR/engines/ENGINE.layers.json", "what the builder made of a graph; besides: `engine_sha256`", Listing),
     ("DIR/precision/NAME/plan.json", "a precision plan", Plan),
     ("DIR/precision/calibration/METHOD.json", "ranges of all tensors", RangesFile),
-    ("DIR/results/bench_….json, bench --json", "times", Result),
+    ("DIR/results/bench_….json, bench --json, bench --out", "times", Result),
+    ("DIR/results/precisions_….json", "all precisions side by side: bench --all", PrecisionTable),
+    ("DIR/results/verify_….json, verify --json", "quality", QualityFile),
+    ("NAME.entry.json, bench --submit", "an entry of a public table", Submission),
     ("OUT/.srdeploy-results.jsonl", "which request made which result of `run`; one a line", BegunResult),
-    ("verify --json", "quality", QualityFile),
     ("engines/NAME.toml", "a budget for the gate", BudgetFile),
+    ("gate --json", "a verdict", GateReport),
     ("MATRIX.toml", "a sweep", Matrix),
     ("boards.toml", "boards", Inventory),
     ("calibration/NAME.toml", "a calibration set", CalibrationSet),
+    ("OUT.unfinished/state.json", "a clip that is not finished", UnfinishedState),
     ("recipe.toml in a bundle", "what a board builds", RecipeFile),
     ("bundle.json in a bundle", "its index", IndexFile),
 )
@@ -153,9 +161,9 @@ def _limits(found: Dict[str, Any]) -> str:
 
 
 def _class_of(schema: Dict[str, Any]) -> Any:
-    """The class that a schema was made from, by its title."""
-    name = schema.get("title", "")
-    return next((one for one in _all_classes() if one.__name__ == name), None)
+    """The class that a schema was made from, by its title: of several of that name the one that is a description."""
+    named = [one for one in _all_classes() if one.__name__ == schema.get("title", "")]
+    return next((one for one in named if hasattr(one, "__pydantic_config__")), named[0] if named else None)
 
 
 def _all_classes() -> List[Any]:
@@ -164,7 +172,9 @@ def _all_classes() -> List[Any]:
     # What a board says is no file; some of its descriptions share a name with a file's.
     modules = [name for name in sys.modules if name.startswith("sr_deploy") and not name.endswith(".replies")]
     found = (vars(sys.modules[name]).values() for name in modules)
-    return [value for values in found for value in list(values) if isinstance(value, type)]
+    classes = [value for values in found for value in list(values) if isinstance(value, type)]
+    # torch.Tensor, which some modules import, is no Tensor of a listing.
+    return [one for one in classes if one.__module__.startswith("sr_deploy")]
 
 
 def _meanings(kind: Any) -> Dict[str, str]:

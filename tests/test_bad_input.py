@@ -250,7 +250,7 @@ def test_engine_of_another_size_names_what_it_takes(srdeploy, tmp_path, deployme
 
 def test_unknown_backend(srdeploy, deployment):
     refused(srdeploy("build", deployment, "--backend", "openvino"), 2, "openvino", "onnxruntime")
-    refused(srdeploy("bench", deployment, "--backend", "openvino", "--sizes", "24"), 2, "openvino")
+    refused(srdeploy("bench", deployment, "--backend", "openvino", "--size", "24"), 2, "openvino")
 
 
 def test_full_disk_leaves_nothing_half_written(tmp_path):

@@ -93,7 +93,7 @@ def test_every_description_is_a_json_schema(kind):
 @pytest.mark.parametrize("command", [
     ("export", "NET", "-o", "/proc/x"), ("export", "NET", "-o", "/proc/x/y"), ("unpack", "SRD", "-o", "/proc/x"),
     ("run", "DIR", "-i", "PNG", "-o", "/proc/x"), ("pack", "DIR", "-o", "/proc/x.srd"),
-    ("report", "DIR", "-o", "/proc/r.html"), ("bench", "DIR", "--sizes", "24", "--json", "/proc/r.json"),
+    ("report", "DIR", "-o", "/proc/r.html"), ("bench", "DIR", "--size", "24", "--out", "/proc/r.json"),
 ])  # fmt: skip
 def test_a_place_that_cannot_be_written_is_the_environments_fault(attacked, tmp_path, command):
     import cv2

@@ -30,6 +30,7 @@ ORDER = (
 #: What runs on a board: these folders import only each other and core, and no heavy library at the top of a file.
 BOARD = ("core", "engine", "run", "bench", "report", "bundle")
 HEAVY = {
+    "av",
     "torch",
     "onnx",
     "onnxruntime",

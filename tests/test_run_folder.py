@@ -15,7 +15,7 @@ import pytest
 from sr_deploy.core.media.imagefile import PNG_SIGNATURE, png_chunk
 from sr_deploy.pipeline.demo import ASSETS
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.finished import RECORD_NAME
+from sr_deploy.pipeline.pictures.finished import RECORD_NAME
 
 
 @pytest.fixture(scope="module")
@@ -280,3 +280,21 @@ def test_a_run_that_is_killed_leaves_no_half_picture_and_is_resumed(tmp_path, de
     assert finished.returncode == 0, finished.stderr
     assert len(list((tmp_path / "out").glob("[0-9]*.png"))) == 30
     assert f"{len(done)} results were there already" in finished.stderr
+
+
+def test_profiles_come_out_as_they_went_in_and_what_is_lost_is_said(srdeploy, tmp_path, deployment, assets):
+    from PIL import Image
+
+    cases = assets / "cases"
+    done = srdeploy("run", deployment, "-i", cases / "icc.png", "-i", cases / "icc.jpg", "-o", tmp_path / "out",
+                    "--format", "png", "--force")  # fmt: skip
+    assert done.code == 2 and "two inputs" in done.err
+    for name, suffix in (("icc.png", "png"), ("icc.jpg", "jpg"), ("icc.jpg", "webp"), ("icc.png", "tif")):
+        done = srdeploy("run", deployment, "-i", cases / name, "-o", tmp_path / suffix, "--format", suffix)
+        assert done.code == 0, done.err
+        with Image.open(cases / name) as before, Image.open(tmp_path / suffix / f"icc.{suffix}") as after:
+            assert before.info["icc_profile"] == after.info["icc_profile"]
+    done = srdeploy("run", deployment, "-i", cases / "icc.png", "-o", tmp_path / "bmp", "--format", "bmp")
+    assert done.code == 0 and "icc.bmp has no place for what icc.png says besides its pixels: colour" in done.err
+    done = srdeploy("run", deployment, "-i", cases / "icc.png", "-o", tmp_path / "q", "--quality", "50")
+    assert done.code == 2 and "--quality has no meaning for a PNG" in done.err

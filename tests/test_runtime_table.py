@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from sr_deploy.bench.result import load_result
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.schema import value_from
 from sr_deploy.engine.built import BuiltEngine, write_engine
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.engine.runtimes import RUNTIMES
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
+from sr_deploy.report.precisions import PrecisionTable
 from tests.run import fake_runtime
 from tests.run.conftest import graphs  # noqa: F401
 from tests.run.test_parity_suite import (  # noqa: F401
@@ -71,18 +74,40 @@ def test_build_run_and_bench_take_it(net, fake, srdeploy, tmp_path):
     built = srdeploy("build", net, "--backend", "fake", "--size", "16")
     assert built.code == 0 and "the fake runtime builds" in built.err, built.err
     assert open_engine(net / "engines" / "fake_16x16.fake").backend == "fake"
-    benched = srdeploy("bench", net, "--backend", "fake", "--sizes", "16", "--runs", 2)
+    benched = srdeploy("bench", net, "--backend", "fake", "--size", "16", "--runs", 2)
     assert benched.code == 0, benched.err
-    (point,) = load_result(net / "results" / "bench_fake_compute.json").points
+    (point,) = load_result(net / "results" / "bench_fake_fp32_compute.json").points
     assert (point.runtime, point.device, point.description["file"]) == ("fake", "fake device", "fake_16x16.fake")
     picture(tmp_path / "a.png")
     ran = srdeploy("run", net, "-i", tmp_path / "a.png", "-o", tmp_path / "out", "--backend", "fake")
     assert ran.code == 0 and "fake engine fake_16x16.fake" in ran.err, ran.err
     assert (tmp_path / "out" / "a.png").is_file()
-    missing = srdeploy("bench", net, "--backend", "fake", "--sizes", "20", "--runs", 2)
+    missing = srdeploy("bench", net, "--backend", "fake", "--size", "20", "--runs", 2)
     assert missing.code != 0 and "has no fp32 fake engine for 20x20" in missing.err
     refused = srdeploy("build", net, "--backend", "fake", "--size", "20", "--compute-capability", "8.6")
     assert refused.code == 2 and "no meaning for fake" in refused.err
+
+
+def test_all_precisions_stand_in_one_table(net, fake, srdeploy):
+    """An engine that calls itself INT8 beside the graph: each has its sweep, and one table has both."""
+    (graph,) = net.glob("*.onnx")
+    built = BuiltEngine("fake", graph.read_bytes(), ((16, 16),) * 3, "int8", (), None, "1.0", None, None, 0.0, {}, ())
+    manifest = open_deployment(net).manifest
+    write_engine(built, net / "engines", graph, manifest.contract, manifest.scale)
+    outcome = srdeploy("bench", net, "--all", "--size", "16", "--runs", 3)
+    assert outcome.code == 0, outcome.err
+    table = value_from(PrecisionTable, (net / "results" / "precisions_best_compute.json").read_text(), "it")
+    assert [(row.precision, row.runtime, row.size) for row in table.rows] == [
+        ("int8", "fake", (16, 16)), ("fp32", "onnxruntime", (16, 16))]  # fmt: skip
+    assert {path.name for path in (net / "results").glob("bench_*.json")} == {
+        "bench_best_fp32_compute.json", "bench_best_int8_compute.json"}  # fmt: skip
+    assert "INT8" in outcome.out and "FP32" in outcome.out
+    report = net / "r.html"
+    assert srdeploy("report", net, "-o", report).code == 0
+    assert "net: fake on fake device, compute" in report.read_text() and "left out" not in report.read_text()
+    printed = srdeploy("bench", net, "--all", "--size", "16", "--runs", 3, "--json").out
+    assert len(value_from(PrecisionTable, printed, "stdout").rows) == 2
+    assert srdeploy("bench", net, "--all", "--precision", "int8", "--size", "16").code == 2
 
 
 def test_what_runs_by_itself_prefers_the_table_s_order(net, fake, srdeploy, tmp_path):
@@ -102,7 +127,7 @@ def picture(path):
 
 
 def test_an_error_names_every_row(net, fake, srdeploy):
-    refused = srdeploy("bench", net, "--backend", "nothing", "--sizes", "16")
+    refused = srdeploy("bench", net, "--backend", "nothing", "--size", "16")
     assert refused.code == 2 and "one of fake, onnxruntime, tensorrt, tensorrt-rtx" in refused.err
 
 

@@ -167,6 +167,11 @@ def single_run_ratio(
     return Ratio(math.exp(estimate), math.exp(low), math.exp(high), confidence, method, 1, 1.0)
 
 
+def fewest_for(confidence: float) -> int:
+    """How many processes on each side are the fewest for which ``process_ratio`` has an interval: 5 for 0.99."""
+    return next(count for count in range(2, 100) if rank_sum_cut(count, count, confidence) is not None)
+
+
 @functools.lru_cache(maxsize=None)
 def signed_rank_cut(rounds: int, confidence: float) -> Optional[int]:
     """The interval is from the k-th smallest to the k-th largest Walsh average; None when no k reaches the confidence.

@@ -11,10 +11,12 @@ from typing import Callable, ContextManager, List, Optional, Sequence, Tuple
 import numpy as np
 
 from sr_deploy.bench.interval import effective_sample_size, median_interval, relative_half_width
+from sr_deploy.bench.load import Load, measure_load
 from sr_deploy.bench.monitor import Watch, no_watch
 from sr_deploy.bench.options import BenchOptions
+from sr_deploy.bench.percentile import nearest_rank
 from sr_deploy.bench.result import EnqueueFacts, Point, Summary, Timer, description_of, now_utc
-from sr_deploy.core.contract import Size, format_size, picture_size
+from sr_deploy.core.contract import IO_FORMS, Size, format_size, picture_size, shape_in
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.run.base import Runner, no_device_events
 from sr_deploy.run.settings import DeviceSettings
@@ -75,6 +77,7 @@ def measure(
         queueing.clear()
         collected, cut_short = _collect(sample, options, clock)
         ended = now_utc("milliseconds")
+        loads = _loads(runner, lr, options, clock)
     # A nanosecond is the clock's own step; more digits would only make the record longer.
     samples = tuple(round(float(value), 9) for value in collected)
     effective = effective_sample_size(samples)
@@ -106,9 +109,16 @@ def measure(
         invalid=watched.invalid,
         began=began,
         ended=ended,
+        loads=loads,
         **enqueue_facts(queueing, median, timer),
         **summary(samples),
     )
+
+
+def _loads(runner: Runner, lr: np.ndarray, options: BenchOptions, clock: Callable[[], float]) -> Tuple[Load, ...]:
+    """The warm runner under each load that is wanted, by the host's clock: a picture is done when the host has it."""
+    run = sampler(runner, lr, options.scope, "host", clock)
+    return tuple(measure_load(run, wanted, clock) for wanted in options.loads)
 
 
 def configure(runner: Runner, options: BenchOptions) -> None:
@@ -124,7 +134,11 @@ def example_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
 
 
 def example_for(runner: Runner, size: Size, value_range: float, seed: int = 0) -> np.ndarray:
-    """``example_input`` as the runner takes it: the same picture, or its nearest in uint8 (1, H, W, 3)."""
+    """``example_input`` as the runner takes it: the same picture, its nearest in uint8 (1, H, W, 3), or even planes."""
+    form = IO_FORMS[runner.io_dtype]
+    if form.planar:
+        shape = shape_in(form.layout, size)
+        return np.random.Generator(np.random.PCG64(seed)).integers(0, 256, shape, dtype=np.uint8)
     lr = example_input(size, value_range, seed)
     if runner.io_dtype != "uint8":
         return lr
@@ -166,11 +180,6 @@ def enqueue_facts(queueing: Sequence[float], median: float, timer: Timer) -> Enq
 def is_launch_bound(enqueue: Optional[float], median: float) -> Optional[bool]:
     """Whether queueing takes more than LAUNCH_BOUND_FROM of a run; None where the time of queueing is not known."""
     return None if enqueue is None else enqueue > LAUNCH_BOUND_FROM * median
-
-
-def nearest_rank(samples: Sequence[float], percent: int) -> float:
-    """The smallest sample that at least ``percent`` percent of all samples do not exceed (``percent`` in 1…100)."""
-    return sorted(samples)[-(-percent * len(samples) // 100) - 1]
 
 
 def is_stable(samples: Sequence[float], window: int) -> bool:

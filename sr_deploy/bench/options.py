@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
 
+from sr_deploy.bench.load import LoadOptions
 from sr_deploy.core.errors import UsageError
 from sr_deploy.run.settings import DeviceSettings
 
@@ -41,6 +42,7 @@ class BenchOptions:
         timer: one of TIMERS.
         cuda_graph, wait, streams: see DeviceSettings of run/settings.py.
         preset: name of the published protocol that all this follows, for the record.
+        loads: measured after the samples, in this order; see load.py.
     """
 
     scope: str = "compute"
@@ -62,6 +64,7 @@ class BenchOptions:
     wait: str = "auto"
     streams: int = 1
     preset: Optional[str] = None
+    loads: Tuple[LoadOptions, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be measured.
@@ -84,6 +87,8 @@ class BenchOptions:
         for name in ("value_range", *times):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"{name} is {getattr(self, name)}", "a number that is not negative")
+        if self.loads and self.scope == "enqueue":
+            raise UsageError("with the scope enqueue nobody waits for a picture", "a load of compute or end-to-end")
         if self.precision is not None and not 0 < self.precision < 1:
             raise UsageError(f"precision is {self.precision}", "a part of the median, between 0 and 1")
         if not 0.5 <= self.confidence < 1:

@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, cast
 from pydantic import Field
 from typing_extensions import Annotated, Literal, TypedDict
 
+from sr_deploy.bench.load import Load
 from sr_deploy.core.artifact import write_json
 from sr_deploy.core.contract import Size
 from sr_deploy.core.schema import (
@@ -158,6 +159,7 @@ class Point:
             work, see ``is_launch_bound`` of measure.py; None where ``enqueue_s`` is.
         in_flight: with the timer "events", how many runs are on the device when a timed one is queued, itself
             included; None with the host's clock, for which each run is waited for, and where it is not known.
+        loads: the same runner under loads, see load.py; empty where none was asked for.
     """
 
     size: SizePair
@@ -194,6 +196,7 @@ class Point:
     enqueue_s: Optional[Seconds] = None
     launch_bound: Optional[bool] = None
     in_flight: Optional[Count] = None
+    loads: Tuple[Load, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a point that has neither its times nor a reason why not.

@@ -92,7 +92,9 @@ def _sweep_alone(
 ) -> Result:
     """``sweep``, when no other process writes the file."""
     # Through JSON once: what was measured then and now is compared in the form that the file holds.
-    result = Result(deployment, _as_json(environment), options_record(dataclasses.asdict(options)), (), now_utc())
+    result = Result(
+        deployment, _as_json(environment), options_record(_as_json(dataclasses.asdict(options))), (), now_utc()
+    )
     if save_to is not None and Path(save_to).exists():
         earlier = load_result(save_to)
         if resume:

@@ -13,8 +13,8 @@ import typer
 from typer.core import TyperGroup
 
 from sr_deploy import __version__
-from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report
-from sr_deploy.cli.shared import print_json
+from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report, run
+from sr_deploy.cli.shared import begin_document, document_is_printed, print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError, UsageError
 from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.l4t import check_container
@@ -26,7 +26,7 @@ INTERRUPTED = 130
 #: Every command under the heading that ``--help`` shows it under, in its order.
 COMMANDS: Dict[str, Tuple[Callable[..., None], ...]] = {
     "From checkpoint to picture": (
-        deploy.demo, deploy.inspect, deploy.export, deploy.build, deploy.run, deploy.verify,
+        deploy.demo, deploy.inspect, deploy.export, deploy.build, run.run, deploy.verify,
     ),
     "Lower precision": (precision.calibrate, precision.sensitivity, qat.qat),
     "Time, compare, guard": (
@@ -106,8 +106,8 @@ def _missing_package(error: ModuleNotFoundError) -> SrDeployError:
 
 
 def _wants_json(arguments: List[str]) -> bool:
-    """Whether stdout is to hold one JSON document; the --json of bench names a file."""
-    return "--json" in arguments and arguments[0] != "bench"
+    """Whether stdout still wants its one JSON document."""
+    return "--json" in arguments and not document_is_printed()
 
 
 def _not_understood(message: str, command: str) -> UsageError:
@@ -118,6 +118,7 @@ def _not_understood(message: str, command: str) -> UsageError:
 def main(arguments: Optional[List[str]] = None) -> None:
     """Entry point: every error of ours becomes a message and an exit code, never a traceback."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    begin_document()
     # A file name that is not UTF-8 never ends a command.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

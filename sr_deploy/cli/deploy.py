@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, List, Optional
 import typer
 
 from sr_deploy.api import sizes_of
+from sr_deploy.cli import video
 from sr_deploy.cli.shared import (
     BACKENDS,
     DEPLOYMENT,
@@ -22,7 +23,7 @@ from sr_deploy.cli.shared import (
     say,
 )
 from sr_deploy.core.contract import parse_bytes, parse_size
-from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
+from sr_deploy.core.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from sr_deploy.pipeline.export import ExportOptions
@@ -63,9 +64,10 @@ def export(
     rewrite: str = typer.Option(
         "default", "--rewrite", help="Equality-preserving passes over the graph: default, none, or names by commas."
     ),
-    io: str = typer.Option(
-        "float32", "--io", help="float32, or uint8: pixels (1, H, W, 3) in and out, rounded in the graph."
-    ),
+    io: str = video.IO,
+    matrix: Optional[str] = video.MATRIX_OF_PLANES,
+    levels: Optional[str] = video.RANGE_OF_PLANES,
+    siting: Optional[str] = video.SITING_OF_PLANES,
     force: bool = typer.Option(False, "--force", help="Replace an existing deployment."),
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
@@ -80,7 +82,8 @@ def export(
         raise UsageError("--dynamic and --size exclude each other", "one graph for any size, or graphs of fixed sizes")
     given = tuple(model_arg or ())
     load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus, given)
-    _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io), dry_run)
+    planes = video.yuv_colour(matrix, levels, siting)
+    _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io, planes), dry_run)
 
 
 def _export(options: ExportOptions, dry_run: bool) -> None:
@@ -194,42 +197,6 @@ def build(
         render(engine_table([engine.to_dict() for engine in engines]))
         if listings:
             render(built_table(list(listings.items())))
-
-
-def run(
-    deployment: Path = DEPLOYMENT,
-    images: List[Path] = typer.Option(..., "-i", "--input", help="A picture or a folder of pictures; may be repeated."),
-    out: Path = typer.Option(..., "-o", "--out", help="The folder for the results; of one picture also a file, x.png."),
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
-    engine: Optional[Path] = typer.Option(None, "--engine", help="Run this engine, whatever else there is."),
-    precision: Optional[str] = PRECISION,
-    suffix: Optional[str] = typer.Option(None, "--format", help="png or jpg. Default: the input's own."),
-    force: bool = typer.Option(False, "--force", help="Overwrite results that exist."),
-    keep: bool = typer.Option(False, "--resume", help="Keep results of this very command, and make the others."),
-    recursive: bool = typer.Option(False, "--recursive", help="Folders in folders too; their structure is kept."),
-    memory: Optional[int] = MEMORY,
-    inexact: bool = INEXACT,
-    as_json: bool = JSON_FLAG,
-) -> None:
-    """Upscale pictures of any size; alpha, grey and 16 bits are kept. What does not fit is made in tiles without seams.
-
-    Of several pictures, one that cannot be read or does not fit is skipped and named at the end, with exit code 1.
-    """
-    from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files
-
-    options = UpscaleOptions(
-        deployment, tuple(images), out, backend, engine, suffix, force, precision, keep, memory, inexact, recursive
-    )
-    done = upscale_files(options, say)
-    if as_json:
-        print_json(done.to_dict())
-    else:
-        for path in done.written:
-            print_line(path)
-    for line in done.summary():
-        say(line)
-    if done.skipped:
-        raise typer.Exit(CheckFailed.exit_code)
 
 
 def verify(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
 import typer
 
@@ -22,16 +23,22 @@ from sr_deploy.cli.shared import (
 )
 from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
 
+if TYPE_CHECKING:
+    from sr_deploy.bench.result import Result
+
 SIZES = "144,360,480,720,1080"
 
 
 def bench(
     deployment: Path = DEPLOYMENT,
-    sizes: Optional[str] = typer.Option(
-        None, "--sizes", help=f"Inputs: HxW or one number for a square, by commas. Default: {SIZES}."
+    size: Optional[List[str]] = typer.Option(
+        None, "--size", help=f"Input HxW, or one number for a square; repeat or separate by commas. Default: {SIZES}."
     ),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     precision: Optional[str] = PRECISION,
+    every: bool = typer.Option(
+        False, "--all", help="Every precision that is built: one table of ms, dB, MB and energy, and what is slower."
+    ),
     scope: str = typer.Option(
         "compute", "--scope", help="compute, enqueue (the host's part), or end-to-end (upload + compute + download)."
     ),
@@ -47,41 +54,44 @@ def bench(
     preset: Optional[str] = typer.Option(
         None, "--preset", help="A published protocol, sizes and runs: f2srgan, f2srgan-500 or ntire."
     ),
-    processes: int = typer.Option(1, "--processes", help="Measure in so many fresh processes: the variances.", min=1),
+    processes: int = typer.Option(
+        1, "--processes", help="In fresh processes, 5 or more, which the gate compares.", min=1
+    ),
     builds: int = typer.Option(1, "--builds", help="… and for so many engines, each built anew.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
     timer: str = typer.Option("auto", "--timer", help="host, events (the device's, kept busy), or auto."),
     cuda_graph: bool = typer.Option(False, "--cuda-graph", help="TensorRT: launch one captured CUDA graph."),
     wait: str = typer.Option("auto", "--wait", help="TensorRT: spin or block while it works; auto leaves it to CUDA."),
     streams: int = typer.Option(1, "--streams", help="Streams at once; no runtime here has more than 1.", min=1),
+    pace: Optional[float] = typer.Option(
+        None, "--pace", help="Also as it is in life: so many pictures a second. Latency, jitter, missed deadlines."
+    ),
+    burst: Optional[int] = typer.Option(None, "--burst", help="With --pace: also so many pictures at once."),
+    submit: Optional[Path] = typer.Option(
+        None, "--submit", help="Also write an entry for a public table, NAME.entry.json, with paced and bursty load."
+    ),
+    axis: str = typer.Option("size", "--axis", help="Of the plot: size (logarithmic), or area (linear, from 0)."),
     memory: Optional[int] = MEMORY,
     inexact: bool = INEXACT,
-    json_file: Optional[Path] = typer.Option(None, "--json", help="Also write the result to this file."),
+    out: Optional[Path] = typer.Option(None, "-o", "--out", help="Also write the result, JSON, to this file."),
+    as_json: bool = JSON_FLAG,
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted sweep of the same kind stopped."),
-    times: Optional[Path] = typer.Option(
-        None, "--import", help="Measure nothing: take trtexec's --exportTimes; give its one size and --device."
-    ),
-    device: Optional[str] = typer.Option(None, "--device", help="With --import: the GPU's name; not in the file."),
 ) -> None:
     """Latency over input sizes: table, JSON and plot in the deployment's results folder."""
     from sr_deploy.bench.presets import preset_named
     from sr_deploy.bench.variance import variance_lines
     from sr_deploy.pipeline.measure.bench import BenchRequest, bench_deployment
     from sr_deploy.pipeline.measure.repeat import bench_repeatedly
+    from sr_deploy.report.loads import load_table
     from sr_deploy.report.table import latency_table
 
-    if times is not None:
-        _import_times(deployment, times, sizes, device, scope, precision, json_file)
-        return
-    if device is not None:
-        raise UsageError("--device has no meaning without --import", "the device is looked at")
     if preset is not None:
         chosen = preset_named(preset)
-        if sizes is not None or runs is not None:
-            raise UsageError(f"--preset {preset} has sizes and runs of its own", "--preset, or --sizes and --runs")
+        if size or runs is not None:
+            raise UsageError(f"--preset {preset} has sizes and runs of its own", "--preset, or --size and --runs")
         runs, processes = chosen.runs, max(processes, chosen.processes)
         say(f"{preset}: {chosen.source}")
-    wanted = sizes_of([sizes or SIZES]) if preset is None else chosen.sizes
+    wanted = sizes_of(size or [SIZES]) if preset is None else chosen.sizes
     request = BenchRequest(
         deployment,
         wanted,
@@ -90,7 +100,7 @@ def bench(
         seconds,
         iterations,
         threads,
-        json_file,
+        out,
         resume,
         ci_percent=ci or None,
         max_seconds=max_seconds,
@@ -101,21 +111,62 @@ def bench(
         streams=streams,
         precision=precision,
         preset=preset,
+        pace=pace,
+        burst=burst,
+        axis=axis,
         memory=memory,
         allow_inexact=inexact,
     )
+    if every:
+        _bench_all(request, processes * builds, submit, as_json)
+        return
+    if submit is not None:
+        from sr_deploy.pipeline.measure.submit import prepared
+
+        request, write_entry = prepared(request, submit)
     if processes > 1 or builds > 1:
         repeated = bench_repeatedly(request, processes, builds, say)
         result, files = repeated.result, repeated.files
     else:
         result, files = bench_deployment(request, say)
-    render(latency_table(result))
-    if processes > 1 or builds > 1:
-        typer.echo("Standard deviations; a run is the median of a tenth of a process's samples:")
-        for line in variance_lines(repeated.tables):
-            print_line(line)
-    for path in files:
-        print_line(path)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        render(latency_table(result))
+        if request.pace is not None:
+            render(load_table(result))
+        if processes > 1 or builds > 1:
+            print_line("Standard deviations; a run is the median of a tenth of a process's samples:")
+            for line in variance_lines(repeated.tables):
+                print_line(line)
+        for path in files:
+            print_line(path)
+    _judge(result)
+    if submit is not None:
+        write_entry(result)
+        say(f"the entry for a public table: {submit}")
+
+
+def _bench_all(request: Any, repeats: int, submit: Optional[Path], as_json: bool) -> None:
+    """``bench --all``."""
+    from sr_deploy.pipeline.measure.all_precisions import bench_all
+    from sr_deploy.report.precisions import terminal_table
+
+    if repeats > 1 or submit is not None:
+        raise UsageError("--all measures each precision once", "it without --processes, --builds and --submit")
+    table, results, files = bench_all(request, say)
+    if as_json:
+        print_json(dataclasses.asdict(table))
+    else:
+        render(terminal_table(table))
+        for path in files:
+            print_line(path)
+    for result in results:
+        _judge(result)
+
+
+def _judge(result: Result) -> None:
+    """Raise CheckFailed where no size could be measured, Inconclusive where a point is invalid."""
     failures = [point.failure for point in result.points if point.failure is not None]
     if len(failures) == len(result.points):
         raise CheckFailed(f"no size could be measured: {failures[0]}", "at least one point", "see the reasons above")
@@ -126,33 +177,6 @@ def bench(
             "the same clocks and power mode from begin to end, and no throttling",
             "cool it, lock the clocks (on a Jetson: nvpmodel, jetson_clocks), and go on with --resume",
         )
-
-
-def _import_times(
-    folder: Path,
-    times: Path,
-    sizes: Optional[str],
-    device: Optional[str],
-    scope: str,
-    precision: Optional[str],
-    json_file: Optional[Path],
-) -> None:
-    """``bench --import``: a file of trtexec becomes a result of the deployment."""
-    from sr_deploy.cli.report import import_
-    from sr_deploy.core.contract import format_size
-    from sr_deploy.core.deployment.manifest import open_deployment
-
-    deployment = open_deployment(folder)
-    wanted = sizes_of([sizes]) if sizes else ()
-    if len(wanted) != 1 or device is None:
-        raise UsageError(
-            "trtexec's file holds neither the input's size nor the GPU's name",
-            "--sizes with the one size that was timed, and --device",
-            f'srdeploy bench {folder} --import {times} --sizes 360x640 --device "Xavier NX"',
-        )
-    size = format_size(wanted[0])
-    out = json_file or deployment.results_folder / f"trtexec_{size}_{scope}.json"
-    import_(times, size, device, out, None, scope, None, deployment.manifest.scale, precision, None, False)
 
 
 def sweep(
@@ -183,20 +207,26 @@ def tune(
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     rounds: int = typer.Option(11, "--rounds", help="Runs of every variant, all in turn.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
+    device: Optional[str] = typer.Option(
+        None, "--for", help="Estimate for this GPU instead, such as rtx-4090, from TensorRT-RTX's listings."
+    ),
     as_json: bool = JSON_FLAG,
 ) -> None:
-    """Time equal graphs on this machine and keep the fastest as the graph of this size."""
+    """Time equal graphs on this machine, or estimate them for another, and keep the fastest for this size."""
     from sr_deploy.core.contract import parse_size
     from sr_deploy.pipeline.measure.tune import TuneOptions, tune_deployment
+    from sr_deploy.pipeline.measure.tune_for import tune_for_device
 
-    tuned = tune_deployment(TuneOptions(deployment, parse_size(size), backend, rounds, threads), say)
+    run = tune_for_device if device else tune_deployment
+    tuned = run(TuneOptions(deployment, parse_size(size), backend, rounds, threads, None, device), say)
     facts = tuned.to_dict()
     if as_json:
         print_json(facts)
         return
-    for name, median in facts["median_ms"].items():
+    shown, what = (facts["estimated_ms"], "ms, estimated") if device else (facts["median_ms"], "ms")
+    for name, milliseconds in shown.items():
         kept = "  kept" if name == tuned.best else ""
-        print_line(f"{name:<20}{median:>10.2f} ms{kept}")
+        print_line(f"{name:<48}{milliseconds:>10.2f} {what}{kept}")
     for note in tuned.notes:
         say(f"note: {note}")
     print_line(deployment / tuned.file)

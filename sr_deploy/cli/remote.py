@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import typer
 
-from sr_deploy.cli import deploy, measure
+from sr_deploy.cli import deploy, measure, run
 from sr_deploy.cli.shared import JSON_FLAG, print_json, render, say
 from sr_deploy.core.errors import UsageError
 
@@ -16,17 +16,16 @@ ON_BOARD: Dict[str, Callable[..., None]] = {
     "build": deploy.build,
     "bench": measure.bench,
     "verify": deploy.verify,
-    "run": deploy.run,
+    "run": run.run,
 }
 #: Options that take pictures of this machine along: parameter → option.
 PICTURES = {"images": "-i", "lr": "--lr", "hr": "--hr"}
 #: Options without a meaning on a board, and why.
 REFUSED = {
-    "json_file": "results come home into -o anyway",
-    "times": "import trtexec's times here: srdeploy import",
-    "device": "it belongs to --import",
     "checkpoint": "PyTorch has no place on a board; compare with it here: srdeploy verify",
     "keep": "every job there begins with an empty folder; pictures that are home are yours to sort out",
+    "raw": "a pipe does not reach a board; run srdeploy there, between ffmpeg's",
+    "y4m": "a pipe does not reach a board; run srdeploy there, between ffmpeg's",
     "dry_run": "nothing would come home; srdeploy build --dry-run says it here",
 }
 #: What the board's command is given besides.
@@ -56,7 +55,7 @@ def remote(
 
     The same command again, or attach, finds a job that is still running or has ended meanwhile.
 
-    srdeploy remote nvidia@192.0.2.10 bench net --sizes 144,1080 -o results
+    srdeploy remote nvidia@192.0.2.10 bench net --size 144,1080 -o results
     """
     import dataclasses
 

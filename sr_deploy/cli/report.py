@@ -9,22 +9,38 @@ import typer
 
 from sr_deploy.cli.shared import BACKENDS, print_line, render, say
 from sr_deploy.core.contract import parse_size
+from sr_deploy.core.errors import UsageError
 
 
 def report(
-    deployments: List[Path] = typer.Argument(..., help="Deployment folders; several are compared.", show_default=False),
+    deployments: Optional[List[Path]] = typer.Argument(
+        None, help="Deployment folders; several are compared.", show_default=False
+    ),
     out: Path = typer.Option(..., "-o", "--out", help="The HTML file to write."),
     lr: Optional[Path] = typer.Option(None, "--lr", help="Folder of low-resolution pictures (babyx4.png or baby.png)."),
     hr: Optional[Path] = typer.Option(None, "--hr", help="Folder of high-resolution pictures (baby.png)."),
     backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
     pictures: int = typer.Option(3, "--pictures", help="So many pictures are shown; all are judged.", min=0),
     title: Optional[str] = typer.Option(None, "--title", help="The page's title."),
+    axis: str = typer.Option("size", "--axis", help="Of latency plots: size (logarithmic), or area (linear, from 0)."),
+    catalogue: Optional[Path] = typer.Option(
+        None, "--catalogue", help="Instead: all entries of bench --submit below this folder, on one page."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace an existing file."),
 ) -> None:
     """One self-contained HTML page: pictures, quality, latency, memory, proofs, environment."""
     from sr_deploy.pipeline.report import ReportOptions, write_report
 
-    options = ReportOptions(tuple(deployments), out, lr, hr, backend, pictures, title, force)
+    if catalogue is not None:
+        from sr_deploy.pipeline.measure.submit import write_catalogue
+
+        if deployments or lr or hr or backend or pictures != 3 or axis != "size":
+            raise UsageError("--catalogue shows entries only", "it with -o, --title and --force")
+        print_line(write_catalogue(catalogue, out, title or "Super-resolution, measured", force))
+        return
+    if not deployments:
+        raise UsageError("there is nothing to report on", "deployment folders, or --catalogue FOLDER")
+    options = ReportOptions(tuple(deployments), out, lr, hr, backend, pictures, title, force, axis)
     print_line(write_report(options, say))
 
 

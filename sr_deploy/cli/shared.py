@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Sequence
+from typing import Any, List, Sequence
 
 import typer
 
@@ -20,6 +20,9 @@ PRECISION = typer.Option(
     help="Take the engine of this precision: fp32, fp16, int8 or auto. Default: what was built last.",
     autocompletion=lambda: list(ENGINE_PRECISIONS),
 )
+QUALITY = typer.Option(None, "--quality", help="Of JPEG, 1 to 100 (default 95), and of WebP (default: lossless).")
+CHROMA = typer.Option(None, "--chroma", help="Of JPEG: 444 (default: colour for every pixel), 422 or 420.")
+STRIP = typer.Option(False, "--strip", help="Leave EXIF and XMP out. Colour profiles always stay.")
 BACKENDS = named()
 MEMORY = typer.Option(
     None,
@@ -33,6 +36,10 @@ INEXACT = typer.Option(
 )
 
 
+#: The JSON documents that this command has printed: of one command there is one, whatever happens after it.
+_printed: List[Any] = []
+
+
 def say(text: str) -> None:
     """Progress goes to stderr, so that stdout holds results only."""
     typer.echo(log_lines(text), err=True)
@@ -44,8 +51,19 @@ def print_line(text: Any) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as indented JSON on stdout."""
+    """Print a value as indented JSON on stdout: the command's one document."""
+    _printed.append(value)
     typer.echo(json.dumps(value, indent=2))
+
+
+def begin_document() -> None:
+    """A command begins: nothing is printed yet."""
+    _printed.clear()
+
+
+def document_is_printed() -> bool:
+    """Whether the command has printed its JSON, so that a failure is told by the exit code and on stderr only."""
+    return bool(_printed)
 
 
 def print_plan(lines: Sequence[str], as_json: bool) -> None:

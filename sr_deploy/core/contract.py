@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from pydantic import Field
 from typing_extensions import Annotated, Literal
 
 from sr_deploy.core.errors import BadImage, UsageError
 from sr_deploy.core.schema import Edge, ShortText, described
+from sr_deploy.core.yuv import YuvColour
 
 #: Height and width in pixels.
 Size = Tuple[int, int]
 
-#: What ``--io`` may be, and the layout that goes with it.
 Dtype = Literal["float32", "uint8"]
-Layout = Literal["NCHW", "NHWC"]
-LAYOUTS: Dict[Dtype, Layout] = {"float32": "NCHW", "uint8": "NHWC"}
+Layout = Literal["NCHW", "NHWC", "NV12", "P010"]
+
+
+class IOForm(NamedTuple):
+    """The tensors that ``--io`` names.
+
+    Attributes:
+        dtype: element type.
+        layout: axis order; see ``shape_in``.
+        depth: bits of a sample; 0 for floats.
+        planar: a video decoder's planes, Y'CbCr in 4:2:0, as bytes.
+    """
+
+    dtype: Dtype
+    layout: Layout
+    depth: int
+    planar: bool = False
+
+
+#: What ``--io`` may be.
+IO_FORMS: Dict[str, IOForm] = {
+    "float32": IOForm("float32", "NCHW", 0),
+    "uint8": IOForm("uint8", "NHWC", 8),
+    "nv12": IOForm("uint8", "NV12", 8, planar=True),
+    "p010": IOForm("uint8", "P010", 10, planar=True),
+}
+#: What may stand in a manifest, for errors.
+KNOWN_FORMS = "NCHW goes with float32; NHWC, and with a matrix NV12 and P010, with uint8 and value_range 255"
+#: Layout → bytes of a pixel in the last axis, of those that are bytes.
+_LAST_AXIS: Dict[str, int] = {"NHWC": 3, "NV12": 1, "P010": 2}
 
 
 @described
@@ -28,10 +57,11 @@ class IOContract:
     Attributes:
         value_range: the value of white, 1.0 or 255.0; black is 0.
         colour: order of the three channels.
-        layout: axis order; the batch is 1.
-        dtype: element type of both tensors: "float32" with NCHW, or "uint8" with NHWC and white = 255.
+        layout: axis order, or a video decoder's planes; see ``shape_in``. The batch is 1.
+        dtype: element type of both tensors: "float32" with NCHW, or "uint8" with the others and white = 255.
         clamped: True when the graph itself limits its output to ``0…value_range``.
         input_name, output_name: tensor names in the graph.
+        yuv: what the planes of NV12 and P010 mean; None: RGB.
     """
 
     value_range: Annotated[float, Field(gt=0.0, le=65535.0)]
@@ -41,9 +71,10 @@ class IOContract:
     clamped: bool = True
     input_name: ShortText = "lr"
     output_name: ShortText = "sr"
+    yuv: Optional[YuvColour] = None
 
     def shape(self, size: Size) -> Tuple[int, int, int, int]:
-        """The tensor of a picture of ``size`` (height, width): (1, 3, H, W) or (1, H, W, 3)."""
+        """The tensor of a picture of ``size`` (height, width); see ``shape_in``."""
         return shape_in(self.layout, size)
 
     @property
@@ -58,19 +89,63 @@ class IOContract:
     @property
     def is_known(self) -> bool:
         """Whether this is a form that srdeploy writes; another tool, or a newer version, may have written others."""
-        known = LAYOUTS.get(self.dtype) == self.layout and self.colour in ("RGB", "BGR")
+        form = IO_FORMS.get(self.io)
+        known = form is not None and form.planar == (self.yuv is not None) and self.colour in ("RGB", "BGR")
         return known and (self.dtype != "uint8" or self.value_range == 255)
+
+    @property
+    def io(self) -> str:
+        """The name of its tensors in IO_FORMS; "" for a form that is not there."""
+        return next((n for n, form in IO_FORMS.items() if form[:2] == (self.dtype, self.layout)), "")
+
+    @property
+    def depth(self) -> int:
+        """Bits of a sample of its tensors; 0 for floats."""
+        return IO_FORMS[self.io].depth
+
+    def check_rgb(self, what: str) -> None:
+        """Raise UsageError where ``what`` cannot be done with a video's planes."""
+        if self.yuv is not None:
+            raise UsageError(
+                f"{what} is not made for graphs that take the planes of {self.io}",
+                "a graph that takes RGB",
+                "export the network once more with --io uint8 for it",
+            )
 
 
 def shape_in(layout: str, size: Size) -> Tuple[int, int, int, int]:
-    """The shape of one picture of ``size`` (height, width) in a layout, "NCHW" or "NHWC"."""
-    return (1, size[0], size[1], 3) if layout == "NHWC" else (1, 3, size[0], size[1])
+    """The shape of one picture of ``size`` (height, width).
+
+    NCHW is (1, 3, H, W), NHWC (1, H, W, 3). NV12 is (1, 3·H/2, W, 1): H rows of luma, then H/2 rows of Cb and Cr in
+    turn, as decoders write them. P010 is (1, 3·H/2, W, 2): the same with two bytes a sample, the lower first, its 10
+    bits in the upper ones.
+    """
+    height, width = size
+    if layout == "NCHW":
+        return (1, 3, height, width)
+    return (1, height if layout == "NHWC" else height + -(-height // 2), width, _LAST_AXIS[layout])
+
+
+def layout_of_shape(shape: Tuple[Any, ...]) -> str:
+    """The layout of a tensor of bytes, by its last axis; "" where it is none of these."""
+    return next((name for name, last in _LAST_AXIS.items() if len(shape) == 4 and shape[3] == last), "")
 
 
 def picture_size(array: Any) -> Size:
-    """Height and width of a numpy array of one picture: uint8 is (1, H, W, 3), floats are (1, 3, H, W)."""
-    rows = 1 if str(array.dtype) == "uint8" else 2
-    return int(array.shape[rows]), int(array.shape[rows + 1])
+    """Height and width of a numpy array of one picture, in any layout; bytes are of IO_FORMS, floats NCHW."""
+    if str(array.dtype) != "uint8":
+        return int(array.shape[2]), int(array.shape[3])
+    rows, width = int(array.shape[1]), int(array.shape[2])
+    return (rows if layout_of_shape(array.shape) == "NHWC" else rows * 2 // 3), width
+
+
+def size_in(layout: str, shape: Tuple[Any, ...]) -> Tuple[Optional[int], Optional[int]]:
+    """Height and width that a graph's tensor has; None where it is no number, or not positive: any."""
+    rows, columns = (shape[2], shape[3]) if layout == "NCHW" else (shape[1], shape[2])
+    fixed = [value if isinstance(value, int) and value > 0 else None for value in (rows, columns)]
+    if layout in ("NV12", "P010") and fixed[0] is not None:
+        fixed[0] = fixed[0] * 2 // 3
+    return fixed[0], fixed[1]
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -94,6 +169,10 @@ class SizeRules:
     def fit(self, edge: int) -> int:
         """The least height or width from ``edge`` on, pixels, that the network takes."""
         return round_up(max(edge, self.minimum), self.multiple)
+
+    def even(self) -> SizeRules:
+        """The rules of the same network with planes of half the size."""
+        return dataclasses.replace(self, minimum=max(2, self.minimum), multiple=self.multiple * (1 + self.multiple % 2))
 
     def check(self, size: Size) -> None:
         """Raise BadImage, naming the rule, when ``size`` (height, width) breaks it."""

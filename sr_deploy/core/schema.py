@@ -46,6 +46,8 @@ Scale = Annotated[int, Field(ge=1, le=64)]
 #: A number that is not negative.
 Amount = Annotated[float, Field(ge=0.0)]
 Seconds = Annotated[float, Field(ge=0.0)]
+#: Events a second.
+Rate = Annotated[float, Field(gt=0.0, le=1e6)]
 #: Seconds that something took: neither nothing nor a year.
 Duration = Annotated[float, Field(ge=1e-12, le=1e7)]
 #: A scale of quantisation: a positive, normal float32.

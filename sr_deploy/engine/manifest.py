@@ -16,7 +16,7 @@ from typing_extensions import Annotated
 
 from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
 from sr_deploy.core.confine import FileName
-from sr_deploy.core.contract import IOContract, Size, format_size
+from sr_deploy.core.contract import KNOWN_FORMS, IOContract, Size, format_size
 from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS, EnginePrecision
@@ -88,7 +88,7 @@ class EngineManifest:
         if self.profile is not None and not _in_order(self.profile):
             raise ValueError("profile: minimum, best and maximum size are not in order")
         if not self.contract.is_known:
-            raise ValueError("contract: NCHW goes with float32, NHWC with uint8 and value_range 255")
+            raise ValueError(f"contract: {KNOWN_FORMS}")
 
     def takes(self, size: Size) -> bool:
         """Whether an input of ``size`` (height, width) lies within the profile."""

@@ -15,7 +15,7 @@ from typing import Any, List, Mapping, Optional, Tuple, Union
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import explained_write_errors, sha256_of
-from sr_deploy.core.contract import IOContract, Size, format_size
+from sr_deploy.core.contract import IOContract, Size, format_size, shape_in, size_in
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
 from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.temporary import temporary_folder
@@ -142,16 +142,17 @@ def input_size(session: Any, contract: IOContract, graph: Path) -> Tuple[Optiona
             "export it again",
         )
     shape = inputs[0].shape
-    channels, rows = (3, 1) if contract.layout == "NHWC" else (1, 2)
-    if len(shape) != 4 or shape[0] not in (1, None) and not isinstance(shape[0], str) or shape[channels] != 3:
-        wanted = "(1, height, width, 3)" if contract.layout == "NHWC" else "(1, 3, height, width)"
+    form = shape_in(contract.layout, (2, 2))
+    channels = 1 if contract.layout == "NCHW" else 3
+    free = len(shape) == 4 and (shape[0] in (1, None) or isinstance(shape[0], str))
+    if not free or shape[channels] != form[channels]:
+        wanted = "(1, 3, height, width)" if channels == 1 else f"(1, rows, width, {form[channels]})"
         raise BadDeployment(f"the input {contract.input_name!r} of {graph} has shape {shape}", wanted)
     kind = "tensor(uint8)" if contract.dtype == "uint8" else "tensor(float)"
     if (inputs[0].type, outputs[0].type) != (kind, kind):
         found = f"{inputs[0].type} to {outputs[0].type}"
         raise BadDeployment(f"{graph} goes from {found}", f"{kind} to {kind}, as its manifest says")
-    height, width = (value if isinstance(value, int) else None for value in shape[rows : rows + 2])
-    return height, width
+    return size_in(contract.layout, tuple(shape))
 
 
 def engine_from_graph(

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional, Sequence, Tuple
 
-from sr_deploy.core.contract import Size, format_size, shape_in
+from sr_deploy.core.contract import Size, format_size, layout_of_shape, shape_in, size_in
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, EnvironmentFault, UsageError
 from sr_deploy.core.host.machine import Gpu, this_machine
 from sr_deploy.core.host.rtx import capabilities_of
@@ -286,25 +286,24 @@ def _optimization_profile(
     shape = tuple(tensor.shape)
     # UINT8 came with TensorRT 8.5.
     kind = trt.uint8 if hasattr(trt, "uint8") and tensor.dtype == trt.uint8 else trt.float32
-    layout = "NCHW" if kind == trt.float32 else "NHWC"
-    channels, rows = (3, 1) if layout == "NHWC" else (1, 2)
-    if len(shape) != 4 or shape[0] not in (1, -1) or shape[channels] != 3 or tensor.dtype != kind:
+    layout = layout_of_shape(shape) if kind != trt.float32 else "NCHW" if len(shape) == 4 and shape[1] == 3 else ""
+    if not layout or shape[0] not in (1, -1) or tensor.dtype != kind:
         raise BadDeployment(
             f"the input {tensor.name!r} of {graph} is {tensor.dtype.name} {shape}",
-            "FLOAT (1, 3, height, width) or UINT8 (1, height, width, 3)",
+            "FLOAT (1, 3, height, width), UINT8 (1, height, width, 3) or the planes of a video",
         )
-    have = shape[rows : rows + 2]
-    if wanted is None and -1 in have:
+    have = size_in(layout, shape)
+    if wanted is None and None in have:
         raise UsageError(
             f"{graph} takes any size",
             "the size to build for",
             "give --size HxW, or --min-size … --opt-size … --max-size …",
         )
     if wanted is None:
-        wanted = ((have[0], have[1]),) * 3
+        wanted = ((have[0] or 0, have[1] or 0),) * 3
     for size in wanted:
-        if any(fixed not in (-1, asked) for fixed, asked in zip(have, size)):
-            shown = "x".join("any" if value == -1 else str(value) for value in have)
+        if any(fixed not in (None, asked) for fixed, asked in zip(have, size)):
+            shown = "x".join("any" if value is None else str(value) for value in have)
             raise BadDeployment(
                 f"{graph} takes an input of {shown} only, not {format_size(size)}",
                 "a dynamic graph, or one of this size",

@@ -10,7 +10,7 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 import onnx
 
-from sr_deploy.core.contract import Size
+from sr_deploy.core.contract import Size, size_in
 from sr_deploy.graph.specialise import layout_of, load_graph, static_graph
 
 _UINT8 = onnx.TensorProto.UINT8
@@ -63,12 +63,12 @@ def graph_signature(path: Path) -> Signature:
     model = load_graph(path)
     dims = model.graph.input[0].type.tensor_type.shape.dim if model.graph.input else []
     fixed = len(dims) == 4 and all(d.HasField("dim_value") for d in dims)
-    rows = 1 if layout_of(model) == "NHWC" else 2
+    height, width = size_in(layout_of(model), tuple(d.dim_value for d in dims)) if fixed else (None, None)
     return Signature(
         opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
         inputs=tuple(_value_text(v) for v in model.graph.input),
         outputs=tuple(_value_text(v) for v in model.graph.output),
-        fixed_size=(dims[rows].dim_value, dims[rows + 1].dim_value) if fixed else None,
+        fixed_size=(height, width) if height is not None and width is not None else None,
     )
 
 

@@ -15,7 +15,8 @@ import onnx
 
 from sr_deploy.core.contract import Size, SizeRules
 from sr_deploy.core.reach import GlobalNode, Reach
-from sr_deploy.graph.depends import Depends, Interpretation, constants_of, picture
+from sr_deploy.graph.depends import Interpretation, constants_of, picture
+from sr_deploy.graph.intervals import Depends
 from sr_deploy.graph.specialise import layout_of, load_graph, static_graph
 
 #: Pictures that the graph is interpreted for, the next where a network looks too far for one: primes, so that nothing

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx
 
-from sr_deploy.core.contract import LAYOUTS, Size, format_size, shape_in
+from sr_deploy.core.contract import Size, format_size, layout_of_shape, shape_in
 from sr_deploy.core.errors import BadDeployment
 
 
@@ -31,16 +31,18 @@ def load_graph(path: Path) -> onnx.ModelProto:
 
 
 def layout_of(model: onnx.ModelProto) -> str:
-    """ "NHWC" where the graph takes uint8 (graph/byte_io.py), else "NCHW"."""
-    kind = model.graph.input[0].type.tensor_type.elem_type if model.graph.input else onnx.TensorProto.FLOAT
-    return LAYOUTS["uint8" if kind == onnx.TensorProto.UINT8 else "float32"]
+    """ "NHWC" or a layout of planes where the graph takes uint8 (graph/byte_io.py, planar_io.py), else "NCHW"."""
+    kind = model.graph.input[0].type.tensor_type if model.graph.input else None
+    if kind is None or kind.elem_type != onnx.TensorProto.UINT8:
+        return "NCHW"
+    return layout_of_shape(tuple(dim.dim_value for dim in kind.shape.dim)) or "NHWC"
 
 
 def static_graph(path: Path, size: Size) -> onnx.ModelProto:
     """The graph in ``path`` for one input size, with everything that depends only on the size folded into constants.
 
     Args:
-        path: an ONNX file with one input (1, 3, H, W), or uint8 (1, H, W, 3), dynamic or already of this size.
+        path: an ONNX file with one input of a form of core/contract.py, dynamic or already of this size.
         size: height and width.
 
     Raises:

@@ -24,10 +24,10 @@ from sr_deploy.core.errors import SrDeployError, UsageError
 from sr_deploy.models.base import LoadedModel, Tensors
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.probing import NoSize, scale_and_sizes
-from sr_deploy.models.white import PHOTOGRAPH_SIZE, WHITES, white_evidence
+from sr_deploy.models.white import PICTURE_SIZE, WHITES, white_evidence
 
 _RANGES = "the value that white has in its input and output: 1 or 255"
-_RANGE_TOO = "its value range too, where a photograph may not tell: --value-range 1 or 255"
+_RANGE_TOO = "its value range too, where a picture may not tell: --value-range 1 or 255"
 #: Words of errors of users' code → what helps.
 _HINTS: Tuple[Tuple[Tuple[str, ...], str], ...] = (
     (
@@ -48,7 +48,7 @@ class AskedOfFactory:
 
     Attributes:
         scale: output size over input size; None: found by running the network.
-        value_range: the value of white, 1.0 or 255.0; None: found where a photograph tells.
+        value_range: the value of white, 1.0 or 255.0; None: found where a smooth picture tells.
         arguments: of the factory, each ``"name=value"``; a value is a Python literal, or else text.
     """
 
@@ -68,7 +68,7 @@ def model_from_factory(path: str, tensors: Optional[Tensors], asked: AskedOfFact
         asked: what the user says of it.
 
     Raises:
-        UsageError: no value range that a photograph tells, no such module, file or function, a function that fails or
+        UsageError: no value range that a picture tells, no such module, file or function, a function that fails or
             gives no ``nn.Module``, a network that fails or is no super-resolution, another scale than the one given.
         BadCheckpoint: the tensors do not fit the network.
     """
@@ -128,13 +128,13 @@ def _white(
         with torch.no_grad():
             return module(torch.from_numpy(lr)).numpy()
 
-    evidence = white_evidence(run, (sizes.fit(PHOTOGRAPH_SIZE[0]), sizes.fit(PHOTOGRAPH_SIZE[1])), scale)
+    evidence = white_evidence(run, (sizes.fit(PICTURE_SIZE[0]), sizes.fit(PICTURE_SIZE[1])), scale)
     if asked.value_range is not None:
         doubt = evidence.doubt(asked.value_range)
         return asked.value_range, ((doubt,) if doubt else ())
     if evidence.white is None:
         raise UsageError(
-            f"no value range was given for the network of --model {path}, and a photograph does not tell: {evidence}",
+            f"no value range was given for the network of --model {path}, and a picture does not tell: {evidence}",
             _RANGES,
             "add --value-range 1 or --value-range 255",
         )

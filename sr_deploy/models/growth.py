@@ -17,6 +17,8 @@ GROWTH = 4
 MORE_ELEMENTS = 1 << 24
 #: What makes tensors out of nothing but a size.
 _BY_SIZE = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn, torch.full)
+#: What takes several tensors without spreading them over each other.
+_NO_SPREAD = (torch.conv2d, torch.prelu)
 
 
 class LimitedGrowth(TorchFunctionMode):
@@ -59,7 +61,7 @@ def _elements_made(func: Any, args: Sequence[Any], kwargs: Dict[str, Any]) -> in
     if func is torch.eye:
         return int(args[0]) ** 2
     shapes = [value.shape for value in args if isinstance(value, torch.Tensor)]
-    if len(shapes) < 2:
+    if len(shapes) < 2 or func in _NO_SPREAD:
         return 0
     try:
         spread = math.prod(torch.broadcast_shapes(*shapes))

@@ -1,36 +1,40 @@
-"""Which value white has in a network, by what the network makes of a photograph.
+"""Which value white has in a network, by what the network makes of a smooth picture that is known at both sizes.
 
-A super-resolution network gives back the picture it was given, larger: averaged over each scale × scale square, its
-output is its input but for a little sharpening. In the wrong range means that are subtracted, limits and biases are off
-by a factor of 255, and the picture is lost. Networks without any of these do the same in both, and leave it open.
+A super-resolution network gives back the picture it was given, larger. In the wrong range means that are subtracted,
+limits and biases are off by a factor of 255, and the picture is lost. Networks without any of these do the same in
+both, and leave it open.
+
+The picture is smooth, for then nothing has to be invented to enlarge it. In the right range 28 published files give it
+back 0.06 to 7.6 of 255 off, in the wrong one at least 8 times as far; a photograph, whose larger original is not known
+at every scale, leaves two of them open.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional
 
 import numpy as np
 
 from sr_deploy.core.contract import Size
-from sr_deploy.core.media.natural import natural_input
 
 #: The values that white has in published networks.
 WHITES = (1.0, 255.0)
-#: The photograph's height and width, pixels, to be raised to what a network takes.
-PHOTOGRAPH_SIZE: Size = (48, 64)
+#: The picture's height and width, pixels, to be raised to what a network takes.
+PICTURE_SIZE: Size = (48, 64)
 #: Root-mean-square error, of 255, up to which the picture was given back: 22 dB, far below what any trained network
-#: reaches, far above what is left of a picture in the wrong range. ``_CLEAR`` times more in the other range decides.
-GIVEN_BACK, _CLEAR = 20.0, 3.0
+#: reaches, far above what is left of a picture in the wrong range. ``CLEAR`` times more in the other range decides.
+GIVEN_BACK, CLEAR = 20.0, 3.0
 
 
 @dataclass(frozen=True)
 class WhiteEvidence:
-    """What a network made of a photograph in either range.
+    """What a network made of a smooth picture in either range.
 
     Attributes:
-        errors: value of white → root-mean-square difference of the shrunk output from the input, in 8-bit steps;
-            infinity where the output is not finite.
+        errors: value of white → root-mean-square difference of the output from the picture at that size, in 8-bit
+            steps; infinity where the output is not finite.
     """
 
     errors: Dict[float, float]
@@ -39,7 +43,7 @@ class WhiteEvidence:
     def white(self) -> Optional[float]:
         """The value of white, where the evidence decides."""
         best, other = sorted(WHITES, key=lambda white: self.errors[white])
-        decided = self.errors[best] <= GIVEN_BACK and self.errors[other] >= _CLEAR * self.errors[best]
+        decided = self.errors[best] <= GIVEN_BACK and self.errors[other] >= CLEAR * self.errors[best]
         return best if decided else None
 
     def doubt(self, asked: float) -> str:
@@ -50,27 +54,48 @@ class WhiteEvidence:
 
     def __str__(self) -> str:
         parts = [f"{error:.1f} of 255 off as 0…{white:g}" for white, error in self.errors.items()]
-        return "a photograph comes back " + ", ".join(parts)
+        return "a smooth picture comes back " + ", ".join(parts)
 
 
 def white_evidence(run: Callable[[np.ndarray], np.ndarray], size: Size, scale: int) -> WhiteEvidence:
-    """Run a network on a photograph in both ranges.
+    """Run a network on a smooth picture in both ranges.
 
     Args:
         run: float32 (1, 3, H, W) to (1, 3, scale·H, scale·W); what it raises counts as a picture lost.
         size: an input (height, width) that it takes.
         scale: output size over input size.
     """
-    return WhiteEvidence({white: _error(run, size, scale, white) for white in WHITES})
+    return WhiteEvidence({white: error_of(run, size, scale, white) for white in WHITES})
 
 
-def _error(run: Callable[[np.ndarray], np.ndarray], size: Size, scale: int, white: float) -> float:
-    lr = natural_input(size, white)
+def error_of(run: Callable[[np.ndarray], np.ndarray], size: Size, scale: int, white: float) -> float:
+    """How far the enlarged picture is off, in 8-bit steps (root mean square); infinity where there is none.
+
+    Args:
+        run, size, scale: as of ``white_evidence``.
+        white: the value of white.
+    """
     try:
-        sr = np.asarray(run(lr), np.float64)
+        sr = np.asarray(run(smooth_picture(size, 1) * np.float32(white)), np.float64) / white
     except Exception:  # whatever a stranger's network raises
-        return float("inf")
-    if not np.isfinite(sr).all():
-        return float("inf")
-    shrunk = sr.reshape(1, 3, size[0], scale, size[1], scale).mean(axis=(3, 5))
-    return float(np.sqrt(np.mean((shrunk - lr) ** 2)) * 255.0 / white)
+        return math.inf
+    expected = smooth_picture(size, scale)
+    if sr.shape != expected.shape or not np.isfinite(sr).all():
+        return math.inf
+    return float(np.sqrt(np.mean((sr - expected) ** 2)) * 255.0)
+
+
+def smooth_picture(size: Size, scale: int) -> np.ndarray:
+    """Slow waves of three colours across a dark and a light half, as seen at ``scale`` times ``size``.
+
+    Returns:
+        float32 (1, 3, scale·H, scale·W) in 0…1.
+    """
+    y, x = ((np.arange(scale * edge) + 0.5) / (scale * edge) for edge in size)
+    y, x = y[:, None], x[None, :]
+    light = 0.4 / (1.0 + np.exp(-20.0 * (x - 0.5 + 0.2 * (y - 0.5))))
+    waves = ((1.0, 0.5, 0.0), (0.5, -1.0, 1.0), (-0.75, 0.75, 2.0))
+    planes = [
+        0.3 + 0.1 * np.cos(2 * math.pi * (down * y + across * x) + phase) + light for down, across, phase in waves
+    ]
+    return np.stack(planes)[None].astype(np.float32)

@@ -6,14 +6,15 @@ import dataclasses
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.core.artifact import atomic_folder, sha256_of
-from sr_deploy.core.contract import LAYOUTS, Dtype, IOContract, Size, format_size
+from sr_deploy.core.contract import IO_FORMS, IOContract, IOForm, Size, SizeRules, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.deployment.records import FoldRecord
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.yuv import YuvColour
 from sr_deploy.pipeline.folds import say_folds, with_graph_folds
 from sr_deploy.pipeline.load import LoadOptions, load_network
 from sr_deploy.pipeline.memory import check_memory
@@ -39,7 +40,9 @@ class ExportOptions:
         force: replace an existing deployment.
         rewrite: passes of graph/rewrite: "default", "none" or names separated by commas.
         load: how to build the network.
-        io: "float32" (NCHW in the network's value range) or "uint8" (NHWC pixels, converted and rounded in the graph).
+        io: "float32" (NCHW in the network's value range), "uint8" (NHWC pixels, converted and rounded in the graph),
+            "nv12" or "p010" (a video decoder's planes, likewise).
+        yuv: what the planes mean; None where ``io`` is of RGB.
     """
 
     checkpoint: Path
@@ -52,6 +55,7 @@ class ExportOptions:
     load: LoadOptions = dataclasses.field(default_factory=LoadOptions)
     rewrite: str = "default"
     io: str = "float32"
+    yuv: Optional[YuvColour] = None
 
 
 def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambda _: None) -> Deployment:
@@ -72,7 +76,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
     passes = passes_named(options.rewrite, options.fold)
     if options.spectral not in ("fold", "dft"):
         raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
-    check_io(options.io)
+    check_io(options.io, options.yuv)
     with atomic_folder(options.out, options.force) as folder:
         say(f"reading {options.checkpoint.name}")
         loaded = load_network(options.checkpoint, options.load)
@@ -83,7 +87,8 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
         if noise_overflows(loaded):
             fold_report["noise_overflows"] = True
             notes = (*notes, OVERFLOWS)
-        contract = contract_of(loaded.value_range, options.io)
+        contract = contract_of(loaded.value_range, options.io, options.yuv)
+        rules = rules_of(loaded.sizes, contract, wanted)
         graphs: List[GraphFile] = []
         proofs: Dict[str, float] = {}
         pinned: Dict[str, str] = {}
@@ -95,7 +100,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 network, loaded, contract, folder / name, target, size, options.spectral, passes
             )
             say_folds(rewrites[name], say)
-            for proof_size in (size,) if size else proof_sizes(loaded.sizes):
+            for proof_size in (size,) if size else proof_sizes(rules):
                 check_memory(graph_file, proof_size)
                 difference = prove_graph(folder / name, loaded, contract, proof_size, dynamic=size is None)
                 proofs[f"{name} at {format_size(proof_size)}"] = difference
@@ -111,7 +116,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 form=loaded.form,
                 scale=loaded.scale,
                 contract=contract,
-                sizes=loaded.sizes,
+                sizes=rules,
                 graphs=tuple(graphs),
                 source=loaded.source,
                 parameters=loaded.parameters,
@@ -123,23 +128,47 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
                 tools=tool_versions(),
                 target=target.name,
                 rewrite=rewrites,
-                reach=proved_reach(folder / largest.file, contract, loaded.scale, loaded.sizes, say),
+                reach=proved_reach(folder / largest.file, contract, loaded.scale, rules, say),
             ),
         )
     return open_deployment(options.out)
 
 
-def check_io(io: str) -> Dtype:
-    """The element type that ``--io`` names; raises UsageError for one that does not exist."""
-    if io not in LAYOUTS:
-        raise UsageError(f"--io {io} does not exist", " or ".join(LAYOUTS))
-    return io
+def check_io(io: str, yuv: Optional[YuvColour] = None) -> IOForm:
+    """The tensors that ``--io`` names.
+
+    Raises:
+        UsageError: no such name, planes of no matrix, or a matrix for RGB.
+    """
+    if io not in IO_FORMS:
+        names = list(IO_FORMS)
+        raise UsageError(f"--io {io} does not exist", f"{', '.join(names[:-1])} or {names[-1]}")
+    if IO_FORMS[io].planar and yuv is None:
+        raise UsageError(
+            f"--io {io} does not say what the planes mean",
+            "the matrix of the video",
+            "--matrix bt709 for high definition, bt601 for less, bt2020 for UHD; --range and --siting if they are "
+            "not limited and left",
+        )
+    if yuv is not None and not IO_FORMS[io].planar:
+        raise UsageError(f"--io {io} takes RGB, which has no matrix", "--matrix, --range, --siting with nv12 or p010")
+    return IO_FORMS[io]
 
 
-def contract_of(value_range: float, io: str) -> IOContract:
+def contract_of(value_range: float, io: str, yuv: Optional[YuvColour] = None) -> IOContract:
     """The tensors of a network whose white is ``value_range``, exported with ``--io``."""
-    dtype = check_io(io)
-    return IOContract(255.0 if dtype == "uint8" else value_range, layout=LAYOUTS[dtype], dtype=dtype)
+    form = check_io(io, yuv)
+    white = 255.0 if form.dtype == "uint8" else value_range
+    return IOContract(white, layout=form.layout, dtype=form.dtype, yuv=yuv)
+
+
+def rules_of(rules: SizeRules, contract: IOContract, wanted: Sequence[Optional[Size]]) -> SizeRules:
+    """Which sizes the graphs of a contract take, of a network with these rules; raises BadImage for another wanted."""
+    found = rules if contract.yuv is None else rules.even()
+    for size in wanted:
+        if size is not None:
+            found.check(size)
+    return found
 
 
 def plan_export(options: ExportOptions) -> List[str]:
@@ -152,14 +181,16 @@ def plan_export(options: ExportOptions) -> List[str]:
     from sr_deploy.graph.target import target_named
 
     target = target_named(options.target)
-    check_io(options.io)
+    check_io(options.io, options.yuv)
     loaded = load_network(options.checkpoint, options.load)
-    contract = contract_of(loaded.value_range, options.io)
-    sizes = ", ".join(map(format_size, loaded.sizes_for(options.sizes)))
-    sizes = sizes or f"any from {loaded.sizes.minimum}x{loaded.sizes.minimum}"
+    contract = contract_of(loaded.value_range, options.io, options.yuv)
+    wanted = loaded.sizes_for(options.sizes)
+    rules = rules_of(loaded.sizes, contract, wanted)
+    sizes = ", ".join(map(format_size, wanted)) or f"any from {rules.minimum}x{rules.minimum}"
+    meaning = "RGB" if contract.yuv is None else contract.yuv.matrix
     return [
         f"network: {loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters",
-        f"input:   RGB {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {sizes}",
+        f"input:   {meaning} {contract.dtype} {contract.layout} in 0…{contract.value_range:g}, size {sizes}",
         f"fold:    {'yes' if options.fold else 'no'}; Fourier units: {options.spectral}",
         f"graph:   ONNX opset {target.opset} for {target.about}; rewriting: "
         + (", ".join(one.name for one in passes_named(options.rewrite, options.fold)) or "none"),
@@ -199,6 +230,7 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
 
     from sr_deploy.graph.byte_io import byte_graph
     from sr_deploy.graph.census import census_of
+    from sr_deploy.graph.planar_io import planar_graph
     from sr_deploy.graph.rewrite import RewriteOptions
     from sr_deploy.graph.rewrite.report import pinned_nodes, rewrite_file
     from sr_deploy.graph.target import check_operators
@@ -209,7 +241,9 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
     graph = network.graph(inner, path, target, size, traced, reason)
     rewrite_options = RewriteOptions(size=size, traced=traced, value_range=inner.value_range)
     rewritten = rewrite_file(path, passes, rewrite_options, size or CENSUS_SIZE) if passes else {}
-    if contract.dtype == "uint8":
+    if contract.yuv is not None:
+        onnx.save(planar_graph(onnx.load(str(path)), contract, inner.value_range), str(path))
+    elif contract.dtype == "uint8":
         onnx.save(byte_graph(onnx.load(str(path)), inner.value_range), str(path))
     census = census_of(path, size or CENSUS_SIZE)
     check_operators(census.operators, target, path.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -20,11 +20,16 @@ from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.fitting import fitting_engine
+from sr_deploy.pipeline.kept_quality import PREFIX, kept_quality
+from sr_deploy.pipeline.measure import all_precisions
+from sr_deploy.pipeline.pictures.stages import upscale_picture
 from sr_deploy.pipeline.precision.plan_facts import plan_facts
 from sr_deploy.pipeline.runner import Resolved, check_backend, resolve, runners
-from sr_deploy.pipeline.upscale import upscale_picture
 from sr_deploy.pipeline.verify import VerifyOptions, verify_resolved
 from sr_deploy.report.content import Content, Deployed, PictureRow, Quality
+from sr_deploy.report.numbers import precision_label
+from sr_deploy.report.plots import check_axis
+from sr_deploy.report.precisions import precision_table
 
 #: A picture and its original: (name, low-resolution file, original).
 Pair = Tuple[str, Path, Path]
@@ -41,6 +46,7 @@ class ReportOptions:
         backend: which runtime judges quality; see pipeline/runner.py.
         pictures: so many are shown.
         title: None makes one from the names.
+        axis: of the latency plots, see ``latency_plot``.
         force: replace an existing file.
     """
 
@@ -52,6 +58,7 @@ class ReportOptions:
     pictures: int = 3
     title: Optional[str] = None
     force: bool = False
+    axis: str = "size"
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: 
             rows += _rows(shown, members, report, deployed)
     title = options.title or f"Super-resolution report: {', '.join(names)}"
     made = f"Made {datetime.date.today().isoformat()} by srdeploy {__version__}"
-    page = report_page(Content(title, made, tuple(deployed), tuple(bicubic), tuple(rows)))
+    page = report_page(Content(title, made, tuple(deployed), tuple(bicubic), tuple(rows), options.axis))
     with atomic_file(options.out) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return options.out
@@ -105,6 +112,7 @@ def write_report(options: ReportOptions, say: Callable[[str], None] = lambda _: 
 
 def _check(options: ReportOptions) -> None:
     check_backend(options.backend)
+    check_axis(options.axis)
     if (options.lr is None) != (options.hr is None):
         raise UsageError("one of --lr and --hr is missing", "both, or none to leave quality out")
     folders = [folder.resolve() for folder in options.deployments]
@@ -133,7 +141,10 @@ def _pairs(options: ReportOptions, scale: int, opened: Sequence[Deployment], say
     says so.
     """
     if options.lr is None or options.hr is None:
-        return "Quality was not judged, because no pictures were given: srdeploy report … --lr FOLDER --hr FOLDER."
+        return (
+            "Quality was not judged, because no pictures were given: srdeploy report … --lr FOLDER --hr FOLDER, or "
+            "srdeploy verify, whose result stays in the deployment."
+        )
     try:
         pairs = pair_images(options.lr, options.hr, scale)
         name, low, high = pairs[0]
@@ -173,6 +184,11 @@ def _ways(resolved: Resolved, pairs: Sequence[Pair]) -> Tuple[Tuple[Way, ...], T
     return tuple(ways), tuple(problems)
 
 
+def _running(resolved: Resolved, way: Way) -> Resolved:
+    """What runs in a way: an engine that is named brings its own precision."""
+    return resolved if way.engine is None else replace(resolved, engine=way.engine, precision=None)
+
+
 def _deployed(
     name: str,
     resolved: Resolved,
@@ -188,8 +204,11 @@ def _deployed(
         assert options.lr is not None and options.hr is not None, "there are ways where there are pictures"
         say(f"{name}: judging {way.label or 'the network'} on {len(pairs)} pictures")
         asked = VerifyOptions(deployment.folder, options.lr, options.hr, options.backend, way.engine, None, False)
-        report = verify_resolved(replace(resolved, engine=way.engine), asked, say)
+        report = verify_resolved(_running(resolved, way), asked, say)
         qualities.append(Quality(way.label, way.precision, report.to_dict()))
+    if options.lr is None:
+        kept, unkept = _kept(resolved.index)
+        qualities, problems = [*kept], [*problems, *unkept]
     engines, unread = _engines(resolved.index)
     results, unread_results = _results(deployment)
     return Deployed(
@@ -200,8 +219,25 @@ def _deployed(
         qualities=tuple(qualities),
         no_quality="" if qualities else str(pairs),
         plans=tuple(plan_facts(deployment)),
+        precisions=precision_table(
+            name,
+            [result for _, result in results],
+            {quality.precision: quality.report for quality in qualities},
+            all_precisions.file_sizes(resolved.index),
+        ),
         problems=(*problems, *unread, *unread_results),
     )
+
+
+def _kept(index: EngineIndex) -> Tuple[Tuple[Quality, ...], Tuple[str, ...]]:
+    """What ``srdeploy verify`` kept of the files that are here, by precision, and what is left out."""
+    found, problems = kept_quality(index)
+    several = len({report.precision for _, report in found}) > 1
+    ordered = sorted((report for _, report in found), key=lambda report: report.created)
+    return tuple(
+        Quality(precision_label(report.precision) if several else "", report.precision, asdict(report))
+        for report in ordered
+    ), problems
 
 
 def _engines(index: EngineIndex) -> Tuple[Tuple[Dict[str, Any], ...], Tuple[str, ...]]:
@@ -223,7 +259,8 @@ def _results(deployment: Deployment) -> Tuple[Tuple[Tuple[str, Result], ...], Tu
     results, problems = [], []
     folder = deployment.results_folder
     files = sorted(folder.glob("*.json")) if folder.is_dir() else []
-    for path in (file for file in files if not is_temporary(file.name)):
+    others = (PREFIX, all_precisions.PREFIX)
+    for path in (file for file in files if not is_temporary(file.name) and not file.name.startswith(others)):
         try:
             results.append((path.name, load_result(path)))
         except BadInput as error:
@@ -247,7 +284,7 @@ def _bicubic(pairs: Sequence[Pair], scale: int) -> Dict[str, Any]:
         hr = crop_like(read_picture(high).pixels, enlarged, str(high))
         images.append({"name": name, **figures_of(enlarged, hr, scale)})
     mean = {m.key: sum(image[m.key] for image in images) / len(images) for m in METRICS}
-    return {"images": images, "mean": mean, "convention": CONVENTION, "runtime": ""}
+    return {"images": images, "mean": mean, "convention": CONVENTION, "ran": ()}
 
 
 def _shown(deployed: Sequence[Deployed], pairs: Sequence[Pair], count: int) -> Tuple[Pair, ...]:
@@ -295,7 +332,7 @@ def _rows(
 
 
 def _upscaled(resolved: Resolved, way: Way, lr: Picture) -> Picture:
-    with runners(replace(resolved, engine=way.engine), lambda _: None) as runner_at:
+    with runners(_running(resolved, way), lambda _: None) as runner_at:
         return upscale_picture(resolved.deployment, runner_at(lr.size), lr)
 
 

@@ -138,10 +138,12 @@ class Chosen:
     Attributes:
         runner: ready for ``prepare``.
         why: one sentence for the user.
+        decision: what was opened.
     """
 
     runner: Runner
     why: str
+    decision: Decision
 
 
 def check_precision(name: Optional[str]) -> None:
@@ -276,7 +278,7 @@ def open_runner(decision: Decision, deployment: Deployment) -> Chosen:
         allowed = decision.tiling is not None and decision.tiling.inexact
         runner = TiledRunner(runner, decision.cut, takes.contract, takes.scale, allowed)
         why += f", in tiles of {format_size(decision.cut.tile)}"
-    return Chosen(runner, why)
+    return Chosen(runner, why, decision)
 
 
 def runner_for(resolved: Resolved, size: Size) -> Chosen:
@@ -285,12 +287,15 @@ def runner_for(resolved: Resolved, size: Size) -> Chosen:
 
 
 @contextlib.contextmanager
-def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable[[Size], Runner]]:
+def runners(
+    resolved: Resolved, say: Callable[[str], None], opens: Callable[[Size, Chosen], None] = lambda size, chosen: None
+) -> Iterator[Callable[[Size], Runner]]:
     """A function that gives the runner for a size; one runner is open at a time, the last one until the block ends.
 
     Args:
         resolved: what shall run.
         say: told what runs, once for each file, and once more where it runs tiles.
+        opens: told of the runner whenever one is asked for, and for which size.
     """
     opened: List[Tuple[Decision, Chosen]] = []
     told: Set[str] = set()
@@ -306,6 +311,7 @@ def runners(resolved: Resolved, say: Callable[[str], None]) -> Iterator[Callable
             if what not in told:
                 told.add(what)
                 say(opened[0][1].why)
+        opens(size, opened[0][1])
         return opened[0][1].runner
 
     try:

@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Optional, Tuple
 
-from sr_deploy.core.contract import Size
-from sr_deploy.core.deployment.manifest import Deployment, open_deployment
-from sr_deploy.core.errors import (
-    BadDeployment,
-    BadImage,
-    BadInput,
-    CheckFailed,
-    EnvironmentFault,
-    SrDeployError,
-    UsageError,
-)
-from sr_deploy.core.media.image import Picture, check_writable, from_network, read_picture, to_network, write_picture
-from sr_deploy.core.media.imagefile import FileFacts
-from sr_deploy.core.media.room import check_room, decoded_bytes
-from sr_deploy.core.media.rows import is_written_by_rows
+from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.errors import SrDeployError, UsageError
+from sr_deploy.core.media.encode import DEFAULT, Saving
 from sr_deploy.core.overlap import ahead, behind
 from sr_deploy.engine.index import EngineIndex
-from sr_deploy.engine.onnxruntime_cuda import CPU
-from sr_deploy.engine.runtimes import GRAPH_RUNTIME
-from sr_deploy.pipeline.finished import Finished, request_of
-from sr_deploy.pipeline.held import Held
-from sr_deploy.pipeline.large_picture import (
-    Estimate,
-    amount,
-    bytes_in_tiles,
-    check_memory_of,
-    upscale_in_tiles,
-    write_tiles,
-)
-from sr_deploy.pipeline.memory import check_memory
-from sr_deploy.pipeline.picture_files import Job, Places, jobs_of
-from sr_deploy.pipeline.runner import Resolved, decide, resolve, runners
+from sr_deploy.pipeline.pictures.files import Places, jobs_of
+from sr_deploy.pipeline.pictures.finished import Finished
+from sr_deploy.pipeline.pictures.held import Held
+from sr_deploy.pipeline.pictures.stages import Course, compute_one, named_error, reader, writer
+from sr_deploy.pipeline.runner import Resolved, resolve, runners
 from sr_deploy.pipeline.tiling import WHOLE_SHARE, tiling_of
-from sr_deploy.run.base import Runner, upscale
-from sr_deploy.run.tiled import TiledRunner
 
 #: Pictures that wait to be computed, and results that wait to be written.
 WAITING = 1
@@ -58,12 +34,13 @@ class UpscaleOptions:
         inputs: pictures and folders of pictures.
         out: the folder to write to; or the file, where one picture is given and this ends like one.
         backend, engine, precision: which runtime; see pipeline/runner.py.
-        suffix: "png" or "jpg"; None keeps each picture's own.
+        suffix: of core/media/encode.py without its dot; None keeps each picture's own.
         force: overwrite results that exist; with ``resume``, only those that this request did not make.
         resume: keep results that this very request has made, and make the others.
         memory: bytes that may be used; None: half of what is free.
         allow_inexact: tiles of a network that is not local are taken as they are.
         recursive: search folders in folders too, and keep their structure.
+        saving: how results are written.
     """
 
     deployment: Path
@@ -78,6 +55,7 @@ class UpscaleOptions:
     memory: Optional[int] = None
     allow_inexact: bool = False
     recursive: bool = False
+    saving: Saving = DEFAULT
 
     @property
     def places(self) -> Places:
@@ -122,50 +100,9 @@ class Upscaled:
             lines.append(f"{len(self.kept)} results were there already and were kept as they are")
         if self.skipped:
             lines.append(f"{len(self.skipped)} of {every} pictures were skipped:")
-            lines += [f"  {_named(path, error)}" for path, error in self.skipped]
+            lines += [f"  {named_error(path, error)}" for path, error in self.skipped]
             lines.append("mend or remove them; the same command with --resume does only what is missing")
         return tuple(lines)
-
-
-@dataclass
-class _Course:
-    """One command under way.
-
-    Attributes:
-        options, resolved, jobs: what is done.
-        say: told each step.
-        held: the memory of pictures that wait.
-        finished: the record for ``--resume``; None for a picture alone.
-        made, kept, bad: what became of each job, by its place.
-    """
-
-    options: UpscaleOptions
-    resolved: Resolved
-    jobs: Tuple[Job, ...]
-    say: Callable[[str], None]
-    held: Held
-    finished: Optional[Finished]
-    made: Dict[int, Path] = field(default_factory=dict)
-    kept: Dict[int, Path] = field(default_factory=dict)
-    bad: Dict[int, SrDeployError] = field(default_factory=dict)
-
-    @property
-    def memory(self) -> Optional[int]:
-        """Bytes that may be used."""
-        return self.resolved.tiling.memory if self.resolved.tiling is not None else None
-
-    def skip(self, place: int, error: SrDeployError) -> None:
-        """Leave a picture out, and go on with the others; raises the error of a picture that came alone."""
-        if len(self.jobs) == 1:
-            raise error
-        self.bad[place] = error
-        self.say(f"skipped {_named(self.jobs[place].source, error)}")
-
-
-#: A picture that was read, with the memory it holds; or why there is none.
-_Read = Tuple[int, Union[Picture, SrDeployError], int]
-#: A result, with the memory that its picture held; None where tiles have written it.
-_Made = Tuple[int, Optional[Picture], int]
 
 
 def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _: None) -> Upscaled:
@@ -185,39 +122,30 @@ def upscale_files(options: UpscaleOptions, say: Callable[[str], None] = lambda _
     deployment = open_deployment(options.deployment)
     tiling = tiling_of(options.memory, options.allow_inexact, WHOLE_SHARE)
     resolved = resolve(EngineIndex(deployment), options.backend, options.engine, options.precision, tiling=tiling)
-    course = _course_of(options, resolved, say)
+    course = course_of(options, resolved, say)
     began = time.monotonic()
-    with runners(resolved, say) as runner_at, behind(_writer(course), WAITING) as hand, ahead(
-        _reader(course), WAITING
+    with runners(resolved, say) as runner_at, behind(writer(course), WAITING) as hand, ahead(
+        reader(course), WAITING
     ) as pictures, course.held:
         for item in track(pictures, "upscaling", len(course.jobs)):
-            _one(course, runner_at, hand, item)
+            compute_one(course, runner_at, hand, item)
+    return done(course, time.monotonic() - began)
+
+
+def done(course: Course, seconds: float) -> Upscaled:
+    """What became of all."""
     return Upscaled(
         tuple(course.made[place] for place in sorted(course.made)),
         tuple(course.kept[place] for place in sorted(course.kept)),
         tuple((course.jobs[place].source, course.bad[place]) for place in sorted(course.bad)),
-        time.monotonic() - began,
+        seconds,
     )
 
 
-def _one(course: _Course, runner_at: Callable[[Size], Runner], hand: Callable[[_Made], None], item: _Read) -> None:
-    """Compute what was read, and hand the result to the writer."""
-    place, read, held = item
-    if isinstance(read, SrDeployError):
-        course.skip(place, read)
-        return
-    try:
-        result = _upscaled(course, runner_at, course.jobs[place], read)
-    except _BadPicture as bad:
-        course.held.give_back(held)
-        course.skip(place, bad.error)
-    else:
-        hand((place, result, held))
-
-
-def _course_of(options: UpscaleOptions, resolved: Resolved, say: Callable[[str], None]) -> _Course:
+def course_of(options: UpscaleOptions, resolved: Resolved, say: Callable[[str], None]) -> Course:
     """What is to be done; refuses to overwrite."""
     places = options.places
+    options.saving.check()
     jobs = jobs_of(places)
     if options.resume and places.is_file:
         raise UsageError("--resume goes on with a folder, and -o names one picture", "a folder, or no --resume")
@@ -230,157 +158,5 @@ def _course_of(options: UpscaleOptions, resolved: Resolved, say: Callable[[str],
         )
     memory = resolved.tiling.memory if resolved.tiling is not None else None
     held = Held(None if memory is None else int(WAITING_SHARE * memory))
-    return _Course(options, resolved, jobs, say, held, None if places.is_file else Finished(options.out))
-
-
-def _reader(course: _Course) -> Iterator[_Read]:
-    """The pictures that are to be made, one after the other."""
-    options, memory = course.options, course.memory
-    network = _network_of(course.resolved)
-    for place, job in enumerate(course.jobs):
-        taken: List[int] = []
-
-        def admit(facts: FileFacts, source: Path = job.source, taken: List[int] = taken) -> None:
-            check_room(facts, source, 0)
-            need = decoded_bytes(facts)
-            if memory is not None and need > memory:
-                raise BadImage(
-                    f"{source} needs {amount(need)} to be decoded, and {amount(memory)} may be used",
-                    "a picture that can be decoded",
-                    f"--memory {2 * need / 1e6 + 1:.0f}MB, or cut it into pieces",
-                )
-            course.held.take(need)
-            taken.append(need)
-
-        try:
-            if course.finished is not None:
-                request = request_of(job.source, network, {"format": job.target.suffix})
-                if options.resume and course.finished.has(job.target, request):
-                    course.kept[place] = job.target
-                    continue
-                _check_free(course, job)
-            picture = read_picture(job.source, room=admit)
-            check_writable(job.target, picture.alpha is not None, picture.depth)
-            if course.finished is not None:
-                course.finished.begin(job.target, request)
-        except OSError as error:
-            yield place, BadImage(f"cannot read {job.source}: {error.strerror}", "a picture", "check the path"), 0
-        except (BadImage, UsageError) as error:
-            course.held.give_back(sum(taken))
-            yield place, error, 0
-        else:
-            yield place, picture, sum(taken)
-
-
-def _check_free(course: _Course, job: Job) -> None:
-    """Refuse to replace a result that another request made."""
-    if course.options.resume and not course.options.force and job.target.exists():
-        raise UsageError(
-            f"{job.target} is there, and was not made by this command from {job.source} as it is now",
-            "a result of the same picture, network and options to keep, or none",
-            "--resume --force replaces what this command did not make",
-        )
-
-
-def _network_of(resolved: Resolved) -> Dict[str, Any]:
-    """What a result follows from, of what runs: not which of two equal engines."""
-    engine = resolved.engine
-    graphs = resolved.deployment.manifest.graphs
-    return {
-        "graph": graphs[0].sha256,
-        "engine": None if engine is None else resolved.index.proved(engine).sha256,
-        "backend": resolved.backend,
-        "precision": resolved.runs_in,
-        "inexact": resolved.tiling is not None and resolved.tiling.inexact,
-    }
-
-
-def _writer(course: _Course) -> Callable[[_Made], None]:
-    """What writes a result: None where tiles have written it."""
-
-    def write(item: _Made) -> None:
-        place, result, held = item
-        target = course.jobs[place].target
-        try:
-            if result is not None:
-                write_picture(result, target)
-            course.made[place] = target
-        except UsageError as error:
-            course.skip(place, error)
-        finally:
-            course.held.give_back(held)
-
-    return write
-
-
-def _named(path: Path, error: SrDeployError) -> str:
-    """What is wrong with a picture, with its name once."""
-    return error.found if str(path) in error.found else f"{path}: {error.found}"
-
-
-class _BadPicture(Exception):
-    """The picture is at fault, not the deployment or the machine."""
-
-    def __init__(self, error: SrDeployError) -> None:
-        self.error = error
-        super().__init__(str(error))
-
-
-def _upscaled(course: _Course, runner_at: Callable[[Size], Runner], job: Job, picture: Picture) -> Optional[Picture]:
-    """The result of one picture; None where it was written in tiles."""
-    deployment = course.resolved.deployment
-    try:
-        decide(course.resolved, picture.size)
-    except (BadImage, EnvironmentFault) as error:
-        raise _BadPicture(error) from error
-    runner = runner_at(picture.size)
-    try:
-        if isinstance(runner, TiledRunner):
-            _in_tiles(course, runner, job, picture)
-            return None
-        _check_activations(deployment, runner, picture.size)
-    except EnvironmentFault as error:
-        raise _BadPicture(error) from error
-    except (UsageError, CheckFailed) as error:
-        raise _BadPicture(error) from error
-    try:
-        return upscale_picture(deployment, runner, picture)
-    except BadDeployment:
-        raise
-    except (BadInput, CheckFailed) as error:
-        raise _BadPicture(error) from error
-
-
-def _in_tiles(course: _Course, runner: TiledRunner, job: Job, picture: Picture) -> None:
-    """One picture in tiles to its file, with an estimate before and the differences after."""
-    manifest = course.resolved.deployment.manifest
-    layout = runner.cut.layout(picture.size)
-    tile = layout.tile[0] * layout.tile[1] * runner.cut.bytes_per_pixel
-    need = bytes_in_tiles(layout, picture, manifest.scale, tile, is_written_by_rows(job.target))
-    check_memory_of(Estimate(layout, need, None), course.memory, job.target)
-    allowed = runner.cut.exact or runner.inexact
-    estimate = Estimate(layout, need, runner.seconds_for(picture.size) if allowed else None)
-    course.say(f"{job.source.name}: {estimate.explained(runner.cut.halo)}")
-    write_tiles(runner, picture, manifest.contract, job.target)
-    if not runner.cut.exact:
-        course.say(
-            f"{job.source.name}: tiles differ by up to {runner.seams.largest:.3g} of 255 along their borders, "
-            f"{runner.seams.mean:.2g} in the mean"
-        )
-
-
-def _check_activations(deployment: Deployment, runner: Runner, size: Size) -> None:
-    """Raise EnvironmentFault for what the network itself needs, where it is known: the graph on the processor."""
-    about = runner.describe()
-    if about.get("provider") == CPU:
-        graph = deployment.graph_for(size, GRAPH_RUNTIME)
-        if about["file"] == graph.file:
-            check_memory(graph, size)
-
-
-def upscale_picture(deployment: Deployment, runner: Runner, picture: Picture) -> Picture:
-    """One picture through a runner, grey, alpha and depth kept."""
-    contract = deployment.manifest.contract
-    if isinstance(runner, TiledRunner):
-        return upscale_in_tiles(runner, picture, contract)
-    return from_network(upscale(runner, to_network(picture, contract)), contract, picture)
+    finished = None if places.is_file else Finished(options.out)
+    return Course(resolved, jobs, say, held, finished, options.resume, options.force, options.saving)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from sr_deploy.core.artifact import sha256_of
-from sr_deploy.core.contract import IOContract, Size
+from sr_deploy.bench.result import now_utc
+from sr_deploy.core.artifact import sha256_of, write_json
+from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
-from sr_deploy.core.errors import BadCheckpoint, CheckFailed
+from sr_deploy.core.errors import BadCheckpoint, CheckFailed, EnvironmentFault
 from sr_deploy.core.media.image import from_network, read_picture, to_network
 from sr_deploy.core.media.room import bytes_to_upscale
 from sr_deploy.core.number_formats import LOSSY
@@ -20,10 +21,11 @@ from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.index import EngineIndex
-from sr_deploy.pipeline.runner import Resolved, resolve, runners
+from sr_deploy.pipeline.runner import Chosen, Resolved, resolve, runners
 from sr_deploy.pipeline.tiling import tiling_of
+from sr_deploy.report.quality_file import PictureSet, Ran, hash_of_pictures, kept_name
 from sr_deploy.run.base import Runner, upscale
-from sr_deploy.run.parity import difference_of
+from sr_deploy.run.parity import as_floats, difference_of, planes_difference
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class VerifyOptions:
         against_torch: compare with the PyTorch network too.
         memory: bytes that may be used; what takes more, or no engine takes, runs in tiles. None: half of what is free.
         allow_inexact: of a network that is not local too.
+        keep: whether ``verify_quality`` writes the report into the deployment's results.
     """
 
     deployment: Path
@@ -50,6 +53,7 @@ class VerifyOptions:
     precision: Optional[str] = None
     memory: Optional[int] = None
     allow_inexact: bool = False
+    keep: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,14 @@ class ImageQuality:
         name: of the picture.
         figures: by the keys of core/quality/metrics.py; PyTorch's own only where it was compared.
         difference: largest difference from PyTorch in 8-bit steps; None where it was not compared.
+        lr_sha256, hr_sha256: of the two files; None where they were not read here.
     """
 
     name: str
     figures: Mapping[str, float]
     difference: Optional[float] = None
+    lr_sha256: Optional[str] = None
+    hr_sha256: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -73,17 +80,21 @@ class QualityReport:
 
     Attributes:
         convention: how the figures are computed.
-        runtime: what ran.
+        ran: what ran, one entry a file.
         images: one row a picture.
         precision: of what ran. "fp32" is bound in the largest difference from PyTorch, a lower one in the mean PSNR-Y.
         tolerance_steps: the bound on the difference from PyTorch, in 8-bit steps.
+        pictures: which they were.
+        checkpoint_sha256: of the network that was compared with.
     """
 
     convention: str
-    runtime: str
+    ran: Tuple[Ran, ...]
     images: Tuple[ImageQuality, ...]
     precision: str = "fp32"
     tolerance_steps: float = GRAPH_FP32.steps
+    pictures: Optional[PictureSet] = None
+    checkpoint_sha256: Optional[str] = None
 
     @property
     def worst(self) -> float:
@@ -98,51 +109,63 @@ class QualityReport:
         return float(np.mean(known)) if len(known) == len(each) else None
 
     def to_dict(self) -> Dict[str, Any]:
-        """Plain values for JSON and tables."""
+        """Plain values for JSON and tables, as ``QualityFile`` describes them."""
         keys = [key for key, _, _ in figure_columns()]
         mean = {
             key: float(np.mean([image.figures[key] for image in self.images]))
             for key in keys
             if all(key in image.figures for image in self.images)
         }
-        lossy = LOSSY.get(self.precision)
+        lossy, failed = LOSSY.get(self.precision), self.failure()
         return {
-            "schema": 1,
+            "schema": 2,
+            "created": now_utc(),
             "convention": self.convention,
-            "runtime": self.runtime,
+            "ran": [asdict(one) for one in self.ran],
             "precision": self.precision,
+            "pictures": None if self.pictures is None else asdict(self.pictures),
+            "checkpoint_sha256": self.checkpoint_sha256,
             "images": [_row(image, keys) for image in self.images],
             "mean": _finite(mean),
             "largest_difference": self.worst if CRITERION.torch_key in mean else None,
             "tolerance": self.tolerance_steps if lossy is None else None,
             **_finite({"loss_db": self.loss}),
             "tolerance_db": None if lossy is None else lossy.decibels,
+            "problem": None if failed is None else f"{failed.found}, {failed.wanted} is allowed",
         }
 
     def raise_on_failure(self) -> None:
         """Raise CheckFailed when a picture differs from PyTorch by more than the tolerance of the precision."""
+        failed = self.failure()
+        if failed is not None:
+            raise failed
+
+    def failure(self) -> Optional[CheckFailed]:
+        """What ``raise_on_failure`` raises; None where the tolerance is kept."""
         lossy = LOSSY.get(self.precision)
         if lossy is not None:
-            if self.loss is not None and not self.loss <= lossy.decibels:
-                raise CheckFailed(
-                    f"the {self.precision} engine loses {self.loss:.4f} dB against the PyTorch network",
-                    f"at most {lossy.decibels:g} dB ({lossy.name})",
-                    "build it with --precision auto --psnr-budget, or fine-tune it with srdeploy qat",
-                )
-            return
-        if self.worst > self.tolerance_steps:
-            name = max(self.images, key=lambda image: image.difference or 0.0).name
-            raise CheckFailed(
-                f"{name} differs from the PyTorch network by {self.worst:.4g} of 255",
-                f"at most {self.tolerance_steps} ({GRAPH_FP32.name})",
-                "export again; if it stays, report the network",
+            if self.loss is None or self.loss <= lossy.decibels:
+                return None
+            return CheckFailed(
+                f"the {self.precision} engine loses {self.loss:.4f} dB against the PyTorch network",
+                f"at most {lossy.decibels:g} dB ({lossy.name})",
+                "build it with --precision auto --psnr-budget, or fine-tune it with srdeploy qat",
             )
+        if self.worst <= self.tolerance_steps:
+            return None
+        name = max(self.images, key=lambda image: image.difference or 0.0).name
+        return CheckFailed(
+            f"{name} differs from the PyTorch network by {self.worst:.4g} of 255",
+            f"at most {self.tolerance_steps} ({GRAPH_FP32.name})",
+            "export again; if it stays, report the network",
+        )
 
 
 def _row(image: ImageQuality, keys: Sequence[str]) -> Dict[str, Any]:
     """One picture for JSON: None for a figure that was not taken."""
     figures = {key: image.figures.get(key) for key in keys}
-    return _finite({"name": image.name, **figures, "difference": image.difference})
+    hashes = {"lr_sha256": image.lr_sha256, "hr_sha256": image.hr_sha256}
+    return {**_finite({"name": image.name, **figures, "difference": image.difference}), **hashes}
 
 
 def _finite(figures: Dict[str, Any]) -> Dict[str, Any]:
@@ -152,7 +175,9 @@ def _finite(figures: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _: None) -> QualityReport:
-    """Measure a deployment on a set of picture pairs.
+    """Measure a deployment on a set of picture pairs, and keep the report in its results.
+
+    Where the deployment cannot be written the report is given all the same, and ``say`` is told so.
 
     Raises:
         BadImage: pictures without a partner, or of sizes that do not belong together.
@@ -161,7 +186,25 @@ def verify_quality(options: VerifyOptions, say: Callable[[str], None] = lambda _
     index = EngineIndex(open_deployment(options.deployment))
     tiling = tiling_of(options.memory, options.allow_inexact)
     resolved = resolve(index, options.backend, options.engine, options.precision, tiling=tiling)
-    return verify_resolved(resolved, options, say)
+    report = verify_resolved(resolved, options, say)
+    if options.keep:
+        try:
+            say(f"kept in {keep_report(index.deployment, report)}")
+        except EnvironmentFault as fault:
+            say(f"note: the report is not kept in the deployment: {fault.found}")
+    return report
+
+
+def keep_report(deployment: Deployment, report: QualityReport) -> Path:
+    """Write a report into the deployment's results; report and gate find it there. Returns the file.
+
+    Raises:
+        DiskFull, EnvironmentFault: it cannot be written.
+    """
+    assert report.pictures is not None and report.ran, "verify_resolved tells both"
+    path = deployment.results_folder / kept_name(report.ran[0].runtime, report.precision, report.pictures)
+    write_json(path, report.to_dict())
+    return path
 
 
 def verify_resolved(resolved: Resolved, options: VerifyOptions, say: Callable[[str], None]) -> QualityReport:
@@ -169,18 +212,28 @@ def verify_resolved(resolved: Resolved, options: VerifyOptions, say: Callable[[s
     from sr_deploy.report.progress import track
 
     deployment = resolved.deployment
-    scale = deployment.manifest.scale
-    pairs = pair_images(options.lr, options.hr, scale)
+    pairs = pair_images(options.lr, options.hr, deployment.manifest.scale)
     network, network_range = _torch_runner(deployment, options) if options.against_torch else (None, 1.0)
-    told: List[str] = []
+    ran: Dict[Tuple[str, str], Ran] = {}
 
-    def remember(why: str) -> None:
-        told.append(why)
-        say(why)
+    def remember(size: Size, chosen: Chosen) -> None:
+        runner, decision = chosen.runner, chosen.decision
+        one = Ran(runner.runtime, runner.device, decision.file.name, decision.sha256, ())
+        before = ran.get((one.runtime, one.sha256), one)
+        ran[one.runtime, one.sha256] = replace(one, sizes=tuple(dict.fromkeys((*before.sizes, format_size(size)))))
 
-    with runners(resolved, remember) as runner_at:
+    with runners(resolved, say, remember) as runner_at:
         rows = [_one(deployment, runner_at, network, network_range, *pair) for pair in track(pairs, "verifying")]
-    return QualityReport(CONVENTION, "; ".join(dict.fromkeys(told)), tuple(rows), resolved.runs_in)
+    hashes = [(row.name, str(row.lr_sha256), str(row.hr_sha256)) for row in rows]
+    name = "/".join(options.hr.resolve().parts[-2:])[-1000:]
+    return QualityReport(
+        CONVENTION,
+        tuple(ran.values()),
+        tuple(rows),
+        resolved.runs_in,
+        pictures=PictureSet(name, len(rows), hash_of_pictures(hashes)),
+        checkpoint_sha256=None if network is None else deployment.manifest.source["sha256"],
+    )
 
 
 def _one(
@@ -200,13 +253,18 @@ def _one(
     pixels = from_network(sr, contract, picture).pixels
     hr = crop_like(read_picture(hr_path).pixels, pixels, str(hr_path))
     figures = figures_of(pixels, hr, scale)
+    hashes = (sha256_of(lr_path), sha256_of(hr_path))
     if network is None:
-        return ImageQuality(name, figures)
-    planes = IOContract(network_range)
-    expected = np.clip(upscale(network, to_network(picture, planes)), 0, network_range)
-    reference = from_network(expected, planes, picture).pixels
-    difference = difference_of(sr, expected, network_range)
-    return ImageQuality(name, {**figures, **torch_figures_of(reference, hr, scale)}, difference)
+        return ImageQuality(name, figures, None, *hashes)
+    floats = IOContract(network_range)
+    given = to_network(picture, floats) if contract.yuv is None else as_floats(lr, contract, network_range)
+    expected = np.clip(upscale(network, given), 0, network_range)
+    reference = from_network(expected, floats, picture).pixels
+    if contract.yuv is None:
+        difference = difference_of(sr, expected, network_range)
+    else:
+        difference = planes_difference(sr, expected, contract, network_range)
+    return ImageQuality(name, {**figures, **torch_figures_of(reference, hr, scale)}, difference, *hashes)
 
 
 def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runner, float]:

@@ -258,12 +258,23 @@ class QualityRow:
 
 @described_in_part
 @dataclass(frozen=True)
+class RanRow:
+    """One file that ran, as far as the table of quality shows it."""
+
+    runtime: Shown
+    device: Shown
+    file: Shown
+
+
+@described_in_part
+@dataclass(frozen=True)
 class QualityReport:
     """What ``verify --json`` prints, as far as its table shows it."""
 
     images: Tuple[QualityRow, ...]
     mean: QualityRow
-    runtime: Optional[Shown] = None
+    ran: Annotated[Tuple[RanRow, ...], Field(max_length=1000)] = ()
+    precision: Optional[Shown] = None
     convention: Optional[Shown] = None
     largest_difference: Optional[float] = None
     tolerance: Optional[float] = None

@@ -73,6 +73,11 @@ class Budget:
     devices: Tuple[DeviceBudget, ...] = ()
     source: str = "the default budget"
 
+    @property
+    def has_floors(self) -> bool:
+        """Whether there is any bound on quality."""
+        return self.quality != QualityFloors()
+
     def for_device(self, name: str) -> DeviceBudget:
         """The bounds on a device; without any bounds at all, none.
 

@@ -9,9 +9,12 @@ from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.host.device import environment_identity
+from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.core.quality.metrics import CRITERION
+from sr_deploy.report.numbers import precision_label
 from sr_deploy.report.pareto import pareto_front
 from sr_deploy.report.pictures import Panel
+from sr_deploy.report.precisions import PrecisionTable
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Quality:
     Attributes:
         label: how the page calls it: "", or the engine where there are several ways.
         precision: such as "fp32".
-        report: the dict form of a QualityReport: "images", "mean", "convention", "runtime".
+        report: the dict form of a QualityReport: "images", "mean", "convention", "ran".
     """
 
     label: str
@@ -42,6 +45,7 @@ class Deployed:
         no_quality: why there is none; empty where there is.
         problems: files that could not be read, engines that could not be judged, and why.
         plans: its precision plans, see pipeline/precision/plan_facts.py.
+        precisions: its sweeps side by side.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Deployed:
     no_quality: str = ""
     problems: Tuple[str, ...] = ()
     plans: Tuple[Dict[str, Any], ...] = ()
+    precisions: Optional[PrecisionTable] = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Content:
         deployments: at least one.
         bicubic: what bicubic enlargement reaches on the same pictures, by scale, in the form of Quality.report.
         pictures: rows of panels.
+        axis: of the latency plots, see ``latency_plot``.
     """
 
     title: str
@@ -79,6 +85,7 @@ class Content:
     deployments: Tuple[Deployed, ...]
     bicubic: Tuple[Tuple[int, Dict[str, Any]], ...] = ()
     pictures: Tuple[PictureRow, ...] = ()
+    axis: str = "size"
 
 
 @dataclass(frozen=True)
@@ -153,13 +160,13 @@ def _comparison(
     if sizes.count(size) < 2:
         return None
     entries: List[Entry] = []
-    for (index, precision), result in sorted(members.items(), key=lambda member: member[0]):
+    widest = {name: place for place, name in enumerate(ENGINE_PRECISIONS)}
+    for (index, precision), result in sorted(members.items(), key=lambda one: (one[0][0], widest.get(one[0][1], 9))):
         point = result.point_for(size)
         if point is None or not point.usable or not point.median_s:
             continue
         deployed = deployments[index]
-        alone = len([1 for other, _ in members if other == index]) == 1
-        name = deployed.name if alone else f"{deployed.name} {precision}"
+        name = f"{deployed.name} {precision_label(precision)}".strip()
         name += " (launch-bound)" if point.launch_bound else ""
         mean: Dict[str, float] = next((q.report["mean"] for q in deployed.qualities if q.precision == precision), {})
         entries.append(Entry(name, deployed.manifest.scale, result, point, mean))

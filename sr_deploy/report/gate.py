@@ -6,13 +6,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from sr_deploy.bench.compare import Ratio, process_ratio, single_run_ratio
+from sr_deploy.bench.compare import Ratio, fewest_for, process_ratio, single_run_ratio
 from sr_deploy.bench.interval import binomial_tail, effective_sample_size, median_interval
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.errors import BadInput
 from sr_deploy.core.host.device import environment_identity
 from sr_deploy.core.quality.metrics import METRICS
+from sr_deploy.core.schema import described
 from sr_deploy.report.budget import Budget, DeviceBudget, QualityFloors
 from sr_deploy.report.quality_file import QualityFile
 
@@ -32,6 +33,7 @@ SAME_OPTIONS = ("scope", "value_range", "seed", "timer", "cuda_graph", "wait", "
 FREE_DESCRIPTION = ("file", "provider_reason", "runtime_cache")
 
 
+@described
 @dataclass(frozen=True)
 class Finding:
     """One thing that was judged.
@@ -56,6 +58,7 @@ class Finding:
     high: Optional[float] = None
 
 
+@described
 @dataclass(frozen=True)
 class GateReport:
     """All findings, and what they add up to.
@@ -164,7 +167,7 @@ def compare_results(baseline: Result, candidate: Result, budget: Budget) -> Tupl
         raise BadInput(
             "the two results have no size in common",
             "the baseline's sizes: " + ", ".join(format_size(point.size) for point in baseline.points),
-            "measure the candidate with the same --sizes",
+            "measure the candidate with the same --size",
         )
     new = [format_size(p.size) for p in candidate.points if baseline.point_for(p.size) is None]
     notes = [f"{', '.join(new)}: not in the baseline, not judged"] if new else []
@@ -236,14 +239,16 @@ def check_budget(points: Sequence[Point], device: DeviceBudget) -> List[Finding]
     return findings
 
 
-def check_quality(floors: QualityFloors, report: QualityFile) -> List[Finding]:
-    """Quality floors against the report of ``srdeploy verify --json``: one finding for each floor.
+def check_quality(floors: QualityFloors, report: Optional[QualityFile]) -> List[Finding]:
+    """Quality floors against the report of ``srdeploy verify``: one finding for each floor.
 
     Args:
         floors: None where there is no floor.
-        report: its mean and its largest difference are judged.
+        report: its mean and its largest difference are judged; None judges nothing.
     """
     findings: List[Finding] = []
+    if report is None:
+        return findings
     for what, value, bound, upper, unit in _quality_rows(floors, report):
         if bound is None:
             continue
@@ -287,7 +292,8 @@ def _judged_points(before: Point, after: Optional[Point], old: Result, new: Resu
     sides = (process_medians(old, before.size), process_medians(new, before.size))
     if sides[0] and sides[1]:
         ratio = process_ratio(sides[0], sides[1], CONFIDENCE)
-        advice = "measure with srdeploy bench --processes 5 or more" if ratio.low == 0 else ""
+        fewest = fewest_for(CONFIDENCE)
+        advice = f"the gate compares {fewest} processes or builds, or more, of each" if ratio.low == 0 else ""
     else:
         ratio = single_run_ratio(before.samples_s, after.samples_s, budget.run_noise_percent / 100, CONFIDENCE)
         advice = "one run cannot tell; srdeploy gate --interleave, or bench --processes 5 on both sides, can"

@@ -102,8 +102,7 @@ def markdown(report: GateReport) -> str:
         f"## srdeploy gate: {report.verdict}",
         "",
         f"{_cell(report.candidate)} against {_cell(report.baseline)} on {_cell(report.device)}, "
-        f"scope {_cell(report.scope)}. "
-        f"A regression is slower by more than {report.threshold_percent:g} % and by more than {report.floor_us:g} µs.",
+        f"scope {_cell(report.scope)}.{_limit(report)}",
         "",
         "| judged | input | verdict | baseline ms | candidate ms | change | interval | why |",
         "|---|---|---|---:|---:|---:|---:|---|",
@@ -123,6 +122,14 @@ def write_text(path: Path, content: str) -> None:
 
 def _name(finding: Finding) -> str:
     return f"{finding.what} {finding.size}".strip()
+
+
+def _limit(report: GateReport) -> str:
+    """What a regression is, where two were compared."""
+    if not any(finding.what == "latency" for finding in report.findings):
+        return ""
+    limits = f"more than {report.threshold_percent:g} % and by more than {report.floor_us:g} µs"
+    return f" A regression is slower by {limits}."
 
 
 def _cells(finding: Finding) -> List[str]:

@@ -103,9 +103,13 @@ def details(summary: str, body: str) -> str:
     return f"<details>\n<summary>{xml(summary)}</summary>\n{body}</details>\n" if body else ""
 
 
-def image(media_type: str, data: bytes, alt: str, kind: str = "") -> str:
-    """A picture within the page."""
-    return f'<img{_class(kind)} src="{data_uri(media_type, data)}" alt="{xml(alt)}">'
+def image(media_type: str, data: bytes, alt: str, kind: str = "", dark: Optional[bytes] = None) -> str:
+    """A picture within the page; ``dark`` is shown in its place on a dark screen, and never printed."""
+    shown = f'<img{_class(kind)} src="{data_uri(media_type, data)}" alt="{xml(alt)}">'
+    if dark is None:
+        return shown
+    # Not <picture>: browsers choose its source for the screen and print that one.
+    return image(media_type, data, alt, f"{kind} light".strip()) + image(media_type, dark, alt, f"{kind} dark".strip())
 
 
 def figure(body: str, caption: str, kind: str = "") -> str:

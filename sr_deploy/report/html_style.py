@@ -46,8 +46,7 @@ dt { color: var(--soft); flex: none; }
 dd { margin: 0; text-align: right; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 figure { margin: .8rem 0 1.4rem; }
 img { display: block; max-width: 100%; height: auto; }
-.plot { overflow-x: auto; }
-.plot img { background: #ffffff; border-radius: 4px; padding: .5rem; width: 100%; max-width: 48rem; }
+.plot img { width: 100%; max-width: 48rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 10.5rem), 1fr)); gap: .9rem; }
 .panels + .panels { margin-top: 1.3rem; }
 .panels figure { margin: 0; }
@@ -58,11 +57,14 @@ img { display: block; max-width: 100%; height: auto; }
 .scale { max-width: 22rem; margin: .9rem 0; }
 .scale img { width: 100%; height: .8rem; border-radius: 2px; }
 .ends { display: flex; justify-content: space-between; font-size: .875rem; color: var(--soft); }
+img.dark { display: none; }
+@media screen and (prefers-color-scheme: dark) { .turned { filter: invert(.91) hue-rotate(180deg); }
+  img.light { display: none; } img.dark { display: block; } }
 details { margin: .6rem 0; }
 summary { cursor: pointer; color: var(--mark); }
 @media (max-width: 30rem) {
   .panels { grid-template-columns: repeat(2, 1fr); gap: .6rem; }
-  .plot img { min-width: 34rem; } caption { max-width: calc(100vw - 2rem); }
+  caption { max-width: calc(100vw - 2rem); }
   h1 { font-size: 1.4rem; } th, td { padding: .3rem .5rem; } }
 @media print {
   :root { --text: #000; --soft: #444; --back: #fff; --card: #f3f3f3; --line: #bbb; --mark: #000; --warn: #000;
@@ -72,6 +74,6 @@ summary { cursor: pointer; color: var(--mark); }
   .panels { grid-template-columns: repeat(auto-fill, minmax(2.6cm, 1fr)); gap: .3cm; } .errors::before { content: ""; }
   .panels figcaption { font-size: 8pt; overflow-wrap: anywhere; } .scale { break-inside: avoid; }
   .wide { overflow: visible; } table { font-size: 9pt; } th, td { padding: .2rem .45rem; }
-  .plot img { min-width: 0; max-width: 14cm; }
+  .plot img { max-width: 14cm; }
   details::details-content { content-visibility: visible; block-size: auto; } }
 """

@@ -5,11 +5,42 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, Optional, Sequence
 
-from sr_deploy.bench.result import Point
+from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
+from sr_deploy.core.number_formats import FORMATS
 
+#: What a sample spans, for people.
+SCOPE_WORDS = {
+    "compute": "compute only, transfers excluded",
+    "enqueue": "until the call returns",
+    "end-to-end": "upload, compute and download",
+}
 #: What stands where there is no value.
 NONE = "–"
+
+
+def precision_label(name: str) -> str:
+    """A precision for people: "FP32", "FP16", "INT8", "auto"; another one as it is."""
+    return {one.precision: one.label for one in FORMATS}.get(name, name)
+
+
+def precision_of(point: Point) -> str:
+    """What a point was computed in, as its runner says, such as "fp32"; "" where it does not say."""
+    return str(point.description.get("precision") or "")
+
+
+def ran_in(result: Result) -> str:
+    """Precision, runtime, device and scope of a sweep: "INT8, tensorrt on NVIDIA H200, compute"."""
+    worked = [point for point in result.points if point.runtime]
+    precisions = dict.fromkeys(precision_label(name) for name in map(precision_of, worked) if name)
+    places = dict.fromkeys(f"{point.runtime} on {point.device}" for point in worked)
+    scope = str(result.options.get("scope") or "")
+    return ", ".join(filter(None, (" and ".join(precisions), ", ".join(places) or "nothing ran", scope)))
+
+
+def result_title(result: Result) -> str:
+    """What was timed, in what and where: the title of every table and plot of a sweep."""
+    return f"{result.deployment}: {ran_in(result)}"
 
 
 def figures(value: float) -> str:
@@ -91,6 +122,13 @@ def launches_text(point: Point) -> str:
     text = f"launch-bound: the host takes {milliseconds(point.enqueue_s)} ms to queue a run, so this times launches"
     graph = point.settings.get("cuda_graph")
     return text if graph is not False else text + "; time it with --cuda-graph for the kernels alone"
+
+
+def half_width(point: Point) -> str:
+    """Half the interval of the median in percent of it; – where there is none."""
+    if point.median_low_s is None or point.median_high_s is None or not point.median_s:
+        return NONE
+    return fixed(50 * (point.median_high_s - point.median_low_s) / point.median_s, 2)
 
 
 def rate_cells(point: Point) -> Sequence[str]:

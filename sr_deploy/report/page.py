@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.quality.metrics import CRITERION, METRICS, Metric
 from sr_deploy.core.text import xml
 from sr_deploy.report import html
-from sr_deploy.report.content import Comparison, Content, Deployed, comparisons
-from sr_deploy.report.numbers import NONE, figures, fixed, milliseconds
+from sr_deploy.report.content import Comparison, Content, Deployed, Quality, comparisons
+from sr_deploy.report.numbers import NONE, figures, fixed, milliseconds, precision_label
 from sr_deploy.report.page_deployment import deployment_section, drawing
 from sr_deploy.report.pictures import ERROR_LIMIT, error_scale
 from sr_deploy.report.plots import latency_plot
 from sr_deploy.report.plots_bench import Candidate, pareto_plot
+from sr_deploy.report.quality_file import ran_text
 
 #: So many comparisons are shown; more than a few (runtime, device, scope) are rarely wanted on one page.
 MOST_COMPARISONS = 3
@@ -29,12 +30,12 @@ def report_page(content: Content) -> str:
         (
             f"<header>\n<h1>{xml(content.title)}</h1>\n{html.paragraph(content.made, 'small')}</header>\n",
             _glance(content, compared),
-            "".join(_comparison(index, comparison) for index, comparison in enumerate(compared)),
+            "".join(_comparison(index, comparison, content.axis) for index, comparison in enumerate(compared)),
             html.paragraph(_why_not_compared(content.deployments), "note") if several and not compared else "",
             _quality(content),
             _pictures(content),
             "".join(
-                deployment_section(deployed, f"deployment-{index + 1}", several)
+                deployment_section(deployed, f"deployment-{index + 1}", several, content.axis)
                 for index, deployed in enumerate(content.deployments)
             ),
         )
@@ -53,15 +54,18 @@ def _glance(content: Content, compared: Sequence[Comparison]) -> str:
         row = [deployed.name, manifest.architecture, f"×{manifest.scale}", f"{graph.parameters:,}"]
         row += [figures(graph.macs / 1e9), format_size(graph.macs_size).replace("x", "×")]
         if judged:
-            mean = deployed.qualities[0].report["mean"] if deployed.qualities else {}
-            row += _figures(mean)
+            first = deployed.qualities[0] if deployed.qualities else None
+            row += [
+                precision_label(first.precision) if first else NONE,
+                *_figures(first.report["mean"] if first else {}),
+            ]
         rows.append(row)
-    headings += _HEADINGS if judged else []
+    headings += ["judged in", *_HEADINGS] if judged else []
     caption = "The deployments: weights and multiply-accumulates (in thousand millions) are of the exported graph"
     return html.section("At a glance", html.table(caption, headings, rows, min(numbers)), "glance")
 
 
-def _comparison(index: int, comparison: Comparison) -> str:
+def _comparison(index: int, comparison: Comparison, axis: str) -> str:
     """Quality against latency of one group, as a plot and as numbers."""
     shared = f"{comparison.runtime} on {comparison.device}, {comparison.scope}"
     size = format_size(comparison.size).replace("x", "×")
@@ -97,11 +101,14 @@ def _comparison(index: int, comparison: Comparison) -> str:
             )
         )
     else:
-        parts.append(html.paragraph("Without --lr and --hr there is no quality to set against the latency.", "note"))
+        known = f"only of {candidates[0].name}" if candidates else "of none of these"
+        text = f"Quality is known {known}: srdeploy verify … --precision keeps it in the deployment."
+        parts.append(html.paragraph(text, "note"))
     headings = ["", "median ms", "p90 ms", *_HEADINGS, "Pareto front"]
     parts.append(html.table(f"{shared}; input {size}", headings, rows))
     words = f"Median latency over input size of {', '.join(entry.name for entry in comparison.entries)}; {shared}"
-    parts.append(drawing(lambda path: latency_plot(comparison.results, path), words, f"All sizes: {shared}.", ".svg"))
+    caption = f"All sizes: {shared}."
+    parts.append(drawing(lambda path: latency_plot(comparison.results, path, axis), words, caption, ".svg"))
     return html.section(f"Quality against latency: {shared}", "".join(parts), f"comparison-{index + 1}")
 
 
@@ -111,18 +118,21 @@ def _why_not_compared(deployments: Sequence[Deployed]) -> str:
     text = "Latency is not compared: no two deployments have a sweep with the same runtime, device, scope and size."
     if missing:
         text += f" Without any sweep: {', '.join(missing)}."
-    return text + " srdeploy bench DEPLOYMENT --sizes … with the same sizes makes them comparable."
+    return text + " srdeploy bench DEPLOYMENT --size … with the same sizes makes them comparable."
 
 
 def _quality(content: Content) -> str:
     """One table a scale: pictures down, ways to run across; or why there is none."""
     parts = []
     for scale in dict.fromkeys(deployed.manifest.scale for deployed in content.deployments):
-        columns = [(f"{d.name} {q.label}".strip(), q.report) for d in content.deployments for q in d.qualities
-                   if d.manifest.scale == scale]  # fmt: skip
+        every = [(f"{d.name} {q.label}".strip(), q) for d in content.deployments for q in d.qualities
+                 if d.manifest.scale == scale]  # fmt: skip
         bicubic = dict(content.bicubic).get(scale)
-        if columns:
-            parts.append(_quality_table(scale, ([("bicubic", bicubic)] if bicubic else []) + columns))
+        # What was judged on other pictures has a table of its own.
+        for chosen in dict.fromkeys(_pictures_of(quality.report) for _, quality in every):
+            columns = [(name, quality) for name, quality in every if _pictures_of(quality.report) == chosen]
+            first = [("bicubic", Quality("", "", bicubic))] if bicubic else []
+            parts.append(_quality_table(scale, first + columns))
     reasons = {d.no_quality: d.name for d in content.deployments if not d.qualities}
     for reason in reasons:
         names = [d.name for d in content.deployments if not d.qualities and d.no_quality == reason]
@@ -131,19 +141,26 @@ def _quality(content: Content) -> str:
     return html.section("Quality", "".join(parts), "quality")
 
 
-def _quality_table(scale: int, columns: Sequence[Tuple[str, Dict[str, Any]]]) -> str:
+def _pictures_of(report: Mapping[str, Any]) -> str:
+    """Which pictures a report is of, as their hash; "" where it does not say."""
+    return str((report.get("pictures") or {}).get("sha256", ""))
+
+
+def _quality_table(scale: int, columns: Sequence[Tuple[str, Quality]]) -> str:
     headings = ["", *(_HEADINGS * len(columns))]
-    names = [image["name"] for image in columns[-1][1]["images"]]
+    reports = [quality.report for _, quality in columns]
     rows: List[Sequence[html.Cell]] = []
-    for index, name in enumerate(names):
-        rows.append(_marked(name, [report["images"][index] for _, report in columns]))
-    rows.append(_marked("mean", [report["mean"] for _, report in columns]))
-    # What follows the colon is why it was chosen, once a size: for the terminal, not for a page.
-    ran = {name: dict.fromkeys(part.split(": ")[0] for part in report["runtime"].split("; "))
-           for name, report in columns if report.get("runtime")}  # fmt: skip
-    words = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in ran.items())
-    convention = columns[-1][1]["convention"]
-    caption = f"Against the originals, ×{scale} ({convention}); the best of each row is bold"
+    for index, image in enumerate(reports[-1]["images"]):
+        rows.append(_marked(image["name"], [report["images"][index] for report in reports]))
+    rows.append(_marked("mean", [report["mean"] for report in reports]))
+    words = "; ".join(
+        f"{name} in {precision_label(quality.precision)}: {ran_text(quality.report['ran'])}"
+        for name, quality in columns
+        if quality.report["ran"]
+    )
+    pictures = reports[-1].get("pictures")
+    on = f"{pictures['count']} pictures of {pictures['name']}, " if pictures else ""
+    caption = f"Against the originals, {on}×{scale} ({reports[-1]['convention']}); the best of each row is bold"
     table = html.table(caption, headings, rows, 1, 1, [(name, len(METRICS)) for name, _ in columns])
     return table + html.paragraph(f"What ran. {words}", "small")
 

@@ -11,29 +11,29 @@ from sr_deploy.core.deployment.manifest import Manifest
 from sr_deploy.core.deployment.records import FoldRecord
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
-from sr_deploy.report import html
+from sr_deploy.report import html, precisions
 from sr_deploy.report.content import Deployed
+from sr_deploy.report.dark import dark_svg
+from sr_deploy.report.loads import CAPTION, HEADINGS, load_rows
 from sr_deploy.report.numbers import (
     NONE,
+    SCOPE_WORDS,
     doubts,
     fixed,
+    half_width,
     layer_cells,
     listing_text,
     mebibytes,
     milliseconds,
     profile_text,
     rate_cells,
+    result_title,
     streaming_text,
 )
 from sr_deploy.report.page_precision import precision_section
 from sr_deploy.report.plots import latency_plot
 from sr_deploy.report.plots_bench import distribution_plot, throughput_plot
 
-SCOPES = {
-    "compute": "compute only, transfers excluded",
-    "enqueue": "until the call returns",
-    "end-to-end": "upload, compute and download",
-}
 #: What the half-width beside a median says, and what it does not.
 INTERVAL = (
     "± is half the interval of the median, by how many independent samples the samples are worth; – where that is too "
@@ -45,14 +45,15 @@ MEMORY = {"rss_bytes": "process MiB", "gpu_used_bytes": "GPU MiB"}
 MOST_LAYERS = 15
 
 
-def deployment_section(deployed: Deployed, anchor: str, several: bool) -> str:
-    """Everything about one deployment; ``several`` puts its name into the heading."""
+def deployment_section(deployed: Deployed, anchor: str, several: bool, axis: str) -> str:
+    """Everything about one deployment; ``several`` puts its name into the heading, ``axis`` is of its latency plots."""
     manifest = deployed.manifest
     parts = (
         html.facts(_identity(manifest)),
         html.items(manifest.notes, "small"),
         html.items(deployed.problems, "warn"),
-        html.section("Latency", _latency(deployed), f"{anchor}-latency", 3),
+        html.section("Precisions", _precisions(deployed), f"{anchor}-precisions", 3),
+        html.section("Latency", _latency(deployed, axis), f"{anchor}-latency", 3),
         html.section("Engines and memory", _engines(deployed), f"{anchor}-memory", 3),
         html.section("Precision", precision_section(deployed.plans), f"{anchor}-precision", 3),
         html.section("Proofs", _proofs(manifest) + _folds(manifest.fold), f"{anchor}-proofs", 3),
@@ -63,12 +64,18 @@ def deployment_section(deployed: Deployed, anchor: str, several: bool) -> str:
 
 
 def drawing(draw: Callable[[Path], None], alt: str, caption: str, suffix: str) -> str:
-    """A figure of a plot; ``suffix`` chooses SVG for lines and PNG for thousands of dots."""
+    """A figure of a plot, for light pages and for dark ones; ``suffix`` chooses SVG for lines and PNG for thousands of
+    dots."""
     with temporary_folder() as folder:
         path = folder / f"plot{suffix}"
         draw(path)
-        media = {".svg": "image/svg+xml", ".png": "image/png"}[suffix]
-        return html.figure(html.image(media, path.read_bytes(), alt), caption, "plot")
+        light = path.read_bytes()
+    if suffix == ".svg":
+        shown = html.image("image/svg+xml", light, alt, dark=dark_svg(light.decode("utf-8")).encode("utf-8"))
+    else:
+        # Dots take ten times the bytes of lines: the browser turns their colours itself.
+        shown = html.image("image/png", light, alt, "turned")
+    return html.figure(shown, caption, "plot")
 
 
 def _identity(manifest: Manifest) -> List[Tuple[str, str]]:
@@ -92,18 +99,31 @@ def _identity(manifest: Manifest) -> List[Tuple[str, str]]:
     ]
 
 
-def _latency(deployed: Deployed) -> str:
+def _precisions(deployed: Deployed) -> str:
+    """FP32, FP16, INT8 and auto in one table, for each place where they were timed; nothing where nothing was."""
+    table = deployed.precisions
+    if table is None or not table.rows:
+        return ""
+    parts = []
+    for shared, rows in precisions.groups(table).items():
+        shown = [[cells[0].replace("x", "×"), *cells[1:]] for cells in map(precisions.cells, rows)]
+        caption = f"{deployed.name}: {shared}. {precisions.CAPTION}"
+        parts.append(html.table(caption, precisions.HEADINGS, shown, 2))
+    return "".join(parts) + html.items(table.remarks, "warn")
+
+
+def _latency(deployed: Deployed, axis: str) -> str:
     """One table and its plots a sweep; or the command that makes one."""
     if not deployed.results:
         text = f"Nothing has been measured: {deployed.name}/results has no sweep. This command makes one:"
         return html.paragraph(text, "note") + html.command(f"srdeploy bench {deployed.name}")
-    return "".join(_sweep(name, result) for name, result in deployed.results)
+    return "".join(_sweep(name, result, axis) for name, result in deployed.results)
 
 
-def _sweep(file: str, result: Result) -> str:
-    ran = list(dict.fromkeys(f"{p.runtime} on {p.device}" for p in result.points if p.runtime))
+def _sweep(file: str, result: Result, axis: str) -> str:
     scope = str(result.options.get("scope", ""))
-    title = f"{', '.join(ran) or 'nothing ran'}: {SCOPES.get(scope, scope)}"
+    told = result_title(result)
+    title = f"{told}: {SCOPE_WORDS.get(scope, scope)}"
     confidence = result.options.get("confidence")
     with_interval = any(p.median_low_s is not None for p in result.points) and confidence is not None
     memory = [key for key in MEMORY if any(p.peak_memory.get(key) for p in result.points)]
@@ -119,18 +139,23 @@ def _sweep(file: str, result: Result) -> str:
     if worked:
         words = ", ".join(f"{format_size(p.size)} {milliseconds(p.median_s)} ms" for p in worked)
         if len(worked) > 1:
-            caption = "Median latency over input size, both axes logarithmic; the band reaches up to p90."
-            alt = f"Median latency: {words}"
-            plots.append(drawing(lambda path: latency_plot([result], path), alt, caption, ".svg"))
+            over = {"size": "input size, both axes logarithmic", "area": "input area, both axes from 0"}[axis]
+            caption = f"{told}. Median latency over {over}; the band reaches up to p90."
+            alt = f"{told}. Median latency: {words}"
+            plots.append(drawing(lambda path: latency_plot([result], path, axis), alt, caption, ".svg"))
         if len([p for p in worked if p.output_pixels]) > 1:
-            alt = "Throughput over input size, from the medians in the table"
-            caption = "Output megapixels per second. Where the line is flat, the device is full."
+            alt = f"{told}. Throughput over input size, from the medians in the table"
+            caption = f"{told}. Output megapixels per second. Where the line is flat, the device is full."
             plots.append(drawing(lambda path: throughput_plot([result], path), alt, caption, ".svg"))
-        alt = "Distribution of the samples around their median, and the samples in the order taken"
-        caption = "Left: which part of the samples is at most so slow; a step is a second mode. Right: any drift."
+        alt = f"{told}. Distribution of the samples around their median, and the samples in the order taken"
+        caption = (
+            f"{told}. Left: which part of the samples is at most so slow; a step is a second mode. Right: any drift."
+        )
         plots.append(drawing(lambda path: distribution_plot(result, path), alt, caption, ".png"))
     meaning = html.paragraph(INTERVAL, "note") if with_interval else ""
-    conditions = html.details("How it was measured", _conditions(result) + _layers(worked))
+    under = load_rows(result)
+    table += html.table(f"Load on {told}: {CAPTION}", HEADINGS, under, 2) if under else ""
+    conditions = html.details("How it was measured", conditions_of(result) + _layers(worked))
     return table + meaning + html.items(notes, "warn") + "".join(plots) + conditions
 
 
@@ -139,18 +164,12 @@ def _row(point: Point, with_interval: bool, memory: Sequence[str]) -> List[html.
     row: List[html.Cell] = [format_size(point.size).replace("x", "×")]
     row.append(milliseconds(point.median_s) if good else NONE)
     if with_interval:
-        row.append(_half_width(point) if good else NONE)
+        row.append(half_width(point) if good else NONE)
     row += [milliseconds(point.p90_s), milliseconds(point.p99_s), *rate_cells(point), str(len(point.samples_s))]
     return row + [mebibytes(point.peak_memory.get(key)) for key in memory]
 
 
-def _half_width(point: Point) -> str:
-    if point.median_low_s is None or point.median_high_s is None or not point.median_s:
-        return NONE
-    return fixed(50 * (point.median_high_s - point.median_low_s) / point.median_s, 2)
-
-
-def _conditions(result: Result) -> str:
+def conditions_of(result: Result) -> str:
     """Everything that a number depends on: settings, what ran, where."""
     points = [point for point in result.points if point.runtime]
     pairs: List[Tuple[str, str]] = []

@@ -13,6 +13,7 @@ from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.text import mathtext
+from sr_deploy.report.numbers import ran_in, result_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +26,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":", "-", "--")
 #: The frame of the zoomed part: seen on dark and on light pictures.
 FRAME_COLOUR = "#FF2D00"
+#: What the horizontal axis of a latency plot can be.
+AXES = ("size", "area")
 #: Smallest type, in points.
 SMALL = 9
 #: How the legend names hollow markers.
@@ -34,20 +37,23 @@ LAUNCH_BOUND = "hollow: launch-bound, it times the host's launches"
 Crop = Tuple[int, int, int, int]
 
 
-def latency_plot(results: Sequence[Result], path: Path) -> None:
-    """Latency over input pixels, both axes logarithmic: one line a result, a band from median to p90, medians in ms.
+def latency_plot(results: Sequence[Result], path: Path, axis: str = "size") -> None:
+    """Latency over input pixels: one line a result, a band from median to p90, medians in ms.
 
     A size that failed is a cross below all lines, with its reason.
 
     Args:
         results: one or more sweeps; a result without any point that worked is named in the legend only.
         path: the file to write, .png or .svg.
+        axis: "size", both axes logarithmic, or "area", both linear from 0: there a straight line through 0 is a network
+            whose time follows the input's area.
 
     Raises:
-        UsageError: no result, or another suffix.
+        UsageError: no result, another axis, or another suffix.
         DiskFull, EnvironmentFault: the file cannot be written.
     """
     check_suffix(path)
+    check_axis(axis)
     if not results:
         raise UsageError("there is no result to plot", "at least one sweep")
     from matplotlib.figure import Figure
@@ -55,17 +61,19 @@ def latency_plot(results: Sequence[Result], path: Path) -> None:
     # The legend is below the axes, so that it covers no data.
     figure = Figure(figsize=(8.0, 5.0 + 0.22 * len(results)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
-    axes.set(xscale="log", yscale="log")
-    axes.set_xlabel("input (height × width)", fontsize=11)
+    scale = "log" if axis == "size" else "linear"
+    axes.set(xscale=scale, yscale=scale)
     axes.set_ylabel("latency, ms", fontsize=11)
-    labels = labels_of(results)
-    title = labels[0] if len(results) == 1 else "Latency of " + ", ".join(dict.fromkeys(r.deployment for r in results))
+    title, labels = titles_of("Latency", results)
     axes.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     for index, result in enumerate(results):
         _line(axes, result, "median" if len(results) == 1 else labels[index], index)
     axes.fill_between([], [], color="#777777", alpha=0.25, linewidth=0, label="from the median up to p90")
-    size_axis(axes, results)
-    _latency_axis(axes, results)
+    if axis == "size":
+        size_axis(axes, results)
+        _latency_axis(axes, results)
+    else:
+        _area_axes(axes, results)
     _failures(axes, results)
     axes.grid(which="major", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -154,13 +162,25 @@ def _worked(result: Result) -> List[Point]:
     return sorted((p for p in result.points if p.median_s and p.usable), key=lambda point: point.input_pixels)
 
 
-def labels_of(results: Sequence[Result]) -> List[str]:
-    """One name a result: deployment, runtime and device."""
-    labels = []
-    for result in results:
-        ran = next(((p.runtime, p.device) for p in result.points if p.runtime), None)
-        labels.append(f"{result.deployment}: {ran[0]} on {ran[1]}" if ran else f"{result.deployment}: nothing ran")
-    return labels
+def titles_of(what: str, results: Sequence[Result]) -> Tuple[str, List[str]]:
+    """(title, one label a result): precision, runtime, device and scope are told once where all share them.
+
+    Args:
+        what: is drawn, such as "Latency".
+        results: at least one.
+    """
+    names = [result.deployment for result in results]
+    told = f"{what} of {', '.join(dict.fromkeys(names))}"
+    shared = {ran_in(result) for result in results}
+    if len(shared) == 1:
+        return f"{told}: {shared.pop()}", names
+    return told, [result_title(result) for result in results]
+
+
+def check_axis(axis: str) -> None:
+    """Raise UsageError for an axis that no latency plot has."""
+    if axis not in AXES:
+        raise UsageError(f"{axis!r} is no axis of a latency plot", "one of " + ", ".join(AXES))
 
 
 def _line(axes: Axes, result: Result, label: str, index: int) -> None:
@@ -199,6 +219,22 @@ def size_axis(axes: Axes, results: Sequence[Result]) -> None:
             kept.append((height, width))
     axes.set_xticks([height * width for height, width in kept], [format_size(size).replace("x", "×") for size in kept])
     axes.set_xticks([], minor=True)
+    axes.set_xlabel("input (height × width)", fontsize=11)
+    axes.tick_params(labelsize=SMALL + 0.5)
+
+
+def _area_axes(axes: Axes, results: Sequence[Result]) -> None:
+    """Megapixels and milliseconds, both from 0; what failed has its room below 0."""
+    from matplotlib.ticker import FuncFormatter
+
+    times = [1e3 * t for result in results for p in _worked(result) for t in (p.median_s, p.p90_s) if t]
+    pixels = [point.input_pixels for result in results for point in result.points]
+    top, strip = 1.08 * max(times, default=1.0), _strip(len(_failed(results)))
+    axes.set_xlim(0, 1.08 * max(pixels, default=1))
+    axes.set_ylim(-top * strip / (1 - strip), top)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e6:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value >= 0 else ""))
+    axes.set_xlabel("input area, megapixels", fontsize=11)
     axes.tick_params(labelsize=SMALL + 0.5)
 
 
@@ -236,7 +272,7 @@ def _failures(axes: Axes, results: Sequence[Result]) -> None:
         axes.plot(point.input_pixels, height, "X", color=COLOURS[index % len(COLOURS)], markersize=8, transform=across)
         reason = point.failure or point.invalid or ""
         reason = reason if len(reason) <= 44 else reason[:43] + "…"
-        leftmost = np.log(point.input_pixels / axes.get_xlim()[0]) < 0.5 * np.log(np.divide(*axes.get_xlim()[::-1]))
+        leftmost = axes.transData.transform((point.input_pixels, 1.0))[0] < (axes.bbox.x0 + axes.bbox.x1) / 2
         axes.annotate(
             mathtext(f"{'failed' if point.failure else 'invalid'}: {reason}"),
             (point.input_pixels, height),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, Sequence
+from typing import TYPE_CHECKING, List, Sequence
 
 import numpy as np
 
@@ -14,22 +14,22 @@ from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.text import mathtext
-from sr_deploy.report.numbers import figures
+from sr_deploy.report.labels import name_points
+from sr_deploy.report.numbers import figures, result_title
 from sr_deploy.report.plots import (
     COLOURS,
     DASHES,
     MARKERS,
     SMALL,
     check_suffix,
-    labels_of,
     mark_launch_bound,
     save_figure,
     size_axis,
+    titles_of,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 #: So many sizes are drawn in one distribution plot; more cannot be told apart.
 MOST_SIZES = 6
@@ -65,18 +65,21 @@ def throughput_plot(results: Sequence[Result], path: Path) -> None:
     figure = Figure(figsize=(8.0, 4.4 + 0.22 * len(results)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.set(xscale="log")
-    for index, (label, points) in enumerate(zip(labels_of(results), drawn)):
+    title, labels = titles_of("Throughput", results)
+    highest = 0.0
+    for index, (label, points) in enumerate(zip(labels, drawn)):
         x = [point.input_pixels for point in points]
         y = [point.output_pixels / 1e6 / (point.median_s or 1.0) for point in points]
         style = index % len(COLOURS)
         name = mathtext(label)
         axes.plot(x, y, DASHES[style], marker=MARKERS[style], color=COLOURS[style], label=name, markersize=6)
         mark_launch_bound(axes, points, y, style)
+        highest = max(highest, *y, 0.0)
     size_axis(axes, results)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("input (height × width)", fontsize=11)
-    axes.set_ylabel("output megapixels per second", fontsize=11)
-    axes.set_title("Throughput, from the median latency", fontsize=12, loc="left")
+    # Room above for the markers of the highest.
+    axes.set_ylim(0, 1.08 * highest)
+    axes.set_ylabel("output megapixels per second,\nfrom the median latency", fontsize=11)
+    axes.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     _plain(axes)
     figure.legend(fontsize=SMALL, loc="outside lower left", frameon=False)
@@ -120,8 +123,9 @@ def distribution_plot(result: Result, path: Path) -> None:
     left.set_ylabel("latency over its median", fontsize=11)
     left.set_xlabel("part of the samples that is at most so slow, %", fontsize=SMALL + 1)
     right.set_xlabel("in the order taken, % of the measurement", fontsize=SMALL + 1)
-    note = f"; {above} slower samples lie above the frame" if above else ""
-    figure.suptitle(f"Distribution of the samples{note}", fontsize=12, x=0.01, ha="left")
+    several = "1 slower sample lies" if above == 1 else f"{above} slower samples lie"
+    note = f"\n{several} above the frame" if above else ""
+    figure.suptitle(mathtext(f"Samples of {result_title(result)}") + note, fontsize=12, x=0.01, ha="left", wrap=True)
     for axes in (left, right):
         axes.set_xlim(0, 100)
         axes.tick_params(labelsize=SMALL)
@@ -172,41 +176,14 @@ def pareto_plot(candidates: Sequence[Candidate], front: Sequence[int], title: st
     axes.set_ylabel(f"mean {CRITERION.title}, {CRITERION.unit} (up is better)", fontsize=11)
     axes.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     _plain(axes)
-    figure.legend(fontsize=SMALL, loc="outside lower left", frameon=False, ncols=2)
-    _name_candidates(figure, axes, candidates)
+    texts = [
+        f"{mathtext(c.name)}\n{c.quality:.2f} {CRITERION.unit}, {figures(1e3 * c.latency_s)} ms" for c in candidates
+    ]
+    unnamed = name_points(figure, axes, list(zip(x, y)), texts, SMALL)
+    for index in unnamed:
+        axes.plot([], [], linestyle="none", label=f"not named above: {texts[index]}".replace("\n", ", "))
+    figure.legend(fontsize=SMALL, loc="outside lower left", frameon=False, ncols=1 if unnamed else 2)
     save_figure(figure, path)
-
-
-def _name_candidates(figure: Figure, axes: Axes, candidates: Sequence[Candidate]) -> None:
-    """A name beside each marker, in the first of four places where it covers no other name or marker.
-
-    Below to the right comes first: a front rises to the right, so that its line is not there.
-    """
-    figure.draw_without_rendering()
-    spots = axes.transData.transform([(1e3 * candidate.latency_s, candidate.quality) for candidate in candidates])
-    taken: List[Any] = []
-    places = ((9, -4, "left", "top"), (-9, 4, "right", "bottom"), (9, 4, "left", "bottom"), (-9, -4, "right", "top"))
-    for index, candidate in enumerate(candidates):
-        text = f"{mathtext(candidate.name)}\n{candidate.quality:.2f} {CRITERION.unit}"
-        text += f", {figures(1e3 * candidate.latency_s)} ms"
-        for last, (right, up, horizontal, vertical) in enumerate(places, 1):
-            label = axes.annotate(
-                text,
-                (1e3 * candidate.latency_s, candidate.quality),
-                xytext=(right, up),
-                textcoords="offset points",
-                fontsize=SMALL,
-                ha=horizontal,
-                va=vertical,
-            )
-            box = label.get_window_extent()
-            inside = axes.bbox.x0 < box.x0 and box.x1 < figure.bbox.x1 and axes.bbox.y0 < box.y0
-            others = [spot for number, spot in enumerate(spots) if number != index]
-            free = not any(map(box.overlaps, taken)) and not (others and box.count_contains(others))
-            if (inside and free) or last == len(places):
-                taken.append(box)
-                break
-            label.remove()
 
 
 def _usable(result: Result) -> List[Point]:

@@ -35,6 +35,7 @@ def training_plot(points: Sequence[Judgement], path: Path, title: str) -> None:
     learned = [(step, loss) for step, loss, _ in points if loss == loss]
     if learned:
         above.plot(*zip(*learned), DASHES[0], marker=MARKERS[0], color=COLOURS[0], markersize=4)
+        above.set_ylim(0, 1.08 * max(loss for _, loss in learned))
     above.set_ylabel("loss, 8-bit steps", fontsize=11)
     above.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     steps, psnrs = [step for step, _, _ in points], [psnr for _, _, psnr in points]

@@ -11,15 +11,19 @@ from sr_deploy.core.quality.metrics import figure_columns
 from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
 from sr_deploy.report.numbers import (
     NONE,
+    SCOPE_WORDS,
     doubts,
     fixed,
     layer_cells,
     mebibytes,
     megabytes,
     milliseconds,
+    precision_label,
     rate_cells,
+    result_title,
     strips_of,
 )
+from sr_deploy.report.quality_file import ran_text
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -61,13 +65,16 @@ def quality_table(report: Dict[str, Any]) -> Table:
     """One row a picture and the mean.
 
     Args:
-        report: ``images`` (dicts with ``name``, the keys of ``figure_columns`` and "difference"; None where not
-            measured), ``mean``, ``runtime`` and ``convention``; if PyTorch was compared, ``largest_difference`` and
-            ``tolerance`` in 8-bit steps, for a lower precision ``loss_db`` and ``tolerance_db`` too.
+        report: the dict form of a QualityFile: ``images`` (dicts with ``name``, the keys of ``figure_columns`` and
+            "difference"; None where not measured), ``mean``, ``ran``, ``precision`` and ``convention``; if PyTorch was
+            compared, ``largest_difference`` and ``tolerance`` in 8-bit steps, for a lower precision ``loss_db`` and
+            ``tolerance_db`` too.
     """
     every = (*figure_columns(), DIFFERENCE_COLUMN)
     columns = [column for column in every if any(image.get(column[0]) is not None for image in report["images"])]
-    table = _table("Quality", "\n".join(filter(None, (report.get("runtime"), report.get("convention")))), "picture")
+    precision, ran = report.get("precision"), ran_text(report.get("ran") or ())
+    title = f"Quality{f' in {precision_label(precision)}' if precision else ''}"
+    table = _table(title, "\n".join(filter(None, (ran, report.get("convention")))), "picture")
     for _, heading, _ in columns:
         table.add_column(heading, justify="right")
     for image in report["images"]:
@@ -240,13 +247,22 @@ def _table(title: str, caption: str, first_heading: str) -> Table:
     return table
 
 
+def plain_table(
+    title: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1
+) -> Table:
+    """A table of texts that are shown as they are; from the column ``numbers_from`` on, aligned to the right."""
+    table = _table(title, caption, headings[0])
+    for column, heading in enumerate(headings[1:], 1):
+        table.add_column(heading, justify="right" if column >= numbers_from else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(markup, row))
+    return table
+
+
 def _latency_title(result: Result) -> Tuple[str, str, str]:
     """(title, caption, first heading) of a sweep."""
-    ran = [f"{point.runtime} on {point.device}" for point in result.points if point.runtime]
-    scopes = {"compute": "compute only, transfers excluded", "end-to-end": "upload, compute and download"}
-    scope = result.options.get("scope", "")
-    title = f"Latency of {result.deployment}: {', '.join(dict.fromkeys(ran)) or 'nothing ran'}"
-    return title, f"timed: {scopes.get(scope, scope)}; percentiles are nearest-rank", "input"
+    timed = SCOPE_WORDS.get(result.options.get("scope", ""), "")
+    return f"Latency of {result_title(result)}", f"timed: {timed}; percentiles are nearest-rank", "input"
 
 
 def _flattened(facts: Dict[str, Any], depth: int = 0, under: str = "") -> List[Tuple[str, str]]:

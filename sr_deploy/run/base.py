@@ -48,7 +48,7 @@ class Runner(Protocol):
 
     @property
     def io_dtype(self) -> str:
-        """Element type of both tensors: "float32" (NCHW) or "uint8" (NHWC)."""
+        """The form of both tensors, a name of IO_FORMS: "float32" (NCHW), "uint8" (NHWC), "nv12" or "p010"."""
 
     def configure(self, settings: DeviceSettings) -> None:
         """How the device is driven from now on; call it before ``prepare``.
@@ -65,7 +65,7 @@ class Runner(Protocol):
         """
 
     def upload(self, lr: np.ndarray) -> None:
-        """Bring the input to the device: float32 (1, 3, H, W) in the contract's value range, or uint8 (1, H, W, 3)."""
+        """Bring the input to the device: float32 (1, 3, H, W) in the contract's value range, or as ``io_dtype``."""
 
     def compute(self) -> None:
         """Run the network once on what was uploaded. May return before the device is done."""
@@ -107,10 +107,10 @@ def upscale(runner: Runner, lr: np.ndarray) -> np.ndarray:
 
     Args:
         runner: any runtime.
-        lr: as the contract says: float32 (1, 3, H, W) in its value range, or uint8 (1, H, W, 3).
+        lr: as the contract says: float32 (1, 3, H, W) in its value range, uint8 (1, H, W, 3) or planes.
 
     Returns:
-        float32 (1, 3, scale·H, scale·W) or uint8 (1, scale·H, scale·W, 3).
+        The same form, ``scale`` times as large.
     """
     runner.prepare(picture_size(lr))
     runner.upload(lr)

@@ -63,11 +63,17 @@ def runner_from_graph(
 
 def open_engine(path: Path, manifest: EngineManifest, threads: Optional[int]) -> OnnxRuntimeRunner:
     """See ``Runtime.open``."""
-    return runner_from_graph(path, manifest.contract, manifest.scale, threads=threads)
+    runner = runner_from_graph(path, manifest.contract, manifest.scale, threads=threads)
+    runner.precision = manifest.precision
+    return runner
 
 
 class OnnxRuntimeRunner:
-    """See ``run/base.py``. Made by ``runner_from_graph``."""
+    """See ``run/base.py``. Made by ``runner_from_graph``.
+
+    Attributes:
+        precision: of the graph's types, which an engine's manifest knows; a deployment's own graph is float32.
+    """
 
     runtime = "onnxruntime"
     #: run_with_iobinding waits for the provider before it returns.
@@ -88,7 +94,8 @@ class OnnxRuntimeRunner:
         self._provider, self._threads, self._why = provider, threads, why
         self._tf32 = tf32_of(session)
         self._fixed = input_size(session, contract, graph)
-        self.io_dtype = contract.dtype
+        self.precision = "fp32"
+        self.io_dtype = contract.io
         self._memory = "cuda" if provider == CUDA else "cpu"
         self.device = gpu_name() if provider == CUDA else processor_name()
         self._size: Optional[Size] = None
@@ -168,7 +175,7 @@ class OnnxRuntimeRunner:
             "provider": self._provider,
             "provider_reason": self._why,
             "threads": self._threads,
-            "precision": "fp32",
+            "precision": self.precision,
             "tf32": self._tf32,
             **io_facts(self._contract),
             # Inputs are copied from ordinary memory; on the CPU nothing needs a copy engine.

@@ -9,6 +9,7 @@ import numpy as np
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.errors import CheckFailed
 from sr_deploy.core.media.sample import Picture, sample_for, sample_input
+from sr_deploy.core.media.surface import rgb_of_surface, surface_difference
 from sr_deploy.core.tolerance import Tolerance, difference_beyond_rounding, largest_difference
 from sr_deploy.run.base import Runner, upscale
 
@@ -35,14 +36,19 @@ def compare(
 
     Returns:
         Size → largest absolute difference in 8-bit steps; infinity for NaN, infinite values or another output size.
-        Where the contract is uint8, what rounding does not explain of it, see ``difference_beyond_rounding``.
+        Where the contract is of bytes, what rounding does not explain of it, see ``difference_beyond_rounding``.
     """
     differences: Dict[Size, float] = {}
     white = contract.value_range if reference_range is None else reference_range
     for size in sizes:
         if isinstance(reference, Mapping):
             expected = reference[size]
-        elif reference.io_dtype == "uint8":
+        elif contract.yuv is not None and reference.io_dtype == "float32":
+            surface = sample_for(contract, size, picture)
+            wanted = upscale(reference, as_floats(surface, contract, white))
+            differences[size] = planes_difference(upscale(runner, surface), wanted, contract, white)
+            continue
+        elif reference.io_dtype != "float32":
             expected = upscale(reference, sample_for(contract, size, picture))
         else:
             expected = upscale(reference, picture(size, white))
@@ -50,6 +56,18 @@ def compare(
             expected = np.clip(expected, 0.0, white)
         differences[size] = difference_of(upscale(runner, sample_for(contract, size, picture)), expected, white)
     return differences
+
+
+def as_floats(surface: np.ndarray, contract: IOContract, white: float) -> np.ndarray:
+    """A video's planes as a float graph takes the same picture: (1, 3, H, W) in 0…white, not rounded."""
+    return np.ascontiguousarray(rgb_of_surface(surface, contract).transpose(2, 0, 1)[None] * np.float32(white))
+
+
+def planes_difference(actual: np.ndarray, expected: np.ndarray, contract: IOContract, white: float) -> float:
+    """``difference_of`` for a graph of planes against the floats (1, 3, H, W) in 0…white that another gave."""
+    if not np.isfinite(expected).all():
+        return float("inf")
+    return surface_difference(actual, expected[0].transpose(1, 2, 0) / np.float32(white), contract)
 
 
 def difference_of(actual: np.ndarray, expected: np.ndarray, reference_range: float) -> float:

@@ -85,7 +85,7 @@ class TensorRTRunner:
         kernels: Optional[RuntimeCache] = None,
     ) -> None:
         self.runtime = manifest.backend
-        self.io_dtype = manifest.contract.dtype
+        self.io_dtype = manifest.contract.io
         self.device = gpu_name()
         # The runtime and the engine must outlive the context.
         self._trt, self._owners, self._context = trt, owners, context

@@ -19,7 +19,8 @@ from sr_deploy.core.errors import BadDeployment
 from sr_deploy.core.reach import Reach
 
 #: Pixels that tiles of a network read beyond what they give where it is not local: no number makes them equal, and
-#: from here on more changes little (tests/benchmarks/README.md, "Tiles").
+#: more than 16 changes little. Mean difference from the whole in steps for 8, 16, 32 and 48 pixels, tiles that give
+#: 64²: EFDN ×2 0.56, 0.36, 0.40, 0.32; F2SRGAN ×2 1.25, 1.24, 1.21, 1.11.
 INEXACT_HALO = 32
 #: Layouts of tensors that are cut: rows and columns of whole pixels.
 TILED_LAYOUTS: Tuple[str, ...] = ("NCHW", "NHWC")

@@ -21,7 +21,7 @@ QUICK = ("--runs", 10, "--threads", 1, "--backend", "onnxruntime")
 
 def test_the_record_carries_conditions_and_every_sample(srdeploy, net, tmp_path):
     file = tmp_path / "r.json"
-    outcome = srdeploy("bench", net, "--sizes", "16,20x24", *QUICK, "--json", file)
+    outcome = srdeploy("bench", net, "--size", "16,20x24", *QUICK, "--out", file)
     assert outcome.code == 0, outcome.err
     assert "16x16" in outcome.out and str(file) in outcome.out
     result = load_result(file)
@@ -43,9 +43,9 @@ def test_the_record_carries_conditions_and_every_sample(srdeploy, net, tmp_path)
 
 
 def test_stop_rule_options_reach_the_record(srdeploy, net):
-    command = ("bench", net, "--sizes", "16", "--seconds", 0.05, "--ci", 20, "--max-seconds", 2, "--iterations", 12)
+    command = ("bench", net, "--size", "16", "--seconds", 0.05, "--ci", 20, "--max-seconds", 2, "--iterations", 12)
     assert srdeploy(*command, "--backend", "onnxruntime", "--threads", 1).code == 0
-    result = load_result(net / "results" / "bench_onnxruntime_compute.json")
+    result = load_result(net / "results" / "bench_onnxruntime_fp32_compute.json")
     assert result.options["precision"] == 0.2
     assert (result.options["precision_seconds"], result.options["max_seconds"]) == (2.0, 2.0)
     assert len(result.points[0].samples_s) >= 12
@@ -54,7 +54,7 @@ def test_stop_rule_options_reach_the_record(srdeploy, net):
 def test_preset_is_the_protocol_or_a_refusal(srdeploy, net):
     refused = srdeploy("bench", net, "--preset", "f2srgan")
     assert refused.code == 2 and "x4" in refused.err and "x2" in refused.err
-    assert srdeploy("bench", net, "--preset", "f2srgan", "--sizes", "16").code == 2
+    assert srdeploy("bench", net, "--preset", "f2srgan", "--size", "16").code == 2
     assert srdeploy("bench", net, "--preset", "f2srgan", "--runs", 3).code == 2
     assert srdeploy("bench", net, "--preset", "nobody").code == 2
 
@@ -71,36 +71,47 @@ def test_preset_is_the_protocol_or_a_refusal(srdeploy, net):
     ],
 )
 def test_what_this_runtime_cannot_do_is_refused(srdeploy, net, option, word):
-    outcome = srdeploy("bench", net, "--sizes", "16", *QUICK, *option)
+    outcome = srdeploy("bench", net, "--size", "16", *QUICK, *option)
     assert outcome.code == 2 and word in outcome.err
 
 
 def test_a_throttled_point_is_marked_and_measured_again(srdeploy, net, monkeypatch):
     plain = monitor.read_kernel
     monkeypatch.setattr(monitor, "read_kernel", lambda: {**plain(), "throttle_alerts": ["gpu-throttle-alert"]})
-    outcome = srdeploy("bench", net, "--sizes", "16", *QUICK)
+    outcome = srdeploy("bench", net, "--size", "16", *QUICK)
     assert outcome.code == 5
     assert "INVALID, the board throttled: gpu-throttle-alert" in outcome.err
-    file = net / "results" / "bench_onnxruntime_compute.json"
+    file = net / "results" / "bench_onnxruntime_fp32_compute.json"
     hot = load_result(file).points[0]
     assert hot.invalid and len(hot.samples_s) == 10 and not hot.usable
     monkeypatch.undo()
-    assert srdeploy("bench", net, "--sizes", "16", *QUICK, "--resume").code == 0
+    assert srdeploy("bench", net, "--size", "16", *QUICK, "--resume").code == 0
     again = load_result(file).points[0]
     assert again.invalid is None and again.samples_s != hot.samples_s
 
 
 def test_builds_and_processes_give_three_components(srdeploy, net):
-    outcome = srdeploy("bench", net, "--sizes", "16", *QUICK, "--processes", 2, "--builds", 2)
+    outcome = srdeploy("bench", net, "--size", "16", *QUICK, "--processes", 2, "--builds", 2)
     assert outcome.code == 0, outcome.err
     assert "build to build" in outcome.out
-    result = load_result(net / "results" / "bench_onnxruntime_compute.json")
+    result = load_result(net / "results" / "bench_onnxruntime_fp32_compute.json")
     (table,) = result.variance
     assert (table["builds"], table["processes"], table["runs"]) == (2, 2, 10)
     assert len(table["process_medians_s"]) == 4
     assert all(table[name] is not None for name in ("run_s", "process_s", "build_s"))
     assert result.deployment == "net" and result.points[0].median_s in table["process_medians_s"]
-    parts = sorted((net / "results" / "bench_onnxruntime_compute").glob("build*_process*.json"))
+    parts = sorted((net / "results" / "bench_onnxruntime_fp32_compute").glob("build*_process*.json"))
     assert len(parts) == 4
     engines = {load_result(part).points[0].description["file"] for part in parts}
     assert engines == {"onnxruntime_16x16.onnx"}
+
+
+def test_bench_records_loads_and_shows_them(srdeploy, net):
+    outcome = srdeploy("bench", net, "--size", "16", *QUICK, "--pace", 200, "--burst", 3)
+    assert outcome.code == 0, outcome.err
+    (point,) = load_result(net / "results" / "bench_onnxruntime_fp32_compute.json").points
+    assert [(load.rate_hz, load.burst) for load in point.loads] == [(200.0, 1), (200.0, 3)]
+    assert [len(load.latencies_s) for load in point.loads] == [10, 30]
+    assert "200 /s, 3 at once" in outcome.out and "missed" in outcome.out
+    refused = srdeploy("bench", net, "--size", "16", *QUICK, "--burst", 3)
+    assert refused.code == 2 and "--pace 30 --burst 3" in refused.err

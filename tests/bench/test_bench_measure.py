@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from sr_deploy.bench.measure import example_input, is_stable, measure, nearest_rank, summary
+from sr_deploy.bench.measure import example_input, is_stable, measure, summary
 from sr_deploy.bench.options import BenchOptions
+from sr_deploy.bench.percentile import nearest_rank
 from sr_deploy.core.errors import CheckFailed, UsageError
 from sr_deploy.run.fake import FakeClock, FakeRunner
 

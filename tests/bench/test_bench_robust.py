@@ -49,14 +49,14 @@ SLOW = ("--seconds", 0.8, "--ci", 0, "--threads", 1, "--backend", "onnxruntime")
 
 
 def test_kill_9_loses_the_running_point_only(net, srdeploy):
-    file = net / "results" / "bench_onnxruntime_compute.json"
-    process = start("bench", net, "--sizes", "16,20,24", *SLOW)
+    file = net / "results" / "bench_onnxruntime_fp32_compute.json"
+    process = start("bench", net, "--size", "16,20,24", *SLOW)
     wait_for(lambda: points_in(file) == 1, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     kept = load_result(file).points
     assert [point.size for point in kept] == [(16, 16)] and len(kept[0].samples_s) >= 10
-    outcome = srdeploy("bench", net, "--sizes", "16,20,24", *SLOW, "--resume")
+    outcome = srdeploy("bench", net, "--size", "16,20,24", *SLOW, "--resume")
     assert outcome.code == 0, outcome.err
     assert outcome.err.count("kept from the earlier sweep") == 1
     points = load_result(file).points
@@ -66,8 +66,8 @@ def test_kill_9_loses_the_running_point_only(net, srdeploy):
 
 
 def test_kill_9_of_repeated_processes_ends_the_child_too(net):
-    folder = net / "results" / "bench_onnxruntime_compute"
-    process = start("bench", net, "--sizes", "16,20", "--processes", 2, *SLOW)
+    folder = net / "results" / "bench_onnxruntime_fp32_compute"
+    process = start("bench", net, "--size", "16,20", "--builds", 2, *SLOW)
     file = folder / "build1_process1.json"
     wait_for(lambda: points_in(file) == 1, process)
     holder = json.loads((folder / ".build1_process1.json.lock").read_text())["pid"]
@@ -83,35 +83,35 @@ def test_kill_9_of_repeated_processes_ends_the_child_too(net):
 
     wait_for(ended)
     assert points_in(file) >= 1
-    done = start("bench", net, "--sizes", "16,20", "--processes", 2, *SLOW, "--resume")
+    done = start("bench", net, "--size", "16,20", "--builds", 2, *SLOW, "--resume")
     _, said = done.communicate()
     assert done.returncode == 0, said
-    result = load_result(net / "results" / "bench_onnxruntime_compute.json")
+    result = load_result(net / "results" / "bench_onnxruntime_fp32_compute.json")
     assert [point.size for point in result.points] == [(16, 16), (20, 20)]
-    assert [table["processes"] for table in result.variance] == [2, 2]
-    assert all(table["run_s"] > 0 and table["build_s"] is None for table in result.variance)
+    assert [table["builds"] for table in result.variance] == [2, 2]
+    assert all(table["run_s"] > 0 and table["process_s"] is None for table in result.variance)
 
 
 def test_two_sweeps_into_one_file_do_not_mix(net, srdeploy):
-    file = net / "results" / "bench_onnxruntime_compute.json"
-    first = start("bench", net, "--sizes", "16,20", *SLOW)
+    file = net / "results" / "bench_onnxruntime_fp32_compute.json"
+    first = start("bench", net, "--size", "16,20", *SLOW)
     lock = file.with_name(f".{file.name}.lock")
     wait_for(lambda: lock.exists() and lock.stat().st_size > 0, first)
-    second = srdeploy("bench", net, "--sizes", "24", *SLOW)
+    second = srdeploy("bench", net, "--size", "24", *SLOW)
     assert second.code == 3
-    assert f"process {first.pid} of" in second.err and "--sizes 16,20" in second.err
+    assert f"process {first.pid} of" in second.err and "--size 16,20" in second.err
     assert "Traceback" not in second.err
     _, said = first.communicate()
     assert first.returncode == 0, said
     assert [point.size for point in load_result(file).points] == [(16, 16), (20, 20)]
-    assert srdeploy("bench", net, "--sizes", "24", *SLOW).code == 0
+    assert srdeploy("bench", net, "--size", "24", *SLOW).code == 0
 
 
 def test_full_disk_is_an_error_and_the_file_stays_whole(net, srdeploy):
     """The kernel itself refuses the write: no file of that process may pass 12 kB."""
-    file = net / "results" / "bench_onnxruntime_compute.json"
+    file = net / "results" / "bench_onnxruntime_fp32_compute.json"
     few = ("--threads", 1, "--backend", "onnxruntime", "--runs", 10)
-    assert srdeploy("bench", net, "--sizes", "16", *few).code == 0
+    assert srdeploy("bench", net, "--size", "16", *few).code == 0
     before = file.read_bytes()
     assert len(before) < 12_000
 
@@ -120,7 +120,7 @@ def test_full_disk_is_an_error_and_the_file_stays_whole(net, srdeploy):
         resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
 
     many = ("--threads", 1, "--backend", "onnxruntime", "--runs", 2000, "--max-seconds", 60)
-    process = start("bench", net, "--sizes", "16", *many, preexec_fn=limit)
+    process = start("bench", net, "--size", "16", *many, preexec_fn=limit)
     _, said = process.communicate()
     assert process.returncode == 3, said
     assert "no space left" in said and str(file.name) in said and "Traceback" not in said

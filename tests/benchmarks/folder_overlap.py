@@ -28,8 +28,9 @@ from sr_deploy.core.deployment.manifest import open_deployment  # noqa: E402
 from sr_deploy.core.media.image import find_images, read_picture, write_picture  # noqa: E402
 from sr_deploy.engine.index import EngineIndex  # noqa: E402
 from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
+from sr_deploy.pipeline.pictures.stages import upscale_picture  # noqa: E402
 from sr_deploy.pipeline.runner import resolve, runners  # noqa: E402
-from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files, upscale_picture  # noqa: E402
+from sr_deploy.pipeline.upscale import UpscaleOptions, upscale_files  # noqa: E402
 
 DEMO = ROOT / "sr_deploy" / "demo"
 

@@ -195,7 +195,8 @@ def sweep_result() -> Dict[str, Any]:
 
 
 QUALITY = {
-    "schema": 1, "convention": "BT.601 Y", "runtime": "onnxruntime", "precision": "fp32",
+    "schema": 2, "convention": "BT.601 Y", "precision": "fp32", "ran": [
+        {"runtime": "onnxruntime", "device": "CPU", "file": "model.onnx", "sha256": "ab" * 32, "sizes": ["8x8"]}],
     "images": [{"name": "a", "psnr_y": 30.0, "ssim_y": 0.9, "torch_psnr_y": 30.1, "difference": 0.01}],
     "mean": {"psnr_y": 30.0, "ssim_y": 0.9, "torch_psnr_y": 30.1}, "largest_difference": 0.01, "tolerance": 0.05,
     "loss_db": 0.1, "tolerance_db": None,

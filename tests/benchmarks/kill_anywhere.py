@@ -82,7 +82,7 @@ CASES = (
         ("build", "BOX/net", "--backend", "onnxruntime", "--precision", "int8", "--images", "IN/photos", "--no-fit"),
         (FORCE, "--remake-plan"),
     ),
-    Case("bench", ("net",), ("bench", "BOX/net", "--backend", "onnxruntime", "--sizes", "16,24", "--runs", "9"), ()),
+    Case("bench", ("net",), ("bench", "BOX/net", "--backend", "onnxruntime", "--size", "16,24", "--runs", "9"), ()),
     Case("sweep", ("net",), ("sweep", "BOX/matrix.toml", "-o", "BOX/swept"), ("--resume",)),
     Case(
         "calibrate",
@@ -230,7 +230,7 @@ def open_all(box: Path, names: List[str]) -> None:
             check_bundle(path)
         elif path.name == "set.toml":
             open_set(path)
-        elif path.parent.name == "up":
+        elif path.parent.name == "up" and path.suffix != ".jsonl":  # the record names inodes
             read_picture(path)
 
 

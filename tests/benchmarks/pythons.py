@@ -108,9 +108,9 @@ def steps(given: Path, lr: Path, hr: Path, folder: Path) -> List[Tuple[str, List
         *found,
         ("build", build),
         ("run", ["run", own, "--backend", "onnxruntime", "-i", picture, "-o", str(folder / "up")]),
-        ("bench", ["bench", own, "--backend", "onnxruntime", "--sizes", SIZE, "--json", result, *quick]),
+        ("bench", ["bench", own, "--backend", "onnxruntime", "--size", SIZE, "--out", result, *quick]),
         ("verify", ["verify", own, "--lr", str(lr), "--hr", str(hr), "--backend", "onnxruntime", "--no-torch"]),
-        ("gate", ["gate", own, own, "--interleave", "--sizes", SIZE, "--backend", "onnxruntime", "--threshold", "50"]),
+        ("gate", ["gate", own, own, "--interleave", "--size", SIZE, "--backend", "onnxruntime", "--threshold", "50"]),
         ("inspect", ["inspect", own, "--json"]),
     ]
 

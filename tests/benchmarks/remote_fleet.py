@@ -95,7 +95,7 @@ def main() -> int:
                 if len(running) == options.boards and options.outage:
                     puller.start()
 
-        arguments = ("--sizes", "24,32", "--seconds", str(options.seconds), "--ci", "0", "--backend", "onnxruntime")
+        arguments = ("--size", "24,32", "--seconds", str(options.seconds), "--ci", "0", "--backend", "onnxruntime")
         request = RemoteOptions(
             boards_of(["all"], folder / "boards.toml"), folder / "out", options.deployment, "bench", arguments
         )

@@ -83,7 +83,7 @@ def steps(root: Path, wheel: str) -> int:
         "doctor": f"{program} doctor",
         "unpack": f"{program} unpack /srdeploy/net.srd -o {net}",
         "build": f"{program} build {net} --backend onnxruntime --size {SIZE}",
-        "bench": f"{program} bench {net} --backend onnxruntime --sizes {SIZE} --runs 3 --threads 1",
+        "bench": f"{program} bench {net} --backend onnxruntime --size {SIZE} --runs 3 --threads 1",
     }
     for name, command in commands.items():
         clean = ["env", "-u", "PYTHONPATH", "PATH=/usr/bin:/bin", "HOME=/root", "LANG=C.UTF-8", "OMP_NUM_THREADS=1"]

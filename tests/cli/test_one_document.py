@@ -16,7 +16,7 @@ from tests.test_commands import DEMO
         (("build", "net", "--json", "--no-such-option"), "--no-such-option"),
         (("pack", "--json"), "deployment"),
         (("qat", "net", "--json", "--images", "x", "--steps", "many"), "--steps"),
-        (("gate", "a", "b", "--json", "--size", "64"), "--size"),
+        (("gate", "a", "b", "--json", "--sizes", "64"), "--sizes"),
         (("no-such-command", "--json"), "no-such-command"),
     ],
 )
@@ -48,5 +48,6 @@ def test_gate_prints_one_document_where_a_file_of_it_cannot_be_written(srdeploy,
 
 def test_an_updated_baseline_is_json_too(srdeploy, tmp_path):
     new, folder = written(tmp_path / "new.json", 0.01), tmp_path / "baselines"
-    outcome = srdeploy("gate", new, new, "--update-baseline", "--baselines", folder, "--json")
-    assert outcome.code == 0 and json.loads(outcome.out)["baseline"] == str(folder / "amd-epyc" / "net.json")
+    outcome = srdeploy("gate", new, "--update-baseline", "--baselines", folder, "--json")
+    target = folder / "amd-epyc" / "net_onnxruntime_fp32_compute.json"
+    assert outcome.code == 0 and json.loads(outcome.out)["baseline"] == str(target)

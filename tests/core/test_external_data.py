@@ -99,7 +99,7 @@ def test_a_deployment_with_its_weights_beside_it_is_refused_by_every_command(exp
     manifest = json.loads((net / "manifest.json").read_text())
     manifest["graphs"][0]["sha256"] = sha256_of(net / "model.onnx")
     (net / "manifest.json").write_text(json.dumps(manifest))
-    for command in (("inspect", net), ("build", net, "--backend", "onnxruntime"), ("bench", net, "--sizes", "24")):
+    for command in (("inspect", net), ("build", net, "--backend", "onnxruntime"), ("bench", net, "--size", "24")):
         outcome = srdeploy(*command)
         assert outcome.code == 4 and "keeps weights in another file" in outcome.err, outcome.err
 

@@ -15,8 +15,9 @@ import pytest
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage
 from sr_deploy.core.media import room
+from sr_deploy.core.media.formats import facts_of_file
 from sr_deploy.core.media.image import Picture, from_network, read_picture, to_network
-from sr_deploy.core.media.imagefile import PNG_SIGNATURE, facts_of_file, png_chunk
+from sr_deploy.core.media.imagefile import PNG_SIGNATURE, png_chunk
 
 FLOATS, BYTES = IOContract(1.0), IOContract(255.0, layout="NHWC", dtype="uint8")
 

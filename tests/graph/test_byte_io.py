@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage, UsageError
 from sr_deploy.core.media.image import Picture, from_network, to_network
-from sr_deploy.core.media.sample import sample_for
+from sr_deploy.core.media.sample import sample_for, sample_input
 from sr_deploy.core.tolerance import difference_beyond_rounding
 from sr_deploy.graph.byte_io import IO_PREFIX, byte_graph, takes_bytes
 from sr_deploy.graph.census import census_of, graph_signature
@@ -33,7 +33,7 @@ SIZES = ((8, 10), (9, 7), (16, 13))
 
 
 def picture_of(size, seed=0):
-    return Picture(sample_for(BYTES, size, seed)[0])
+    return Picture(sample_for(BYTES, size, lambda edges, white: sample_input(edges, white, seed))[0])
 
 
 @pytest.fixture(scope="module")
@@ -229,10 +229,10 @@ def test_the_commands_follow_the_contract(srdeploy, assets, tmp_path):
         assert outcome.code == 0, outcome.err
     made = [cv2.imread(str(tmp_path / f"{name}_sr" / "lr.png")) for name in ("floats", "bytes")]
     assert made[0].shape == (72, 60, 3) and np.array_equal(*made)
-    short = ("--sizes", "18x15", "--seconds", "0", "--iterations", "2", "--json", tmp_path / "b.json")
+    short = ("--size", "18x15", "--seconds", "0", "--iterations", "2", "--json")
     out = srdeploy("bench", tmp_path / "bytes", *short)
     assert out.code == 0, out.err
-    (point,) = json.loads((tmp_path / "b.json").read_text())["points"]
+    (point,) = json.loads(out.out)["points"]
     assert (point["input_bytes"], point["output_bytes"], point["description"]["io"]) == (810, 12960, "uint8 NHWC")
     for folder in ("lr", "hr"):
         (tmp_path / folder).mkdir()
@@ -246,6 +246,6 @@ def test_the_commands_follow_the_contract(srdeploy, assets, tmp_path):
 
 def test_an_unknown_io_is_a_usage_error(assets, tmp_path):
     options = ExportOptions(assets / "weights" / "span_ch26_x4.pth", tmp_path / "net", io="uint16")
-    with pytest.raises(UsageError, match="(?s)--io uint16.*float32 or uint8"):
+    with pytest.raises(UsageError, match="(?s)--io uint16.*float32, uint8, nv12 or p010"):
         export_deployment(options)
     assert not (tmp_path / "net").exists()

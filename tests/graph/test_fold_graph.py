@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import warnings
 from collections import Counter
 from typing import Tuple
@@ -93,6 +94,27 @@ def test_sizes_that_are_read_outside_of_the_region():
     assert count(model)["Shape"] > 0
     result = folded(model)
     assert count(result.model) == {"Relu": 2, "Conv": 1}
+    assert largest_error(result.model, block) <= FOLD_FLOAT32_RELATIVE
+
+
+class PadsAndCuts(nn.Module):
+    """Runs at multiples of four, and cuts off what was added: at multiples the cut takes all there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(C, C, 3, 1, 1), nn.Conv2d(C, C, 3, 1, 1)
+
+    def forward(self, x):
+        height, width = x.shape[2], x.shape[3]
+        down, right = ((length + 3) // 4 * 4 - length for length in (height, width))
+        y = torch.relu(self.first(torch.nn.functional.pad(x, (0, right, 0, down), mode="replicate")))
+        return self.last(y)[:, :, :height, :width]
+
+
+def test_what_is_cut_off_at_other_sizes_than_multiples_stays():
+    block = randomised(PadsAndCuts())
+    result = folded(graph_of(block))
+    assert count(result.model)["Slice"]
     assert largest_error(result.model, block) <= FOLD_FLOAT32_RELATIVE
 
 
@@ -254,8 +276,6 @@ def training_form(tmp_path_factory):
 
 
 def test_export_folds_says_it_and_names_what_stays(training_form, srdeploy, tmp_path):
-    import json
-
     outcome = srdeploy(
         "export", training_form, "-o", tmp_path / "net", "--model", "tests.graph.training_blocks:network",
         "--value-range", "1",
@@ -271,3 +291,13 @@ def test_export_folds_says_it_and_names_what_stays(training_form, srdeploy, tmp_
     assert "folded" not in manifest["rewrite"]["model.onnx"]["passes"]["fold"]
     # head, tail, one for each block that folds, and of the last one the two 1×1 and the fixed filter
     assert count(onnx.load(str(tmp_path / "net" / "model.onnx")))["Conv"] == 2 + 2 + 3
+
+
+def test_the_case_of_an_activation_inside_the_block(assets, srdeploy, tmp_path):
+    cases = assets / "cases"
+    outcome = srdeploy(
+        "export", cases / "build.pth", "-o", tmp_path / "net", "--model", f"{cases / 'fused_act.py'}:build",
+        "--value-range", "1",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert count(onnx.load(str(tmp_path / "net" / "model.onnx")))["Conv"] == 3

@@ -131,6 +131,22 @@ def test_shuffle_keeps_one_slope_for_all_channels(tmp_path):
     assert_equal_graphs(model, rewritten(model, "shuffle")[0], SIZES)
 
 
+def test_slopes_with_a_batch_axis_are_slopes_of_channels(tmp_path):
+    """The newer exporter of torch writes (1, C, 1, 1); (C,) alone would be slopes of columns."""
+    model = exported(randomised(Tail(2, 3)), tmp_path / "a.onnx")
+    (prelu,) = [node for node in model.graph.node if node.op_type == "PRelu"]
+    (slope,) = [tensor for tensor in model.graph.initializer if tensor.name == prelu.input[1]]
+    for names in ("shuffle", "prelu"):
+        assert rewritten(model, names)[1] == {names: 2 if names == "shuffle" else 1}
+        slope.dims[:] = [1, 8, 1, 1]
+        after, changed = rewritten(model, names)
+        assert changed == {names: 2 if names == "shuffle" else 1}
+        assert_equal_graphs(model, after, SIZES[1:4])
+        slope.dims[:] = [8]
+        assert rewritten(model, names)[1] == {names: 0}
+        slope.dims[:] = [8, 1, 1]
+
+
 @pytest.mark.parametrize("mode", [b"CRD", b"DCR"])
 @pytest.mark.parametrize(("block", "kernel"), [(2, 1), (2, 3), (2, 5), (2, 7), (3, 3), (3, 7), (4, 3), (4, 5)])
 def test_a_small_convolution_is_one_after_depth_to_space(block, kernel, mode):

@@ -54,7 +54,7 @@ def test_which_activation_without_weights_it_is_shows_on_a_picture():
     assert COMPACT.detect(tensors)
     loaded = COMPACT.load(tensors, Asked())
     assert loaded.hyperparameters["activation"] == "leakyrelu"
-    assert "0…1, leakyrelu: not in the file, found by enlarging a picture" in loaded.notes[0]
+    assert "0…1, leakyrelu: not in the file, found by enlarging a smooth picture" in loaded.notes[0]
 
 
 def test_networks_that_are_none_of_rgb_or_not_whole_are_refused():

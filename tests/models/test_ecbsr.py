@@ -99,7 +99,7 @@ def test_an_activation_without_weights_and_a_range_that_nothing_tells_are_said()
     loaded = ECBSR.load(tensors, Asked())
     assert loaded.hyperparameters["switches"] == "relu"
     assert loaded.value_range == 1.0
-    assert "not in the file, nor told by enlarging a picture" in loaded.notes[0]
+    assert "not in the file, nor told by enlarging a smooth picture" in loaded.notes[0]
 
 
 def test_the_authors_own_files_which_have_one_channel_are_refused():

@@ -7,14 +7,12 @@ import re
 import pytest
 import torch
 
-from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
-from sr_deploy.graph.export import graph_from_model
-from sr_deploy.graph.target import target_named
 from sr_deploy.models.base import Asked
 from sr_deploy.models.esrgan import ESRGAN, RRDBNetwork, Shape
 from sr_deploy.models.registry import model_from_tensors
+from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
 from tests.models.random_weights import random_tensors, renamed
@@ -95,12 +93,14 @@ def test_a_missing_key_has_the_files_name(keys):
         ESRGAN.load({key: value for key, value in named.items() if key != missing}, Asked())
 
 
-def test_the_unshuffled_form_is_one_graph_for_all_sizes(tmp_path):
-    loaded = ESRGAN.load(tiny(unshuffle=2), Asked())
-    path, contract = tmp_path / "model.onnx", IOContract(value_range=1.0)
-    graph_from_model(loaded.module, contract, path, target_named("any"), None, (12, 16), {})
-    runner = runner_from_graph(path, contract, loaded.scale)
-    for size in ((12, 16), (2, 9), (17, 8), (11, 11)):
+def test_the_unshuffled_form_is_exported_for_all_sizes(tmp_path):
+    tensors = tiny(unshuffle=4)
+    torch.save(tensors, tmp_path / "net.pth")
+    deployment = export_deployment(ExportOptions(tmp_path / "net.pth", tmp_path / "net"))
+    loaded = ESRGAN.load(tensors, Asked())
+    assert (deployment.manifest.architecture, deployment.manifest.scale) == ("ESRGAN", 1)
+    runner = runner_from_graph(deployment.folder / "model.onnx", deployment.manifest.contract, 1)
+    for size in ((12, 16), (4, 9), (17, 8), (11, 11)):
         lr = torch.rand(1, 3, *size)
         expected = loaded.module(lr).clamp(0, 1).numpy()
         assert largest_difference(upscale(runner, lr.numpy()), expected, 1.0) <= GRAPH_FP32.steps

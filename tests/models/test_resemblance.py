@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from sr_deploy.core.errors import UsageError
 from sr_deploy.models.base import Asked
+from sr_deploy.models.growth import LimitedGrowth
 from sr_deploy.models.resemblance import Reading, likeliest
 
 
@@ -37,7 +38,7 @@ def test_the_range_in_which_a_picture_comes_out_is_taken():
     network = Enlarges(1.0)
     reading, (note,) = likeliest([Reading(network, 1.0), Reading(network, 255.0)], 2, Asked())
     assert reading.value_range == 255.0
-    assert note.startswith("0…255: not in the file, found by enlarging a picture, ")
+    assert note.startswith("0…255: not in the file, found by enlarging a smooth picture, ")
     assert "with 0…1)" in note
 
 
@@ -45,10 +46,10 @@ def test_a_range_that_is_asked_for_is_taken_and_the_picture_has_its_say():
     readings = [Reading(Enlarges(1.0), 1.0), Reading(Enlarges(1.0), 255.0)]
     reading, (note,) = likeliest(readings, 2, Asked(value_range=1.0))
     assert reading is readings[0]
-    assert note.startswith("0…1 as asked, but the picture says otherwise: 2")
+    assert note.startswith("0…1 as asked, but a smooth picture says otherwise: 2")
     assert "with 0…255: check a few pictures" in note
     reading, (note,) = likeliest(readings, 2, Asked(value_range=255.0))
-    assert reading is readings[1] and "found by enlarging a picture" in note
+    assert reading is readings[1] and "found by enlarging a smooth picture" in note
     with pytest.raises(UsageError, match="--value-range 2 is not supported"):
         likeliest(readings, 2, Asked(value_range=2.0))
 
@@ -57,7 +58,7 @@ def test_the_order_decides_among_those_that_are_alike():
     readings = [Reading(Black(), 1.0, "black"), Reading(Enlarges(0.0), 255.0, "a"), Reading(Enlarges(0.0), 1.0, "b")]
     reading, (note,) = likeliest(readings, 2, Asked())
     assert reading is readings[1]
-    assert note.startswith("0…255, a: not in the file, nor told by enlarging a picture")
+    assert note.startswith("0…255, a: not in the file, nor told by enlarging a smooth picture")
     assert "srdeploy verify" in note
 
 
@@ -69,6 +70,15 @@ def test_what_is_too_large_is_not_tried():
     readings = [Reading(Enlarges(0.0), 255.0), Reading(Enlarges(0.0), 1.0)]
     reading, (note,) = likeliest(readings, 9, Asked(value_range=1.0))
     assert reading is readings[1] and "too large" in note
+
+
+def test_a_convolution_is_not_taken_for_tensors_spread_over_each_other():
+    with LimitedGrowth({"weight": torch.zeros(1)}) as growth:
+        picture, weight, bias = torch.zeros(1, 64, 2, 64), torch.zeros(64, 64, 1, 1), torch.zeros(64)
+        made = growth.made
+        F.conv2d(picture, weight, bias)
+        assert growth.made == made
+        assert (picture + weight).numel() == 64 * 64 * 2 * 64 == growth.made - made
 
 
 def test_the_published_reading_is_taken_where_none_enlarges():

@@ -22,13 +22,14 @@ FILE = Path(__file__).with_name("user_networks.py")
 
 
 @pytest.mark.parametrize(
-    ("weights", "factory", "parameters"),
-    [("expandrepnet_x4.pth", "expandrepnet", 212_628), ("fean_x4.pt", "stored_fean", 300_016)],
+    ("weights", "factory", "surplus", "parameters"),
+    [("expandrepnet_x4.pth", "expandrepnet", False, 212_628), ("fean_x4.pt", "fean", True, 210_224)],
 )
-def test_a_network_of_a_users_file_equals_its_published_code(assets, tmp_path, weights, factory, parameters):
-    options = LoadOptions(factory=f"{FILE}:{factory}", value_range=1.0)
-    _, loaded = load_model(assets / "weights" / weights, options)
-    assert (loaded.scale, loaded.parameters) == (4, parameters)
+def test_a_network_of_a_users_file_equals_its_published_code(assets, tmp_path, weights, factory, surplus, parameters):
+    options = LoadOptions(factory=f"{FILE}:{factory}", ignore_surplus=surplus)
+    checkpoint, loaded = load_model(assets / "weights" / weights, options)
+    assert (loaded.scale, loaded.value_range, loaded.parameters) == (4, 1.0, parameters)
+    assert any("not used, as --ignore-surplus allows: eswrb2" in note for note in checkpoint.notes) == surplus
     contract = IOContract(value_range=1.0)
     for lr, expected in golden_cases(assets, weights, 1.0):
         sr = loaded.module(torch.from_numpy(lr)).numpy()
@@ -42,6 +43,6 @@ def test_a_network_of_a_users_file_equals_its_published_code(assets, tmp_path, w
 
 
 def test_what_the_file_holds_beside_the_network_is_named(assets):
-    options = LoadOptions(factory=f"{FILE}:fean", value_range=1.0)
+    options = LoadOptions(factory=f"{FILE}:fean")
     with pytest.raises(BadCheckpoint, match=r"unexpected eswrb2\.alpha"):
         load_model(assets / "weights" / "fean_x4.pt", options)

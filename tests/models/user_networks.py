@@ -197,23 +197,9 @@ class FEAN(nn.Module):
         return self.upsampler(self.omega * deep + shallow)
 
 
-class StoredFEAN(FEAN):
-    """FEAN with the parts that its file holds and its forward pass does not run."""
-
-    def __init__(self, width=64):
-        super().__init__(width)
-        self.eswrb2 = EdgeAttention(width)
-        self.conv_cat1 = nn.Conv2d(3 * width, width, 1, bias=False)
-        self.conv_cat2 = nn.Conv2d(4 * width, width, 1, bias=False)
-
-
 def expandrepnet():
     return ExpandRepNet()
 
 
 def fean():
     return FEAN()
-
-
-def stored_fean():
-    return StoredFEAN()

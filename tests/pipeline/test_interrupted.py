@@ -123,7 +123,7 @@ def kept_variant(net: Path, name: str, folder: Path) -> str:
     onnx.save(variant, str(folder / "variant.onnx"))
     record = {"tuned": {"variant": name, "backend": "onnxruntime", "from": "model.onnx"}}
     source = deployment.manifest.graphs[0]
-    return tune._keep(deployment, source, folder / "variant.onnx", (16, 16), record, 0.0)
+    return tune.keep_graph(deployment, source, folder / "variant.onnx", (16, 16), record, 0.0)
 
 
 def test_tuning_that_is_killed_leaves_a_deployment_that_opens(plain, tmp_path, monkeypatch):

@@ -146,7 +146,7 @@ def test_other_commands_read_each_file_once(built, srdeploy, tmp_path, calls, co
     done = srdeploy(command, built, *words)
     assert done.code == 0, done.err
     assert set(calls.of("sha256_of").values()) == {1} and set(calls.of("read_described").values()) == {1}
-    used = set(calls.of("sha256_of")) - {"model.onnx"}
+    used = set(calls.of("sha256_of")) - {"model.onnx", "demo.png"}
     expected = {"run": 0, "verify": 2, "inspect": 4}[command]
     assert len(used) == expected, "only what is run, or shown, is read"
 

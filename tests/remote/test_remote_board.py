@@ -70,13 +70,13 @@ def test_build_bench_verify_and_run_come_home(srdeploy, board, net, pictures, tm
         "onnxruntime_dynamic.json"
     ], "the manifest comes home, the engine stays where it runs"
 
-    outcome = srdeploy(*words, "bench", net, "--sizes", "24,32x40", "--runs", "3")
+    outcome = srdeploy(*words, "bench", net, "--size", "24,32x40", "--runs", "3")
     assert outcome.code == 0, outcome.err
     assert "copying" not in outcome.err, "nothing has changed, so nothing is copied"
     assert "engine onnxruntime_dynamic.onnx" in outcome.err, "the engine built before is the one timed"
-    result = json.loads((home / "results" / "bench_best_compute.json").read_text())
+    result = json.loads((home / "results" / "bench_best_fp32_compute.json").read_text())
     assert [point["size"] for point in result["points"]] == [[24, 24], [32, 40]]
-    assert (home / "results" / "bench_best_compute.png").read_bytes().startswith(b"\x89PNG")
+    assert (home / "results" / "bench_best_fp32_compute.png").read_bytes().startswith(b"\x89PNG")
 
     outcome = srdeploy(*words, "verify", net, "--lr", pictures / "lr", "--hr", pictures / "hr")
     assert outcome.code == 0, outcome.err
@@ -156,13 +156,13 @@ def test_a_connection_cut_while_it_runs_goes_on(board, net, tmp_path):
         if "24x24: median" in text and not cuts:
             cuts.append(board.server.cut())
 
-    arguments = ("--sizes", "24,32", "--seconds", "0.6", "--ci", "0", *ORT)
+    arguments = ("--size", "24,32", "--seconds", "0.6", "--ci", "0", *ORT)
     outcome = only(run_remote(options_of(board, net, tmp_path / "out", "bench", arguments), say))
     assert outcome.error is None, outcome.error
     assert cuts and cuts[0] >= 1 and outcome.progress.drops >= 1
     assert sum("started" in line for line in said) == 1 and any("dropped" in line for line in said)
     assert [sum(f"{size}: median" in line for line in said) for size in ("24x24", "32x32")] == [1, 1], "no line twice"
-    result = json.loads((tmp_path / "out" / "nx" / "results" / "bench_onnxruntime_compute.json").read_text())
+    result = json.loads((tmp_path / "out" / "nx" / "results" / "bench_onnxruntime_fp32_compute.json").read_text())
     assert len(result["points"]) == 2
 
 
@@ -173,7 +173,7 @@ def test_who_leaves_finds_the_job_again_by_the_same_command_and_by_attach(srdepl
 
     # What Ctrl-C does: the thread stops looking, the job goes on.
     raise_in_follow = threading.Event()
-    arguments = ("--sizes", "24,32", "--seconds", "1.0", "--iterations", "10", "--ci", "0.0", *ORT)
+    arguments = ("--size", "24,32", "--seconds", "1.0", "--iterations", "10", "--ci", "0.0", *ORT)
     options = options_of(board, net, tmp_path / "first", "bench", arguments)
     from sr_deploy.pipeline.ship.remote import job_of
     from sr_deploy.remote.progress import Progress, Session
@@ -187,12 +187,12 @@ def test_who_leaves_finds_the_job_again_by_the_same_command_and_by_attach(srdepl
 
     outcome = only(run_remote(options_of(board, net, tmp_path / "second", "bench", arguments)))
     assert outcome.error is None and outcome.progress.attached and outcome.progress.job == job.id
-    assert (tmp_path / "second" / "nx" / "results" / "bench_onnxruntime_compute.json").is_file()
+    assert (tmp_path / "second" / "nx" / "results" / "bench_onnxruntime_fp32_compute.json").is_file()
     assert len(list((board.own / "jobs").iterdir())) == 1, "not started twice"
 
     attached = srdeploy("remote", "--inventory", board.inventory, "-o", tmp_path / "third", "nx", "attach", "bench")
     assert attached.code == 0, attached.err
-    assert (tmp_path / "third" / "nx" / "results" / "bench_onnxruntime_compute.json").is_file()
+    assert (tmp_path / "third" / "nx" / "results" / "bench_onnxruntime_fp32_compute.json").is_file()
     unknown = srdeploy("remote", "--inventory", board.inventory, "nx", "attach", "nothing")
     assert unknown.code == 2 and "no job 'nothing'" in unknown.err
 
@@ -240,10 +240,10 @@ def test_a_killed_job_is_told_and_can_be_started_again(board, net, tmp_path, mon
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, 9)
 
-    arguments = ("--sizes", "24,32", "--seconds", "0.6", "--ci", "0", *ORT)
+    arguments = ("--size", "24,32", "--seconds", "0.6", "--ci", "0", *ORT)
     error = only(run_remote(options_of(board, net, tmp_path / "out", "bench", arguments), kill)).error
     assert error.exit_code == 3 and "without an exit status" in error.found
-    again = ("--sizes", "24", "--runs", "2", *ORT)
+    again = ("--size", "24", "--runs", "2", *ORT)
     assert only(run_remote(options_of(board, net, tmp_path / "out", "bench", again))).error is None
 
 
@@ -256,7 +256,7 @@ def test_a_busy_board_names_its_holder_and_nothing_is_copied(srdeploy, board, ne
 
 
 def test_a_second_job_waits_for_nobody(board, net, tmp_path):
-    arguments = ("--sizes", "24,32", "--seconds", "0.6", "--ci", "0", *ORT)
+    arguments = ("--size", "24,32", "--seconds", "0.6", "--ci", "0", *ORT)
     seen = []
 
     def say(text):
@@ -414,7 +414,7 @@ def test_one_bad_board_of_two(srdeploy, board, net, tmp_path):
 
 
 def test_stop_ends_a_job(srdeploy, board, net, tmp_path):
-    arguments = ("--sizes", "24", "--seconds", "60", "--max-seconds", "60", *ORT)
+    arguments = ("--size", "24", "--seconds", "60", "--max-seconds", "60", *ORT)
     told = []
 
     def say(text):

@@ -97,11 +97,10 @@ def test_the_words_of_a_board_s_command():
     [
         (["nx"], 2, "names no command"),
         (["bench", "net"], 2, "names no board"),
-        (["nx", "--sizes", "24", "bench", "net"], 2, "no option --sizes here"),
+        (["nx", "--size", "24", "bench", "net"], 2, "no option --size here"),
         (["nx", "bench", "net", "--sizzes", "24"], 2, "--sizzes"),
         (["nx", "bench"], 2, "Missing argument"),
         (["nx", "run", "net"], 2, "--input"),
-        (["nx", "bench", "net", "--import", "x.json"], 2, "no meaning on a board"),
         (["nx", "build", "net", "--dry-run"], 2, "no meaning on a board"),
         (["nx", "attach", "a", "b"], 2, "attach takes a job's id"),
         (["nx", "build", "no-such-folder"], 4, "no-such-folder does not exist"),

@@ -71,7 +71,19 @@ def test_tables(name):
               "weights_bytes": 1, "build_seconds": 1.0, "settings": {}}  # fmt: skip
     harmless(shown(engine_table([engine])))
     image = {"name": name, "psnr_y": 1.0, "ssim_y": 1.0}
-    harmless(shown(quality_table({"images": [image], "mean": {}, "runtime": name, "convention": name})))
+    harmless(
+        shown(
+            quality_table(
+                {
+                    "images": [image],
+                    "mean": {},
+                    "precision": name,
+                    "convention": name,
+                    "ran": [{"runtime": name, "device": name, "file": name}],
+                }
+            )
+        )
+    )
 
 
 def test_brackets_are_shown():

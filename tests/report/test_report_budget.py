@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,8 @@ def test_a_missing_file(tmp_path):
         read_budget(tmp_path / "none.toml")
 
 
-def test_the_example_is_a_budget():
-    example = Path(__file__).resolve().parents[2] / "engines" / "example.toml"
-    assert read_budget(example).quality.max_psnr_y_loss == 0.05
+def test_the_example_is_a_budget_with_its_comments_taken_away_too(tmp_path):
+    example = (Path(__file__).resolve().parents[2] / "engines" / "example.toml").read_text()
+    assert not read_budget(written(tmp_path, example)).has_floors, "a floor wants a report; a threshold does not"
+    whole = read_budget(written(tmp_path, re.sub(r"^# (\[|\w+ = )", r"\1", example, flags=re.MULTILINE)))
+    assert whole.quality.max_psnr_y_loss == 0.05 and whole.devices[0].sizes[0].max_p99_ms == 12.0

@@ -189,7 +189,7 @@ def test_a_few_slow_samples_are_no_proof_against_the_p99_bound():
 
 
 def test_quality_floors():
-    report = QualityFile("Y", "it", (), QualityMean(psnr_y=31.0, torch_psnr_y=31.2), largest_difference=0.01)
+    report = QualityFile("Y", (), (), QualityMean(psnr_y=31.0, torch_psnr_y=31.2), largest_difference=0.01)
     floors = QualityFloors(min_psnr_y=30.0, max_psnr_y_loss=0.1, min_ssim_y=0.9, max_difference=0.05)
     assert [f.verdict for f in check_quality(floors, report)] == [PASS, INCONCLUSIVE, REGRESSION, PASS]
     assert check_quality(QualityFloors(), report) == []

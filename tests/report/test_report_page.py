@@ -21,7 +21,7 @@ from sr_deploy.engine.manifest import open_engine, save_engine
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 from tests.small_network import CONTRACT, small_graphs
 
-VOID = {"meta", "link", "img", "br", "hr"}
+VOID = {"meta", "link", "img", "source", "br", "hr"}
 
 
 class Page(HTMLParser):
@@ -159,8 +159,9 @@ def test_one_deployment_with_everything(make, pictures, tmp_path, srdeploy):
     assert page.row("head", 6)[3:] == ["900", "300", "1.5e-15"]
     assert "at most 5.0 MiB of activations" in page.text
     assert "No engine has been built" in page.text
-    # Low resolution, bicubic, network and original, each whole and enlarged; two error maps; three plots and a scale.
-    assert len(page.images) == 2 * (2 * 4 + 2 * 2 + 1) + 3
+    # Low resolution, bicubic, network and original, each whole and enlarged; two error maps; three plots, two of them
+    # light and dark, and a scale.
+    assert len(page.images) == 2 * (2 * 4 + 2 * 2 + 1) + 5
 
 
 def test_without_pictures_and_without_results_the_page_says_what_to_do(make, tmp_path, srdeploy):
@@ -180,9 +181,9 @@ def test_several_deployments_are_compared_at_a_common_size(make, pictures, tmp_p
     assert outcome.code == 0, outcome.err
     page, _ = page_of(tmp_path / "r.html")
     # The same network in all: equal quality, so the faster one at 32x32, the largest size of both, beats the other.
-    assert page.row("a", 6)[-1] == "beaten"
-    assert page.row("b", 6)[-1] == "on the front"
-    assert page.row("b", 6)[1] == "3.009"
+    assert page.row("a FP32", 6)[-1] == "beaten"
+    assert page.row("b FP32", 6)[-1] == "on the front"
+    assert page.row("b FP32", 6)[1] == "3.009"
     assert [heading for heading in ("a", "b", "c") if re.search(rf"\b{heading}\b", page.text)]
     assert "input 32×32" in page.text
 
@@ -227,8 +228,8 @@ def test_engines_of_two_precisions_are_judged_and_paired_with_their_own_sweeps(m
     page, _ = page_of(tmp_path / "r.html")
     assert page.row("mean", 7)[3:5] == page.row("mean", 7)[5:]
     assert "net z_fp16" in page.text
-    assert page.row("net fp16", 6)[-1] == "on the front"
-    assert page.row("net fp32", 6)[-1] == "beaten"
+    assert page.row("net FP16", 6)[-1] == "on the front"
+    assert page.row("net FP32", 6)[-1] == "beaten"
 
 
 def test_pictures_of_another_scale_are_refused(make, pictures, tmp_path, srdeploy):
@@ -247,7 +248,7 @@ def test_pictures_that_fit_one_of_two_scales(make, pictures, tmp_path, srdeploy)
     assert outcome.code == 0, outcome.err
     page, _ = page_of(tmp_path / "r.html")
     assert "large: Quality was not judged, because the pictures that were given are not of scale 3." in page.text
-    assert page.row("large", 8)[-1] == "–"
+    assert page.row("large", 9)[-1] == "–"
     assert "no quality for scale 3" in outcome.err
 
 
@@ -267,8 +268,8 @@ def test_two_folders_of_one_name_are_told_apart(make, tmp_path, srdeploy):
     folders = [make("x/net", {16: 1.0}), make("y/net", {16: 2.0})]
     assert srdeploy("report", *folders, "-o", tmp_path / "r.html").code == 0
     page, _ = page_of(tmp_path / "r.html")
-    compared = [row for row in page.rows if len(row) == 6 and row[0].endswith("/net") and row[-1] == "–"]
-    assert [row[:2] for row in compared] == [["x/net", "1.003"], ["y/net", "2.006"]]
+    compared = [row for row in page.rows if len(row) == 6 and row[0].endswith("/net FP32") and row[-1] == "–"]
+    assert [row[:2] for row in compared] == [["x/net FP32", "1.003"], ["y/net FP32", "2.006"]]
 
 
 def test_import_makes_a_result_that_the_report_shows(make, tmp_path, srdeploy):
@@ -283,7 +284,7 @@ def test_import_makes_a_result_that_the_report_shows(make, tmp_path, srdeploy):
     assert srdeploy(*arguments).code == 2
     assert srdeploy("report", folder, "-o", tmp_path / "r.html").code == 0
     page, _ = page_of(tmp_path / "r.html")
-    assert "trtexec on Xavier NX: compute only" in page.text
+    assert "trtexec on Xavier NX, compute: compute only" in page.text
     assert "unknown; off by default in trtexec 8.5.2" in page.text
     assert page.row("Conv_2 + Add_3", 3) == ["Conv_2 + Add_3", "1.500", "60.0"]
 

@@ -36,7 +36,14 @@ def test_latency_plot_says_medians_sizes_device_and_failures(tmp_path):
     path = tmp_path / "l.svg"
     latency_plot([result(point(144, 1.234), point(360, 7.0), point(1080, 0, failure="out of memory"))], path)
     texts = svg_texts(path)
-    for wanted in ("1.23", "7.00", "144×144", "1080×1080", "net: fake on no device", "failed: out of memory"):
+    for wanted in (
+        "1.23",
+        "7.00",
+        "144×144",
+        "1080×1080",
+        "Latency of net: fake on no device, compute",
+        "failed: out of memory",
+    ):
         assert wanted in texts
     assert not list(tmp_path.glob(".l*"))
 
@@ -55,7 +62,22 @@ def test_latency_plot_of_several_results_names_each(tmp_path):
     path = tmp_path / "l.svg"
     latency_plot([result(point(144, 1.0), name="a"), result(point(144, 30.0), name="b")], path)
     texts = svg_texts(path)
-    assert {"a: fake on no device", "b: fake on no device", "1.00", "30.0", "Latency of a, b"} <= set(texts)
+    # What all share is told once, in the title; what they do not share is told of each.
+    assert {"a", "b", "1.00", "30.0", "Latency of a, b: fake on no device, compute"} <= set(texts)
+    narrow = dataclasses.replace(point(144, 3.0), description={"precision": "int8"})
+    latency_plot([result(point(144, 1.0)), result(narrow)], path)
+    told = {"Latency of net", "net: fake on no device, compute", "net: INT8, fake on no device, compute"}
+    assert told <= set(svg_texts(path))
+
+
+def test_latency_over_the_area_is_linear_from_zero(tmp_path):
+    one = result(point(100, 1.0), point(200, 4.0), point(300, 0, failure="out of memory"))
+    latency_plot([one], tmp_path / "a.svg", "area")
+    texts = svg_texts(tmp_path / "a.svg")
+    assert {"input area, megapixels", "0", "4.00", "failed: out of memory"} <= set(texts)
+    assert not [text for text in texts if text.startswith(("-", "−"))], "no negative milliseconds on the axis"
+    with pytest.raises(UsageError, match="no axis"):
+        latency_plot([one], tmp_path / "b.svg", "pixels")
 
 
 def test_labels_that_would_cover_each_other_are_left_out(tmp_path):

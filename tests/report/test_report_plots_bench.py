@@ -35,7 +35,7 @@ FAILED = Point((500, 500), "compute", "fake", "no device", {}, failure="out of m
 def test_throughput_names_sizes_and_results(tmp_path):
     path = tmp_path / "t.svg"
     throughput_plot([result(point(100, 1.0), FAILED), result(point(100, 2.0), name="other")], path)
-    wanted = {"net: fake on no device", "other: fake on no device", "100×100", "output megapixels per second"}
+    wanted = {"Throughput of net, other: fake on no device, compute", "net", "other", "100×100", "0"}
     assert wanted <= set(svg_texts(path))
 
 
@@ -52,10 +52,12 @@ def test_distribution_counts_samples(tmp_path):
 
 
 def test_distribution_says_how_many_samples_lie_outside(tmp_path):
-    samples = (0.001,) * 997 + (0.9,) * 3
-    odd = dataclasses.replace(point(100, 1.0), samples_s=samples, **summary(samples))
-    distribution_plot(result(odd), tmp_path / "d.svg")
-    assert "Distribution of the samples; 3 slower samples lie above the frame" in svg_texts(tmp_path / "d.svg")
+    for slow, words in ((3, "3 slower samples lie above the frame"), (1, "1 slower sample lies above the frame")):
+        samples = (0.001,) * 997 + (0.9,) * slow
+        odd = dataclasses.replace(point(100, 1.0), samples_s=samples, **summary(samples))
+        distribution_plot(result(odd), tmp_path / "d.svg")
+        source = (tmp_path / "d.svg").read_text()
+        assert words in source and "Samples of net: fake on no device, compute" in source
 
 
 @pytest.mark.parametrize("points", [[point(100, 1.0, 1)], [point(e, e / 9, 7) for e in range(20, 40)]])
@@ -82,6 +84,30 @@ def test_pareto_plot_names_every_candidate_and_marks_the_front(tmp_path):
     assert {"fast", "slow", "poor", "31.00 dB, 1.000 ms", "32.50 dB, 10.00 ms", "beaten by another one"} <= set(texts)
     pareto_plot(candidates[:2], (0, 1), "all of one kind", tmp_path / "q.svg")
     assert "beaten by another one" not in svg_texts(tmp_path / "q.svg")
+
+
+def test_names_lie_over_no_other_name_and_over_no_marker():
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    from sr_deploy.report.labels import name_points
+
+    random = np.random.default_rng(3)
+    points = [(float(np.exp(random.normal(0, 0.3))), float(28 + random.normal(0, 0.1))) for _ in range(10)]
+    figure = Figure(figsize=(8.0, 4.8), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xscale="log", xlim=(0.3, 4.0), ylim=(27.5, 28.5))
+    texts = [f"network-{i} INT8\n27.98 dB, 2.864 ms" for i in range(10)]
+    assert name_points(figure, axes, points, texts, 9) == ()
+    figure.draw_without_rendering()
+    # An annotation's own box holds its line too.
+    drawn = [Text.get_window_extent(text) for text in axes.texts]
+    spots = axes.transData.transform(points)
+    assert not any(a.overlaps(b) for i, a in enumerate(drawn) for b in drawn[:i])
+    assert not any(box.count_contains(spots) for box in drawn)
+    assert all(axes.bbox.x0 < box.x0 and box.x1 < axes.bbox.x1 for box in drawn)
+    # Where there is no room at all, the names that have none are told.
+    assert name_points(figure, axes, [(1.0, 28.0)] * 60, ["a long name of a network\n28 dB"] * 60, 9) != ()
 
 
 def test_pareto_plot_of_many_equal_ones_draws_without_a_warning(tmp_path, recwarn):

@@ -65,7 +65,8 @@ def test_latency_has_four_figures(seconds, shown):
 
 REPORT = {
     "convention": "PSNR on Y",
-    "runtime": "onnxruntime on CPU",
+    "precision": "fp32",
+    "ran": [{"runtime": "onnxruntime", "device": "CPU", "file": "model.onnx"}],
     "images": [
         {"name": "baby[x]", "psnr_y": 33.61234, "ssim_y": 0.91234, "torch_psnr_y": 33.6, "difference": 0.0021},
         {"name": "bird", "psnr_y": 34.0, "ssim_y": 0.93, "torch_psnr_y": 34.0, "difference": 0.0009},
@@ -80,7 +81,7 @@ def test_quality_rows_and_mean():
     text = text_of(quality_table(REPORT), 100)
     assert row_of(text, "baby[x]") == ["baby[x]", "33.612", "0.9123", "33.600", "0.0021"]
     assert row_of(text, "mean") == ["mean", "33.806", "0.9212", "33.800", "0.0021"]
-    assert "within 0.05" in text
+    assert "within 0.05" in text and "Quality in FP32" in text and "onnxruntime on CPU: model.onnx" in text
     assert "outside 0.05" in text_of(quality_table({**REPORT, "largest_difference": 0.06}), 100)
 
 

@@ -86,8 +86,9 @@ class ReferenceRunner:
         return np.array(self._sr, np.float32, order="C")
 
     def describe(self):
-        return {"runtime": "fake", "version": version(), "provider": "numpy", "threads": None, "precision": "fp32",
-                "file": self._manifest.file}  # fmt: skip
+        told = self._manifest
+        return {"runtime": "fake", "version": version(), "provider": "numpy", "threads": None,
+                "precision": told.precision, "file": told.file}  # fmt: skip
 
     def close(self):
         self._size = self._lr = self._sr = None

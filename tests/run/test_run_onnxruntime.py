@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -119,3 +120,14 @@ def identity(folder, shape, element, names):
     path = folder / "identity.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     return path
+
+
+def test_an_engine_of_a_lower_precision_says_so(graphs):
+    """A table of INT8 must not be titled FP32: what runs is what its manifest says."""
+    from types import SimpleNamespace
+
+    from sr_deploy.run.onnxruntime import open_engine
+
+    manifest = SimpleNamespace(contract=CONTRACT, scale=SCALE, precision="int8")
+    with contextlib.closing(open_engine(graphs.dynamic, manifest, 1)) as runner:
+        assert runner.describe()["precision"] == "int8"

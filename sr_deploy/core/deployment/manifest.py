@@ -12,7 +12,7 @@ from typing_extensions import Annotated, Literal
 
 from sr_deploy.core.artifact import sha256_of, write_json
 from sr_deploy.core.confine import FileName, confined
-from sr_deploy.core.contract import IOContract, Size, SizeRules, format_size
+from sr_deploy.core.contract import KNOWN_FORMS, IOContract, Size, SizeRules, format_size
 from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.deployment.records import FoldRecord, RewriteRecord, SourceRecord
 from sr_deploy.core.errors import BadDeployment
@@ -117,7 +117,7 @@ class Manifest:
             ValueError: naming the key.
         """
         if not self.contract.is_known:
-            raise ValueError("contract: NCHW goes with float32, NHWC with uint8 and value_range 255")
+            raise ValueError(f"contract: {KNOWN_FORMS}")
         names = [graph.file for graph in self.graphs]
         if len(set(names)) < len(names) or MANIFEST_NAME in names:
             raise ValueError("graphs: each file once, and not the manifest")

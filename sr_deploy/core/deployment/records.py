@@ -129,7 +129,8 @@ class RewriteRecord(TypedDict, total=False):
         counted_at: the input HxW of all counts.
         before: the counts of the graph as exported.
         passes: by the pass's name, in order.
-        tuned: by srdeploy tune: "variant", "backend" and "from", the graph that it began with.
+        tuned: by srdeploy tune: "variant", "backend", "from", the graph that it began with, and "for", the GPU it was
+            estimated for, where none was here.
     """
 
     counted_at: str

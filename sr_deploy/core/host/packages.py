@@ -39,6 +39,8 @@ WATCHED = (
     "nvidia-ml-py",
     "opencv-python-headless",
     "opencv-python",
+    "pillow",
+    "av",
     "matplotlib",
 )
 

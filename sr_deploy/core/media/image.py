@@ -1,31 +1,34 @@
 """Picture files ↔ network tensors: the only place that knows channel order and value range.
 
-What is kept: grey stays grey, alpha stays alpha, 16 bits stay 16 bits. The EXIF orientation is applied to the pixels on
-reading, as viewers do, because the files written here carry no EXIF. Colour profiles are not applied and not kept.
+What is kept: grey stays grey, alpha stays alpha, 16 bits stay 16 bits; so do the colour profile, EXIF and XMP. The
+orientation is applied to the pixels on reading, as viewers do, and EXIF then says upright. A profile is applied to inks
+alone.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Iterable, List, Optional, Tuple
 
-import cv2
 import numpy as np
 
 from sr_deploy.core.artifact import atomic_file
-from sr_deploy.core.contract import IOContract, Size, picture_size
+from sr_deploy.core.contract import KNOWN_FORMS, IOContract, Size, picture_size
 from sr_deploy.core.errors import BadDeployment, BadImage, CheckFailed, UsageError
 from sr_deploy.core.media.bicubic import resize
-from sr_deploy.core.media.imagefile import PNG_SIGNATURE, FileFacts, facts_of_file, png_chunk
+from sr_deploy.core.media.decode import decoded
+from sr_deploy.core.media.encode import DEFAULT, FORMATS, Saving, format_of, not_kept
+from sr_deploy.core.media.formats import facts_of_file
+from sr_deploy.core.media.imagefile import WANTED, FileFacts
+from sr_deploy.core.media.metadata import Metadata
 from sr_deploy.core.media.room import PLANES_BYTES, check_room
+from sr_deploy.core.media.surface import rgb_of_surface, surface_of_rgb
 
 #: What a folder is searched for, and what can be written.
-SUFFIXES = (".png", ".jpg", ".jpeg")
-JPEG_QUALITY = 95
+SUFFIXES = tuple(FORMATS)
 #: What OpenCV decodes at most.
 MOST_FILE_BYTES = (1 << 31) - 1
 #: BT.601's weights of R, G, B in luma: how a colour result becomes grey again.
@@ -39,10 +42,12 @@ class Picture:
     Attributes:
         pixels: uint8 or uint16, (H, W, 3) in RGB order or (H, W, 1) for grey.
         alpha: (H, W) of the same dtype, full value = opaque; None: the file has none.
+        about: what else the file says.
     """
 
     pixels: np.ndarray
     alpha: Optional[np.ndarray] = None
+    about: Metadata = Metadata()
 
     @property
     def kind(self) -> str:
@@ -68,7 +73,7 @@ def in_8_bits(picture: Picture) -> Picture:
 
 
 def find_images(paths: Iterable[Path]) -> Tuple[Path, ...]:
-    """The picture files that ``paths`` name: files as they are, of folders the PNG and JPEG files directly inside.
+    """The picture files that ``paths`` name: files as they are, of folders the pictures directly inside.
 
     Args:
         paths: files and folders. Order is kept, folders are listed by name, repeated files are taken once.
@@ -91,14 +96,15 @@ def find_images(paths: Iterable[Path]) -> Tuple[Path, ...]:
         elif path.exists():
             found.append(path)
         else:
-            raise BadImage(f"{path} does not exist", "a PNG or JPEG file, or a folder of them", "check the path")
+            raise BadImage(f"{path} does not exist", f"{WANTED}, or a folder of them", "check the path")
     return tuple(dict.fromkeys(found))
 
 
 def read_picture(path: Path, beside: int = PLANES_BYTES, room: Optional[Callable[[FileFacts], None]] = None) -> Picture:
-    """Read a PNG (8 or 16 bit; grey, colour or palette; with or without alpha) or a JPEG (8 bit; grey or colour).
+    """Read a PNG, JPEG, WebP, TIFF or BMP: 8 or 16 bits; grey, colour or palette; with or without alpha.
 
-    What the file is follows from its content, not from its name. Its header is read before it is decoded.
+    What the file is follows from its content, not from its name. Its header is read before it is decoded. CMYK is
+    converted to sRGB with the file's own profile.
 
     Args:
         path: the file.
@@ -106,8 +112,8 @@ def read_picture(path: Path, beside: int = PLANES_BYTES, room: Optional[Callable
         room: instead, is told what the header says, and raises BadImage for a picture that shall not be decoded.
 
     Raises:
-        BadImage: missing, empty, cut off, damaged, of another format, animated, a video, a CMYK JPEG, or too large
-            (see ``check_room``).
+        BadImage: missing, empty, cut off, damaged, of another format, animated, a video, CMYK without a profile, or too
+            large (see ``check_room``).
     """
     path = Path(path)
     try:
@@ -116,7 +122,7 @@ def read_picture(path: Path, beside: int = PLANES_BYTES, room: Optional[Callable
             # Not more than that of what has no size, such as a device.
             data = stream.read(MOST_FILE_BYTES) if size <= MOST_FILE_BYTES else b""
     except OSError as error:
-        raise BadImage(f"cannot read {path}: {error.strerror}", "a PNG or JPEG file", "check the path") from error
+        raise BadImage(f"cannot read {path}: {error.strerror}", WANTED, "check the path") from error
     if size > MOST_FILE_BYTES:
         most = f"at most {MOST_FILE_BYTES / 1e9:.1f} GB"
         raise BadImage(f"{path} has {size / 1e9:.1f} GB", most, "cut it into tiles")
@@ -125,31 +131,11 @@ def read_picture(path: Path, beside: int = PLANES_BYTES, room: Optional[Callable
         check_room(facts, path, beside)
     else:
         room(facts)
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise BadImage(f"{path} cannot be decoded: {error.err or error}", "a whole PNG or JPEG file") from error
-    if decoded is None or decoded.dtype not in (np.uint8, np.uint16):
-        raise BadImage(f"{path} cannot be decoded: its content is damaged", "a whole PNG or JPEG file", "save it again")
-    pixels, alpha = _split(decoded, facts)
-    return Picture(_upright(pixels, facts.orientation), None if alpha is None else _upright(alpha, facts.orientation))
-
-
-def _split(decoded: np.ndarray, facts: FileFacts) -> Tuple[np.ndarray, Optional[np.ndarray]]:
-    """OpenCV's grey, BGR or BGRA array as RGB or grey pixels and alpha.
-
-    OpenCV gives grey-with-alpha as BGRA, and drops the transparent colour that a PNG without an alpha channel can name.
-    """
-    planes = decoded.reshape(decoded.shape[0], decoded.shape[1], -1)
-    channels = planes.shape[2]
-    alpha = planes[:, :, -1] if channels in (2, 4) else None
-    colour = planes[:, :, : channels - 1] if alpha is not None else planes
-    pixels = colour[:, :, :1] if facts.grey else colour[:, :, ::-1]
-    if facts.transparent_colour is not None:
-        full = np.iinfo(pixels.dtype).max
-        through = np.all(pixels == np.asarray(facts.transparent_colour, pixels.dtype), axis=2)
-        alpha = np.where(through, 0, full).astype(pixels.dtype)
-    return np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha)
+    pixels, alpha = decoded(data, facts, path)
+    turned = _upright(pixels, facts.orientation)
+    about = dataclasses.replace(facts.about, icc=b"") if facts.cmyk else facts.about
+    upright = (int(turned.shape[0]), int(turned.shape[1]))
+    return Picture(turned, None if alpha is None else _upright(alpha, facts.orientation), about.of_size(upright))
 
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
@@ -167,11 +153,12 @@ def to_network(picture: Picture, contract: IOContract) -> np.ndarray:
     """The picture's colours as the network takes them; alpha is left out, grey is repeated in three channels.
 
     Returns:
-        float32 (1, 3, H, W) in ``0…contract.value_range``, or uint8 (1, H, W, 3), channels in the contract's order.
+        float32 (1, 3, H, W) in ``0…contract.value_range``, or uint8 (1, H, W, 3), channels in the contract's order; or
+        the planes of a video, rounded, see core/media/surface.py.
 
     Raises:
         BadDeployment: the contract asks for a colour order, layout or type that is not known here.
-        BadImage: the picture has 16 bits and the graph takes 8.
+        BadImage: the picture has 16 bits and the graph takes fewer.
     """
     _check(contract)
     if contract.dtype == "uint8":
@@ -186,13 +173,16 @@ def to_network(picture: Picture, contract: IOContract) -> np.ndarray:
 
 
 def _bytes_of(picture: Picture, contract: IOContract) -> np.ndarray:
-    """Pixels as they are, uint8 (1, H, W, 3); the graph itself converts, scales and rounds."""
+    """Pixels as they are, uint8 (1, H, W, 3), or as planes; the graph itself converts, scales and rounds."""
     if picture.depth != 8:
         raise BadImage(
-            f"the picture has {picture.depth} bits per channel, and this graph takes and gives 8",
+            f"the picture has {picture.depth} bits per channel, and this graph takes and gives {contract.depth}",
             "an 8-bit picture",
-            "export the network without --io uint8, or convert the picture",
+            f"export the network without --io {contract.io}, or convert the picture",
         )
+    if contract.yuv is not None:
+        rgb = np.broadcast_to(picture.pixels, picture.size + (3,)).astype(np.float32) / np.float32(255)
+        return surface_of_rgb(rgb, contract)
     colours = np.broadcast_to(picture.pixels, picture.size + (3,))
     return np.ascontiguousarray((colours[:, :, ::-1] if contract.colour == "BGR" else colours)[None])
 
@@ -206,7 +196,7 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
 
     Args:
         array: float (1, 3, scale·H, scale·W) in ``0…contract.value_range``, values outside are clipped; or uint8
-            (1, scale·H, scale·W, 3).
+            (1, scale·H, scale·W, 3) or planes.
         contract: of the graph that made it.
         like: the picture that went in.
 
@@ -227,7 +217,10 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
             "build the engine again with float32, and verify it on this device",
         )
     full = np.iinfo(like.pixels.dtype).max
-    colours = array[0] if contract.layout == "NHWC" else array[0].transpose(1, 2, 0)
+    if contract.yuv is not None:
+        colours = rgb_of_surface(array, contract) * np.float32(255)
+    else:
+        colours = array[0] if contract.layout == "NHWC" else array[0].transpose(1, 2, 0)
     if colours.dtype != np.uint8:
         colours = colours * np.float32(full / contract.value_range)
     if contract.colour == "BGR":
@@ -235,7 +228,9 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
     if like.kind == "grey":
         colours = (colours @ np.asarray(LUMA))[:, :, None]
     pixels = np.rint(np.clip(colours, 0, full)).astype(like.pixels.dtype)
-    return Picture(pixels, None if like.alpha is None else resize(like.alpha, (scale * height, scale * width)))
+    size = (scale * height, scale * width)
+    alpha = None if like.alpha is None else resize(like.alpha, size)
+    return Picture(pixels, alpha, like.about.of_size(size))
 
 
 def _check(contract: IOContract) -> None:
@@ -243,73 +238,54 @@ def _check(contract: IOContract) -> None:
     if not contract.is_known:
         raise BadDeployment(
             f"the graph takes {contract.colour} {contract.layout} {contract.dtype}, white = {contract.value_range:g}",
-            "RGB or BGR; NCHW float32, or NHWC uint8 with white = 255",
+            f"RGB or BGR; {KNOWN_FORMS}",
             "export it again with srdeploy export",
         )
 
 
-def check_writable(path: Path, alpha: bool, depth: int) -> None:
-    """Refuse, before any work is done, a file format that cannot hold the picture.
+def check_writable(path: Path, picture: Picture, saving: Saving = DEFAULT) -> None:
+    """Refuse, before any work is done, a file format that cannot hold the picture, or does not know an option.
 
     Args:
         path: the file to be written; its suffix names the format.
-        alpha: the picture has transparency.
-        depth: bits per channel, 8 or 16.
+        picture: what it shall hold, or what it is made from.
+        saving: how.
 
     Raises:
-        UsageError: neither PNG nor JPEG, or a JPEG that would lose alpha or 16 bits.
+        UsageError: a suffix that is not written here, a format that would lose alpha or 16 bits, or see ``Saving``.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UsageError(f"cannot write {path}: unknown suffix {suffix!r}", "one of " + ", ".join(SUFFIXES), "use .png")
-    lost = [what for what, there in (("transparency", alpha), (f"{depth} bits per channel", depth != 8)) if there]
-    if suffix != ".png" and lost:
+    saving.check()
+    form = format_of(path)
+    given = [name for name in ("quality", "chroma") if getattr(saving, name) is not None]
+    for name in given:
+        if name not in form.options:
+            raise UsageError(f"--{name} has no meaning for a {form.name}", "a format that has it", "leave it out")
+    no_alpha, shallow = picture.alpha is not None and not form.alpha, picture.depth != 8 and not form.deep
+    lost = ["transparency"] * no_alpha + [f"{picture.depth} bits per channel"] * shallow
+    if not lost and picture.depth != 8 and picture.kind == "grey" and picture.alpha is not None:
+        lost = [] if form.deep_grey_alpha else ["grey of 16 bits with transparency"]
+    if lost:
         raise UsageError(
-            f"cannot write {path}: JPEG has no place for {' and '.join(lost)}", "a format that keeps them", "use .png"
+            f"cannot write {path}: {form.name} has no place for {' and '.join(lost)}",
+            "a format that keeps them",
+            "use .png",
         )
 
 
-def write_picture(picture: Picture, path: Path) -> None:
-    """Write a PNG or a JPEG of quality 95, by the suffix; whole or not at all.
+def said_but_not_kept(picture: Picture, path: Path, saving: Saving = DEFAULT) -> Tuple[str, ...]:
+    """What the picture's file said and a file of this suffix has no place for, such as "EXIF"."""
+    return not_kept(saving.kept(picture.about), path)
+
+
+def write_picture(picture: Picture, path: Path, saving: Saving = DEFAULT) -> None:
+    """Write a picture in the format of the suffix; whole or not at all.
 
     Raises:
-        UsageError: the suffix is unknown, or the format would lose alpha or 16 bits (see ``check_writable``).
+        UsageError: see ``check_writable``, or more pixels a side than the format has numbers for.
         DiskFull, EnvironmentFault: the place cannot be written.
     """
     path = Path(path)
-    check_writable(path, picture.alpha is not None, picture.depth)
-    if path.suffix.lower() != ".png":
-        data = _encoded(".jpg", picture.pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    elif picture.alpha is None:
-        data = _encoded(".png", picture.pixels[:, :, ::-1], [])
-    elif picture.kind == "rgb":
-        data = _encoded(".png", np.dstack([picture.pixels[:, :, ::-1], picture.alpha]), [])
-    else:
-        data = _grey_alpha_png(picture, picture.alpha)
+    check_writable(path, picture, saving)
+    data = format_of(path).encode(picture.pixels, picture.alpha, saving.kept(picture.about), saving)
     with atomic_file(path) as temporary:
         temporary.write_bytes(data)
-
-
-def _encoded(suffix: str, pixels: np.ndarray, options: List[int]) -> bytes:
-    """OpenCV's encoder: BGR(A) or grey (H, W, C) to the bytes of a file."""
-    try:
-        done, data = cv2.imencode(suffix, np.ascontiguousarray(pixels), options)
-    except cv2.error:  # a JPEG of more than 65,500 pixels a side
-        done = False
-    if not done:
-        raise UsageError(f"cannot encode {pixels.shape[1]}x{pixels.shape[0]} pixels as {suffix}", "", "use .png")
-    return data.tobytes()
-
-
-def _grey_alpha_png(picture: Picture, alpha: np.ndarray) -> bytes:
-    """Grey with alpha (PNG colour type 4), which OpenCV does not write. Rows are stored as differences to the left."""
-    height, width = picture.size
-    samples = np.dstack([picture.pixels, alpha]).astype(picture.pixels.dtype.newbyteorder(">"))
-    rows = samples.reshape(height, -1).view(np.uint8)
-    step = 2 * picture.depth // 8
-    filtered = np.ones((height, rows.shape[1] + 1), np.uint8)
-    filtered[:, 1:] = rows
-    filtered[:, 1 + step :] = rows[:, step:] - rows[:, :-step]
-    header = struct.pack(">IIBBBBB", width, height, picture.depth, 4, 0, 0, 0)
-    body = zlib.compress(filtered.tobytes(), 6)
-    return PNG_SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", body) + png_chunk(b"IEND", b"")

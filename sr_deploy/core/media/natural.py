@@ -1,7 +1,6 @@
 """Parts of the photograph that ships with srdeploy: what proofs feed to a network beside made-up pictures.
 
-Networks are trained on photographs. Some that are finite on every one of them overflow on noise, and what a network
-makes of a photograph tells which value range it was trained for, which no random input does.
+Networks are trained on photographs, and some that are finite on every one of them overflow on noise.
 """
 
 from __future__ import annotations

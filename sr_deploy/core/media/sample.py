@@ -7,6 +7,7 @@ from typing import Callable
 import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size
+from sr_deploy.core.media.surface import surface_of_rgb
 
 #: Makes a picture of (height, width) and value of white: float32 (1, 3, H, W) RGB in whole 8-bit steps.
 Picture = Callable[[Size, float], np.ndarray]
@@ -43,7 +44,9 @@ def sample_input(size: Size, value_range: float, seed: int = 0) -> np.ndarray:
 
 
 def sample_for(contract: IOContract, size: Size, picture: Picture = sample_input) -> np.ndarray:
-    """A picture as a graph of this contract takes it: float32 (1, 3, H, W), or uint8 (1, H, W, 3)."""
+    """A picture as a graph of this contract takes it; its sides must be even where that takes planes."""
     if contract.dtype != "uint8":
         return picture(size, contract.value_range)
+    if contract.yuv is not None:
+        return surface_of_rgb(picture(size, 1.0)[0].transpose(1, 2, 0), contract)
     return np.ascontiguousarray(picture(size, 255.0).transpose(0, 2, 3, 1).astype(np.uint8))

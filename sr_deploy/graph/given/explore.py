@@ -22,7 +22,7 @@ from sr_deploy.core.contract import Size, SizeRules, format_size
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.graph.given.ends import LR
 from sr_deploy.models.probing import NoSize, scale_and_sizes
-from sr_deploy.models.white import PHOTOGRAPH_SIZE, WHITES, WhiteEvidence, white_evidence
+from sr_deploy.models.white import PICTURE_SIZE, WHITES, WhiteEvidence, white_evidence
 
 #: Address space of the process, bytes, and seconds until it is stopped. A network of 40 million weights at 48x64 takes
 #: a tenth of both.
@@ -125,8 +125,8 @@ def explore(run: Run, only: Optional[Size] = None, too: Optional[Size] = None) -
             raise Unrunnable(str(error)) from error
         if too is not None and _scale_at(shape_of, (rules.fit(too[0]), rules.fit(too[1]))) != scale:
             raise Unrunnable("it enlarges larger pictures by another factor")
-    photograph = only or (rules.fit(PHOTOGRAPH_SIZE[0]), rules.fit(PHOTOGRAPH_SIZE[1]))
-    return Explored(scale, rules, white_evidence(run, photograph, scale))
+    picture_size = only or (rules.fit(PICTURE_SIZE[0]), rules.fit(PICTURE_SIZE[1]))
+    return Explored(scale, rules, white_evidence(run, picture_size, scale))
 
 
 def _scale_at(shape_of: Callable[[Size], Tuple[int, ...]], size: Size) -> int:

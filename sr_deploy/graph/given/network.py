@@ -32,7 +32,7 @@ class AskedOfGraph:
 
     Attributes:
         scale: output size over input size; None: found.
-        value_range: the value of white, 1.0 or 255.0; None: found where a photograph tells.
+        value_range: the value of white, 1.0 or 255.0; None: found where a smooth picture tells.
         colours: "rgb" or "bgr", the order of its channels, which nothing in a graph tells; None: rgb.
     """
 
@@ -74,7 +74,7 @@ def network_from_onnx(path: Path, asked: AskedOfGraph) -> GivenNetwork:
 
     Raises:
         BadInput: see read.py, operators.py and ends.py; or it does not run, or enlarges no picture.
-        UsageError: no value range was given and a photograph does not tell it; a scale, range or order that cannot be.
+        UsageError: no value range was given and a picture does not tell it; a scale, range or order that cannot be.
     """
     order = _order(asked)
     given = onnx_from_file(path)
@@ -212,7 +212,7 @@ def _white(asked: AskedOfGraph, explored: Explored, path: Path) -> Tuple[float, 
     if asked.value_range is None:
         if evidence.white is None:
             raise UsageError(
-                f"no value range was given for {plain(path.name)}, and a photograph does not tell: {evidence}",
+                f"no value range was given for {plain(path.name)}, and a picture does not tell: {evidence}",
                 "the value that white has in its input and output: 1 or 255",
                 "add --value-range 1 or --value-range 255",
             )

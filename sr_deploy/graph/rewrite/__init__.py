@@ -59,8 +59,8 @@ def passes_named(text: str, folding: bool = True) -> Tuple[Pass, ...]:
 
     Args:
         text: "default", "none", or names separated by commas, among which "default" stands for all default ones, and
-        a name of ``TARGETS`` for all of that target.
-    folding: False leaves the pass that folds out of the default ones (``--no-fold``).
+            a name of ``TARGETS`` for all of that target.
+        folding: False leaves the pass that folds out of the default ones (``--no-fold``).
 
     Raises:
         UsageError: a name does not exist; the message lists them. Or the pass that folds is named, and not wanted.

@@ -4,7 +4,8 @@
 
 The same composition as in compose.py, without its bound. For 64 channels and 3×3 it makes 576 products for each output
 value where there were 73. A GPU's tensor cores have them to spare and save a pass over memory; a CPU has not. So this
-is no default and no rule: ``srdeploy tune`` tries it with TensorRT and keeps it where it is faster.
+is no default and no rule: ``srdeploy tune`` tries it with TensorRT and keeps it where it is faster. regroup.py does the
+same for TensorRT-RTX, where its costs speak for it.
 """
 
 from __future__ import annotations

@@ -7,10 +7,12 @@
     PReLU(x) = x + (1-a)·relu(-x): exactly x for x > 0; x - (1-a)·x = a·x for x < 0.
 
 ONNX Runtime on a CPU keeps convolutions in a blocked layout, fuses Relu and Add into them, and has to leave that layout
-for PRelu, which it computes slowly. TensorRT has PReLU as one fused operation, so there this pass does not pay.
+for PRelu, which it computes slowly. For TensorRT-RTX, which fuses no PRelu either, there is max_min.py.
 """
 
 from __future__ import annotations
+
+from typing import Optional
 
 import numpy as np
 import onnx
@@ -28,8 +30,8 @@ def apply(model: onnx.ModelProto, options: RewriteOptions) -> PassResult:
     editor = Editor(model)
     changed = 0
     for node in [node for node in editor.nodes if node.op_type == "PRelu"]:
-        slope = editor.constant(node, 1)
-        if slope is None or slope.ndim != 3 or slope.size != slope.shape[0] or slope.size % _CHANNELS:
+        slope = channel_slopes(editor.constant(node, 1))
+        if slope is None or slope.size % _CHANNELS:
             continue
         a = slope.reshape(-1, 1, 1, 1).astype(np.float64)
         source, out = node.input[0], node.output[0]
@@ -40,6 +42,16 @@ def apply(model: onnx.ModelProto, options: RewriteOptions) -> PassResult:
         editor.replace([node], [minus, relu, scaled, add])
         changed += 1
     return PassResult(editor.finish(), changed) if changed else PassResult(model, 0)
+
+
+def channel_slopes(slope: Optional[np.ndarray]) -> Optional[np.ndarray]:
+    """PRelu's slopes for the channels of a picture, (C,) or (1,); None where they are no constant or vary otherwise.
+
+    Exporters write them as (C, 1, 1) or (1, C, 1, 1); (C,) alone would go along the width.
+    """
+    if slope is None or slope.ndim > 4 or (slope.size > 1 and slope.shape[-3:] != (slope.size, 1, 1)):
+        return None
+    return slope.reshape(-1)
 
 
 PASS = Pass("prelu", "PReLU as per-channel convolutions and ReLU, which ONNX Runtime fuses", apply, default=False)

@@ -21,6 +21,7 @@ import onnx
 from sr_deploy.graph.rewrite.base import Pass, PassResult, RewriteOptions
 from sr_deploy.graph.rewrite.convolution import Convolution, conv_node, convolution
 from sr_deploy.graph.rewrite.editor import Editor, attributes_of
+from sr_deploy.graph.rewrite.prelu import channel_slopes
 
 #: Operators that work on single values and take no channel-dependent constant here.
 _POINTWISE = frozenset({"Clip", "Relu", "LeakyRelu", "Sigmoid", "Tanh"})
@@ -57,14 +58,14 @@ def _move_function(editor: Editor, shuffle: onnx.NodeProto, reader: Optional[onn
         return False
     inputs = list(reader.input)
     if reader.op_type == "PRelu":
-        slope = editor.constant(reader, 1)
-        if slope is None or slope.ndim not in (1, 3) or slope.size not in (1, slope.shape[0]):
+        slope = channel_slopes(editor.constant(reader, 1))
+        if slope is None:
             return False
         if slope.size > 1:
             attributes = attributes_of(shuffle)
             order = channel_order(slope.size, int(attributes["blocksize"]), attributes.get("mode", b"DCR"))
             moved = np.empty(order.size, slope.dtype)
-            moved[order] = slope.reshape(-1, 1, 1)
+            moved[order] = slope[:, None, None]
             inputs[1] = editor.add_constant(f"{reader.name}/slope", moved.reshape(-1, 1, 1))
     elif reader.op_type not in _POINTWISE or any(name not in editor.constants for name in inputs[1:] if name):
         return False

@@ -106,13 +106,15 @@ def _engine(
         )
 
     plain = build(source.graph)
-    if not _may_rewrite(plan):
+    passes = _passes(deployment, plan)
+    if not passes:
         return plain
     from sr_deploy.pipeline.engines.rewritten import Request, better_engine
 
     manifest = deployment.manifest
     request = Request(
         plan.backend,
+        passes,
         deployment.path_of(plan.graph),
         fixed=plan.graph.size,
         size=plan.profile[0] if plan.profile is not None and plan.profile[0] == plan.profile[2] else None,
@@ -123,13 +125,20 @@ def _engine(
     return better_engine(request, build, plain, say)
 
 
-def _may_rewrite(plan: BuildPlan) -> bool:
-    """Whether the graph may be rewritten for the builder: not one that was tuned for it, and not one with INT8 in it.
+def _passes(deployment: Deployment, plan: BuildPlan) -> str:
+    """What the graph is rewritten with: what ``tune`` found for this backend and size, else the backend's own passes.
 
-    A plan's INT8 names the graph's own convolutions and tensors, and holds scales of these alone.
+    None ("") for a graph that was tuned for it, and for one with INT8 in it: a plan's INT8 names the graph's own
+    convolutions and tensors, and holds scales of these alone.
     """
     half = plan.planned is None or (not plan.planned.plan.nodes_of("int8") and plan.planned.plan.rest == "float16")
-    return bool(RUNTIMES[plan.backend].rewrite) and half and plan.graph.tuned_for != plan.backend
+    if not half or plan.graph.tuned_for == plan.backend:
+        return ""
+    for graph in deployment.manifest.graphs:
+        tuned = deployment.manifest.rewrite.get(graph.file, {}).get("tuned", {})
+        if graph.tuned_for == plan.backend and plan.profile == (graph.size,) * 3 and "for" in tuned:
+            return "" if tuned["variant"] == "none" else tuned["variant"]
+    return RUNTIMES[plan.backend].rewrite
 
 
 def _with_plan(built: BuiltEngine, plan: BuildPlan) -> BuiltEngine:

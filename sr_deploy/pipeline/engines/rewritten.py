@@ -20,7 +20,6 @@ from sr_deploy.core.errors import CheckFailed, SrDeployError
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32, HALF, rms_difference
-from sr_deploy.engine.runtimes import RUNTIMES
 from sr_deploy.run.parity import difference_of
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Where a rewritten graph is proved: (height, width), raised to what the network takes; even, odd.
 PROOF_SIZES: Tuple[Size, ...] = ((40, 24), (45, 27))
+#: What a rewritten graph may need of the activation memory of the graph as it is.
+MEMORY_SHARE = 1.05
 #: Builds an engine of a graph; the types of its nodes, or None for those that were planned.
 Build = Callable[[Path, Optional[Dict[str, str]]], "BuiltEngine"]
 
@@ -40,6 +41,7 @@ class Request:
 
     Attributes:
         backend: a name of engine/runtimes.py.
+        passes: what to run, as for ``--rewrite``.
         graph: the deployment's.
         fixed: the size that it is fixed to; None: any.
         size: the one that the engine is for, to which the rewritten graph is fixed; None: a range.
@@ -48,6 +50,7 @@ class Request:
     """
 
     backend: str
+    passes: str
     graph: Path
     fixed: Optional[Size]
     size: Optional[Size]
@@ -110,8 +113,13 @@ def better_engine(request: Request, build: Build, plain: BuiltEngine, say: Calla
 
 
 def is_better(plain: BuiltEngine, other: BuiltEngine) -> bool:
-    """Whether the listing of ``other`` moves fewer bytes; where sizes are not fixed, whether it has fewer kernels."""
+    """Whether the listing of ``other`` moves fewer bytes, or where sizes are not fixed has fewer kernels.
+
+    Memory is the second judge: an engine that needs more than MEMORY_SHARE of the other's activations is not taken.
+    """
     if plain.listing is None or other.listing is None:
+        return False
+    if plain.activation_bytes and (other.activation_bytes or 0) > MEMORY_SHARE * plain.activation_bytes:
         return False
     before, after = plain.listing.bytes_moved, other.listing.bytes_moved
     if before is None or after is None:
@@ -124,6 +132,8 @@ def comparison(plain: BuiltEngine, other: BuiltEngine) -> str:
     if plain.listing is None or other.listing is None:
         return "the builder lists no layers"
     text = f"{plain.listing.kernels} → {other.listing.kernels} kernels"
+    if plain.activation_bytes and other.activation_bytes:
+        text += f", activations {plain.activation_bytes / 1e6:.1f} → {other.activation_bytes / 1e6:.1f} MB"
     before, after = plain.listing.bytes_moved, other.listing.bytes_moved
     return text if before is None or after is None else f"{text}, {before / 1e6:.1f} → {after / 1e6:.1f} MB"
 
@@ -161,9 +171,7 @@ def _passed(request: Request, model: onnx.ModelProto) -> Tuple[onnx.ModelProto, 
     from sr_deploy.graph.rewrite import passes_named, rewrite
     from sr_deploy.graph.rewrite.base import RewriteOptions
 
-    model, steps = rewrite(
-        model, passes_named(RUNTIMES[request.backend].rewrite, folding=False), RewriteOptions(size=request.size)
-    )
+    model, steps = rewrite(model, passes_named(request.passes, folding=False), RewriteOptions(size=request.size))
     return model, {one.name: result.changed for one, result in steps if result.changed and not one.default}
 
 

@@ -141,6 +141,7 @@ def prove_seams(graph: Path, contract: IOContract, rules: SizeRules) -> float:
     Raises:
         CheckFailed: it exceeds GRAPH_FP32.
     """
+    contract.check_rgb("--memory-budget")
     from sr_deploy.core.media.sample import sample_for
     from sr_deploy.graph.exact import difference_in_float64
     from sr_deploy.graph.rewrite.base import RewriteOptions

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, ContextManager, Iterator, Optional, Set, Tuple
 
+from sr_deploy.bench.load import loads_wanted
 from sr_deploy.bench.monitor import no_watch, watch_machine
 from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.presets import preset_named
@@ -47,6 +48,8 @@ class BenchRequest:
         precision: of the engine, see pipeline/runner.py; None is "fp32".
         result_file: where the sweep is saved and resumed; None: in the deployment's results folder.
         preset: name of a protocol of bench/presets.py that the rest follows; its scale is checked.
+        pace, burst: pictures a second, and so many at once; see ``loads_wanted`` of bench/load.py.
+        axis: of the plot, see ``latency_plot``.
         watch: record clocks, power and temperatures, and mark a throttled point invalid.
         memory: bytes that may be used; a size that takes more, or that no engine takes, is measured in tiles, and its
             record says so. None: half of what is free.
@@ -72,6 +75,9 @@ class BenchRequest:
     precision: Optional[str] = None
     result_file: Optional[Path] = None
     preset: Optional[str] = None
+    pace: Optional[float] = None
+    burst: Optional[int] = None
+    axis: str = "size"
     watch: bool = True
     memory: Optional[int] = None
     allow_inexact: bool = False
@@ -100,14 +106,15 @@ def options_of(request: BenchRequest, value_range: float = 1.0) -> BenchOptions:
         wait=request.wait,
         streams=request.streams,
         preset=request.preset,
+        # A network that cannot keep up falls behind ever more: that is seen soon.
+        loads=loads_wanted(request.pace, request.burst, seconds, request.max_seconds or max(4 * seconds, 10.0)),
     )
 
 
-def result_path(request: BenchRequest, deployment: Deployment) -> Path:
-    """Where the sweep of a request is saved."""
-    precision = f"_{request.precision}" if request.precision else ""
-    name = f"bench_{request.backend or 'best'}{precision}_{request.scope}.json"
-    return request.result_file or deployment.results_folder / name
+def result_path(request: BenchRequest, resolved: Resolved) -> Path:
+    """Where the sweep of a request is saved: one file for each backend, precision and scope."""
+    name = f"bench_{request.backend or 'best'}_{resolved.runs_in}_{request.scope}.json"
+    return request.result_file or resolved.deployment.results_folder / name
 
 
 def bench_deployment(
@@ -122,10 +129,11 @@ def bench_deployment(
         UsageError: no size, a wrong scope, or the result file holds another sweep.
         BadDeployment, EnvironmentFault: see ``decide``. A size that does not fit becomes a point that says why.
     """
-    from sr_deploy.report.plots import latency_plot
+    from sr_deploy.report.plots import check_axis, latency_plot
 
+    check_axis(request.axis)
     if not request.sizes:
-        raise UsageError("no size to measure", "--sizes 144,360,720 or --sizes 360x640")
+        raise UsageError("no size to measure", "--size 144,360,720 or --size 360x640")
     deployment = open_deployment(request.deployment)
     index = EngineIndex(deployment)
     tiling = tiling_of(request.memory, request.allow_inexact)
@@ -135,7 +143,7 @@ def bench_deployment(
     _check_preset(request.preset, deployment)
     options = options_of(request, deployment.manifest.contract.value_range)
     name = deployment.folder.resolve().name
-    target = result_path(request, deployment)
+    target = result_path(request, resolved)
     told: Set[str] = set()
 
     def say_once(text: str) -> None:
@@ -147,7 +155,7 @@ def bench_deployment(
     watch = watch_machine if request.watch else no_watch
     result = sweep(jobs, options, name, environment(), target, announce(say), request.resume, watch=watch)
     plot = target.with_suffix(".png")
-    latency_plot([result], plot)
+    latency_plot([result], plot, request.axis)
     if request.json_file is not None:
         save_result(request.json_file, result)
     return result, (request.json_file or target, plot)
@@ -160,7 +168,7 @@ def _check_preset(name: Optional[str], deployment: Deployment) -> None:
         raise UsageError(
             f"the protocol {name} is for x{preset_named(name).scale}, and {deployment.folder} is x{scale}",
             "a network of that scale",
-            "leave --preset out and give --sizes and --runs",
+            "leave --preset out and give --size and --runs",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.errors import CheckFailed
+from sr_deploy.core.number_formats import AUTO
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.engine.built import BuiltEngine
 from sr_deploy.engine.runtimes import RUNTIMES
@@ -51,7 +52,7 @@ def built_in_half(deployment: Deployment, graph: GraphFile, size: Size, passes: 
     with temporary_folder() as folder:
         path = folder / "model.onnx"
         onnx.save(half_graph(model), str(path))
-        built = engine_from_graph(LISTING_RUNTIME, path, None, (capability,), EngineOptions(precision="mixed"))
+        built = engine_from_graph(LISTING_RUNTIME, path, None, (capability,), EngineOptions(precision=AUTO))
     if built.listing is None:
         raise CheckFailed(f"{built.version} lists no layers", "a TensorRT-RTX that does, such as 1.7.1")
     return built

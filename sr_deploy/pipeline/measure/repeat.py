@@ -7,17 +7,20 @@ import shutil
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence, Tuple
 
+from sr_deploy.bench.compare import fewest_for
 from sr_deploy.bench.lock import locked_file
 from sr_deploy.bench.result import Point, Result, save_result
 from sr_deploy.bench.variance import VarianceTable, typical_point, variance_table
 from sr_deploy.core.artifact import atomic_folder
 from sr_deploy.core.deployment.manifest import MANIFEST_NAME, Deployment, open_deployment
 from sr_deploy.core.errors import UsageError
+from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.measure.bench import BenchRequest, result_path
 from sr_deploy.pipeline.measure.subprocess_bench import bench_in_fresh_process
-from sr_deploy.pipeline.runner import check_backend
+from sr_deploy.pipeline.runner import check_backend, resolve
+from sr_deploy.report.gate import CONFIDENCE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,16 +47,17 @@ def bench_repeatedly(
     a result file of its own, in a folder beside the result; with ``request.resume`` what is complete there is kept.
 
     Raises:
-        UsageError: less than one process or build.
+        UsageError: less than one process or build, or so few processes of one build that nothing can be compared.
         SrDeployError: what a process raised.
     """
-    from sr_deploy.report.plots import latency_plot
+    from sr_deploy.report.plots import check_axis, latency_plot
 
     check_backend(request.backend)
-    if processes < 1 or builds < 1:
-        raise UsageError(f"{processes} processes and {builds} builds measure nothing", "1 or more of each")
+    check_axis(request.axis)
+    _check_counts(processes, builds, say)
     deployment = open_deployment(request.deployment)
-    target = result_path(request, deployment)
+    resolved = resolve(EngineIndex(deployment), request.backend, precision=request.precision)
+    target = result_path(request, resolved)
     parts = target.with_suffix("")
     with locked_file(target):
         if not request.resume and parts.exists():
@@ -74,10 +78,26 @@ def bench_repeatedly(
         result, tables = combined(whole, deployment.folder.resolve().name, request.sizes)
         save_result(target, result)
         plot = target.with_suffix(".png")
-        latency_plot([result], plot)
+        latency_plot([result], plot, request.axis)
         if request.json_file is not None:
             save_result(request.json_file, result)
     return Repeated(result, tables, (request.json_file or target, plot, *paths))
+
+
+def _check_counts(processes: int, builds: int, say: Callable[[str], None]) -> None:
+    """Before anything is measured: whether the gate can compare what will come of it."""
+    if processes < 1 or builds < 1:
+        raise UsageError(f"{processes} processes and {builds} builds measure nothing", "1 or more of each")
+    fewest = fewest_for(CONFIDENCE)
+    if builds == 1 and 1 < processes < fewest:
+        raise UsageError(
+            f"{processes} processes are too few to compare anything with: the ranks of {processes} and {processes} "
+            f"runs give no interval at {100 * CONFIDENCE:g} %",
+            f"--processes {fewest} or more, or 1",
+            f"srdeploy bench … --processes {fewest}, or compare two deployments with srdeploy gate --interleave",
+        )
+    if 1 < builds < fewest:
+        say(f"note: {builds} builds show how builds differ; the gate compares {fewest} builds or more")
 
 
 def combined(

@@ -29,6 +29,15 @@ from sr_deploy.run.parity import check_parity, compare
 VARIANTS: Tuple[str, ...] = ("none", "default", "default,prelu", "default,prelu,parity")
 #: On a GPU a dense convolution may be faster than a depthwise and a 1×1 one; on a CPU it is two to three times slower.
 GPU_VARIANTS: Tuple[str, ...] = (*VARIANTS, "default,dense")
+#: What else is worth timing, or estimating, with a builder that has passes of its own: what moves least, what is
+#: estimated fastest with products counted, and both without the passes that only some networks have a use for.
+BUILDER_VARIANTS: Tuple[str, ...] = (
+    "maxmin",
+    "affine,regroup,maxmin",
+    "affine,regroup,columns,deconvolve,pairs,maxmin",
+    "affine,fewest,maxmin",
+    "affine,fewest,columns,deconvolve,pairs,maxmin",
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,8 @@ class TuneOptions:
         threads: ONNX Runtime's threads on the CPU; None for its default.
         variants: sets of passes, as for ``--rewrite``; passes that the deployment's graph has had find nothing to do.
             None takes those that suit the backend.
+        device: a GPU of core/host/gpu_rates.py that is not here: every variant is built by TensorRT-RTX, and the one
+            whose listing is estimated fastest there is kept. None: what is timed on this machine.
     """
 
     deployment: Path
@@ -51,6 +62,7 @@ class TuneOptions:
     rounds: int = 11
     threads: Optional[int] = None
     variants: Optional[Tuple[str, ...]] = None
+    device: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,8 @@ class Tuned:
         file: the graph it became in the deployment.
         difference: of that graph from the deployment's own, in 8-bit steps.
         notes: variants that made the same graph as another, or could not be built.
+        estimated_ms: variant → milliseconds on ``device``, an estimate; empty without one.
+        device: that it was tuned for; "": this machine.
     """
 
     backend: str
@@ -72,6 +86,8 @@ class Tuned:
     file: str
     difference: float
     notes: Tuple[str, ...]
+    estimated_ms: Dict[str, float] = dataclasses.field(default_factory=dict)
+    device: str = ""
 
     def to_dict(self) -> Dict[str, Any]:
         """JSON-able, with the median of each variant in milliseconds."""
@@ -111,14 +127,14 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
     if options.rounds < 1:
         raise UsageError(f"{options.rounds} rounds measure nothing", "1 or more")
     deployment = open_deployment(options.deployment)
-    source = _source(deployment, options.size)
+    source = source_of(deployment, options.size)
     backend, why = choose_backend(BuildOptions(options.deployment, options.backend))
     say(f"{backend}: {why}")
     if options.variants is None:
         options = dataclasses.replace(options, variants=variants_for(backend))
     contract = deployment.manifest.contract
     with temporary_folder() as folder:
-        graphs, notes, reports = _variants(deployment.path_of(source), options, folder, contract.value_range)
+        graphs, notes, reports = variant_graphs(deployment.path_of(source), options, folder, contract.value_range)
         runners: Dict[str, Runner] = {}
         try:
             for name, path in graphs.items():
@@ -126,23 +142,24 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
                 runners[name] = _runner(deployment, backend, path, options)
             seconds = _interleaved(runners, options, sample_for(contract, options.size))
             best = choose(seconds)
-            with _plain(deployment, source) as reference:
+            with plain_runner(deployment, source) as reference:
                 differences = compare(runners[best], reference, (options.size,), contract)
         finally:
             for runner in runners.values():
                 runner.close()
         difference = check_parity(differences, GRAPH_FP32, f"the graph rewritten with {best}")
         record: RewriteRecord = {**reports[best], "tuned": {"variant": best, "backend": backend, "from": source.file}}
-        file = _keep(deployment, source, graphs[best], options.size, record, difference)
+        file = keep_graph(deployment, source, graphs[best], options.size, record, difference)
     return Tuned(backend, best, seconds, file, difference, notes)
 
 
 def variants_for(backend: str) -> Tuple[str, ...]:
     """What is worth timing with a backend."""
-    return GPU_VARIANTS if RUNTIMES[backend].for_one_gpu else VARIANTS
+    variants = GPU_VARIANTS if RUNTIMES[backend].for_one_gpu else VARIANTS
+    return (*variants, *BUILDER_VARIANTS) if RUNTIMES[backend].rewrite else variants
 
 
-def _source(deployment: Deployment, size: Size) -> GraphFile:
+def source_of(deployment: Deployment, size: Size) -> GraphFile:
     """The graph that tuning starts from: as it was exported, not one that was tuned before."""
     tuned = {file for file, record in deployment.manifest.rewrite.items() if "tuned" in record}
     exported = tuple(graph for graph in deployment.manifest.graphs if graph.file not in tuned)
@@ -150,7 +167,7 @@ def _source(deployment: Deployment, size: Size) -> GraphFile:
     return Deployment(deployment.folder, manifest).graph_for(size)
 
 
-def _variants(
+def variant_graphs(
     graph: Path, options: TuneOptions, folder: Path, value_range: float
 ) -> Tuple[Dict[str, Path], Tuple[str, ...], Dict[str, RewriteRecord]]:
     """Variant → graph of the fixed size; those equal to an earlier one are left out, with a note. And their reports."""
@@ -199,7 +216,7 @@ def _runner(deployment: Deployment, backend: str, graph: Path, options: TuneOpti
     return runner_from_engine(folder / engine.file, engine)
 
 
-def _plain(deployment: Deployment, source: GraphFile) -> ContextManager[Runner]:
+def plain_runner(deployment: Deployment, source: GraphFile) -> ContextManager[Runner]:
     """The deployment's own graph in ONNX Runtime on the CPU, as a context."""
     from sr_deploy.run.onnxruntime import runner_from_graph
 
@@ -227,7 +244,7 @@ def _interleaved(runners: Mapping[str, Runner], options: TuneOptions, lr: np.nda
     return {name: tuple(values) for name, values in seconds.items()}
 
 
-def _keep(
+def keep_graph(
     deployment: Deployment, source: GraphFile, graph: Path, size: Size, record: RewriteRecord, difference: float
 ) -> str:
     """Put the graph into the deployment, in place of one tuned for this size before.

@@ -14,6 +14,7 @@ from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadImage
 from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_network
+from sr_deploy.core.media.surface import surface_of_rgb
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.pipeline.export import CENSUS_SIZE
@@ -77,7 +78,9 @@ class Workbench:
 def _extremes(bench: Workbench) -> Dict[str, np.ndarray]:
     size: Size = bench.scenes[0].lr.size
     found = extreme_inputs(size, bench.contract.value_range)
-    return {name: one if bench.contract.dtype == "float32" else _bytes(one) for name, one in found.items()}
+    return {
+        name: one if bench.contract.dtype == "float32" else _bytes(one, bench.contract) for name, one in found.items()
+    }
 
 
 def _overflowing(bench: Workbench) -> Tuple[str, ...]:
@@ -146,6 +149,8 @@ def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:
     return {**pins, **scan_half(held, ranges_of(bench.model, pictures), [*pictures, *extremes], say=say)}
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """(1, 3, H, W) in 0…255 as uint8 (1, H, W, 3)."""
+def _bytes(array: np.ndarray, contract: IOContract) -> np.ndarray:
+    """(1, 3, H, W) in 0…255 as uint8 (1, H, W, 3), or as planes."""
+    if contract.yuv is not None:
+        return surface_of_rgb(array[0].transpose(1, 2, 0) / np.float32(255), contract)
     return np.ascontiguousarray(np.rint(array).astype(np.uint8).transpose(0, 2, 3, 1))

@@ -250,7 +250,10 @@ def export_command(deployment: Deployment, target: str) -> str:
         if graph.size is not None and all(other.size is not None for other in manifest.graphs):
             words += ["--size", format_size(graph.size)]
     if manifest.contract.dtype != "float32":
-        words += ["--io", manifest.contract.dtype]
+        words += ["--io", manifest.contract.io]
+    if manifest.contract.yuv is not None:
+        yuv = manifest.contract.yuv
+        words += ["--matrix", yuv.matrix, "--range", yuv.range, "--siting", yuv.siting]
     words += load_words(manifest.source.get("load_options", {}))
     return shlex.join(words)
 

@@ -19,6 +19,7 @@ from onnx import TensorProto
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size, picture_size
 from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.core.media.surface import cut_picture
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.precision.calibrate.ranges import BINS, Ranges, TensorStats
 from sr_deploy.precision.tensors import floating_activations
@@ -93,7 +94,7 @@ def patches(
     """Squares cut out of pictures: the same ones for the same seed. Small pictures stay as large as they are.
 
     Args:
-        arrays: (1, 3, H, W) floats or (1, H, W, 3) uint8, any sizes.
+        arrays: as graphs take them, in any form of core/contract.py, any sizes.
         side: of a square, pixels, or its (height, width); a picture that is shorter one way is cut to what it has.
         each: squares from one picture, at random places; the first of every other picture is at its centre.
         seed: of the places.
@@ -113,9 +114,7 @@ def patches(
             room = [length - part for length, part in zip(size, cut)]
             centre = number == 0 and index % 2 == 0
             start = [space // 2 if centre else int(random.integers(0, space + 1)) for space in room]
-            rows, columns = (slice(a, a + b) for a, b in zip(start, cut))
-            square = array[:, rows, columns] if array.dtype == np.uint8 else array[:, :, rows, columns]
-            yield np.ascontiguousarray(square)
+            yield cut_picture(array, (start[0], start[1]), (cut[0], cut[1]))
 
 
 class Exposed:

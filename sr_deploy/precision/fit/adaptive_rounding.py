@@ -51,7 +51,7 @@ def learned_rounding(
         model: the float32 graph.
         plan: its types and scales. The activations' scales stay.
         weights: constants that replace the graph's own.
-        images: float32 (1, 3, H, W), in the units of the graph.
+        images: as the graph takes them.
         count: squares to fit on, see ``through_layers``.
         fit: move the weights before rounding (step 1).
 

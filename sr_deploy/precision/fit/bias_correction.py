@@ -29,7 +29,7 @@ def corrected_bias(
         model: the float32 graph.
         plan: its types and scales.
         weights: constants that replace the graph's own.
-        images: float32 (1, 3, H, W), in the units of the graph.
+        images: as the graph takes them.
         count: squares to take the means over, see ``through_layers``.
 
     Returns:

@@ -16,7 +16,9 @@ import onnx
 import torch
 from torch import Tensor
 
+from sr_deploy.core.contract import layout_of_shape, picture_size
 from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.media.surface import cut_picture
 from sr_deploy.graph.operators import FUNCTIONS
 from sr_deploy.precision.interpreter import GraphModule
 from sr_deploy.precision.lower.quantize import CHANNEL_AXIS
@@ -70,19 +72,23 @@ Change = Callable[[GraphModule, Layer], None]
 
 
 def squares_from(images: Sequence[np.ndarray], count: int, side: int, seed: int = 0) -> Tensor:
-    """Squares cut out of pictures, as many from each as from any other, (count, 3, side, side).
+    """Squares cut out of pictures, as many from each as from any other, along the first axis; float32.
 
     Args:
-        images: float32 (1, 3, H, W); of smaller ones the largest common square is taken.
+        images: as the graph takes them, in any form of core/contract.py; of smaller ones the largest common square is
+            taken, of even sides where it takes planes.
     """
     rng = np.random.default_rng(seed)
-    side = min(side, *(min(image.shape[2:]) for image in images))
+    sizes = [picture_size(image) for image in images]
+    side = min(side, *(min(size) for size in sizes))
+    if images[0].dtype == np.uint8 and layout_of_shape(images[0].shape) != "NHWC":
+        side -= side % 2
     cut: List[np.ndarray] = []
     for index in range(count):
-        image = images[index * len(images) // count if count < len(images) else index % len(images)]
-        top, left = (int(rng.integers(length - side + 1)) for length in image.shape[2:])
-        cut.append(image[0, :, top : top + side, left : left + side])
-    return torch.from_numpy(np.ascontiguousarray(np.stack(cut), np.float32))
+        chosen = index * len(images) // count if count < len(images) else index % len(images)
+        top, left = (int(rng.integers(length - side + 1)) for length in sizes[chosen])
+        cut.append(cut_picture(images[chosen], (top, left), (side, side)))
+    return torch.from_numpy(np.ascontiguousarray(np.concatenate(cut), np.float32))
 
 
 def through_layers(

@@ -48,7 +48,7 @@ def given(how: Written = Written()) -> onnx.ModelProto:
     Args:
         how: opset: operator set. axes: "NCHW" or "NHWC"; after "unsaid, " without a word of it. size: height and width,
             numbers or names. batch: a number, a name, or None for no such axis. dtype: of weights and pictures. white:
-            its value. ranged: limited to 0…white, so that a photograph tells the range. order: of the channels. names:
+            its value. ranged: limited to 0…white, so that a picture tells the range. order: of the channels. names:
             of both ends. extra: nodes from "body" to "extended" before the end. constants: for them.
     """
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(how.dtype))

@@ -65,9 +65,9 @@ def test_every_form_is_the_same_network(explored_here, tmp_path, name):
             assert largest_difference(run(model)(lr), wanted, how.white) <= steps
 
 
-def test_the_range_is_asked_for_where_a_photograph_does_not_tell(explored_here, tmp_path):
+def test_the_range_is_asked_for_where_a_picture_does_not_tell(explored_here, tmp_path):
     path = saved(tmp_path, given(Written(ranged=False)))
-    with pytest.raises(UsageError, match="a photograph does not tell: a photograph comes back .* as 0…255") as caught:
+    with pytest.raises(UsageError, match="a picture does not tell: a smooth picture comes back .* as 0…255") as caught:
         network_from_onnx(path, AskedOfGraph())
     assert "--value-range 1 or --value-range 255" in caught.value.todo
     assert network_from_onnx(path, AskedOfGraph(value_range=255.0)).value_range == 255

@@ -12,8 +12,11 @@ from sr_deploy.core.contract import Size
 from sr_deploy.graph.rewrite.editor import Editor, attributes_of
 
 Shape = Tuple[int, ...]
-#: Sizes at which shapes are measured: heights and widths that suit networks of windows and multiples.
-MEASURED_SIZES = ((48, 64), (64, 96))
+#: Sizes at which shapes are measured. A network that pads to a multiple, and cuts that off in the end, shows it where a
+#: size is none: at multiples the cut takes all there is, as if it were always so.
+MEASURED_SIZES = ((48, 64), (45, 51))
+#: Sizes instead, for a graph that takes multiples only: heights and widths that suit most.
+MULTIPLES = ((48, 64), (64, 96))
 
 #: Operators that are affine in all inputs that follow from the picture, however many.
 _IN_ALL = frozenset({"Add", "Sub", "Sum", "Concat"})
@@ -133,7 +136,7 @@ def measured_shapes(model: onnx.ModelProto, traced: Optional[Size]) -> Dict[str,
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for sizes in (MEASURED_SIZES, [traced] if traced else []):
+    for sizes in (MEASURED_SIZES, MULTIPLES, [traced] if traced else []):
         found: Dict[str, Tuple[Shape, ...]] = {}
         try:
             session = onnxruntime.InferenceSession(

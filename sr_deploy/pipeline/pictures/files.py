@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import List, Optional, Tuple
 
 from sr_deploy.core.errors import BadImage, UsageError
+from sr_deploy.core.media.encode import suffix_names
 from sr_deploy.core.media.image import SUFFIXES
+from sr_deploy.core.media.imagefile import WANTED
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Places:
     Attributes:
         inputs: pictures and folders.
         out: the folder for the results; or the file, where one picture is given and this ends like one.
-        suffix: of the results, "png" or "jpg"; None keeps each picture's own.
+        suffix: of the results, without its dot; None keeps each picture's own.
         recursive: folders in folders are searched too, and their structure is kept.
         force: results that exist are replaced.
     """
@@ -51,8 +53,8 @@ def jobs_of(places: Places) -> Tuple[Job, ...]:
         UsageError: two results would be one file, a result its own picture; or the results would lie among the
             pictures, and ``force`` is not set; or ``out`` is a file and there are several pictures.
     """
-    if places.suffix is not None and places.suffix.lower() not in ("png", "jpg", "jpeg"):
-        raise UsageError(f"--format {places.suffix} is not written here", "png or jpg")
+    if places.suffix is not None and places.suffix.lower() not in suffix_names():
+        raise UsageError(f"--format {places.suffix} is not written here", "one of " + ", ".join(suffix_names()))
     found: List[Tuple[Path, Path]] = []
     for path in places.inputs:
         found += _found_in(path, places)
@@ -84,7 +86,7 @@ def _found_in(path: Path, places: Places) -> List[Tuple[Path, Path]]:
     """Pictures that an input names, each with its place below it."""
     if not path.is_dir():
         if not path.exists():
-            raise BadImage(f"{path} does not exist", "a PNG or JPEG file, or a folder of them", "check the path")
+            raise BadImage(f"{path} does not exist", f"{WANTED}, or a folder of them", "check the path")
         return [(path, Path(path.name))]
     found: List[Tuple[Path, Path]] = []
     for folder, inside, names in os.walk(str(path)):

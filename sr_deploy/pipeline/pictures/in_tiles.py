@@ -12,7 +12,9 @@ from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.contract import IOContract, format_size
 from sr_deploy.core.errors import EnvironmentFault
 from sr_deploy.core.media.bicubic import resize
+from sr_deploy.core.media.encode import DEFAULT, Saving
 from sr_deploy.core.media.image import Picture, check_writable, from_network, to_network, write_picture
+from sr_deploy.core.media.metadata import png_metadata_chunks
 from sr_deploy.core.media.rows import PngRows, is_written_by_rows
 from sr_deploy.core.overlap import behind
 from sr_deploy.run.tiled import Place, TiledRunner
@@ -118,25 +120,29 @@ def _alpha_of(picture: Picture, place: Place, scale: int) -> Optional[np.ndarray
     return enlarged[(first - above) * scale : (last - above) * scale]
 
 
-def write_tiles(runner: TiledRunner, picture: Picture, contract: IOContract, target: Path) -> None:
+def write_tiles(
+    runner: TiledRunner, picture: Picture, contract: IOContract, target: Path, saving: Saving = DEFAULT
+) -> None:
     """A picture in tiles to a file, whole or not at all.
 
     Args:
         runner, contract: of the network.
         picture: decoded.
         target: the file; a PNG is written by rows, of another format the whole result is held.
+        saving: how it is written.
 
     Raises:
         CheckFailed: see ``TiledRunner.tiles``, or NaN in the result.
         UsageError, DiskFull, EnvironmentFault: see ``write_picture``.
     """
-    check_writable(target, picture.alpha is not None, picture.depth)
+    check_writable(target, picture, saving)
     size = (picture.size[0] * runner.scale, picture.size[1] * runner.scale)
     if not is_written_by_rows(target):
-        write_picture(upscale_in_tiles(runner, picture, contract), target)
+        write_picture(upscale_in_tiles(runner, picture, contract), target, saving)
         return
+    said = png_metadata_chunks(saving.kept(picture.about).of_size(size))
     with atomic_file(target) as temporary, open(temporary, "wb") as stream:
-        rows = PngRows(stream, size, picture.pixels.shape[2] + (picture.alpha is not None), picture.depth)
+        rows = PngRows(stream, size, picture.pixels.shape[2] + (picture.alpha is not None), picture.depth, said)
         with behind(rows.write, WAITING) as hand:
             for _, band in enlarge_tiles(runner, picture, contract):
                 hand(_with_alpha(band))
@@ -157,7 +163,7 @@ def upscale_in_tiles(runner: TiledRunner, picture: Picture, contract: IOContract
         pixels[rows] = band.pixels
         if alpha is not None:
             alpha[rows] = band.alpha
-    return Picture(pixels, alpha)
+    return Picture(pixels, alpha, picture.about.of_size((height, width)))
 
 
 def check_memory_of(estimate: Estimate, memory: Optional[int], target: Path) -> None:

@@ -1,0 +1,1 @@
+"""Clips: their frames, timestamps and tags, read and written; raw frames through a pipe."""

@@ -1,0 +1,1 @@
+"""Clips and raw frames through a deployment."""
