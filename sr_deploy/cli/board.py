@@ -8,19 +8,35 @@ from typing import List, Optional
 import typer
 
 from sr_deploy.api import sizes_of
-from sr_deploy.cli.shared import BACKENDS, DEPLOYMENT, JSON_FLAG, print_json, print_line, print_plan, say
+from sr_deploy.cli.shared import (
+    BACKENDS,
+    DEPLOYMENT,
+    JSON_FLAG,
+    print_json,
+    print_line,
+    print_plan,
+    say,
+    target_names,
+)
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import UsageError
+from sr_deploy.engine.runtimes import names
 
 
 def pack(
     deployment: Path = DEPLOYMENT,
     out: Optional[Path] = typer.Option(None, "-o", "--out", help="The bundle to make, such as net.srd."),
     target: Optional[str] = typer.Option(
-        None, "--target", help="any, xavier-nx (TensorRT 8.5) or orin. Default: what it was exported for."
+        None,
+        "--target",
+        help="any, xavier-nx (TensorRT 8.5) or orin. Default: what it was exported for.",
+        autocompletion=target_names,
     ),
     backend: Optional[str] = typer.Option(
-        None, "--backend", help=f"The board builds for {BACKENDS}. Default: the best it has."
+        None,
+        "--backend",
+        help=f"The board builds for {BACKENDS}. Default: the best it has.",
+        autocompletion=lambda: list(names()),
     ),
     size: Optional[List[str]] = typer.Option(
         None, "--size", help="The board builds for this fixed input HxW; repeat or separate by commas."

@@ -10,23 +10,30 @@ import typer
 from sr_deploy.api import sizes_of
 from sr_deploy.cli import video
 from sr_deploy.cli.shared import (
-    BACKENDS,
+    BACKEND,
     DEPLOYMENT,
     INEXACT,
     JSON_FLAG,
     MEMORY,
     PRECISION,
+    architecture_names,
     print_json,
     print_line,
     print_plan,
     render,
     say,
+    target_names,
 )
 from sr_deploy.core.contract import parse_bytes, parse_size
 from sr_deploy.core.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from sr_deploy.pipeline.export import ExportOptions
+
+ARCH = typer.Option(
+    None, "--arch", help="Do not detect the architecture; it is this one.", autocompletion=architecture_names
+)
+TARGET = typer.Option("any", "--target", help="any, xavier-nx (TensorRT 8.5) or orin.", autocompletion=target_names)
 
 
 def export(
@@ -38,9 +45,9 @@ def export(
         None, "--size", help="Fixed input HxW, height first; repeat for more graphs. Default: one graph for any size."
     ),
     dynamic: bool = typer.Option(False, "--dynamic", help="One graph for any size (the default)."),
-    arch: Optional[str] = typer.Option(None, "--arch", help="Do not detect the architecture; it is this one."),
+    arch: Optional[str] = ARCH,
     scale: Optional[int] = typer.Option(None, "--scale", help="Output over input size, if the file leaves it open."),
-    target: str = typer.Option("any", "--target", help="any, xavier-nx (TensorRT 8.5) or orin."),
+    target: str = TARGET,
     spectral: str = typer.Option("fold", "--spectral", help="Fourier units: fold (1x1 and a width matrix) or dft."),
     fold: bool = typer.Option(True, "--fold/--no-fold", help="Fold training-time branches into single convolutions."),
     model: Optional[str] = typer.Option(
@@ -101,7 +108,7 @@ def _export(options: ExportOptions, dry_run: bool) -> None:
 
 def build(
     deployment: Path = DEPLOYMENT,
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    backend: Optional[str] = BACKEND,
     size: Optional[List[str]] = typer.Option(None, "--size", help="Fixed input HxW; repeat or separate by commas."),
     min_size: Optional[str] = typer.Option(None, "--min-size", help="Dynamic engine: smallest input HxW."),
     opt_size: Optional[str] = typer.Option(None, "--opt-size", help="Dynamic engine: the input HxW to optimise for."),
@@ -209,7 +216,7 @@ def verify(
     tolerance: Optional[float] = typer.Option(
         None, "--tolerance", help="With --golden: 8-bit steps it may differ. Default: by precision.", min=0
     ),
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    backend: Optional[str] = BACKEND,
     engine: Optional[Path] = typer.Option(None, "--engine", help="Verify this engine."),
     precision: Optional[str] = PRECISION,
     checkpoint: Optional[Path] = typer.Option(

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Optional
 import typer
 
 from sr_deploy.api import sizes_of
-from sr_deploy.cli.shared import BACKENDS, JSON_FLAG, PRECISION, print_json, print_line, render, say
+from sr_deploy.cli.shared import BACKEND, JSON_FLAG, PRECISION, print_json, print_line, render, say
 
 
 def gate(
@@ -43,7 +43,7 @@ def gate(
         "--quality",
         help="Report of srdeploy verify for the budget's floors. Default: the one kept in the candidate's deployment.",
     ),
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    backend: Optional[str] = BACKEND,
     precision: Optional[str] = PRECISION,
     scope: Optional[str] = typer.Option(None, "--scope", help="compute (the default), enqueue or end-to-end."),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads, of both."),

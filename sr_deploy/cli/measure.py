@@ -10,7 +10,7 @@ import typer
 
 from sr_deploy.api import sizes_of
 from sr_deploy.cli.shared import (
-    BACKENDS,
+    BACKEND,
     DEPLOYMENT,
     INEXACT,
     JSON_FLAG,
@@ -34,7 +34,7 @@ def bench(
     size: Optional[List[str]] = typer.Option(
         None, "--size", help=f"Input HxW, or one number for a square; repeat or separate by commas. Default: {SIZES}."
     ),
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    backend: Optional[str] = BACKEND,
     precision: Optional[str] = PRECISION,
     every: bool = typer.Option(
         False, "--all", help="Every precision that is built: one table of ms, dB, MB and energy, and what is slower."
@@ -204,7 +204,7 @@ def sweep(
 def tune(
     deployment: Path = DEPLOYMENT,
     size: str = typer.Option(..., "--size", help="The input HxW to tune for."),
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    backend: Optional[str] = BACKEND,
     rounds: int = typer.Option(11, "--rounds", help="Runs of every variant, all in turn.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
     device: Optional[str] = typer.Option(

@@ -7,7 +7,7 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKENDS, print_line, render, say
+from sr_deploy.cli.shared import BACKEND, print_line, render, say
 from sr_deploy.core.contract import parse_size
 from sr_deploy.core.errors import UsageError
 
@@ -19,7 +19,7 @@ def report(
     out: Path = typer.Option(..., "-o", "--out", help="The HTML file to write."),
     lr: Optional[Path] = typer.Option(None, "--lr", help="Folder of low-resolution pictures (babyx4.png or baby.png)."),
     hr: Optional[Path] = typer.Option(None, "--hr", help="Folder of high-resolution pictures (baby.png)."),
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    backend: Optional[str] = BACKEND,
     pictures: int = typer.Option(3, "--pictures", help="So many pictures are shown; all are judged.", min=0),
     title: Optional[str] = typer.Option(None, "--title", help="The page's title."),
     axis: str = typer.Option("size", "--axis", help="Of latency plots: size (logarithmic), or area (linear, from 0)."),

@@ -9,7 +9,7 @@ import typer
 
 from sr_deploy.cli import video
 from sr_deploy.cli.shared import (
-    BACKENDS,
+    BACKEND,
     CHROMA,
     DEPLOYMENT,
     INEXACT,
@@ -33,7 +33,7 @@ def run(
     out: Path = typer.Option(
         ..., "-o", "--out", help="The folder for the results; of one picture also a file, x.png, of a clip the file."
     ),
-    backend: Optional[str] = typer.Option(None, "--backend", help=f"{BACKENDS}. Default: the best this machine has."),
+    backend: Optional[str] = BACKEND,
     engine: Optional[Path] = typer.Option(None, "--engine", help="Run this engine, whatever else there is."),
     precision: Optional[str] = PRECISION,
     suffix: Optional[str] = typer.Option(None, "--format", help="png, jpg, webp, tif or bmp. Default: as the input."),

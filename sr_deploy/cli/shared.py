@@ -10,7 +10,7 @@ import typer
 from sr_deploy.core.contract import parse_bytes
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.core.text import log_lines
-from sr_deploy.engine.runtimes import named
+from sr_deploy.engine.runtimes import named, names
 
 DEPLOYMENT = typer.Argument(..., help="A deployment folder made by srdeploy export.", show_default=False)
 JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead of a table.")
@@ -24,6 +24,12 @@ QUALITY = typer.Option(None, "--quality", help="Of JPEG, 1 to 100 (default 95), 
 CHROMA = typer.Option(None, "--chroma", help="Of JPEG: 444 (default: colour for every pixel), 422 or 420.")
 STRIP = typer.Option(False, "--strip", help="Leave EXIF and XMP out. Colour profiles always stay.")
 BACKENDS = named()
+BACKEND = typer.Option(
+    None,
+    "--backend",
+    help=f"{BACKENDS}. Default: the best this machine has.",
+    autocompletion=lambda: list(names()),
+)
 MEMORY = typer.Option(
     None,
     "--memory",
@@ -38,6 +44,22 @@ INEXACT = typer.Option(
 
 #: The JSON documents that this command has printed: of one command there is one, whatever happens after it.
 _printed: List[Any] = []
+
+
+def target_names() -> List[str]:
+    """Names that --target takes, for the shell's completion."""
+    from sr_deploy.graph.target import TARGETS
+
+    return [target.name for target in TARGETS]
+
+
+def architecture_names() -> List[str]:
+    """Names that --arch takes, for the shell's completion; none where PyTorch is not installed."""
+    try:
+        from sr_deploy.models.registry import ARCHITECTURES
+    except ImportError:
+        return []
+    return [architecture.name for architecture in ARCHITECTURES]
 
 
 def say(text: str) -> None:

@@ -33,3 +33,20 @@ def test_no_option_is_cut(srdeploy, name):
         for option in parameter.opts:
             if option.startswith("--"):
                 assert re.search(rf"{option}\b", told), option
+
+
+@pytest.mark.parametrize(
+    ("option", "command", "some"),
+    [
+        ("precision", "run", "int8"),
+        ("backend", "build", "onnxruntime"),
+        ("target", "export", "xavier-nx"),
+        ("arch", "export", "EFDN"),
+        ("target", "pack", "orin"),
+    ],
+)
+def test_options_of_names_are_completed(option, command, some):
+    (parameter,) = [one for one in GROUP.commands[command].params if f"--{option}" in one.opts]
+    with typer.Context(GROUP.commands[command]) as context:
+        assert some in [item.value for item in parameter.shell_complete(context, "")]
+        assert [item.value for item in parameter.shell_complete(context, some[:3])] == [some]
