@@ -168,7 +168,7 @@ def test_verify_and_bench_take_tiles(srdeploy, tmp_path, net, photos):
         found.append(json.loads(outcome.out)["images"])
         assert ("in tiles of" in outcome.err) == bool(words)
     assert found[0] == found[1] == found[2]
-    words = ("--size", "32,40x44", "--runs", "2", "--memory", "1MB", "--json", tmp_path / "times.json")
+    words = ("--size", "32,40x44", "--runs", "2", "--memory", "1MB", "--out", tmp_path / "times.json")
     outcome = srdeploy("bench", net, *words)
     assert outcome.code == 0, outcome.err
     small, large = (

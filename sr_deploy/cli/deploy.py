@@ -137,7 +137,9 @@ def build(
     method: str = typer.Option("mse", "--method", help="Calibration: minmax, entropy, percentile or mse."),
     fit: bool = typer.Option(True, "--fit/--no-fit", help="Fit weights and biases to 8 bits; --no-fit only rounds."),
     allow_fp16_spectral: bool = typer.Option(
-        False, "--allow-fp16-spectral", help="All Fourier units in float16, transforms too, if the check of the pictures passes."
+        False,
+        "--allow-fp16-spectral",
+        help="All Fourier units in float16, transforms too, if the check of the pictures passes.",
     ),
     fp16_times: Optional[Path] = typer.Option(
         None, "--fp16-times", help="auto: trtexec --exportProfile of the FP16 engine; what layers save is measured …"

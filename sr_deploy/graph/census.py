@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Dict, List, Mapping, Optional, Tuple
 
 import onnx
 
+from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size, size_in
 from sr_deploy.graph.specialise import layout_of, load_graph, static_graph
 
@@ -84,6 +86,13 @@ def census_of(path: Path, size: Size) -> Census:
     Raises:
         BadDeployment: the file is not ONNX, or the graph is fixed to another size.
     """
+    load_graph(path)
+    return _census(path, sha256_of(path), size)
+
+
+@functools.lru_cache(maxsize=4)
+def _census(path: Path, sha256: str, size: Size) -> Census:
+    """The census of a file with that content: export asks twice for the graph that it has rewritten."""
     original = load_graph(path)
     model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
     shapes = shapes_of(model)

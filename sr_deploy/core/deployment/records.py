@@ -105,18 +105,20 @@ class CountsRecord(TypedDict, total=False):
 
 
 @described
-class PassRecord(CountsRecord, total=False):
-    """What one pass of the rewriting changed, and the counts after it.
+class PassRecord(TypedDict, total=False):
+    """What one pass of the rewriting changed.
 
     Attributes:
         places: where it changed the graph.
         notes: what it left alone, and why.
+        nodes: of the graph after it.
         folded, kept: of the pass that folds, where they are not part of the manifest's account of folding: what became
             one convolution, and where parallel branches stay and why.
     """
 
     places: Required[Count]
     notes: List[str]
+    nodes: Count
     folded: List[FoldedRecord]
     kept: List[KeptRecord]
 
@@ -128,6 +130,7 @@ class RewriteRecord(TypedDict, total=False):
     Attributes:
         counted_at: the input HxW of all counts.
         before: the counts of the graph as exported.
+        after: those of the graph that was written.
         passes: by the pass's name, in order.
         tuned: by srdeploy tune: "variant", "backend", "from", the graph that it began with, and "for", the GPU it was
             estimated for, where none was here.
@@ -135,5 +138,6 @@ class RewriteRecord(TypedDict, total=False):
 
     counted_at: str
     before: CountsRecord
+    after: CountsRecord
     passes: Dict[str, PassRecord]
     tuned: Dict[str, str]

@@ -10,7 +10,6 @@ import onnx
 
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.records import CountsRecord, FoldedRecord, KeptRecord, PassRecord, RewriteRecord
-from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.fold.result import FoldedBlock, KeptBlock
 from sr_deploy.graph.census import census_of
 from sr_deploy.graph.rewrite import rewrite
@@ -29,21 +28,21 @@ def rewrite_file(path: Path, passes: Sequence[Pass], options: RewriteOptions, si
         size: the input (height, width) to count at.
 
     Returns:
-        JSON-able: the size counted at, the counts before, and for each pass that changed something how many places,
-        its notes and the counts after it. Counts are nodes, macs, moved_bytes (see Census) and peak_activation_bytes.
-        Of a pass that folds also what it folded and where branches stay.
+        JSON-able: the size counted at, the counts before and after all passes, and for each pass that changed something
+        how many places, its notes and the nodes after it. Counts are nodes, macs, moved_bytes (see Census) and
+        peak_activation_bytes. Of a pass that folds also what it folded and where branches stay.
     """
     model, steps = rewrite(load_graph(path), passes, options)
-    before, passed = _counts(load_graph(path), size), {}
+    before, passed = census_counts(path, size), {}
     for one, result in steps:
         if result.changed or result.notes or result.kept:
-            counts = _counts(result.model, size) if result.changed else CountsRecord()
-            passed[one.name] = PassRecord(places=result.changed, notes=list(result.notes), **counts)
+            nodes = len(result.model.graph.node)
+            passed[one.name] = PassRecord(places=result.changed, notes=list(result.notes), nodes=nodes)
         if result.folded or result.kept:
             passed[one.name]["folded"] = [_folded(block) for block in result.folded]
             passed[one.name]["kept"] = [_kept(block) for block in result.kept]
     onnx.save(model, str(path))
-    return RewriteRecord(counted_at=format_size(size), before=before, passes=passed)
+    return RewriteRecord(counted_at=format_size(size), before=before, passes=passed, after=census_counts(path, size))
 
 
 def pinned_nodes(path: Path) -> Dict[str, str]:
@@ -64,11 +63,9 @@ def _kept(block: KeptBlock) -> KeptRecord:
     return cast(KeptRecord, dataclasses.asdict(block))
 
 
-def _counts(model: onnx.ModelProto, size: Size) -> CountsRecord:
-    with temporary_folder() as folder:
-        path = folder / "graph.onnx"
-        onnx.save(model, str(path))
-        census = census_of(path, size)
+def census_counts(path: Path, size: Size) -> CountsRecord:
+    """The counts of the graph in ``path`` at an input of ``size``."""
+    census = census_of(path, size)
     return {
         "nodes": sum(census.operators.values()),
         "macs": census.macs,

@@ -85,8 +85,8 @@ def _listed(deployment: Deployment, graph: GraphFile, gpu: GpuRates, size: Size)
 
 
 def _least_share(deployment: Deployment, graph: GraphFile) -> float:
-    """The fewest multiply-accumulates of any stage of the rewriting, as a share of the graph's own."""
+    """The fewer multiply-accumulates of those before and after the rewriting, as a share of the graph's own."""
     report = deployment.manifest.rewrite.get(graph.file, {})
-    counts = [report.get("before", {}).get("macs"), *(one.get("macs") for one in report.get("passes", {}).values())]
+    counts = [report.get("before", {}).get("macs"), report.get("after", {}).get("macs")]
     known = [count for count in counts if count]
     return min(known) / known[-1] if known else 1.0

@@ -44,7 +44,7 @@ def upscale_on_cluster(options: UpscaleOptions, address: str, say: Callable[[str
         picture = course.jobs[place]
         for line in told:
             say(line)
-        course.begin(picture, course.request(picture))
+        course.begin(place)
         with atomic_file(picture.target) as temporary:
             temporary.write_bytes(data)
         course.made[place] = picture.target
@@ -56,7 +56,8 @@ def _jobs(course: Course, options: UpscaleOptions) -> List[Job]:
     jobs: List[Job] = []
     for place, picture in enumerate(course.jobs):
         try:
-            if course.keeps(place, course.request(picture)):
+            course.requests[place] = course.request(picture)
+            if course.keeps(place, course.requests[place]):
                 continue
         except OSError as error:
             found = f"cannot read {picture.source}: {error.strerror}"

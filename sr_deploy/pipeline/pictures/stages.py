@@ -59,6 +59,7 @@ class Course:
         say: told each step.
         held: the memory of pictures that wait.
         finished: the record for ``--resume``; None for a picture alone.
+        requests: what each result follows from, by its place, see ``request``.
         made, kept, bad: what became of each job, by its place.
     """
 
@@ -70,6 +71,7 @@ class Course:
     resume: bool = False
     force: bool = False
     saving: Saving = DEFAULT
+    requests: Dict[int, str] = field(default_factory=dict)
     made: Dict[int, Path] = field(default_factory=dict)
     kept: Dict[int, Path] = field(default_factory=dict)
     bad: Dict[int, SrDeployError] = field(default_factory=dict)
@@ -106,10 +108,10 @@ class Course:
         _check_free(self, job)
         return False
 
-    def begin(self, job: Job, request: str) -> None:
-        """Note that a result is going to be made."""
+    def begin(self, place: int) -> None:
+        """Note that a result is going to be made; the first one makes the folder."""
         if self.finished is not None:
-            self.finished.begin(job.target, request)
+            self.finished.begin(self.jobs[place].target, self.requests[place])
 
 
 #: A picture that was read, with the memory it holds; or why there is none.
@@ -125,7 +127,7 @@ def compute_one(course: Course, runner_at: Callable[[Size], Runner], hand: Calla
         course.skip(place, read)
         return
     try:
-        result = _upscaled(course, runner_at, course.jobs[place], read)
+        result = _upscaled(course, runner_at, place, read)
     except _BadPicture as bad:
         course.held.give_back(held)
         course.skip(place, bad.error)
@@ -152,8 +154,8 @@ def reader(course: Course) -> Iterator[Read]:
             taken.append(need)
 
         try:
-            request = course.request(job)
-            if course.keeps(place, request):
+            course.requests[place] = course.request(job)
+            if course.keeps(place, course.requests[place]):
                 continue
             picture = read_picture(job.source, room=admit)
             check_writable(job.target, picture, course.saving)
@@ -161,7 +163,6 @@ def reader(course: Course) -> Iterator[Read]:
             if lost:
                 course.say(f"{job.target.name} has no place for what {job.source.name} says besides its pixels: "
                            + ", ".join(lost))  # fmt: skip
-            course.begin(job, request)
         except OSError as error:
             yield place, BadImage(f"cannot read {job.source}: {error.strerror}", "a picture", "check the path"), 0
         except (BadImage, UsageError) as error:
@@ -225,9 +226,9 @@ class _BadPicture(Exception):
         super().__init__(str(error))
 
 
-def _upscaled(course: Course, runner_at: Callable[[Size], Runner], job: Job, picture: Picture) -> Optional[Picture]:
+def _upscaled(course: Course, runner_at: Callable[[Size], Runner], place: int, picture: Picture) -> Optional[Picture]:
     """The result of one picture; None where it was written in tiles."""
-    deployment = course.resolved.deployment
+    deployment, job = course.resolved.deployment, course.jobs[place]
     try:
         decide(course.resolved, picture.size)
     except (BadImage, EnvironmentFault) as error:
@@ -241,6 +242,7 @@ def _upscaled(course: Course, runner_at: Callable[[Size], Runner], job: Job, pic
             _check_activations(deployment, runner, picture.size)
     except EnvironmentFault as error:
         raise _BadPicture(error) from error
+    course.begin(place)
     try:
         if estimate is None or not isinstance(runner, TiledRunner):
             return upscale_picture(deployment, runner, picture)
