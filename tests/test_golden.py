@@ -41,12 +41,12 @@ def test_graph_equals_the_published_code(assets, shared_export, weights, golden,
         assert largest_difference(actual, np.clip(expected, 0, value_range), value_range) <= GRAPH_FP32.steps
 
 
-@pytest.mark.parametrize("weights", ["f2srgan_x4.pt", "f2srgan_x2.pt"])
-def test_dft_form_equals_the_published_code_and_is_pinned(assets, shared_export, weights):
+@pytest.mark.parametrize(("weights", "rewrite"), [("f2srgan_x4.pt", "none"), ("f2srgan_x2.pt", "default")])
+def test_dft_form_equals_the_published_code_and_is_pinned(assets, shared_export, weights, rewrite):
     import onnx
 
     value_range = 255.0
-    deployment = open_deployment(shared_export(weights, spectral="dft"))
+    deployment = open_deployment(shared_export(weights, spectral="dft", rewrite=rewrite))
     runner = runner_from_graph(
         deployment.folder / "model.onnx", deployment.manifest.contract, deployment.manifest.scale
     )

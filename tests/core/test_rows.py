@@ -7,8 +7,8 @@ import io
 import numpy as np
 import pytest
 
+from sr_deploy.core.media.formats import facts_of_file
 from sr_deploy.core.media.image import Picture, read_picture
-from sr_deploy.core.media.imagefile import facts_of_file
 from sr_deploy.core.media.rows import PngRows
 
 

@@ -203,7 +203,7 @@ def test_amounts_of_memory():
     "name", ["f2srgan_x4.pt", "efdn_x4.pth", "span_ch26_x4.pth", "light_f2srgan_x4_whole_module.pt"]
 )
 def test_checkpoints_have_no_seams(name, size, shared_export):
-    deployment = open_deployment(shared_export(name, rewrite="none"))
+    deployment = open_deployment(shared_export(name))
     value_range = deployment.manifest.contract.value_range
     model = static_graph(deployment.folder / "model.onnx", size)
     streamed = apply_streaming(model, RewriteOptions(size=size, strips=24))
