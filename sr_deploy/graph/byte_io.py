@@ -13,7 +13,7 @@ float16 has no value between 128 and 255 that is finer than an eighth of a step,
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, List, Tuple
 
 import numpy as np
 import onnx
@@ -31,6 +31,27 @@ def takes_bytes(model: onnx.ModelProto) -> bool:
     return bool(model.graph.input) and model.graph.input[0].type.tensor_type.elem_type == TensorProto.UINT8
 
 
+def with_inner_ends(model: onnx.ModelProto) -> Tuple[onnx.ModelProto, str, str]:
+    """A copy whose nodes read and give tensors of other names, so that nodes fit between them and the graph's ends.
+
+    Returns:
+        The copy, and what its nodes read and give.
+
+    Raises:
+        ValueError: the graph takes bytes already.
+    """
+    if takes_bytes(model):
+        raise ValueError("the graph takes uint8 already")
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    lr, sr = result.graph.input[0].name, result.graph.output[0].name
+    inner_lr, inner_sr = IO_PREFIX + lr, IO_PREFIX + sr
+    for node in result.graph.node:
+        node.input[:] = [{lr: inner_lr, sr: inner_sr}.get(name, name) for name in node.input]
+        node.output[:] = [inner_sr if name == sr else name for name in node.output]
+    return result, inner_lr, inner_sr
+
+
 def byte_graph(model: onnx.ModelProto, value_range: float) -> onnx.ModelProto:
     """The graph with uint8 (1, H, W, 3) input and output of the same names; ``model`` is not modified.
 
@@ -41,17 +62,10 @@ def byte_graph(model: onnx.ModelProto, value_range: float) -> onnx.ModelProto:
     Raises:
         ValueError: the graph takes bytes already.
     """
-    if takes_bytes(model):
-        raise ValueError("the graph takes uint8 already")
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result, inner_lr, inner_sr = with_inner_ends(model)
     graph = result.graph
     lr, sr = graph.input[0], graph.output[0]
-    inner_lr, inner_sr = IO_PREFIX + lr.name, IO_PREFIX + sr.name
     nodes = list(graph.node)
-    for node in nodes:
-        node.input[:] = [{lr.name: inner_lr, sr.name: inner_sr}.get(name, name) for name in node.input]
-        node.output[:] = [inner_sr if name == sr.name else name for name in node.output]
     white = value_range != 255
     before = [
         _node("Cast", "input_cast", to=TensorProto.FLOAT),

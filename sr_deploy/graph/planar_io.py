@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.media.colour import COSITED, from_samples, to_samples
 from sr_deploy.core.media.surface import yuv_of
-from sr_deploy.graph.byte_io import IO_PREFIX, takes_bytes
+from sr_deploy.graph.byte_io import IO_PREFIX, with_inner_ends
 from sr_deploy.graph.export import PIN_MARK
 
 REASON = "the planes of a video"
@@ -43,17 +43,10 @@ def planar_graph(model: onnx.ModelProto, contract: IOContract, value_range: floa
     Raises:
         ValueError: the graph takes bytes already, or the contract is of RGB.
     """
-    if takes_bytes(model):
-        raise ValueError("the graph takes uint8 already")
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result, inner_lr, inner_sr = with_inner_ends(model)
     graph = result.graph
     lr, sr = graph.input[0], graph.output[0]
-    inner_lr, inner_sr = IO_PREFIX + lr.name, IO_PREFIX + sr.name
     network = list(graph.node)
-    for node in network:
-        node.input[:] = [{lr.name: inner_lr, sr.name: inner_sr}.get(name, name) for name in node.input]
-        node.output[:] = [inner_sr if name == sr.name else name for name in node.output]
     before, after = _Nodes(graph), _Nodes(graph)
     _planes_to_rgb(before, lr.name, inner_lr, contract, value_range)
     _rgb_to_planes(after, inner_sr, sr.name, contract, value_range)

@@ -7,13 +7,14 @@ which may be stale: the branches are the truth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sr_deploy.models.base import Tensors
+from sr_deploy.models.base import LoadedModel, Tensors
+from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import width_of
 
 #: A stored fold that differs more than this, relative to the largest folded weight, is called stale.
@@ -86,6 +87,34 @@ def stored_form(tensors: Tensors, first: str, architecture: str) -> StoredForm:
     stored_folds = {key: value for key, value in tensors.items() if key.endswith(folds)}
     live = {key: value for key, value in tensors.items() if key not in stored_folds}
     return StoredForm(gain, live, stored_folds)
+
+
+def loaded_in_form(
+    network: nn.Module, form: StoredForm, architecture: str, scale: int, hyperparameters: Mapping[str, object]
+) -> LoadedModel:
+    """A network of Conv3XC, of pictures in 0…1, with the tensors of the form that its file holds.
+
+    Args:
+        network: built for that form.
+        form: of the file.
+        architecture: its name.
+        scale: output size over input size.
+        hyperparameters: that the keys and shapes gave; the gain of a training form is added.
+
+    Raises:
+        BadCheckpoint: see ``load_strictly``.
+    """
+    module = load_strictly(network, form.live, architecture)
+    return LoadedModel(
+        module=module,
+        architecture=architecture,
+        form="training" if form.is_training else "folded",
+        scale=scale,
+        value_range=1.0,
+        hyperparameters={**hyperparameters, **({"gain": form.gain} if form.is_training else {})},
+        parameters=sum(tensor.numel() for tensor in form.live.values()),
+        notes=notes_on_stale_folds(module, form),
+    )
 
 
 def notes_on_stale_folds(network: nn.Module, form: StoredForm) -> Tuple[str, ...]:

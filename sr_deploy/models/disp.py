@@ -6,15 +6,14 @@ bear the name that SPAN's Conv3XC have, so a file with the branches of those is 
 
 from __future__ import annotations
 
-from typing import Dict, Optional
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.conv3xc import Conv3XC, notes_on_stale_folds, stored_form
-from sr_deploy.models.loading import load_strictly
+from sr_deploy.models.conv3xc import Conv3XC, loaded_in_form, stored_form
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, shuffle_scale, width_of
 
 
@@ -72,20 +71,8 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     blocks = count_of(tensors, "blocks.")
     between = count_of(tensors, "blocks.0._extern_conv_block.")
     form = stored_form(tensors, "conv_1", name)
-    module = load_strictly(DISPNetwork(width, blocks, between, scale, form.gain), form.live, name)
-    hyperparameters: Dict[str, object] = {"width": width, "blocks": blocks, "convolutions": 3 + between}
-    if form.is_training:
-        hyperparameters["gain"] = form.gain
-    return LoadedModel(
-        module=module,
-        architecture=name,
-        form="training" if form.is_training else "folded",
-        scale=scale,
-        value_range=1.0,
-        hyperparameters=hyperparameters,
-        parameters=sum(tensor.numel() for tensor in form.live.values()),
-        notes=notes_on_stale_folds(module, form),
-    )
+    hyperparameters = {"width": width, "blocks": blocks, "convolutions": 3 + between}
+    return loaded_in_form(DISPNetwork(width, blocks, between, scale, form.gain), form, name, scale, hyperparameters)
 
 
 DISP = Architecture(
