@@ -42,11 +42,17 @@ def layout_of(model: onnx.ModelProto) -> str:
 
 
 def static_graph(path: Path, size: Size) -> onnx.ModelProto:
-    """The graph in ``path`` for one input size, with everything that depends only on the size folded into constants.
+    """``static_model`` of the graph in ``path``; raises BadDeployment too where it is not ONNX."""
+    return static_model(load_graph(path), size, str(path))
+
+
+def static_model(model: onnx.ModelProto, size: Size, path: str) -> onnx.ModelProto:
+    """A graph for one input size, with everything that depends only on the size folded into constants.
 
     Args:
-        path: an ONNX file with one input of a form of core/contract.py, dynamic or already of this size.
+        model: with one input of a form of core/contract.py, dynamic or already of this size; it is changed.
         size: height and width.
+        path: its file, for messages.
 
     Raises:
         BadDeployment: the graph is fixed to another size.
@@ -56,7 +62,6 @@ def static_graph(path: Path, size: Size) -> onnx.ModelProto:
     from polygraphy.backend.onnx import fold_constants
     from polygraphy.logger import G_LOGGER
 
-    model = load_graph(path)
     if len(model.graph.input) != 1 or len(model.graph.input[0].type.tensor_type.shape.dim) != 4:
         raise BadDeployment(f"{path} does not take one picture", "one input of shape (1, 3, height, width)")
     dims = model.graph.input[0].type.tensor_type.shape.dim
