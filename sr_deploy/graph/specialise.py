@@ -10,6 +10,9 @@ import onnx
 from sr_deploy.core.contract import Size, format_size, layout_of_shape, shape_in
 from sr_deploy.core.errors import BadDeployment
 
+#: So many tensors without a shape are worth a second look for shapes.
+MANY = 1000
+
 
 def load_graph(path: Path) -> onnx.ModelProto:
     """Read an ONNX file.
@@ -72,7 +75,7 @@ def static_model(model: onnx.ModelProto, size: Size, path: str) -> onnx.ModelPro
     del model.graph.value_info[:]
     # Folding stops where its first round finds nothing, and only then looks at shapes: a graph without nodes of
     # constants, as rewriting leaves it, must come with its shapes.
-    model = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    model = _with_shapes(model)
     folded = with_constants_folded(model)
     # Folding rewrites the nodes and drops their doc_strings, which hold the pins.
     marks = {node.name: node.doc_string for node in model.graph.node if node.doc_string}
@@ -97,3 +100,28 @@ def with_constants_folded(model: onnx.ModelProto) -> onnx.ModelProto:
             return fold_constants(model, allow_onnxruntime_shape_inference=False)
     finally:
         SURGEON.severity = severity
+
+
+def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with the shapes of its tensors, as far as they can be found.
+
+    ONNX's own inference does not follow a shape through all the arithmetic that a size goes through; folding would then
+    go round once for each such place in a row (eleven times in F2SRGAN's Fourier transforms), where the symbolic one of
+    ONNX Runtime, which takes longer, knows all at once. It gives up on operators of which it knows nothing.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    known = {value.name for value in inferred.graph.value_info if _has_shape(value)}
+    known.update(value.name for value in inferred.graph.output if _has_shape(value))
+    if sum(name not in known for node in model.graph.node for name in node.output if name) < MANY:
+        return inferred
+    from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference
+
+    try:
+        return SymbolicShapeInference.infer_shapes(model, auto_merge=True)
+    except Exception:  # whatever it stumbles over, folding goes on without it
+        return inferred
+
+
+def _has_shape(value: onnx.ValueInfoProto) -> bool:
+    tensor = value.type.tensor_type
+    return tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in tensor.shape.dim)
