@@ -194,7 +194,7 @@ def test_a_graph_of_one_size_is_judged_on_pictures_of_that_size(explored_here, t
         assert done.code == 0, done.err
         assert "judging on 4 pictures" in done.err and f"onnxruntime_20x24_{precision}.onnx" in done.out
         assert json.loads((folder / "precision" / precision / "report.json").read_text())["loss_db"] <= most
-    refused = srdeploy("build", folder, "--precision", "fp16", "--lr", photographs, "--hr", photographs)
+    refused = srdeploy("build", folder, "--precision", "fp16", "--force", "--lr", photographs, "--hr", photographs)
     assert refused.code == 2 and "takes 20x24 only" in refused.err
     refused = srdeploy("qat", folder, "--images", photographs, "--minutes", "1")
     assert refused.code == 4 and "takes 20x24 only, and is trained on patches" in refused.err
