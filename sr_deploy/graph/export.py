@@ -161,7 +161,7 @@ def _quiet() -> Iterator[None]:
 def _hint(text: str, size: Optional[Size]) -> str:
     """What helps against what the exporter said, by its words."""
     if size is None and any(mark in text for mark in _OF_THE_SIZE):
-        return f"export a graph for each size that you need: with --size HxW what depends on the size is constant; {_NEWER}"
+        return f"export a graph for each size that you need: with --size HxW it is constant; {_NEWER}"
     if "output_size" in text or "adaptive" in text:
         return f"adaptive pooling needs a --size of whole multiples of its output's, which tracing must see; {_NEWER}"
     if any(mark in text for mark in ("complex", "fft", "stft")):
