@@ -39,28 +39,26 @@ class Work:
         node: its name.
         operator: of it.
         products: multiply-accumulates for one pair of an input and an output channel; 0 for those that only move.
+        inner: channels that an output channel is a sum over; one for those that meet only themselves.
         read, made: channels of its first input and of its output.
         alone: whether every channel meets itself only.
-        groups: of a grouped convolution.
         places_read, places_made: values of one channel of all inputs together, and of the output.
     """
 
     node: str
     operator: str
     products: int
+    inner: Channels
     read: Channels
     made: Channels
     alone: bool
-    groups: int
     places_read: int
     places_made: int
 
     def macs(self, widths: Mapping[str, int], multiple: int = 1) -> int:
         """Multiply-accumulates, with channels rounded up as a kernel does."""
-        made = _up(self.made.at(widths), multiple)
-        if self.alone:
-            return self.products * made
-        return self.products * made * _up(self.read.at(widths), multiple) // self.groups
+        inner = 1 if self.alone else _up(self.inner.at(widths), multiple)
+        return self.products * _up(self.made.at(widths), multiple) * inner
 
     def values(self, widths: Mapping[str, int], multiple: int = 1) -> int:
         """Values that are read and written."""
@@ -140,7 +138,7 @@ class Spending:
         self._works, self._of_work = costs.works, of_work
         self._touched: Dict[str, List[Work]] = {}
         for work in costs.works:
-            for name in {name for channels in (work.read, work.made) for name, _ in channels.of_groups}:
+            for name in {name for channels in (work.inner, work.read, work.made) for name, _ in channels.of_groups}:
                 self._touched.setdefault(name, []).append(work)
 
     def total(self, widths: Mapping[str, int]) -> float:
@@ -212,20 +210,31 @@ def _work(node: onnx.NodeProto, named: _Named, shapes: Mapping[str, Tuple[int, .
     weight = shapes[node.input[1]] if node.op_type in _PRODUCTS else ()
     group = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
     alone = group > 1 and group == shapes[node.input[0]][1]
-    products = _products(node, shapes, places, weight)
+    products, inner = _products(node, shapes, places, weight), Channels(1, ())
     if node.op_type == "MatMul" and node.input[1] not in named.constants:
         alone, products = True, places * shapes[node.input[0]][-1]
+    elif weight and not alone:
+        axis = _inner_axis(node)
+        inner = named.axis(node.input[1], axis, weight[axis])
     return Work(
         node=node.name,
         operator=node.op_type,
         products=products,
+        inner=inner,
         read=reads[0][0] if reads else made,
         made=made,
         alone=alone,
-        groups=1 if alone else group,
         places_read=sum(count for _, count in reads),
         places_made=places,
     )
+
+
+def _inner_axis(node: onnx.NodeProto) -> int:
+    """The axis of a weight that its node sums over."""
+    if node.op_type == "Conv":
+        return 1
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return 1 if transposed else 0
 
 
 def _products(node: onnx.NodeProto, shapes: Mapping[str, Tuple[int, ...]], places: int, weight: Tuple[int, ...]) -> int:
