@@ -30,8 +30,9 @@ from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
 from sr_deploy.models.conv3xc import Conv3XC
 from sr_deploy.models.span import SPANNetwork
+from sr_deploy.train.descend import descend
 from sr_deploy.train.loop import Course, Moment, train
-from sr_deploy.train.losses import descend, mean_distance
+from sr_deploy.train.losses.pictures import l1
 from sr_deploy.train.patches import Pairs, squares_of
 from sr_deploy.train.schedule import Schedule
 from sr_deploy.train.state import Keeping, key_of
@@ -162,7 +163,7 @@ class DemoLearner:
     def learn(self, step: int) -> float:
         """One step; gives the loss in 8-bit steps."""
         low, high = batch_of(self.pairs, self.plan.seed, step)
-        loss = mean_distance(self.network(low), high)
+        loss = l1(self.network(low), high)
         return 255.0 * descend(self.optimiser, loss, step, "start again with another --seed")
 
     def judge(self, moment: Moment) -> str:
