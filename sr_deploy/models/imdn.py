@@ -16,7 +16,7 @@ from torch import nn
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
 from sr_deploy.models.loading import load_strictly
-from sr_deploy.models.renaming import load_renamed
+from sr_deploy.models.renaming import load_renamed, names_in_file
 from sr_deploy.models.resemblance import Reading, likeliest
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, shuffle_scale, width_of
 
@@ -167,6 +167,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         },
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         notes=notes,
+        file_names=names_in_file(module, _rtc_names(shape.blocks) if rtc else ()),
     )
 
 
