@@ -28,7 +28,7 @@ COMMANDS: Dict[str, Tuple[Callable[..., None], ...]] = {
     "From checkpoint to picture": (
         deploy.demo, deploy.inspect, deploy.export, deploy.build, run.run, deploy.verify,
     ),
-    "Train": (train.distill,),
+    "Train": (train.distill, train.density),
     "Lower precision": (precision.calibrate, precision.sensitivity, qat.qat),
     "Time, compare, guard": (
         measure.bench, measure.sweep, measure.tune, gate.gate, report.report, report.import_,

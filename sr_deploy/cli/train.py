@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional
 import typer
 
 from sr_deploy.cli.shared import JSON_FLAG, architecture_names, print_json, print_line, print_plan, say
+from sr_deploy.core.errors import UsageError
 
 _PRESET = typer.Option(
     "plain", "--preset", help="Settings: plain (ours), or of a paper: cdism, light-f2srgan, efdn, dsclora."
@@ -88,3 +89,57 @@ def distill(
         return
     say(_told(record))
     print_line(out)
+
+
+def density(
+    checkpoint: Optional[Path] = typer.Argument(None, help="A checkpoint; none with --density.", show_default=False),
+    out: Optional[Path] = typer.Option(None, "-o", "--out", help="The sparse network: a .safetensors file."),
+    images: Optional[Path] = typer.Option(None, "--images", help="Low-resolution photographs: it follows itself."),
+    hr: Optional[Path] = typer.Option(
+        None, "--hr", help="Originals, of --images or to be made smaller: it follows them."
+    ),
+    value: Optional[float] = typer.Option(None, "--density", help="Train nothing: the shape that this density gives."),
+    of: str = typer.Option("", "--of", help="The original: blocks=16,layers=1,channels=64. Default: the checkpoint's."),
+    root: Optional[str] = typer.Option(None, "--root", help="Of eq. 7: cube, as printed, or square. Default: both."),
+    rounding: str = typer.Option("", "--round", help="blocks=floor,layers=ceil,channels=nearest. Default: all ways."),
+    steps: int = typer.Option(2000, "--steps", help="Steps; a tenth are proximal."),
+    batch: int = typer.Option(4, "--batch", help="Squares in a step."),
+    patch: int = typer.Option(48, "--patch", help="Side of a square, low-resolution pixels."),
+    rate: float = typer.Option(5e-3, "--rate", help="Learning rate."),
+    penalty: float = typer.Option(1e-4, "--penalty", help="Weight of the L1 penalty."),
+    deep: Optional[List[str]] = typer.Option(None, "--deep", help="How names of the deep part begin; repeat."),
+    arch: Optional[str] = typer.Option(None, "--arch", help="Which network.", autocompletion=architecture_names),
+    model: Optional[str] = typer.Option(None, "--model", help="Your own network: FILE.py:FACTORY."),
+    model_arg: Optional[List[str]] = typer.Option(None, "--model-arg", help="NAME=VALUE for the factory; repeat."),
+    res_scale: Optional[float] = typer.Option(None, "--res-scale", help="EDSR's scaling, which no file stores."),
+    value_range: Optional[float] = typer.Option(None, "--value-range", help="White, 1 or 255, as export has it."),
+    judge_every: int = typer.Option(200, "--judge-every", help="Steps between two looks at what is kept back."),
+    device: str = typer.Option("auto", "--device", help="cpu, cuda, or auto: a GPU if there is one."),
+    seed: int = typer.Option(0, "--seed", help="Of all that is random."),
+    resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted training stopped."),
+    force: bool = typer.Option(False, "--force", help="Begin again, or replace OUT."),
+    json_output: bool = JSON_FLAG,
+) -> None:
+    """How many of a network's weights it needs (OBProx-SG), and the shape of the smaller one that follows."""
+    from sr_deploy.pipeline.load import LoadOptions
+    from sr_deploy.pipeline.train.density import Choices, DensityRequest, calculated, made_sparse, shape_lines
+
+    choices = Choices(root, rounding, of)
+    if value is not None:
+        if checkpoint is not None:
+            raise UsageError("--density trains nothing, so it takes no checkpoint", "one of them")
+        record = calculated(value, choices)
+    else:
+        if checkpoint is None or out is None:
+            raise UsageError("density needs a checkpoint and a place", "CKPT -o sparse.safetensors, or --density d")
+        load = LoadOptions(arch, model, None, value_range, None, res_scale, model_arg=tuple(model_arg or ()))
+        request = DensityRequest(
+            checkpoint, out, images, hr, load, steps, batch, patch, rate, penalty, tuple(deep or ()), choices,
+            judge_every, seed, device, resume, force,
+        )  # fmt: skip
+        record = made_sparse(request, say)
+    if json_output:
+        print_json(record)
+        return
+    for line in shape_lines(record):
+        print_line(line)
