@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from sr_deploy.core.artifact import atomic_file, check_free, sha256_of, write_json
+from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
 from sr_deploy.core.contract import round_up
 from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.load import LoadOptions
+from sr_deploy.pipeline.train.distill import check_places
 from sr_deploy.pipeline.train.request import device_of
 from sr_deploy.pipeline.train.settle import freeze
 from sr_deploy.pipeline.train.student import Student, student_of, training_of
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from sr_deploy.train.density import DensityLearner
     from sr_deploy.train.shape import Reading, Shape
 
+#: In the file and in its record.
+MADE_BY = "srdeploy density"
 #: Share of the steps that are proximal, and of the schedule at which the rate is halved (CDISM's code).
 _PROXIMAL, _HALVINGS = 0.1, (0.2,)
 
@@ -107,7 +110,7 @@ def made_sparse(request: DensityRequest, say: Callable[[str], None] = lambda _: 
 
     request.check()
     state = request.out.with_name(request.out.name + ".state")
-    _check_places(request, state)
+    check_places(request.out, state, request.resume, request.force)
     device = device_of(request.device, mixed=False)
     student = student_of(request.checkpoint, request.load, (), None, request.seed)
     original = original_of(request.choices.of, student)
@@ -241,14 +244,6 @@ def _choices_text(ways: Sequence[Mapping[str, str]]) -> str:
     return ", ".join(parts) or "any choice"
 
 
-def _check_places(request: DensityRequest, state: Path) -> None:
-    if request.resume:
-        return
-    if state.is_file() and not request.force:
-        raise UsageError(f"there is an unfinished training in {state}", "its place to be free", "--resume or --force")
-    check_free(request.out, request.force, "a new file", "choose another -o, or replace it with --force")
-
-
 def _material(request: DensityRequest, student: Student) -> Any:
     from sr_deploy.pipeline.train.pictures import material_of
 
@@ -271,10 +266,10 @@ def _written(out: Path, student: Student, learner: DensityLearner, settings: Dic
 
     tensors = student.proved()
     with atomic_file(out) as temporary:
-        save_file(tensors, str(temporary), metadata={"architecture": student.loaded.architecture})
+        save_file(tensors, str(temporary), metadata={"made_by": MADE_BY})
     last = learner.points[-1]
     record = {
-        "made_by": "srdeploy density", "sha256": sha256_of(out), "architecture": student.loaded.architecture,
+        "made_by": MADE_BY, "sha256": sha256_of(out), "architecture": student.loaded.architecture,
         "density": learner.densities[-1][1], **settings, "psnr": last.psnr, "fidelity": last.fidelity,
         "densities": [list(one) for one in learner.densities],
     }  # fmt: skip

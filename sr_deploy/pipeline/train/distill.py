@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sr_deploy.train.loop import Moment
 
 
+#: In the file and in its record.
+MADE_BY = "srdeploy distill"
+
+
 @dataclass(frozen=True)
 class Distilled:
     """What came out: the checkpoint, and the record that lies beside it."""
@@ -69,14 +73,25 @@ def _check_places(request: DistillRequest) -> None:
 
     check_suffix(_plot_of(request))
     state = _state_of(request)
-    if request.resume:
+    check_places(request.out, state, request.resume, request.force)
+
+
+def check_places(out: Path, state: Path, resume: bool, force: bool) -> None:
+    """Refuse what would lose a training, and what cannot be gone on with.
+
+    Raises:
+        UsageError: nothing to resume, an unfinished training, or ``out`` exists.
+    """
+    if resume:
+        if not state.is_file():
+            raise UsageError(f"there is no state to resume at {state}", "an interrupted one", "start without --resume")
         return
-    if not request.force and state.is_file():
+    if state.is_file() and not force:
         raise UsageError(
             f"there is an unfinished training in {state}", "its place to be free",
             "--resume goes on with it, --force begins again",
         )  # fmt: skip
-    check_free(request.out, request.force, "a new file", "choose another -o, or replace it with --force")
+    check_free(out, force, "a new file", "choose another -o, or replace it with --force")
 
 
 def _lesson(training: Settled) -> Any:
@@ -138,15 +153,15 @@ def _written(
     student = training.student
     merge_changes(student.loaded.module)
     tensors = student.proved()
-    about = {"architecture": student.loaded.architecture, "scale": str(student.loaded.scale)}
     with atomic_file(request.out) as temporary:
-        save_file(tensors, str(temporary), metadata=about)
+        # One entry: the order of several is another in every process.
+        save_file(tensors, str(temporary), metadata={"made_by": MADE_BY})
     best = learner.best_point()
     record = {
-        "made_by": "srdeploy distill",
+        "made_by": MADE_BY,
         "finished": end is not None,
         "sha256": sha256_of(request.out),
-        **about,
+        "architecture": student.loaded.architecture,
         "scale": student.loaded.scale,
         "parameters": student.loaded.parameters,
         **_settings(training),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from sr_deploy.core.artifact import sha256_of
-from sr_deploy.core.errors import CheckFailed, SrDeployError, UsageError
+from sr_deploy.core.errors import BadCheckpoint, CheckFailed, SrDeployError, UsageError
 from sr_deploy.pipeline.load import LoadOptions, is_graph, load_model, load_words
 
 if TYPE_CHECKING:
@@ -156,13 +156,14 @@ def _fresh(load: LoadOptions, sizes: Sequence[str], scale: Optional[int], seed: 
     assert fresh is not None, "_sizes has refused it"
     try:
         module = fresh(wanted, **arguments)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        names = names_in_file(module, architecture.training.file_names)
+        loaded = architecture.load({names[key]: value for key, value in module.state_dict().items()}, _asked(load))
+    except (BadCheckpoint, ValueError, TypeError, RuntimeError, ArithmeticError, LookupError) as error:
+        found = error.found if isinstance(error, BadCheckpoint) else str(error)
         raise UsageError(
-            f"--arch-arg {','.join(sizes)}: {architecture.name} x{wanted} cannot be built so: {error}",
+            f"--arch-arg {','.join(sizes)}: {architecture.name} x{wanted} cannot be built so: {found}",
             _choices(architecture),
         ) from error
-    names = names_in_file(module, architecture.training.file_names)
-    loaded = architecture.load({names[key]: value for key, value in module.state_dict().items()}, _asked(load))
     words = load_words({"res_scale": load.res_scale})
     source = {"architecture": architecture.name, "sizes": arguments, "scale": wanted}
     return Student(loaded, f"new: {_named(loaded)}", source, _loader(load), words)
