@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sr_deploy.core.media.bicubic import resize
-from sr_deploy.models.edsr import fresh_edsr
-from sr_deploy.models.span import fresh_span
+from sr_deploy.models.architectures.edsr import fresh_edsr
+from sr_deploy.models.architectures.span import fresh_span
 from sr_deploy.train.distill import DistillLearner
 
 TRAINING = ("--steps", 4, "--judge-every", 2, "--batch", 2, "--patch", 16, "--device", "cpu")
