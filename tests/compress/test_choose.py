@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from sr_deploy.compress.allocate import Allocation, at_most, path_down
 from sr_deploy.compress.cost import Spending, cpu_seconds, gpu_seconds, macs_of
-from sr_deploy.compress.distil import DistilOptions, Distiller, distilled, with_weights
+from sr_deploy.compress.distil import Distiller, DistilOptions, distilled, with_weights
 from sr_deploy.compress.groups import narrowed, network_of
 from sr_deploy.compress.importance import METHODS, Evidence, rankings_of
 from sr_deploy.compress.statistics import statistics_of
@@ -114,7 +114,9 @@ def test_widths_cost_what_was_asked(subject, of_work):
     for share in (0.8, 0.6) if path[-1].cost < 0.6 else (path[-1].cost,):
         widths = at_most(allocation, path, share)
         assert widths.cost <= share and all(width % 2 == 0 for width in widths.of.values())
-        assert widths.cost == pytest.approx(allocation.spending.total(widths.of) / allocation.spending.total(path[0].of))
+        assert widths.cost == pytest.approx(
+            allocation.spending.total(widths.of) / allocation.spending.total(path[0].of)
+        )
 
 
 def test_greedy_is_near_the_best_of_all(subject):
@@ -187,5 +189,5 @@ def test_distillation_comes_nearer_and_goes_on_to_the_bit(subject, tmp_path):
 
 def test_predictions_are_of_the_kind_they_say(flat):
     allocation = Allocation(flat.rankings, Spending(flat.costs, macs_of), 1)
-    assert math.isfinite(flat.predicted(allocation.point({name: 3 for name in allocation.full}), 1.0))
+    assert math.isfinite(flat.predicted(allocation.point(dict.fromkeys(allocation.full, 3)), 1.0))
     assert isinstance(flat.network.model, onnx.ModelProto)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sr_deploy.compress import operators
-from sr_deploy.compress.coupling import Track
 from sr_deploy.compress.cost import costs_of
+from sr_deploy.compress.coupling import Track
 from sr_deploy.compress.distil import with_weights
 from sr_deploy.compress.groups import narrowed, network_of, zeroed
 from sr_deploy.compress.prove import proved
