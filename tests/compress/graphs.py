@@ -110,7 +110,8 @@ CASES: Dict[str, Case] = {
     ),
     "space to depth": Case(
         f"a = Conv{_THREE}(lr, w0, b0) p = Resize<mode=\"nearest\", nearest_mode=\"floor\", "
-        f"coordinate_transformation_mode=\"asymmetric\">(a, , twice) b = SpaceToDepth<blocksize=2>(p) sr = Conv{_THREE}(b, w9)",
+        f"coordinate_transformation_mode=\"asymmetric\">(a, , twice) b = SpaceToDepth<blocksize=2>(p) "
+        f"sr = Conv{_THREE}(b, w9)",
         {**_FIRST, "twice": [1.0, 1.0, 2.0, 2.0], "w9": (3, 32, 3, 3)},
         (8,),
     ),
@@ -149,7 +150,8 @@ CASES: Dict[str, Case] = {
         (8,),
     ),
     "transposed convolution": Case(
-        f"a = Conv{_THREE}(lr, w0, b0) b = ConvTranspose<strides=[2,2]>(a, w1, b1) c = Relu(b) sr = Conv{_THREE}(c, w9)",
+        f"a = Conv{_THREE}(lr, w0, b0) b = ConvTranspose<strides=[2,2]>(a, w1, b1) c = Relu(b) "
+        f"sr = Conv{_THREE}(c, w9)",
         {**_FIRST, "w1": (8, 6, 2, 2), "b1": (6,), "w9": (3, 6, 3, 3)},
         (6, 8),
     ),

@@ -96,7 +96,11 @@ class CompressRequest:
         Raises:
             UsageError: naming the option.
         """
+        from sr_deploy.compress.importance import METHODS
+
         self._check_budget(dry_run)
+        if self.importance not in METHODS:
+            raise UsageError(f"there is no importance {self.importance!r}", f"one of {', '.join(METHODS)}")
         for name in ("steps", "batch", "multiple", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
