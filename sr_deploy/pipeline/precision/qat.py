@@ -20,6 +20,7 @@ from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
 from sr_deploy.core.temporary import sweep, temporary_folder
+from sr_deploy.pipeline.devices import torch_device
 from sr_deploy.pipeline.precision.make_plan import known_ranges, plannable, report_of
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
 from sr_deploy.pipeline.precision.plan_inputs import PrecisionOptions, Workbench, counted, workbench
@@ -232,17 +233,9 @@ def _teacher(path: Path, deployment: Deployment, say: Callable[[str], None]) -> 
 
 
 def _options(request: QatRequest, deployment: Deployment) -> Any:
-    import torch
-
     from sr_deploy.precision.fit.qat_learner import QatOptions
 
-    if request.device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device {request.device!r}", "auto, cpu or cuda")
-    if request.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda was asked for, and PyTorch sees no GPU here", "a GPU", "--device cpu")
-    device = request.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device(request.device)
     multiple = deployment.manifest.sizes.multiple
     default = QatOptions()
     return dataclasses.replace(
