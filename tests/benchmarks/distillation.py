@@ -52,11 +52,11 @@ def _case(teacher: str, steps: int, wanted: Wanted, **student) -> Case:
 
 
 CASES: Dict[str, Case] = {
-    "student": _case("f2srgan_x4.pt", 100, Wanted(rate=2e-4, batch=4, patch=24),
+    "student": _case("f2srgan_x4.pt", 80, Wanted(rate=2e-4, batch=4, patch=24),
                      student=ASSETS / "weights" / "f2srgan_x4_student.pt"),
-    "span-tiny": _case("efdn_x4.pth", 100, Wanted(rate=2e-4, batch=4, patch=24),
+    "span-tiny": _case("efdn_x4.pth", 60, Wanted(rate=2e-4, batch=4, patch=24),
                        student=ASSETS / "weights" / "span_ch26_x4.pth"),
-    "edsrmini": _case("efdn_x2.pth", 200, Wanted(rate=1e-3, batch=4, patch=32), sizes=("width=16,blocks=8",),
+    "edsrmini": _case("efdn_x2.pth", 120, Wanted(rate=1e-3, batch=4, patch=32), sizes=("width=16,blocks=8",),
                       load=LoadOptions(arch="EDSR", res_scale=2.0)),
 }  # fmt: skip
 #: Weights that make each part a tenth or more of L1's; papers' weights where their units are known.
