@@ -292,7 +292,7 @@ def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runne
     from sr_deploy.pipeline.load import load_network, options_of
 
     source = deployment.manifest.source
-    path = options.checkpoint or Path(source["path"])
+    path = options.checkpoint or deployment.source_path
     if not path.is_file():
         raise BadCheckpoint(
             f"the checkpoint {path} is gone, so nothing can be compared with PyTorch",

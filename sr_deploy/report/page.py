@@ -11,6 +11,7 @@ from sr_deploy.core.text import xml
 from sr_deploy.report import html
 from sr_deploy.report.content import Comparison, Content, Deployed, Quality, comparisons
 from sr_deploy.report.numbers import NONE, figures, fixed, milliseconds, precision_label
+from sr_deploy.report.page_compression import compression_section, fidelity_drawing
 from sr_deploy.report.page_deployment import deployment_section, drawing
 from sr_deploy.report.pictures import ERROR_LIMIT, error_scale
 from sr_deploy.report.plots import latency_plot
@@ -34,6 +35,7 @@ def report_page(content: Content) -> str:
             "".join(_comparison(index, comparison, content.axis) for index, comparison in enumerate(compared)),
             html.paragraph(_why_not_compared(content.deployments), "note") if several and not compared else "",
             _quality(content),
+            compression_section(content.deployments),
             _pictures(content),
             "".join(
                 deployment_section(deployed, f"deployment-{index + 1}", several, content.axis)
@@ -107,6 +109,7 @@ def _comparison(index: int, comparison: Comparison, axis: str) -> str:
         known = f"only of {candidates[0].name}" if candidates else "of none of these"
         text = f"Quality is known {known}: srdeploy verify … --precision keeps it in the deployment."
         parts.append(html.paragraph(text, "note"))
+    parts.append(fidelity_drawing(comparison, f"{shared}, input {size}"))
     headings = ["", "median ms", "p90 ms", *_headings(metrics), "Pareto front"]
     parts.append(html.table(f"{shared}; input {size}", headings, rows))
     words = f"Median latency over input size of {', '.join(entry.name for entry in comparison.entries)}; {shared}"
