@@ -46,7 +46,7 @@ class Case:
 def _case(teacher: str, steps: int, wanted: Wanted, **student) -> Case:
     request = DistillRequest(
         Path("x.safetensors"), teacher=ASSETS / "weights" / teacher, images=PHOTOGRAPHS, wanted=wanted, steps=steps,
-        judge_every=steps, affinity_rows=256, device="cpu", **student,
+        judge_every=steps, device="cpu", **student,
     )  # fmt: skip
     return Case(request, steps)
 
@@ -105,7 +105,9 @@ def _row(name: str, case: Case, text: str, work: Path) -> Dict[str, float]:
     if kept.is_file():
         return json.loads(kept.read_text())
     out = work / "trained.safetensors"
-    request = replace(case.request, out=out, wanted=replace(case.request.wanted, loss=text), force=True)
+    rows = 256 if "affinity" in text else None
+    wanted = replace(case.request.wanted, loss=text)
+    request = replace(case.request, out=out, wanted=wanted, affinity_rows=rows, force=True)
     record = distill(request).record
     first, last = record["points"][0], record["points"][-1]
     row = {
