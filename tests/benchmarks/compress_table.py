@@ -5,9 +5,10 @@ measured, beside the whole network, other ways to choose channels, and published
     python tests/benchmarks/compress_table.py WORK --only student --minutes 0.5
     python tests/benchmarks/compress_table.py WORK --dry-run                which rows there are
 
-A row's deployment is kept in WORK and is not made again; an interrupted distillation goes on where it stopped. Channels,
-weights and training see the calibration photographs only; Set5 and Set14 only judge. Rows with minutes take these of
-wall time each, on one thread; the rest takes a minute or so. Data is found through SRDEPLOY_ASSETS (default ../shared).
+A row's deployment is kept in WORK and is not made again; an interrupted distillation goes on where it stopped.
+Channels, weights and training see the calibration photographs only; Set5 and Set14 only judge. Rows with minutes take
+these of wall time each, on one thread; the rest takes a minute or so. Data is found through SRDEPLOY_ASSETS (default
+../shared).
 """
 
 from __future__ import annotations
