@@ -17,8 +17,9 @@ import torch
 
 from sr_deploy.precision.fit.graph_learner import GraphLearner, Point
 from sr_deploy.precision.interpreter import GraphModule
+from sr_deploy.train.descend import descend
 from sr_deploy.train.loop import Course, Moment, train
-from sr_deploy.train.losses import descend, mean_distance
+from sr_deploy.train.losses.pictures import l1
 from sr_deploy.train.patches import Pool, squares_of
 from sr_deploy.train.schedule import Schedule
 from sr_deploy.train.state import Keeping, key_of
@@ -104,7 +105,7 @@ class Distiller(GraphLearner):
         """One step; gives the loss in 8-bit steps."""
         options = self.options
         squares = self.tensor(squares_of(self.pool.trained, options.seed, step, options.batch, options.patch)[0])
-        loss = mean_distance(self.through(self.student, squares), self.taught(squares))
+        loss = l1(self.through(self.student, squares), self.taught(squares))
         value = descend(self.optimiser, loss / (self.value_range / 255.0), step, "start again with a lower --rate")
         self.steps = step + 1
         return value

@@ -57,11 +57,6 @@ def static_model(model: onnx.ModelProto, size: Size, path: str) -> onnx.ModelPro
     Raises:
         BadDeployment: the graph is fixed to another size.
     """
-    import onnxruntime
-    from onnx_graphsurgeon.logger import G_LOGGER as SURGEON
-    from polygraphy.backend.onnx import fold_constants
-    from polygraphy.logger import G_LOGGER
-
     if len(model.graph.input) != 1 or len(model.graph.input[0].type.tensor_type.shape.dim) != 4:
         raise BadDeployment(f"{path} does not take one picture", "one input of shape (1, 3, height, width)")
     dims = model.graph.input[0].type.tensor_type.shape.dim
@@ -78,23 +73,33 @@ def static_model(model: onnx.ModelProto, size: Size, path: str) -> onnx.ModelPro
         for dim in output.type.tensor_type.shape.dim:
             dim.Clear()
     del model.graph.value_info[:]
-    # ONNX Runtime computes the constants; its remarks on the graph are not for the user.
-    onnxruntime.set_default_logger_severity(3)
     # Folding stops where its first round finds nothing, and only then looks at shapes: a graph without nodes of
     # constants, as rewriting leaves it, must come with its shapes.
     model = _with_shapes(model)
-    # graphsurgeon has a logger of its own, which writes to stdout, where results belong.
-    severity, SURGEON.severity = SURGEON.severity, SURGEON.CRITICAL
-    try:
-        with G_LOGGER.verbosity(logging.CRITICAL):
-            folded = fold_constants(model, allow_onnxruntime_shape_inference=False)
-    finally:
-        SURGEON.severity = severity
+    folded = with_constants_folded(model)
     # Folding rewrites the nodes and drops their doc_strings, which hold the pins.
     marks = {node.name: node.doc_string for node in model.graph.node if node.doc_string}
     for node in folded.graph.node:
         node.doc_string = marks.get(node.name, "")
     return folded
+
+
+def with_constants_folded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph with what follows from constants, and from shapes that it says, computed once; remarks of nodes go."""
+    import onnxruntime
+    from onnx_graphsurgeon.logger import G_LOGGER as SURGEON
+    from polygraphy.backend.onnx import fold_constants
+    from polygraphy.logger import G_LOGGER
+
+    # ONNX Runtime computes the constants; its remarks on the graph are not for the user.
+    onnxruntime.set_default_logger_severity(3)
+    # graphsurgeon has a logger of its own, which writes to stdout, where results belong.
+    severity, SURGEON.severity = SURGEON.severity, SURGEON.CRITICAL
+    try:
+        with G_LOGGER.verbosity(logging.CRITICAL):
+            return fold_constants(model, allow_onnxruntime_shape_inference=False)
+    finally:
+        SURGEON.severity = severity
 
 
 def _with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,10 +16,11 @@ from sr_deploy.graph.census import parameters_of
 from sr_deploy.graph.given.ends import Axes, End, Order, input_ends, output_value, with_ends
 from sr_deploy.graph.given.explore import Explored, Unrunnable, explore_apart, runner_of
 from sr_deploy.graph.given.float32 import in_float32, other_floats
-from sr_deploy.graph.given.free import LARGER, beyond, is_sizeless, why_not_the_same, with_computed_shapes
+from sr_deploy.graph.given.free import LARGER, beyond, is_sizeless, why_not_the_same
 from sr_deploy.graph.given.operators import check_given_operators, without_functions
 from sr_deploy.graph.given.read import GivenFile, onnx_from_file
 from sr_deploy.graph.given.tidy import tidy
+from sr_deploy.graph.given.unfreeze import with_computed_shapes
 from sr_deploy.models.resemblance import range_told
 
 #: What ``--colours`` may be.

@@ -22,7 +22,7 @@ from sr_deploy.pipeline.precision.calibrate import (
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.layer_savings import savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, photographs, scan
-from sr_deploy.precision.calibrate.collect import patches
+from sr_deploy.precision.calibrate.collect import PATCH, patches
 from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, half_plan, int8_plan
 from sr_deploy.precision.choose.search import search
 from sr_deploy.precision.choose.sensitivity import LayerCost, View, sensitivities
@@ -251,7 +251,7 @@ def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, 
         )
     known = ("method", "images_sha256", "pictures", "set")
     about = {key: calibration.provenance[key] for key in known if calibration.provenance.get(key) is not None}
-    squares = list(patches(arrays, multiple=deployment.manifest.sizes.multiple))
+    squares = list(patches(arrays, bench.graph.size or PATCH, multiple=deployment.manifest.sizes.multiple))
     return Material(squares, calibration.scales, scan(bench, say), about)
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
-from sr_deploy.core.contract import IOContract, Size
+from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.core.errors import BadImage
-from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_network
+from sr_deploy.core.errors import BadImage, UsageError
+from sr_deploy.core.media.image import Picture, find_images, in_8_bits, read_picture, to_network
 from sr_deploy.core.media.surface import surface_of_rgb
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
@@ -21,7 +21,15 @@ from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.scan import extreme_inputs, pinned, scan_half, too_large
 from sr_deploy.precision.choose.islands import Kinds, kinds_of
-from sr_deploy.precision.evaluate import Judged, Scene, computing, judge, scenes_from_photographs, scenes_of
+from sr_deploy.precision.evaluate import (
+    LEAST_SIDE,
+    Judged,
+    Scene,
+    computing,
+    judge,
+    scenes_from_photographs,
+    scenes_of,
+)
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
 if TYPE_CHECKING:
@@ -96,20 +104,29 @@ def workbench(
     model = load_graph(path)
     work = work_by_node(path, graph.macs_size)
     reference = computing(model)
+    if graph.size is not None and options.lr is not None:
+        raise UsageError(
+            f"--lr and --hr are of many sizes, and {path.name} takes {format_size(graph.size)} only",
+            "photographs, from which pairs of that size are cut: --images FOLDER",
+        )
     if options.lr is not None and options.hr is not None:
         scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)
     else:
         files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
         step = max(1, len(files) // JUDGED)
         pictures = [(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]]
+        side, least = JUDGED_SIDE, (manifest.scale * LEAST_SIDE,) * 2
+        if graph.size is not None:
+            side, least = max(graph.size), (manifest.scale * graph.size[0], manifest.scale * graph.size[1])
+            pictures = [(name, _centre(one, least)) for name, one in pictures if _holds(one, least)]
         scenes = scenes_from_photographs(
-            pictures, manifest.scale, manifest.contract, reference, JUDGED_SIDE, manifest.sizes.multiple
+            pictures, manifest.scale, manifest.contract, reference, side, manifest.sizes.multiple
         )
     if not scenes:
         raise BadImage(
             "none of the photographs is large enough to judge a plan on",
-            f"pictures of at least {manifest.scale * 16} pixels each way",
-            "give others with --images, or pairs with --lr and --hr",
+            f"pictures of at least {format_size(least)} pixels",
+            "give others with --images" + ("" if graph.size else ", or pairs with --lr and --hr"),
         )
     say(f"judging on {counted(len(scenes))}")
     kinds = kinds_of(model, {name: one.macs for name, one in work.items()})
@@ -123,6 +140,16 @@ def workbench(
         bench = dataclasses.replace(bench, overflowing=_overflowing(bench))
         say(f"not judged on what the network itself overflows on: {', '.join(bench.overflowing) or 'nothing'}")
     return bench
+
+
+def _holds(picture: Picture, size: Size) -> bool:
+    return all(length >= part for length, part in zip(picture.size, size))
+
+
+def _centre(picture: Picture, size: Size) -> Picture:
+    """So much of the middle of a picture."""
+    top, left = ((length - part) // 2 for length, part in zip(picture.size, size))
+    return Picture(np.ascontiguousarray(picture.pixels[top : top + size[0], left : left + size[1]]))
 
 
 def counted(pictures: int) -> str:

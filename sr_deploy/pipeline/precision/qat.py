@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
-from sr_deploy.core.contract import round_up
+from sr_deploy.core.contract import format_size, round_up
 from sr_deploy.core.deployment.manifest import UNFINISHED_FOLDER, Deployment, GraphFile, open_deployment
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
 from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, REPORT_NAME
@@ -87,6 +87,12 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     _check(request)
     deployment = open_deployment(request.deployment)
     graph = plannable(deployment)
+    if graph.size is not None:
+        raise BadDeployment(
+            f"{graph.file} takes {format_size(graph.size)} only, and is trained on patches",
+            "a graph for any size",
+            "export the network without --size",
+        )
     if deployment.manifest.contract.dtype != "float32":
         raise BadDeployment(
             f"{deployment.folder} takes 8-bit pictures, and the rounding inside its graph has no gradient",

@@ -15,7 +15,8 @@ import torch
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.precision.fit.graph_learner import GraphLearner
 from sr_deploy.precision.interpreter import GraphModule
-from sr_deploy.train.losses import descend, taught_distance
+from sr_deploy.train.descend import descend
+from sr_deploy.train.losses.pictures import taught_distance
 from sr_deploy.train.patches import pool_of, squares_of
 
 #: A scale may grow or shrink to this share of where it began; beyond it the training has gone astray.
