@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
@@ -81,6 +82,7 @@ def export(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
     ),
+    as_json: bool = JSON_FLAG,
 ) -> None:
     """Checkpoint or ONNX file to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
     from sr_deploy.pipeline.export import ExportOptions
@@ -92,19 +94,25 @@ def export(
     given = tuple(model_arg or ())
     load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus, given)
     planes = video.yuv_colour(matrix, levels, siting)
-    _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io, planes), dry_run)
+    _export(
+        ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io, planes),
+        dry_run,
+        as_json,
+    )
 
 
-def _export(options: ExportOptions, dry_run: bool) -> None:
+def _export(options: ExportOptions, dry_run: bool, as_json: bool) -> None:
     from sr_deploy.pipeline.export import export_deployment, plan_export
 
     if dry_run:
-        for line in plan_export(options):
-            print_line(line)
+        print_plan(plan_export(options), as_json)
         return
     deployment = export_deployment(options, say)
     for note in deployment.manifest.notes:
         say(f"note: {note}")
+    if as_json:
+        print_json(dataclasses.asdict(deployment.manifest))
+        return
     print_line(deployment.folder)
 
 
@@ -233,11 +241,17 @@ def verify(
         None, "--checkpoint", help="The checkpoint to compare with, where it has moved since the export."
     ),
     no_torch: bool = typer.Option(False, "--no-torch", help="Do not compare with the PyTorch network."),
+    reference: Optional[Path] = typer.Option(
+        None, "--reference", help="Fidelity too: PSNR to what this deployment gives, or to pictures in a folder."
+    ),
+    niqe_params: Optional[Path] = typer.Option(
+        None, "--niqe-params", help="NIQE too: niqe_pris_params.npz of BasicSR. Default: of an installed BasicSR."
+    ),
     memory: Optional[int] = MEMORY,
     inexact: bool = INEXACT,
     as_json: bool = JSON_FLAG,
 ) -> None:
-    """PSNR-Y and SSIM-Y against HR pictures, and the difference from the PyTorch network."""
+    """PSNR-Y, SSIM-Y, grid and colour shift against HR pictures, and the difference from the PyTorch network."""
     if golden:
         _verify_golden(deployment, lr or hr or checkpoint, backend, engine, precision, tolerance, as_json)
         return
@@ -245,7 +259,10 @@ def verify(
         raise UsageError("verify needs pictures to compare", "--lr and --hr, or --golden (with --tolerance)")
     from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
-    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision, memory, inexact)
+    options = VerifyOptions(
+        deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision, memory, inexact,
+        reference=reference, niqe_params=niqe_params,
+    )  # fmt: skip
     report = verify_quality(options, say)
     if as_json:
         print_json(report.to_dict())
@@ -344,12 +361,17 @@ def demo(
     ),
     scale: int = typer.Option(2, "--scale", help="2 or 4."),
     force: bool = typer.Option(False, "--force", help="Replace an earlier demo."),
+    as_json: bool = JSON_FLAG,
 ) -> None:
     """The whole line on the small network that ships with srdeploy, ending in two pictures."""
     from sr_deploy.pipeline.demo import run_demo
     from sr_deploy.report.table import latency_table, quality_table
 
     outcome = run_demo(out, scale, force, say)
+    if as_json:
+        files = [str(path) for path in outcome.files]
+        print_json({"quality": outcome.quality, "latency": outcome.latency.to_dict(), "files": files})
+        return
     render(quality_table(outcome.quality))
     render(latency_table(outcome.latency))
     for path in outcome.files:
