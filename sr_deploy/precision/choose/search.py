@@ -3,9 +3,7 @@
 Layers are given back to float16 in the order of the noise they make for each microsecond they save; how many is found
 by bisection, because the loss falls with every one of them as far as pictures can tell.
 
-A small loss drowns in how much pictures differ: among sets that lose next to nothing the search would find the one that
-these pictures happen to like. What a set of layers makes of noise is known far better. So its loss is taken to be at
-least what its noise would cost times how much of such a cost the network shows where the noise is large.
+Whether a set keeps the budget is the caller's to say, see budget.py.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from typing import Callable, Dict, Mapping, Sequence, Tuple
 
 from sr_deploy.graph.roofline import Board, PowerMode
 from sr_deploy.precision.choose.sensitivity import LayerCost
-from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.evaluate import Judged, losses_of
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,7 @@ def search(
     layers: Sequence[LayerCost],
     saved: Mapping[str, float],
     judge_set: Callable[[Tuple[str, ...]], Judged],
-    budget: float,
-    felt: float = 0.0,
+    keeps: Callable[[Judged], bool],
     say: Callable[[str], None] = lambda _: None,
 ) -> Found:
     """Give back as few layers as the budget needs.
@@ -64,8 +61,7 @@ def search(
         layers: the candidates, from ``sensitivities``.
         saved: layer → what INT8 saves there.
         judge_set: looks at a set of INT8 layers; the empty set is plain float16.
-        budget: dB that may be lost on the pictures of ``judge_set``.
-        felt: how much of what independent noise would cost is lost with all layers in INT8, from ``Judged.felt``.
+        keeps: whether a set that was judged so is good enough.
         say: told each set that was looked at.
 
     Returns:
@@ -79,10 +75,8 @@ def search(
         """Whether the budget holds when the first ``count`` layers are given back."""
         if count not in seen:
             seen[count] = judge_set(tuple(names[count:]))
-            least = felt * seen[count].independent
-            say(f"  {len(names) - count} layers in INT8: {seen[count].loss:+.4f} dB lost, by their noise {least:+.4f}")
-        judged = seen[count]
-        return judged.sick == 0 and max(judged.loss, felt * judged.independent) <= budget
+            say(f"  {len(names) - count} layers in INT8: {losses_of(seen[count])}")
+        return keeps(seen[count])
 
     low, high = 0, len(names)
     if good(0):
