@@ -2,6 +2,7 @@
 
 DIR/precision/int8/plan.json          types, reasons and scales; weights.npz beside it
                    model.onnx         the typed graph: TensorRT 10 and 11, TensorRT-RTX, ONNX Runtime
+                   simulated.onnx     for ONNX Runtime, of a plan with bfloat16: float32, rounded to it
                    legacy.onnx        float32 with Q/DQ: TensorRT 8.5 and 8.6, with the types in legacy.json
                    calibration.cache  scales for TensorRT 8.5 without Q/DQ, and for trtexec --calib
                    report.json        what was measured
@@ -21,10 +22,13 @@ from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, UNFINISHED_FOLDER, Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
+from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment, UsageError
-from sr_deploy.core.number_formats import PLAN_PRECISIONS
+from sr_deploy.core.number_formats import BFLOAT16, PLAN_PRECISIONS
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
+#: The typed graph with bfloat16 as rounded float32; only of a plan that has it.
+SIMULATED_NAME = "simulated.onnx"
 CACHE_NAME = "calibration.cache"
 #: Folders of ``DIR/precision`` that hold no plan.
 RESERVED = (CALIBRATION_FOLDER, UNFINISHED_FOLDER)
@@ -36,7 +40,8 @@ class PrecisionOptions:
 
     Attributes:
         precision: one of PLAN_PRECISIONS.
-        budget: dB of PSNR-Y that may be lost; None: 0.01 for "fp16", no limit for "int8". "auto" needs one.
+        budget: dB of PSNR-Y that may be lost; None: 0.01 for "fp16", 0.05 for "bf16", no limit for "int8" and "fp8".
+            "auto" needs one.
         images: photographs to calibrate with, to fit weights on and to judge on. Without them INT8 needs a calibration
             and ``improve`` False, and the demo's photograph is judged on.
         lr, hr: pairs to judge on instead of shrunk photographs.
@@ -45,6 +50,7 @@ class PrecisionOptions:
         spectral_half: let Fourier units compute in float16 too.
         plan: a plan to use instead of making one.
         remake: make the plan again though there is one.
+        target: what it is for: "auto" takes of the types that it has. None: INT8 and float16, which all have.
         half_times, int8_times: for "auto", trtexec's profiles of the float16 and of the INT8 engine; see
             pipeline/precision/layer_savings.py.
     """
@@ -61,6 +67,7 @@ class PrecisionOptions:
     remake: bool = False
     half_times: Optional[Path] = None
     int8_times: Optional[Path] = None
+    target: Optional[Target] = None
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,18 @@ class Planned:
         return self.folder / TYPED_NAME
 
     @property
+    def simulated(self) -> Path:
+        """The graph for a runtime without kernels for bfloat16; the typed one where the plan has none."""
+        return self.folder / SIMULATED_NAME if BFLOAT16.name in self.plan.formats else self.typed
+
+    @property
     def cache(self) -> Path:
         """The calibration cache; it need not be there."""
         return self.folder / CACHE_NAME
 
     @property
     def precision(self) -> str:
-        """What engines of it are called: "fp16", "int8" or "auto"."""
+        """What engines of it are called: one of PLAN_PRECISIONS."""
         return self.plan.precision
 
     @property
@@ -130,9 +142,10 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
         return None
     planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)), sha256_of(path))
     graph_of(deployment, planned)
-    if not planned.typed.is_file():
-        raise BadDeployment(f"{planned.typed} is missing", "the typed graph of the plan", "make it with --remake-plan")
-    for path in (planned.typed, folder / LEGACY_NAME):
+    for path in (planned.typed, planned.simulated):
+        if not path.is_file():
+            raise BadDeployment(f"{path} is missing", "the typed graph of the plan", "make it with --remake-plan")
+    for path in (planned.typed, planned.simulated, folder / LEGACY_NAME):
         if path.is_file():
             check_self_contained(path)
     return planned
@@ -231,7 +244,8 @@ def folder_name(options: PrecisionOptions) -> str:
 
 def request_of(options: PrecisionOptions) -> Dict[str, Any]:
     """What a stored plan must have been asked for to be taken again."""
-    asked = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("remake", "plan")}
+    free = ("remake", "plan", "target")
+    asked = {key: value for key, value in dataclasses.asdict(options).items() if key not in free}
     return {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
 
 
@@ -270,7 +284,7 @@ def precision_options(
         if spectral_half or any(given is not None for given in (budget, images, lr, hr, half_times, int8_times)):
             raise UsageError(
                 "--psnr-budget, --images, --lr, --hr, --allow-fp16-spectral and the times are for a lower precision",
-                "--precision fp16, int8 or auto with them",
+                "--precision fp16, bf16, int8, fp8 or auto with them",
             )
         return None
     options = PrecisionOptions(

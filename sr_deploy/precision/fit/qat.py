@@ -14,7 +14,7 @@ import numpy as np
 
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.precision.fit.qat_learner import Lesson, Point, QatLearner, QatOptions
-from sr_deploy.precision.fit.to_int8_grid import snapped
+from sr_deploy.precision.fit.to_grid import snapped
 from sr_deploy.train.loop import Course, Moment, train
 from sr_deploy.train.schedule import Schedule
 from sr_deploy.train.state import Keeping, key_of
