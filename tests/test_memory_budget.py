@@ -19,6 +19,18 @@ def deployment(tmp_path_factory):
     return export_deployment(ExportOptions(checkpoint, tmp_path_factory.mktemp("budget") / "net")).folder
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A network of two convolutions: its 64 strips are soon built."""
+    from sr_deploy.pipeline.export import ExportOptions, export_deployment
+    from sr_deploy.pipeline.load import LoadOptions
+    from tests.small_network import small_graphs
+
+    folder = tmp_path_factory.mktemp("small")
+    load = LoadOptions(value_range=1.0)
+    return export_deployment(ExportOptions(small_graphs(folder).dynamic, folder / "net", load=load)).folder
+
+
 def build(srdeploy, deployment, *more):
     pytest.importorskip("tensorrt_rtx")
     arguments = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--force", "--json")
@@ -38,8 +50,8 @@ def test_streams_until_the_budget_is_met(shared_export, srdeploy, tmp_path):
     assert engine["settings"]["activation_bytes_by_strips"].startswith("1: ")
 
 
-def test_a_budget_that_cannot_be_met_names_what_can(deployment, srdeploy):
-    outcome = build(srdeploy, deployment, "--size", "96", "--memory-budget", "1KB")
+def test_a_budget_that_cannot_be_met_names_what_can(small, srdeploy):
+    outcome = build(srdeploy, small, "--size", "96", "--memory-budget", "1KB")
     assert outcome.code == 1 and "--memory-budget" in outcome.err and "64 strips" in outcome.err
 
 

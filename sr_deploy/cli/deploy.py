@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
@@ -79,6 +80,7 @@ def export(
     dry_run: bool = typer.Option(
         False, "--dry-run", help="Read and recognise the checkpoint, say the plan, write nothing."
     ),
+    as_json: bool = JSON_FLAG,
 ) -> None:
     """Checkpoint or ONNX file to a proved ONNX graph: load, fold, prove, export, compare at other sizes."""
     from sr_deploy.pipeline.export import ExportOptions
@@ -90,19 +92,25 @@ def export(
     given = tuple(model_arg or ())
     load = LoadOptions(arch, model, scale, value_range, lora_alpha, res_scale, key, colours, ignore_surplus, given)
     planes = video.yuv_colour(matrix, levels, siting)
-    _export(ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io, planes), dry_run)
+    _export(
+        ExportOptions(checkpoint, out, sizes, target, spectral, fold, force, load, rewrite, io, planes),
+        dry_run,
+        as_json,
+    )
 
 
-def _export(options: ExportOptions, dry_run: bool) -> None:
+def _export(options: ExportOptions, dry_run: bool, as_json: bool) -> None:
     from sr_deploy.pipeline.export import export_deployment, plan_export
 
     if dry_run:
-        for line in plan_export(options):
-            print_line(line)
+        print_plan(plan_export(options), as_json)
         return
     deployment = export_deployment(options, say)
     for note in deployment.manifest.notes:
         say(f"note: {note}")
+    if as_json:
+        print_json(dataclasses.asdict(deployment.manifest))
+        return
     print_line(deployment.folder)
 
 
@@ -341,12 +349,17 @@ def demo(
     ),
     scale: int = typer.Option(2, "--scale", help="2 or 4."),
     force: bool = typer.Option(False, "--force", help="Replace an earlier demo."),
+    as_json: bool = JSON_FLAG,
 ) -> None:
     """The whole line on the small network that ships with srdeploy, ending in two pictures."""
     from sr_deploy.pipeline.demo import run_demo
     from sr_deploy.report.table import latency_table, quality_table
 
     outcome = run_demo(out, scale, force, say)
+    if as_json:
+        files = [str(path) for path in outcome.files]
+        print_json({"quality": outcome.quality, "latency": outcome.latency.to_dict(), "files": files})
+        return
     render(quality_table(outcome.quality))
     render(latency_table(outcome.latency))
     for path in outcome.files:

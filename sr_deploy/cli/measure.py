@@ -18,6 +18,7 @@ from sr_deploy.cli.shared import (
     PRECISION,
     print_json,
     print_line,
+    print_plan,
     render,
     say,
 )
@@ -185,6 +186,7 @@ def sweep(
     resume: bool = typer.Option(False, "--resume", help="Keep what is complete there and go on."),
     dask: Optional[str] = typer.Option(None, "--dask", help="Measure on the workers of this Dask scheduler."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only list what would be measured."),
+    as_json: bool = JSON_FLAG,
 ) -> None:
     """Many sweeps as one: networks × precisions × runtimes × scopes, over all sizes, with progress and resume."""
     from sr_deploy.pipeline.measure.cluster import run_on_dask
@@ -192,11 +194,13 @@ def sweep(
 
     cells = read_matrix(matrix, out)
     if dry_run:
-        for cell in cells:
-            print_line(f"{cell.request.result_file}")
+        print_plan([str(cell.request.result_file) for cell in cells], as_json)
         return
     say(f"{len(cells)} sweeps of {len(cells[0].request.sizes)} sizes")
     run_matrix(cells, out, resume, say, run_on_dask(dask, say) if dask else None)
+    if as_json:
+        print_json({"results": [str(cell.request.result_file) for cell in cells]})
+        return
     for cell in cells:
         print_line(cell.request.result_file)
 

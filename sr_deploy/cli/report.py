@@ -7,7 +7,7 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import BACKEND, print_line, render, say
+from sr_deploy.cli.shared import BACKEND, JSON_FLAG, print_json, print_line, render, say
 from sr_deploy.core.contract import parse_size
 from sr_deploy.core.errors import UsageError
 
@@ -27,6 +27,7 @@ def report(
         None, "--catalogue", help="Instead: all entries of bench --submit below this folder, on one page."
     ),
     force: bool = typer.Option(False, "--force", help="Replace an existing file."),
+    as_json: bool = JSON_FLAG,
 ) -> None:
     """One self-contained HTML page: pictures, quality, latency, memory, proofs, environment."""
     from sr_deploy.pipeline.report import ReportOptions, write_report
@@ -36,12 +37,19 @@ def report(
 
         if deployments or lr or hr or backend or pictures != 3 or axis != "size":
             raise UsageError("--catalogue shows entries only", "it with -o, --title and --force")
-        print_line(write_catalogue(catalogue, out, title or "Super-resolution, measured", force))
+        _print_page(write_catalogue(catalogue, out, title or "Super-resolution, measured", force), as_json)
         return
     if not deployments:
         raise UsageError("there is nothing to report on", "deployment folders, or --catalogue FOLDER")
     options = ReportOptions(tuple(deployments), out, lr, hr, backend, pictures, title, force, axis)
-    print_line(write_report(options, say))
+    _print_page(write_report(options, say), as_json)
+
+
+def _print_page(page: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"page": str(page)})
+        return
+    print_line(page)
 
 
 def import_(
@@ -56,6 +64,7 @@ def import_(
     precision: Optional[str] = typer.Option(None, "--precision", help="Such as fp16. Default: unknown."),
     name: Optional[str] = typer.Option(None, "--name", help="What was timed. Default: the name of the file."),
     force: bool = typer.Option(False, "--force", help="Replace an existing file."),
+    as_json: bool = JSON_FLAG,
 ) -> None:
     """Times of NVIDIA's trtexec as a result that the report and the gate take."""
     from sr_deploy.bench.result import save_result
@@ -67,7 +76,11 @@ def import_(
     result = result_from_trtexec(times, run, profile)
     check_free(out, force, "a new file", "choose another -o, or replace it with --force")
     save_result(out, result)
-    render(latency_table(result))
+    if not as_json:
+        render(latency_table(result))
     if version is None:
         say("note: CUDA graph, wait and streams are recorded as unknown; --trtexec-version says what its defaults were")
+    if as_json:
+        print_json(result.to_dict())
+        return
     print_line(out)

@@ -28,8 +28,8 @@ from sr_deploy.core.media.image import find_images, from_network, read_picture, 
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
-from sr_deploy.models.conv3xc import Conv3XC
-from sr_deploy.models.span import SPANNetwork
+from sr_deploy.models.architectures.span import SPANNetwork
+from sr_deploy.models.blocks.conv3xc import Conv3XC
 from sr_deploy.train.loop import Course, Moment, train
 from sr_deploy.train.losses import descend, mean_distance
 from sr_deploy.train.patches import Pairs, squares_of

@@ -12,10 +12,16 @@ from typing import Dict, List, Mapping, Optional, Tuple
 import onnx
 
 from sr_deploy.core.artifact import sha256_of
-from sr_deploy.core.contract import Size, size_in
+from sr_deploy.core.contract import Size, format_size, size_in
+from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.text import plain
 from sr_deploy.graph.specialise import layout_of, load_graph, static_graph
 
 _UINT8 = onnx.TensorProto.UINT8
+
+
+class Uncountable(BadDeployment):
+    """The shapes of a graph do not follow from the size of its input: what was traced at another size, mostly."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ def census_of(path: Path, size: Size) -> Census:
 
     Raises:
         BadDeployment: the file is not ONNX, or the graph is fixed to another size.
+        Uncountable: a shape does not follow from the size.
     """
     load_graph(path)
     return _census(path, sha256_of(path), size)
@@ -96,7 +103,7 @@ def _census(path: Path, sha256: str, size: Size) -> Census:
     original = load_graph(path)
     model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
     shapes = shapes_of(model)
-    macs = sum(node_macs(node, shapes) for node in model.graph.node)
+    macs = sum(_macs_at(size, node, shapes) for node in model.graph.node)
     single = {v.name for v in (*model.graph.input, *model.graph.output) if v.type.tensor_type.elem_type == _UINT8}
     names = {name for node in model.graph.node for name in node.output} | {value.name for value in model.graph.input}
     sizes = {name: (1 if name in single else 4) * math.prod(shapes[name]) for name in names & shapes.keys()}
@@ -112,6 +119,18 @@ def _census(path: Path, sha256: str, size: Size) -> Census:
         peak_activation_bytes=_peak(model, sizes),
         moved_bytes=sum(sizes.get(name, 0) for node in model.graph.node for name in (*node.input, *node.output)),
     )
+
+
+def _macs_at(size: Size, node: onnx.NodeProto, shapes: Mapping[str, Tuple[int, ...]]) -> int:
+    """``node_macs``, raising Uncountable."""
+    try:
+        return node_macs(node, shapes)
+    except KeyError as error:
+        raise Uncountable(
+            f"the shape of {plain(str(error.args[0]), 100)} does not follow from an input of {format_size(size)}",
+            "a graph whose shapes follow from the size of its picture",
+            "export it for the sizes that you need: srdeploy export … --size HxW",
+        ) from error
 
 
 def _peak(model: onnx.ModelProto, sizes: Mapping[str, int]) -> int:
@@ -182,14 +201,14 @@ def work_by_node(path: Path, size: Size) -> Dict[str, Work]:
     """Node name → its work at an input of ``size``, of the nodes that multiply.
 
     Raises:
-        BadDeployment: as for ``census_of``.
+        BadDeployment, Uncountable: as for ``census_of``.
     """
     model = onnx.shape_inference.infer_shapes(static_graph(path, size), data_prop=True)
     shapes = shapes_of(model)
     constants = {t.name for t in model.graph.initializer}
     found = {}
     for node in model.graph.node:
-        macs = node_macs(node, shapes)
+        macs = _macs_at(size, node, shapes)
         if macs:
             read = sum(math.prod(shapes.get(name, ())) for name in node.input if name and name not in constants)
             found[node.name] = Work(macs, read)

@@ -1,1 +1,1 @@
-"""The networks as trained, one file per architecture, branches and all."""
+"""Networks as trained, branches and all: known ones in ``architectures/``, one file each, and users' own."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
-import numpy as np
 import torch
 
 from sr_deploy.core.contract import Size, SizeRules
@@ -24,9 +23,9 @@ from sr_deploy.core.errors import SrDeployError, UsageError
 from sr_deploy.models.base import LoadedModel, Tensors
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.probing import NoSize, scale_and_sizes
-from sr_deploy.models.white import PICTURE_SIZE, WHITES, white_evidence
+from sr_deploy.models.readings import run_of
+from sr_deploy.models.resemblance import PICTURE_SIZE, RANGES, evidence_of, range_told
 
-_RANGES = "the value that white has in its input and output: 1 or 255"
 _RANGE_TOO = "its value range too, where a picture may not tell: --value-range 1 or 255"
 #: Words of errors of users' code → what helps.
 _HINTS: Tuple[Tuple[Tuple[str, ...], str], ...] = (
@@ -72,8 +71,6 @@ def model_from_factory(path: str, tensors: Optional[Tensors], asked: AskedOfFact
             gives no ``nn.Module``, a network that fails or is no super-resolution, another scale than the one given.
         BadCheckpoint: the tensors do not fit the network.
     """
-    if asked.value_range not in (None, *WHITES):
-        raise UsageError(f"--value-range {asked.value_range} is not supported for --model {path}", _RANGES)
     arguments = _arguments(asked.arguments)
     try:
         with _importable(os.getcwd()), _importable(_folder_of(path)):
@@ -92,7 +89,9 @@ def model_from_factory(path: str, tensors: Optional[Tensors], asked: AskedOfFact
             f"--scale {scale}, or none",
             "leave --scale out, or make the factory build the network of the other scale",
         )
-    white, notes = _white(module, path, asked, scale, sizes)
+    run, size = run_of(module), (sizes.fit(PICTURE_SIZE[0]), sizes.fit(PICTURE_SIZE[1]))
+    evidence = evidence_of(dict.fromkeys(RANGES, run), size, scale)
+    white, how = range_told(evidence, asked.value_range, f"the network of --model {path}")
     return LoadedModel(
         module=module,
         architecture=path,
@@ -102,7 +101,7 @@ def model_from_factory(path: str, tensors: Optional[Tensors], asked: AskedOfFact
         sizes=sizes,
         hyperparameters={"factory": path, **arguments},
         parameters=sum(parameter.numel() for parameter in module.parameters()),
-        notes=("the network is the user's own; its scale and the sizes it takes were found by running it", *notes),
+        notes=("the network is the user's own; its scale and the sizes it takes were found by running it", how),
     )
 
 
@@ -117,28 +116,6 @@ def _arguments(texts: Tuple[str, ...]) -> Dict[str, Any]:
         except (ValueError, SyntaxError):
             found[name] = value
     return found
-
-
-def _white(
-    module: torch.nn.Module, path: str, asked: AskedOfFactory, scale: int, sizes: SizeRules
-) -> Tuple[float, Tuple[str, ...]]:
-    """(the value of white, notes); see models/white.py."""
-
-    def run(lr: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return module(torch.from_numpy(lr)).numpy()
-
-    evidence = white_evidence(run, (sizes.fit(PICTURE_SIZE[0]), sizes.fit(PICTURE_SIZE[1])), scale)
-    if asked.value_range is not None:
-        doubt = evidence.doubt(asked.value_range)
-        return asked.value_range, ((doubt,) if doubt else ())
-    if evidence.white is None:
-        raise UsageError(
-            f"no value range was given for the network of --model {path}, and a picture does not tell: {evidence}",
-            _RANGES,
-            "add --value-range 1 or --value-range 255",
-        )
-    return evidence.white, (f"white is {evidence.white:g}: {evidence}",)
 
 
 def _folder_of(path: str) -> str:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from typing import Optional, Tuple
 
 from sr_deploy.core.errors import BadCheckpoint, MissingPackage, UnknownArchitecture, UsageError
+from sr_deploy.models.architectures.compact import COMPACT
+from sr_deploy.models.architectures.disp import DISP
+from sr_deploy.models.architectures.dscf import DSCF
+from sr_deploy.models.architectures.ecbsr import ECBSR
+from sr_deploy.models.architectures.edsr import EDSR
+from sr_deploy.models.architectures.efdn import EFDN
+from sr_deploy.models.architectures.esrgan import ESRGAN
+from sr_deploy.models.architectures.f2srgan import F2SRGAN, F2SRGAN_STUDENT
+from sr_deploy.models.architectures.imdn import IMDN
+from sr_deploy.models.architectures.rfdn import RFDN
+from sr_deploy.models.architectures.rlfn import RLFN
+from sr_deploy.models.architectures.safmn import SAFMN
+from sr_deploy.models.architectures.span import DSCLORA, SPAN
+from sr_deploy.models.architectures.spanf import SPANF
+from sr_deploy.models.architectures.spanv2 import SPANV2
+from sr_deploy.models.architectures.swinir import SWINIR
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.compact import COMPACT
-from sr_deploy.models.disp import DISP
-from sr_deploy.models.dscf import DSCF
-from sr_deploy.models.ecbsr import ECBSR
-from sr_deploy.models.edsr import EDSR
-from sr_deploy.models.efdn import EFDN
-from sr_deploy.models.esrgan import ESRGAN
-from sr_deploy.models.f2srgan import F2SRGAN, F2SRGAN_STUDENT
 from sr_deploy.models.growth import LimitedGrowth
-from sr_deploy.models.imdn import IMDN
-from sr_deploy.models.rfdn import RFDN
-from sr_deploy.models.rlfn import RLFN
-from sr_deploy.models.safmn import SAFMN
 from sr_deploy.models.shapes import check_asked
-from sr_deploy.models.span import DSCLORA, SPAN
-from sr_deploy.models.spanf import SPANF
-from sr_deploy.models.spanv2 import SPANV2
-from sr_deploy.models.swinir import SWINIR
 from sr_deploy.models.zoo import model_from_spandrel
 
 #: Every known architecture, in detection order: DSCLoRA's keys include SPAN's.

@@ -11,20 +11,23 @@ A worker offers its device as a resource, once, and every job takes all of it, s
 
 With several GPUs in one machine, one worker for each, with its own CUDA_VISIBLE_DEVICES. Deployments and inputs must be
 reachable under the same path on every machine.
+
+A worker that dies takes its job with it, and the job begins again on another one, until so many have died of it as the
+scheduler allows (``distributed.scheduler.allowed-failures``, 3). The scheduler counts the death against every job that
+was waiting at that worker, so none waits there: no more are handed out than there are workers.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Sequence, Set, Tuple, Union
+from typing import Any, Callable, Dict, FrozenSet, Iterator, Sequence, Set, Tuple, Union
 
 from sr_deploy.core.errors import EnvironmentFault, MissingPackage
 from sr_deploy.core.host.install import pip_install
 
 #: The resource that every job takes one of.
 RESOURCE = "device"
-#: A worker that dies takes its job with it; the job begins again on another worker, so many times.
-RETRIES = 2
 CONNECT_TIMEOUT = "5s"
 
 
@@ -75,23 +78,44 @@ def on_dask(address: str, jobs: Sequence[Job], say: Callable[[str], None]) -> It
             f"no Dask scheduler answers at {address}: {error}", "a running scheduler", "start one: dask scheduler"
         ) from error
     with client:
-        offers = _offers(client.scheduler_info(n_workers=-1))
+        offers = _offers(client)
         say(f"{len(offers)} workers: " + ", ".join("+".join(sorted(offer)) for offer in offers.values()))
-        known: Dict[str, Job] = {}
-        futures: List[Any] = []
         for job in jobs:
-            needed = {RESOURCE, *job.needs}
-            if not any(needed <= offer for offer in offers.values()):
-                raise _no_offer(address, needed, job.label)
-            future = client.submit(
-                job.function, *job.arguments, resources=dict.fromkeys(needed, 1), pure=False, retries=RETRIES
-            )
-            known[str(future.key)] = job
-            futures.append(future)
-        for future in as_completed(futures, loop=client.loop):
+            if not _able(offers, job):
+                raise _no_offer(address, _needed(job), job.label)
+        waiting = list(jobs)
+        running: Dict[str, Job] = {}
+        done = as_completed(loop=client.loop)
+        while waiting or running:
+            for job in _next(waiting, list(running.values()), offers):
+                waiting.remove(job)
+                resources = dict.fromkeys(_needed(job), 1)
+                future = client.submit(job.function, *job.arguments, resources=resources, pure=False)
+                running[str(future.key)] = job
+                done.add(future)
+            future = next(done)
             good = future.status == "finished"
-            yield known[str(future.key)], future.result() if good else Failed(future.exception())
+            yield running.pop(str(future.key)), future.result() if good else Failed(future.exception())
             future.release()
+            offers = _offers(client)
+
+
+def _next(waiting: Sequence[Job], running: Sequence[Job], offers: Dict[str, Set[str]]) -> Iterator[Job]:
+    """The jobs to hand out: of those with the same needs no more than workers meet them; one at least runs."""
+    count = Counter(job.needs for job in running)
+    for job in waiting:
+        if count[job.needs] < max(1, _able(offers, job)):
+            count[job.needs] += 1
+            yield job
+
+
+def _needed(job: Job) -> Set[str]:
+    return {RESOURCE, *job.needs}
+
+
+def _able(offers: Dict[str, Set[str]], job: Job) -> int:
+    """How many workers offer what a job needs."""
+    return sum(_needed(job) <= offer for offer in offers.values())
 
 
 def _no_offer(address: str, needed: Set[str], label: str) -> EnvironmentFault:
@@ -103,6 +127,7 @@ def _no_offer(address: str, needed: Set[str], label: str) -> EnvironmentFault:
     )
 
 
-def _offers(info: Dict[str, Any]) -> Dict[str, Set[str]]:
+def _offers(client: Any) -> Dict[str, Set[str]]:
     """Worker → the names of its resources."""
-    return {name: set(worker.get("resources") or {}) for name, worker in info["workers"].items()}
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    return {name: set(worker.get("resources") or {}) for name, worker in workers.items()}

@@ -22,7 +22,8 @@ from sr_deploy.pipeline.network import Body, Network
 from sr_deploy.pipeline.proof import OVERFLOWS, noise_overflows, proof_sizes, prove_graph, traced_size
 from sr_deploy.pipeline.reach import proved_reach
 
-#: Where multiply-accumulates are counted when the graph is dynamic: the input of a 1280x720 picture at x2 and x4 alike.
+#: Where multiply-accumulates are counted when the graph is dynamic, raised to what the network takes: the input of a
+#: 1280x720 picture at x4.
 CENSUS_SIZE: Size = (180, 320)
 
 
@@ -108,7 +109,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
             graphs.append(graph_file)
             pinned.update(graph_pins)
         fold_report, warnings = with_graph_folds(fold_report, rewrites)
-        largest = max(graphs, key=lambda graph: min(graph.size or CENSUS_SIZE))
+        largest = max(graphs, key=lambda graph: min(graph.macs_size))
         save_manifest(
             folder,
             Manifest(
@@ -224,6 +225,23 @@ def _fold(loaded: Network, options: ExportOptions, say: Callable[[str], None]) -
     return body, report
 
 
+def census_size(rules: SizeRules) -> Size:
+    """The input that a dynamic graph is counted at."""
+    return rules.fit(CENSUS_SIZE[0]), rules.fit(CENSUS_SIZE[1])
+
+
+def _check_countable(path: Path, loaded: Network, contract: IOContract, size: Size, dynamic: bool) -> None:
+    """Refuse a graph whose shapes do not follow from its input; what tracing froze, the proof says better."""
+    from sr_deploy.graph.census import Uncountable, census_of
+
+    try:
+        census_of(path, size)
+    except Uncountable:
+        for proof_size in proof_sizes(loaded.sizes) if dynamic else ():
+            prove_graph(path, loaded, contract, proof_size, dynamic)
+        raise
+
+
 def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], spectral: str, passes):
     """Export one graph, rewrite it, check its operators and count it."""
     import onnx
@@ -240,12 +258,14 @@ def _graph(network, loaded, contract, path: Path, target, size: Optional[Size], 
     traced = traced_size(loaded)
     graph = network.graph(inner, path, target, size, traced, reason)
     rewrite_options = RewriteOptions(size=size, traced=traced, value_range=inner.value_range)
-    rewritten = rewrite_file(path, passes, rewrite_options, size or CENSUS_SIZE) if passes else {}
+    at = size or census_size(rules_of(loaded.sizes, contract, ()))
+    _check_countable(path, loaded, inner, at, dynamic=size is None)
+    rewritten = rewrite_file(path, passes, rewrite_options, at) if passes else {}
     if contract.yuv is not None:
         onnx.save(planar_graph(onnx.load(str(path)), contract, inner.value_range), str(path))
     elif contract.dtype == "uint8":
         onnx.save(byte_graph(onnx.load(str(path)), inner.value_range), str(path))
-    census = census_of(path, size or CENSUS_SIZE)
+    census = census_of(path, at)
     check_operators(census.operators, target, path.name)
     entry = GraphFile(
         file=path.name,

@@ -40,7 +40,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 from checkpoint_shapes import built_cases  # noqa: E402
 
 from sr_deploy.core.errors import BadInput  # noqa: E402
-from sr_deploy.models.edsr import BasicSREDSR  # noqa: E402
+from sr_deploy.models.architectures.edsr import BasicSREDSR  # noqa: E402
 from sr_deploy.pipeline.inspect import inspect_path  # noqa: E402
 
 #: What one file may cost: seconds of processor time, bytes of memory.

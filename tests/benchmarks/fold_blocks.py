@@ -1,8 +1,7 @@
-"""Convolutions before and after folding: blocks of published networks, and networks given as ONNX by torch's exporters.
+"""Convolutions before and after folding: blocks of published networks, and two networks of such blocks.
 
     python tests/benchmarks/fold_blocks.py blocks [--channels 16]
     python tests/benchmarks/fold_blocks.py networks
-    python tests/benchmarks/fold_blocks.py routes [--images PHOTOGRAPHS]
 
 blocks: each block of tests/graph/training_blocks.py with random weights and BatchNorm statistics, activation inside, as
 torch's TorchScript exporter and its newer one write it: operators before and after ``--rewrite fold``, multiply-
@@ -11,11 +10,6 @@ value at an even, an odd and two tiny sizes.
 
 networks: RepRLFN and ECBSR (M4C16, one channel, x2), random weights, as the TorchScript exporter writes them, beside
 the convolutions and parameters of what their authors deploy.
-
-routes: EFDN, SPAN and ECBSR in training form, random weights: convolutions of the graph that ``export`` writes of the
-checkpoint, and of the one that it writes of what either of torch's exporters made of the network as trained; the
-largest difference of weights between the two, convolution by convolution, each over its largest (a factor in front of a
-region goes into its weights), of the pictures in 8-bit steps, and with photographs what the INT8 plan of each loses.
 """
 
 from __future__ import annotations
@@ -23,11 +17,10 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -39,17 +32,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from sr_deploy.core.contract import Size  # noqa: E402
-from sr_deploy.core.deployment.manifest import Deployment  # noqa: E402
 from sr_deploy.graph.rewrite import RewriteOptions, passes_named  # noqa: E402
-from sr_deploy.models.ecbsr import ECBSRNetwork  # noqa: E402
-from sr_deploy.models.rlfn import BlockShape, LocalFeatureBlock, RLFNNetwork  # noqa: E402
-from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
-from sr_deploy.pipeline.load import LoadOptions, load_model  # noqa: E402
-from sr_deploy.pipeline.precision.make_plan import plan_for  # noqa: E402
-from sr_deploy.pipeline.precision.plan_inputs import PrecisionOptions  # noqa: E402
-from tests import synthetic_checkpoints  # noqa: E402
+from sr_deploy.models.architectures.ecbsr import ECBSRNetwork  # noqa: E402
+from sr_deploy.models.architectures.rlfn import BlockShape, LocalFeatureBlock, RLFNNetwork  # noqa: E402
 from tests.graph.training_blocks import BLOCKS, RepBlock, randomised  # noqa: E402
-from tests.models.random_weights import random_tensors, renamed  # noqa: E402
+from tests.models.random_weights import random_tensors  # noqa: E402
 
 TRACED: Size = (40, 56)
 PROVED: Tuple[Size, ...] = (TRACED, (45, 51), (5, 4), (3, 3))
@@ -158,69 +145,13 @@ def networks() -> None:
         print("| " + " | ".join(row) + " |", flush=True)
 
 
-def training_forms(folder: Path) -> Iterator[Path]:
-    """Checkpoints in training form, random weights, written to ``folder``."""
-    ecbsr = random_tensors(ECBSRNetwork((3, 16, 16, 12), 2, "prelu", (32, 32, 24), identity=True))
-    forms = {
-        "efdn.pth": synthetic_checkpoints.efdn_training(16, 2, 0),
-        "span.pth": synthetic_checkpoints.span_training(16, 2, 0),
-        "ecbsr.pth": renamed(ecbsr, {f"backbone.{n}.conv3x3.": f"backbone.{n}." for n in range(3)}),
-    }
-    for name, weights in forms.items():
-        torch.save(dict(weights), folder / name)
-        yield folder / name
-
-
-def weights_of(model: onnx.ModelProto) -> List[np.ndarray]:
-    """The weights of all convolutions, in the graph's order, each over its largest magnitude."""
-    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    found = [constants[node.input[1]] for node in model.graph.node if node.op_type == "Conv"]
-    return [weight / np.abs(weight).max() for weight in found]
-
-
-def lost(deployment: Deployment, images: Optional[Path]) -> str:
-    """dB that the INT8 plan loses; "" without pictures."""
-    if images is None:
-        return ""
-    return f"{plan_for(deployment, PrecisionOptions('int8', images=images)).report['loss_db']:.3f}"
-
-
-def routes(images: Optional[Path]) -> None:
-    """Print the table of routes."""
-    print("| checkpoint | route | before | after | weights differ | pictures differ | INT8 loses, dB |")
-    print("|---|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as name:
-        for path in training_forms(Path(name)):
-            own = export_deployment(ExportOptions(path, path.with_suffix("")))
-            graph = onnx.load(str(own.folder / "model.onnx"))
-            loaded, white = load_model(path, LoadOptions())[1], own.manifest.contract.value_range
-            print(f"| {path.name} | checkpoint | | {counted(graph)} | | | {lost(own, images)} |", flush=True)
-            for kind in ("TorchScript", "newer"):
-                file = path.with_name(f"{path.stem}_{kind}.onnx")
-                given = exported(loaded.module, 3, kind == "newer")
-                onnx.save(given, str(file))
-                load = LoadOptions(value_range=white)
-                deployment = export_deployment(ExportOptions(file, file.with_suffix(""), load=load))
-                after = onnx.load(str(deployment.folder / "model.onnx"))
-                pairs = list(zip(weights_of(graph), weights_of(after)))
-                same = [a.shape for a, _ in pairs] == [b.shape for _, b in pairs]
-                weights = max(float(np.abs(a - b).max()) for a, b in pairs) if same else np.inf
-                x = np.random.default_rng(0).random((1, 3, *TRACED), np.float32) * np.float32(white)
-                pictures = float(np.abs(output_of(graph, x) - output_of(after, x)).max()) * 255 / white
-                row = (path.name, f"ONNX, {kind}", counted(given), counted(after), f"{weights:.0e}", f"{pictures:.4f}")
-                print("| " + " | ".join(row) + f" | {lost(deployment, images)} |", flush=True)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("table", choices=("blocks", "networks", "routes"))
+    parser.add_argument("table", choices=("blocks", "networks"))
     parser.add_argument("--channels", type=int, default=16)
-    parser.add_argument("--images", type=Path, help="photographs for INT8 plans")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.table == "blocks":
         blocks(arguments.channels)
-    elif arguments.table == "networks":
-        networks()
     else:
-        routes(arguments.images)
+        networks()

@@ -36,8 +36,8 @@ from sr_deploy.fold import fold  # noqa: E402
 from sr_deploy.fold.dft import real_dft  # noqa: E402
 from sr_deploy.graph.rewrite import RewriteOptions, passes_named  # noqa: E402
 from sr_deploy.graph.rewrite.report import rewrite_file  # noqa: E402
+from sr_deploy.models.architectures.f2srgan import F2SRGAN, FourierUnit  # noqa: E402
 from sr_deploy.models.base import Asked  # noqa: E402
-from sr_deploy.models.f2srgan import F2SRGAN, FourierUnit  # noqa: E402
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", ROOT.parent / "shared"))
 WANTED = 5.0

@@ -5,8 +5,9 @@
 
 A row is a checkpoint and an exporter: "old" (TorchScript, operator set 17) or "dynamo" (its own default set), with
 free sizes. Columns: the largest difference of the two routes' graphs in 8-bit steps, at an even and an odd size;
-convolutions of the network as torch wrote it, of the checkpoint's route, of the ONNX file's. Checkpoints that ask for
-a value that no file stores are not among them. Data is found through SRDEPLOY_ASSETS (default ../shared).
+convolutions of the network as torch wrote it, of the checkpoint's route, of the ONNX file's. Besides the published
+files there are those that ship, and two of random weights, all in training form. Data is found through SRDEPLOY_ASSETS
+(default ../shared).
 """
 
 from __future__ import annotations
@@ -16,30 +17,58 @@ import contextlib
 import io
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Tuple
 
 import onnx
 import torch
 
-from sr_deploy.core.media.natural import natural_input
-from sr_deploy.core.tolerance import largest_difference
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.load import LoadOptions, load_model
-from sr_deploy.run.base import upscale
-from sr_deploy.run.onnxruntime import runner_from_graph
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
-ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
-DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
+from sr_deploy.core.media.natural import natural_input  # noqa: E402
+from sr_deploy.core.tolerance import largest_difference  # noqa: E402
+from sr_deploy.models.architectures.ecbsr import ECBSRNetwork  # noqa: E402
+from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
+from sr_deploy.pipeline.load import LoadOptions, load_model  # noqa: E402
+from sr_deploy.run.base import upscale  # noqa: E402
+from sr_deploy.run.onnxruntime import runner_from_graph  # noqa: E402
+from tests import synthetic_checkpoints  # noqa: E402
+from tests.models.random_weights import random_tensors, renamed  # noqa: E402
+
+ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", ROOT.parent / "shared"))
 SIZES = ((48, 64), (51, 43))
 
 
-def checkpoints(names) -> Iterator[Path]:
-    """The files to take: those named, or all and the demo's, which are in training form."""
-    files = [*sorted((ASSETS / "weights").iterdir()), *sorted(DEMO.glob("*.safetensors"))]
-    yield from (file for file in files if not names or any(file.name.startswith(name) for name in names))
+#: Networks that srdeploy does not know, and what else their files need.
+_FACTORIES = f"{ROOT / 'tests' / 'models' / 'user_networks.py'}:"
+GIVEN = {
+    "expandrepnet_x4.pth": LoadOptions(factory=_FACTORIES + "expandrepnet"),
+    "fean_x4.pt": LoadOptions(factory=_FACTORIES + "fean", ignore_surplus=True),
+}
+
+
+def checkpoints(names, folder: Path) -> Iterator[Tuple[Path, LoadOptions]]:
+    """The files to take, those named or all: published, shipped, and in training form, the last made in ``folder``."""
+    files = [*(ASSETS / "weights").iterdir(), *(ROOT / "sr_deploy" / "demo").glob("*.safetensors"), *made(folder)]
+    for file in sorted(files, key=lambda file: file.name):
+        if not names or any(file.name.startswith(name) for name in names):
+            yield file, GIVEN.get(file.name, LoadOptions())
+
+
+def made(folder: Path) -> Iterator[Path]:
+    """Checkpoints in training form, random weights."""
+    ecbsr = random_tensors(ECBSRNetwork((3, 16, 16, 12), 2, "prelu", (32, 32, 24), identity=True))
+    forms = {
+        "ecbsr_branches": renamed(ecbsr, {f"backbone.{n}.conv3x3.": f"backbone.{n}." for n in range(3)}),
+        "efdn_branches": synthetic_checkpoints.efdn_training(16, 2, 0),
+    }
+    for name, weights in forms.items():
+        torch.save(dict(weights), folder / f"{name}.pth")
+        yield folder / f"{name}.pth"
 
 
 def exported(module: torch.nn.Module, value_range: float, path: Path, dynamo: bool) -> None:
@@ -85,14 +114,15 @@ def lost(deployment, images: Path) -> float:
     return float(plan_for(deployment, PrecisionOptions("int8", images=images)).report["loss_db"])
 
 
-def row(file: Path, folder: Path, images) -> Iterator[str]:
+def row(file: Path, options: LoadOptions, folder: Path, images) -> Iterator[str]:
     """The table's rows of one checkpoint."""
+    folder.mkdir()
     try:
-        _, loaded = load_model(file, LoadOptions())
+        _, loaded = load_model(file, options)
     except Exception as error:
         yield f"| {file.name} | – | {str(error).splitlines()[0][:60]} | | |"
         return
-    ours = export_deployment(ExportOptions(file, folder / "checkpoint"))
+    ours = export_deployment(ExportOptions(file, folder / "checkpoint", load=options))
     for dynamo in (False, True):
         name = "dynamo" if dynamo else "old"
         path = folder / f"{name}.onnx"
@@ -125,9 +155,9 @@ def main() -> None:
     asked = parser.parse_args()
     print("| checkpoint | exporter | difference | convolutions: torch → ours / from ONNX | INT8 dB |")
     print("|---|---|---|---|---|")
-    for file in checkpoints(asked.names):
-        with tempfile.TemporaryDirectory() as folder:
-            for line in row(file, Path(folder), asked.int8):
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (file, options) in enumerate(checkpoints(asked.names, Path(folder))):
+            for line in row(file, options, Path(folder) / str(number), asked.int8):
                 print(line, flush=True)
 
 

@@ -23,8 +23,8 @@ import torch
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import SrDeployError
 from sr_deploy.core.media.image import Picture, find_images, read_picture, write_picture
-from sr_deploy.models.edsr import BasicSREDSR
-from sr_deploy.models.swinir import LightweightSwinIR, SwinShape
+from sr_deploy.models.architectures.edsr import BasicSREDSR
+from sr_deploy.models.architectures.swinir import LightweightSwinIR, SwinShape
 from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment

@@ -46,7 +46,7 @@ def checkpoints(only):
 
 def swinir(folder):
     """A checkpoint of SwinIR's mini form with random weights."""
-    from sr_deploy.models.swinir import LightweightSwinIR, SwinShape
+    from sr_deploy.models.architectures.swinir import LightweightSwinIR, SwinShape
 
     torch.manual_seed(0)
     shape = SwinShape(dim=24, window=8, heads=6, hidden=48, qkv_bias=True)

@@ -35,6 +35,12 @@ def test_no_option_is_cut(srdeploy, name):
                 assert re.search(rf"{option}\b", told), option
 
 
+@pytest.mark.parametrize("name", sorted(set(GROUP.commands) - {"remote"}))
+def test_every_command_prints_json(name):
+    (found,) = [one for one in GROUP.commands[name].params if "--json" in one.opts]
+    assert found.is_flag, "a file is written with --out"
+
+
 @pytest.mark.parametrize(
     ("option", "command", "some"),
     [

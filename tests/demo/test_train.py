@@ -20,8 +20,8 @@ from sr_deploy.core.media.image import read_picture, write_picture
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import psnr_y
 from sr_deploy.demo import train
+from sr_deploy.models.architectures.span import SPAN
 from sr_deploy.models.base import Asked
-from sr_deploy.models.span import SPAN
 from sr_deploy.train import loop
 from sr_deploy.train.state import keep
 

@@ -16,11 +16,11 @@ from sr_deploy.fold import fold
 from sr_deploy.fold.double import copy_as
 from sr_deploy.fold.observe import observe
 from sr_deploy.fold.prove_network import ROUNDING_ALLOWED
+from sr_deploy.models.architectures.efdn import EFDN, EdgeBranches
+from sr_deploy.models.architectures.f2srgan import F2SRGAN, FourierUnit
+from sr_deploy.models.architectures.span import DSCLORA, SPAN, LowRankConv
 from sr_deploy.models.base import Asked, LoadedModel
-from sr_deploy.models.conv3xc import Conv3XC
-from sr_deploy.models.efdn import EFDN, EdgeBranches
-from sr_deploy.models.f2srgan import F2SRGAN, FourierUnit
-from sr_deploy.models.span import DSCLORA, SPAN, LowRankConv
+from sr_deploy.models.blocks.conv3xc import Conv3XC
 from tests.synthetic_checkpoints import dsclora, efdn_training, f2srgan, span_training
 
 

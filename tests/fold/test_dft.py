@@ -15,7 +15,7 @@ from sr_deploy.core.errors import CheckFailed
 from sr_deploy.fold.dft import real_dft, scope_pattern, spectral_modules
 from sr_deploy.fold.dft_matrix import direct_cost, split_cost, two_stages
 from sr_deploy.fold.spectral import FoldedFourierUnit
-from sr_deploy.models.f2srgan import FourierUnit
+from sr_deploy.models.architectures.f2srgan import FourierUnit
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:Constant folding:UserWarning")
 

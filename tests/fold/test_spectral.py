@@ -22,7 +22,7 @@ from sr_deploy.fold.spectral import (
     width_vector,
 )
 from sr_deploy.fold.traced_size import fixed_size
-from sr_deploy.models.f2srgan import FourierUnit
+from sr_deploy.models.architectures.f2srgan import FourierUnit
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 

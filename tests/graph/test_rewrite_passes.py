@@ -20,7 +20,7 @@ from sr_deploy.graph.rewrite import PASSES, RewriteOptions, passes_named, rewrit
 from sr_deploy.graph.rewrite.report import pinned_nodes, rewrite_file
 from sr_deploy.graph.rewrite.shuffle import small_convolution
 from sr_deploy.graph.target import target_named
-from sr_deploy.models.f2srgan import F2SRGANNetwork, FourierConv, ResidualBlock
+from sr_deploy.models.architectures.f2srgan import F2SRGANNetwork, FourierConv, ResidualBlock
 
 SIZES = ((2, 2), (4, 6), (7, 5), (16, 16), (19, 24), (24, 19), (33, 31))
 EVERY = "default,prelu,parity"

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sr_deploy.core.errors import BadCheckpoint
+from sr_deploy.models.architectures.compact import COMPACT, CompactNetwork
 from sr_deploy.models.base import Asked
-from sr_deploy.models.compact import COMPACT, CompactNetwork
 from sr_deploy.pipeline.load import LoadOptions, load_model
 from tests.models.random_weights import random_tensors
 
@@ -54,7 +54,7 @@ def test_which_activation_without_weights_it_is_shows_on_a_picture():
     assert COMPACT.detect(tensors)
     loaded = COMPACT.load(tensors, Asked())
     assert loaded.hyperparameters["activation"] == "leakyrelu"
-    assert "0…1, leakyrelu: not in the file, found by enlarging a smooth picture" in loaded.notes[0]
+    assert "0…1, leakyrelu: not in the file, told by a picture" in loaded.notes[0]
 
 
 def test_networks_that_are_none_of_rgb_or_not_whole_are_refused():

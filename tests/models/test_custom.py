@@ -157,7 +157,7 @@ def test_what_can_be_wrong_is_named(network, path, message):
 
 
 def test_the_value_range_is_asked_for(network):
-    for value_range, message in ((None, "no value range was given"), (2.0, "--value-range 2.0 is not supported")):
+    for value_range, message in ((None, "no value range was given"), (2.0, "--value-range 2 is not supported")):
         with pytest.raises(UsageError, match=message):
             model_from_factory(f"{network}:build", None, AskedOfFactory(None, value_range))
 

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 
 from sr_deploy.core.errors import BadCheckpoint
+from sr_deploy.models.architectures.imdn import IMDN, IMDNNetwork, Shape
+from sr_deploy.models.architectures.rlfn import RLFN, BlockShape, RLFNNetwork
 from sr_deploy.models.base import Asked
-from sr_deploy.models.imdn import IMDN, IMDNNetwork, Shape
 from sr_deploy.models.registry import model_from_tensors
-from sr_deploy.models.rlfn import RLFN, BlockShape, RLFNNetwork
 from sr_deploy.pipeline.load import LoadOptions, load_model
 from tests.models.random_weights import random_tensors, renamed
 
@@ -28,10 +28,10 @@ def test_the_range_is_found_by_what_a_picture_becomes(assets, weights, first, la
         tensors[f"{last}.{part}"] = tensors[f"{last}.{part}"] / 255
     rescaled = model_from_tensors(tensors, Asked(), None)
     assert rescaled.value_range == 1.0
-    assert rescaled.notes[0].startswith("0…1: not in the file, found by enlarging a smooth picture")
+    assert rescaled.notes[0].startswith("0…1: not in the file, told by a picture")
     asked = model_from_tensors(tensors, Asked(value_range=255.0), None)
     assert asked.value_range == 255.0
-    assert asked.notes[0].startswith("0…255 as asked, but a smooth picture says otherwise")
+    assert asked.notes[0].startswith("0…255, as was asked, but a smooth picture comes back")
     lr = torch.rand(1, 3, 15, 16)
     torch.testing.assert_close(255 * rescaled.module(lr), loaded.module(255 * lr), rtol=0, atol=1e-3)
 

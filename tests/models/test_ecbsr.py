@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE
 from sr_deploy.fold import fold
+from sr_deploy.models.architectures.ecbsr import ECBSR, ECBSRNetwork, EdgeBranches
 from sr_deploy.models.base import Asked
-from sr_deploy.models.ecbsr import ECBSR, ECBSRNetwork, EdgeBranches
 from sr_deploy.models.registry import model_from_tensors
 from tests.models.random_weights import random_tensors, renamed
 from tests.synthetic_checkpoints import LAPLACIAN, SOBEL_X, SOBEL_Y
@@ -99,7 +99,7 @@ def test_an_activation_without_weights_and_a_range_that_nothing_tells_are_said()
     loaded = ECBSR.load(tensors, Asked())
     assert loaded.hyperparameters["switches"] == "relu"
     assert loaded.value_range == 1.0
-    assert "not in the file, nor told by enlarging a smooth picture" in loaded.notes[0]
+    assert "not in the file, nor told by a picture" in loaded.notes[0]
 
 
 def test_the_authors_own_files_which_have_one_channel_are_refused():

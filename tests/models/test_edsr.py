@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.core.tolerance import TORCH_FP32, largest_difference
+from sr_deploy.models.architectures.edsr import EDSR, RGB_MEAN, BasicSREDSR, HeadBodyTailEDSR
 from sr_deploy.models.base import Asked
-from sr_deploy.models.edsr import EDSR, RGB_MEAN, BasicSREDSR, HeadBodyTailEDSR
 
 
 def head_body_tail_tensors(width=8, blocks=3, scale=2, value_range=255.0):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.core.tolerance import TORCH_FP32, largest_difference
+from sr_deploy.models.architectures.efdn import EFDN, EdgeBranches
 from sr_deploy.models.base import Asked
-from sr_deploy.models.efdn import EFDN, EdgeBranches
 from tests.synthetic_checkpoints import efdn_training
 
 

@@ -9,8 +9,8 @@ import torch
 
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
+from sr_deploy.models.architectures.esrgan import ESRGAN, RRDBNetwork, Shape
 from sr_deploy.models.base import Asked
-from sr_deploy.models.esrgan import ESRGAN, RRDBNetwork, Shape
 from sr_deploy.models.registry import model_from_tensors
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.run.base import upscale

@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from sr_deploy.core.errors import BadCheckpoint, UsageError
+from sr_deploy.models.architectures.compact import CompactNetwork
+from sr_deploy.models.architectures.disp import DISPNetwork
+from sr_deploy.models.architectures.dscf import DSCFNetwork
+from sr_deploy.models.architectures.ecbsr import ECBSRNetwork
+from sr_deploy.models.architectures.esrgan import RRDBNetwork
+from sr_deploy.models.architectures.esrgan import Shape as RRDBShape
+from sr_deploy.models.architectures.imdn import IMDNNetwork
+from sr_deploy.models.architectures.imdn import Shape as IMDNShape
+from sr_deploy.models.architectures.rfdn import RFDNNetwork
+from sr_deploy.models.architectures.rlfn import BlockShape, RLFNNetwork
+from sr_deploy.models.architectures.spanf import SPANFNetwork
+from sr_deploy.models.architectures.spanv2 import SPANV2Network
 from sr_deploy.models.base import Asked
-from sr_deploy.models.compact import CompactNetwork
-from sr_deploy.models.disp import DISPNetwork
-from sr_deploy.models.dscf import DSCFNetwork
-from sr_deploy.models.ecbsr import ECBSRNetwork
-from sr_deploy.models.esrgan import RRDBNetwork
-from sr_deploy.models.esrgan import Shape as RRDBShape
-from sr_deploy.models.imdn import IMDNNetwork
-from sr_deploy.models.imdn import Shape as IMDNShape
 from sr_deploy.models.registry import ARCHITECTURES, architecture_named, model_from_tensors, nearest_architecture
-from sr_deploy.models.rfdn import RFDNNetwork
-from sr_deploy.models.rlfn import BlockShape, RLFNNetwork
-from sr_deploy.models.spanf import SPANFNetwork
-from sr_deploy.models.spanv2 import SPANV2Network
 from tests.models.random_weights import random_tensors
 
 #: The smallest of each, x2.

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.core.tolerance import TORCH_FP32, largest_difference
+from sr_deploy.models.architectures.f2srgan import F2SRGAN, F2SRGAN_STUDENT, FourierUnit, SpectralTransform
 from sr_deploy.models.base import Asked
-from sr_deploy.models.f2srgan import F2SRGAN, F2SRGAN_STUDENT, FourierUnit, SpectralTransform
 from tests.synthetic_checkpoints import f2srgan
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sr_deploy.core.errors import BadCheckpoint, UnknownArchitecture, UsageError
+from sr_deploy.models.architectures.edsr import BasicSREDSR, HeadBodyTailEDSR
+from sr_deploy.models.architectures.swinir import LightweightSwinIR, SwinShape
 from sr_deploy.models.base import Asked
-from sr_deploy.models.edsr import BasicSREDSR, HeadBodyTailEDSR
 from sr_deploy.models.registry import (
     ARCHITECTURES,
     architecture_named,
@@ -15,7 +16,6 @@ from sr_deploy.models.registry import (
     model_from_tensors,
     nearest_architecture,
 )
-from sr_deploy.models.swinir import LightweightSwinIR, SwinShape
 
 #: Checkpoints that torch itself reads, where their tensors are, and what they are.
 FILES = (

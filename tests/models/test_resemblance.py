@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from sr_deploy.core.errors import UsageError
 from sr_deploy.models.base import Asked
 from sr_deploy.models.growth import LimitedGrowth
-from sr_deploy.models.resemblance import Reading, likeliest
+from sr_deploy.models.readings import likeliest
+from sr_deploy.models.resemblance import Reading
 
 
 class Enlarges(torch.nn.Module):
@@ -36,40 +37,40 @@ class Shapeless(torch.nn.Module):
 def test_the_range_in_which_a_picture_comes_out_is_taken():
     # An offset of 1 is nothing much in 0…255, and white is lost in it in 0…1.
     network = Enlarges(1.0)
-    reading, (note,) = likeliest([Reading(network, 1.0), Reading(network, 255.0)], 2, Asked())
-    assert reading.value_range == 255.0
-    assert note.startswith("0…255: not in the file, found by enlarging a smooth picture, ")
-    assert "with 0…1)" in note
+    reading, (note,) = likeliest({Reading(1.0): network, Reading(255.0): network}, 2, Asked())
+    assert reading == Reading(255.0)
+    assert note.startswith("0…255: not in the file, told by a picture: a smooth picture comes back 25")
+    assert note.endswith(" of 255 off as 0…255")
 
 
 def test_a_range_that_is_asked_for_is_taken_and_the_picture_has_its_say():
-    readings = [Reading(Enlarges(1.0), 1.0), Reading(Enlarges(1.0), 255.0)]
+    readings = {Reading(1.0): Enlarges(1.0), Reading(255.0): Enlarges(1.0)}
     reading, (note,) = likeliest(readings, 2, Asked(value_range=1.0))
-    assert reading is readings[0]
-    assert note.startswith("0…1 as asked, but a smooth picture says otherwise: 2")
-    assert "with 0…255: check a few pictures" in note
+    assert reading == Reading(1.0)
+    assert note.startswith("0…1, as was asked, but a smooth picture comes back 25")
+    assert "it looks like 0…255; check a few pictures" in note
     reading, (note,) = likeliest(readings, 2, Asked(value_range=255.0))
-    assert reading is readings[1] and "found by enlarging a smooth picture" in note
+    assert reading == Reading(255.0) and "told by a picture" in note
     with pytest.raises(UsageError, match="--value-range 2 is not supported"):
         likeliest(readings, 2, Asked(value_range=2.0))
 
 
 def test_the_order_decides_among_those_that_are_alike():
-    readings = [Reading(Black(), 1.0, "black"), Reading(Enlarges(0.0), 255.0, "a"), Reading(Enlarges(0.0), 1.0, "b")]
-    reading, (note,) = likeliest(readings, 2, Asked())
-    assert reading is readings[1]
-    assert note.startswith("0…255, a: not in the file, nor told by enlarging a smooth picture")
+    alike = {Reading(255.0, "a"): Enlarges(0.0), Reading(1.0, "b"): Enlarges(0.0)}
+    reading, (note,) = likeliest({Reading(1.0, "black"): Black(), **alike}, 2, Asked())
+    assert reading == Reading(255.0, "a")
+    assert note.startswith("0…255, a: not in the file, nor told by a picture: a smooth picture")
     assert "srdeploy verify" in note
 
 
 def test_what_is_too_large_is_not_tried():
     huge = torch.nn.Conv2d(5000, 1, 1)
-    assert likeliest([Reading(huge, 255.0)], 2, Asked())[1] == (
+    assert likeliest({Reading(255.0): huge}, 2, Asked())[1] == (
         "0…255: not in the file, and too large to be tried on a picture",
     )
-    readings = [Reading(Enlarges(0.0), 255.0), Reading(Enlarges(0.0), 1.0)]
+    readings = {Reading(255.0): Enlarges(0.0), Reading(1.0): Enlarges(0.0)}
     reading, (note,) = likeliest(readings, 9, Asked(value_range=1.0))
-    assert reading is readings[1] and "too large" in note
+    assert reading == Reading(1.0) and "too large" in note
 
 
 def test_a_convolution_is_not_taken_for_tensors_spread_over_each_other():
@@ -82,7 +83,6 @@ def test_a_convolution_is_not_taken_for_tensors_spread_over_each_other():
 
 
 def test_the_published_reading_is_taken_where_none_enlarges():
-    readings = [Reading(Black(), 255.0), Reading(Shapeless(), 1.0)]
-    reading, (note,) = likeliest(readings, 2, Asked())
-    assert reading is readings[0]
-    assert "inf with 0…1" in note
+    reading, (note,) = likeliest({Reading(255.0): Black(), Reading(1.0): Shapeless()}, 2, Asked())
+    assert reading == Reading(255.0)
+    assert "inf of 255 off as 0…1" in note

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadCheckpoint, UsageError
+from sr_deploy.models.architectures.safmn import POOLS, SAFMN, Modulation, SAFMNNetwork
 from sr_deploy.models.base import Asked
-from sr_deploy.models.safmn import POOLS, SAFMN, Modulation, SAFMNNetwork
 
 
 def tensors(scale=2):

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.core.tolerance import TORCH_FP32, largest_difference
+from sr_deploy.models.architectures.span import DSCLORA, SPAN, alpha_of
 from sr_deploy.models.base import Asked
-from sr_deploy.models.span import DSCLORA, SPAN, alpha_of
 from tests.synthetic_checkpoints import LOW_RANK, dsclora, span_folded, span_training
 
 

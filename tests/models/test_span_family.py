@@ -11,13 +11,13 @@ import torch.nn.functional as F
 
 from sr_deploy.core.tolerance import FOLD_FLOAT32_RELATIVE
 from sr_deploy.fold import fold
+from sr_deploy.models.architectures.disp import DISPNetwork
+from sr_deploy.models.architectures.dscf import DSCFNetwork
+from sr_deploy.models.architectures.spanf import SPANFNetwork
+from sr_deploy.models.architectures.spanv2 import SPANV2Network
 from sr_deploy.models.base import Asked
-from sr_deploy.models.conv3xc import Conv3XC
-from sr_deploy.models.disp import DISPNetwork
-from sr_deploy.models.dscf import DSCFNetwork
+from sr_deploy.models.blocks.conv3xc import Conv3XC
 from sr_deploy.models.registry import model_from_tensors
-from sr_deploy.models.spanf import SPANFNetwork
-from sr_deploy.models.spanv2 import SPANV2Network
 from tests.models.random_weights import folded_conv3xc, random_tensors
 from tests.synthetic_checkpoints import span_training
 

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.core.tolerance import GRAPH_FP32, TORCH_FP32, largest_difference
+from sr_deploy.models.architectures.swinir import SWINIR, LightweightSwinIR, SwinShape
 from sr_deploy.models.base import Asked
-from sr_deploy.models.swinir import SWINIR, LightweightSwinIR, SwinShape
 
 FORMS = {
     "mini": {"depths": [4, 4, 4], "num_heads": [6, 6, 6], "upscale": 2, "upsampler": "pixelshuffledirect"},

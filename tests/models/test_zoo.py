@@ -87,7 +87,7 @@ def test_the_tensors_given_are_left_as_they_were(torchvision_operators):
 
 
 def test_a_variant_that_spandrel_does_not_know_is_left_to_others(assets, torchvision_operators):
-    # The SAFMN file at hand is the NTIRE 2023 variant: one norm in front, no biases. models/safmn.py has it.
+    # The SAFMN file at hand is the NTIRE 2023 variant: one norm in front, no biases. architectures/safmn.py has it.
     assert model_from_spandrel(stored(assets, "safmn_x4.pth")) is None
 
 

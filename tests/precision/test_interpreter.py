@@ -15,10 +15,10 @@ from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.graph.export import graph_from_model
 from sr_deploy.graph.target import target_named
+from sr_deploy.models.architectures.edsr import HeadBodyTailEDSR
+from sr_deploy.models.architectures.swinir import SWINIR, LightweightSwinIR, SwinShape
 from sr_deploy.models.base import Asked
-from sr_deploy.models.edsr import HeadBodyTailEDSR
 from sr_deploy.models.registry import model_from_tensors
-from sr_deploy.models.swinir import SWINIR, LightweightSwinIR, SwinShape
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.precision.fit.fake_quant import quantised_activation
 from sr_deploy.precision.interpreter import GraphModule, takes_batches

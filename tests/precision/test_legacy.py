@@ -119,9 +119,9 @@ def small_checkpoint(name: str):
     """Tensors of a small network, and what its file does not tell."""
     import torch
 
+    from sr_deploy.models.architectures.safmn import SAFMNNetwork
+    from sr_deploy.models.architectures.swinir import LightweightSwinIR, SwinShape
     from sr_deploy.models.base import Asked
-    from sr_deploy.models.safmn import SAFMNNetwork
-    from sr_deploy.models.swinir import LightweightSwinIR, SwinShape
     from tests import synthetic_checkpoints
     from tests.models.test_edsr import head_body_tail_tensors
 

@@ -14,9 +14,9 @@ from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadInput, CheckFailed
 from sr_deploy.graph.export import graph_from_model
 from sr_deploy.graph.target import target_named
+from sr_deploy.models.architectures.edsr import HeadBodyTailEDSR
+from sr_deploy.models.architectures.swinir import SWINIR, LightweightSwinIR, SwinShape
 from sr_deploy.models.base import Asked
-from sr_deploy.models.edsr import HeadBodyTailEDSR
-from sr_deploy.models.swinir import SWINIR, LightweightSwinIR, SwinShape
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.scan import extreme_inputs, is_finite, pinned, scan_half, too_large
 from sr_deploy.precision.choose.float32_patterns import ATTENTION, NORMALISATION, SOFTMAX, float32_recipes, global_skips

@@ -22,13 +22,11 @@ from sr_deploy.core.contract import Size, SizeRules, format_size
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.graph.given.ends import LR
 from sr_deploy.models.probing import NoSize, scale_and_sizes
-from sr_deploy.models.white import PICTURE_SIZE, WHITES, WhiteEvidence, white_evidence
+from sr_deploy.models.resemblance import PICTURE_SIZE, RANGES, Evidence, Run, evidence_of
 
 #: Address space of the process, bytes, and seconds until it is stopped. A network of 40 million weights at 48x64 takes
 #: a tenth of both.
 MOST_MEMORY, MOST_SECONDS = 6 << 30, 150
-
-Run = Callable[[np.ndarray], np.ndarray]
 
 
 class Unrunnable(Exception):
@@ -50,12 +48,12 @@ class Explored:
     Attributes:
         scale: output size over input size.
         sizes: the inputs it takes.
-        evidence: which value white has.
+        evidence: of ``RANGES``.
     """
 
     scale: int
     sizes: SizeRules
-    evidence: WhiteEvidence
+    evidence: Evidence
 
 
 def explore_apart(model: onnx.ModelProto, only: Optional[Size] = None, too: Optional[Size] = None) -> Explored:
@@ -85,8 +83,8 @@ def explore_apart(model: onnx.ModelProto, only: Optional[Size] = None, too: Opti
     told: Dict[str, Any] = json.loads(lines[-1])
     if "problem" in told:
         raise Unrunnable(told["problem"])
-    errors = {white: float("inf") if error is None else error for white, error in zip(WHITES, told["errors"])}
-    return Explored(told["scale"], SizeRules(told["minimum"], told["multiple"]), WhiteEvidence(errors))
+    errors = {one: float("inf") if error is None else error for one, error in zip(RANGES, told["errors"])}
+    return Explored(told["scale"], SizeRules(told["minimum"], told["multiple"]), Evidence(errors))
 
 
 def runner_of(graph: Union[Path, onnx.ModelProto]) -> Run:
@@ -126,7 +124,7 @@ def explore(run: Run, only: Optional[Size] = None, too: Optional[Size] = None) -
         if too is not None and _scale_at(shape_of, (rules.fit(too[0]), rules.fit(too[1]))) != scale:
             raise Unrunnable("it enlarges larger pictures by another factor")
     picture_size = only or (rules.fit(PICTURE_SIZE[0]), rules.fit(PICTURE_SIZE[1]))
-    return Explored(scale, rules, white_evidence(run, picture_size, scale))
+    return Explored(scale, rules, evidence_of(dict.fromkeys(RANGES, run), picture_size, scale))
 
 
 def _scale_at(shape_of: Callable[[Size], Tuple[int, ...]], size: Size) -> int:
@@ -151,7 +149,7 @@ def main(words: List[str]) -> None:
     except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
         answer = {"problem": f"ONNX Runtime cannot open it: {error}"[:2000].splitlines()[0]}
     else:
-        errors = [found.evidence.errors[white] for white in WHITES]
+        errors = [found.evidence.errors[reading] for reading in RANGES]
         answer = {
             "scale": found.scale,
             "minimum": found.sizes.minimum,

@@ -16,11 +16,12 @@ from sr_deploy.graph.census import parameters_of
 from sr_deploy.graph.given.ends import Axes, End, Order, input_ends, output_value, with_ends
 from sr_deploy.graph.given.explore import Explored, Unrunnable, explore_apart, runner_of
 from sr_deploy.graph.given.float32 import in_float32, other_floats
-from sr_deploy.graph.given.free import LARGER, beyond, is_sizeless, why_not_the_same, with_computed_shapes
+from sr_deploy.graph.given.free import LARGER, beyond, is_sizeless, why_not_the_same
 from sr_deploy.graph.given.operators import check_given_operators, without_functions
 from sr_deploy.graph.given.read import GivenFile, onnx_from_file
 from sr_deploy.graph.given.tidy import tidy
-from sr_deploy.models.white import WHITES
+from sr_deploy.graph.given.unfreeze import with_computed_shapes
+from sr_deploy.models.resemblance import range_told
 
 #: What ``--colours`` may be.
 ORDERS: Tuple[Order, ...] = ("rgb", "bgr")
@@ -91,7 +92,7 @@ def network_from_onnx(path: Path, asked: AskedOfGraph) -> GivenNetwork:
         notes.append(said)
     normal, explored = found.model, found.explored
     _check_scale(asked, explored, path)
-    white, why = _white(asked, explored, path)
+    white, why = range_told(explored.evidence, asked.value_range, plain(path.name))
     notes.insert(0, f"{plain(path.name)}: x{explored.scale}, {found.lr} to {found.sr}; {why}")
     if asked.colours is None:
         notes.append("its channels are taken as RGB, which nothing in a graph tells; --colours bgr if they are not")
@@ -204,20 +205,3 @@ def _check_scale(asked: AskedOfGraph, explored: Explored, path: Path) -> None:
             f"--scale {asked.scale} was given, but {plain(path.name)} enlarges {explored.scale} times",
             f"--scale {explored.scale}, or none",
         )
-
-
-def _white(asked: AskedOfGraph, explored: Explored, path: Path) -> Tuple[float, str]:
-    """(the value of white, how it is known)."""
-    evidence = explored.evidence
-    if asked.value_range is None:
-        if evidence.white is None:
-            raise UsageError(
-                f"no value range was given for {plain(path.name)}, and a picture does not tell: {evidence}",
-                "the value that white has in its input and output: 1 or 255",
-                "add --value-range 1 or --value-range 255",
-            )
-        return evidence.white, f"white is {evidence.white:g}: {evidence}"
-    if asked.value_range not in WHITES:
-        raise UsageError(f"--value-range {asked.value_range:g} is not supported", "1 or 255")
-    doubt = evidence.doubt(asked.value_range)
-    return asked.value_range, doubt or f"white is {asked.value_range:g}, as was asked"

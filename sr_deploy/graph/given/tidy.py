@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Dict
 
 import numpy as np
@@ -10,6 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from sr_deploy.graph.given.read import nodes_of
+from sr_deploy.graph.specialise import with_constants_folded
 
 #: Nodes whose first output is their first input when a network is run.
 _PASSING = ("Identity", "Dropout")
@@ -21,21 +21,7 @@ def tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     Args:
         model: one input, one output; not modified. It has been run before: what is constant is computed here.
     """
-    import onnxruntime
-    from onnx_graphsurgeon.logger import G_LOGGER as SURGEON
-    from polygraphy.backend.onnx import fold_constants
-    from polygraphy.logger import G_LOGGER
-
-    result = without_passing(with_whole_shapes(model))
-    # ONNX Runtime computes the constants; its remarks on the graph are not for the user.
-    onnxruntime.set_default_logger_severity(3)
-    # graphsurgeon has a logger of its own, which writes to stdout, where results belong.
-    severity, SURGEON.severity = SURGEON.severity, SURGEON.CRITICAL
-    try:
-        with G_LOGGER.verbosity(logging.CRITICAL):
-            result = fold_constants(result, allow_onnxruntime_shape_inference=False)
-    finally:
-        SURGEON.severity = severity
+    result = with_constants_folded(without_passing(with_whole_shapes(model)))
     return with_short_slopes(without_passing(result))
 
 

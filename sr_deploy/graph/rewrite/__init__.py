@@ -14,6 +14,7 @@ from sr_deploy.graph.rewrite import (
     deconvolve,
     dense,
     max_min,
+    overwrite,
     pairs,
     parity,
     prelu,
@@ -28,6 +29,7 @@ __all__ = ["PASSES", "Pass", "PassResult", "RewriteOptions", "passes_named", "re
 
 #: Every pass, in the order they run.
 PASSES: Tuple[Pass, ...] = (
+    overwrite.PASS,
     FOLD,
     share.PASS,
     compose.PASS,

@@ -17,7 +17,6 @@ from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_
 from sr_deploy.core.media.surface import surface_of_rgb
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
-from sr_deploy.pipeline.export import CENSUS_SIZE
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.scan import extreme_inputs, pinned, scan_half, too_large
@@ -95,7 +94,7 @@ def workbench(
     """Read the graph, sort its nodes, and prepare the pictures it will be judged on."""
     path, manifest = deployment.path_of(graph), deployment.manifest
     model = load_graph(path)
-    work = work_by_node(path, graph.size or CENSUS_SIZE)
+    work = work_by_node(path, graph.macs_size)
     reference = computing(model)
     if options.lr is not None and options.hr is not None:
         scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)

@@ -35,12 +35,55 @@ RESHAPES = frozen(
     split=i64(1, 3, 30, 2, 36, 2),
     joined=i64(1, 12, 30, 36),
 )
+#: Normalised over the channels of each pixel as transformers write it, in rows of pixels; a slice that takes all of it,
+#: and an Expand that repeats nothing.
+TOKENS = frozen(
+    [
+        ("Transpose", ["body"], {"perm": [0, 2, 3, 1]}),
+        ("Reshape", [0, "tokens"], {}),
+        ("ReduceMean", [0], {"axes": [2], "keepdims": 0}),
+        ("Reshape", [0, "means"], {}),
+        ("Sub", ["s1", 0], {}),
+        ("Add", [0, "s3"], {}),
+        ("Reshape", [0, "picture"], {}),
+        ("Transpose", [0], {"perm": [0, 3, 1, 2]}),
+        ("Slice", [0, "start", "end", "across"], {}),
+        ("Expand", [0, "whole"], {}),
+    ],
+    tokens=i64(1, 4320, 3),
+    means=i64(1, 4320, 1),
+    picture=i64(1, 60, 72, 3),
+    start=i64(0),
+    end=i64(72),
+    across=i64(3),
+    whole=i64(1, 3, 60, 72),
+)
+
+#: Windows of 2x2 pixels as rows of a product, there and back.
+WINDOWS = frozen(
+    [
+        ("Transpose", ["body"], {"perm": [0, 2, 3, 1]}),
+        ("Reshape", [0, "cut"], {}),
+        ("Transpose", [0], {"perm": [0, 1, 3, 2, 4, 5]}),
+        ("Reshape", [0, "rows"], {}),
+        ("MatMul", [0, "same"], {}),
+        ("Reshape", [0, "placed"], {}),
+        ("Transpose", [0], {"perm": [0, 1, 3, 2, 4, 5]}),
+        ("Reshape", [0, "picture"], {}),
+        ("Transpose", [0], {"perm": [0, 3, 1, 2]}),
+    ],
+    cut=i64(1, 30, 2, 36, 2, 3),
+    rows=i64(1080, 4, 3),
+    same=np.eye(3, dtype=np.float32),
+    placed=i64(1, 30, 36, 2, 2, 3),
+    picture=i64(1, 60, 72, 3),
+)
 
 
 @pytest.mark.parametrize(
     "model",
-    [given(Written(size=SIZE)), given(Written(size=SIZE, batch=1, axes="NHWC")), RESHAPES],
-    ids=["declared", "declared, channels last", "reshapes"],
+    [given(Written(size=SIZE)), given(Written(size=SIZE, batch=1, axes="NHWC")), RESHAPES, TOKENS, WINDOWS],
+    ids=["declared", "declared, channels last", "reshapes", "tokens", "windows"],
 )
 def test_a_size_that_was_frozen_is_free_again(explored_here, tmp_path, model):
     found = network_from_onnx(saved(tmp_path, model), AskedOfGraph())

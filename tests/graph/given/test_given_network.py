@@ -77,7 +77,7 @@ def test_a_range_that_a_photograph_contradicts_is_taken_and_said(explored_here, 
     path = saved(tmp_path, given())
     found = network_from_onnx(path, AskedOfGraph(value_range=255.0))
     assert found.value_range == 255
-    assert "it looks like a network of 0…1" in found.notes[0]
+    assert "it looks like 0…1" in found.notes[0]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from torch import nn
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.edge import PointwiseThen3x3, PointwiseThenEdge
-from sr_deploy.models.esa import MINIMUM, SpatialAttention
+from sr_deploy.models.blocks.edge import PointwiseThen3x3, PointwiseThenEdge
+from sr_deploy.models.blocks.esa import MINIMUM, SpatialAttention
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.edge import PointwiseThen3x3, PointwiseThenEdge
+from sr_deploy.models.blocks.edge import PointwiseThen3x3, PointwiseThenEdge
+from sr_deploy.models.readings import likeliest
 from sr_deploy.models.renaming import Names, load_renamed
-from sr_deploy.models.resemblance import Reading, likeliest
+from sr_deploy.models.resemblance import Reading
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, require_rgb, shuffle_scale, width_of
 
 #: How each activation is made for a number of channels; only the first has weights. The authors' random leaky ReLU has
@@ -135,16 +136,16 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     training = f"{paths[0]}.conv1x1_3x3.k0" in tensors
     middles = tuple(width_of(tensors, f"{path}.conv1x1_3x3.k0", name) for path in paths) if training else ()
     activations = ("prelu",) if f"{paths[0]}.act.weight" in tensors else ("relu", "softplus")
-    readings: List[Reading] = []
+    modules: Dict[Reading, nn.Module] = {}
     for activation, identity in itertools.product(activations, (False, True) if training else (False,)):
         network = ECBSRNetwork(widths, scale, activation, middles, identity)
         module = load_renamed(network, tensors, _names(paths, training), name)
         what = [activation, "with identity" if identity else "without identity"][: 2 if training else 1]
-        readings += [Reading(module, value_range, ", ".join(what)) for value_range in (1.0, 255.0)]
-    reading, notes = likeliest(readings, scale, asked)
+        modules.update({Reading(value_range, ", ".join(what)): module for value_range in (1.0, 255.0)})
+    reading, notes = likeliest(modules, scale, asked)
     hyperparameters: Dict[str, object] = {"widths": list(widths[1:-1]), "blocks": len(paths), "switches": reading.what}
     return LoadedModel(
-        module=reading.module,
+        module=modules[reading],
         architecture=name,
         form="training" if training else "folded",
         scale=scale,

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.conv3xc import Conv3XC, loaded_in_form, stored_form
+from sr_deploy.models.blocks.conv3xc import Conv3XC, loaded_in_form, stored_form
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, shuffle_scale, width_of
 
 

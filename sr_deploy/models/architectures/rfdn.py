@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sr_deploy.core.contract import SizeRules
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.esa import MINIMUM, SpatialAttention
+from sr_deploy.models.blocks.esa import MINIMUM, SpatialAttention
 from sr_deploy.models.loading import load_strictly
-from sr_deploy.models.resemblance import Reading, likeliest
+from sr_deploy.models.readings import loaded_in_likelier_range
+from sr_deploy.models.resemblance import Reading
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, shuffle_scale, width_of
 
 #: Slope for negative inputs.
@@ -88,18 +88,8 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     reduced = width_of(tensors, "B1.esa.conv1.weight", name)
     blocks = count_of(tensors, "B", first=1)
     module = load_strictly(RFDNNetwork(width, distilled, reduced, blocks, scale), tensors, name)
-    reading, notes = likeliest([Reading(module, 255.0), Reading(module, 1.0)], scale, asked)
-    return LoadedModel(
-        module=module,
-        architecture=name,
-        form="folded",
-        scale=scale,
-        value_range=reading.value_range,
-        sizes=SizeRules(minimum=MINIMUM),
-        hyperparameters={"width": width, "distilled": distilled, "attention": reduced, "blocks": blocks},
-        parameters=sum(tensor.numel() for tensor in tensors.values()),
-        notes=notes,
-    )
+    hyperparameters = {"width": width, "distilled": distilled, "attention": reduced, "blocks": blocks}
+    return loaded_in_likelier_range(module, name, scale, asked, Reading(255.0), hyperparameters, MINIMUM)
 
 
 RFDN = Architecture(

@@ -16,7 +16,7 @@ from torch import nn
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint, UsageError
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.conv3xc import Conv3XC, notes_on_stale_folds, stored_form
+from sr_deploy.models.blocks.conv3xc import Conv3XC, notes_on_stale_folds, stored_form
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
 

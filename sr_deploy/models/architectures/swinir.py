@@ -21,11 +21,11 @@ from torch import nn
 
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint
+from sr_deploy.models.architectures.edsr import RGB_MEAN, pixel_shuffle_stages, scale_of_stages
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.edsr import RGB_MEAN, pixel_shuffle_stages, scale_of_stages
+from sr_deploy.models.blocks.swin import SwinGroup, SwinShape, body_convolution, shift_masks
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
-from sr_deploy.models.swin import SwinGroup, SwinShape, body_convolution, shift_masks
 
 #: Buffers of the published code; the masks are for the training size. Both are computed here, never taken from a file.
 SIZE_BUFFERS = (".attn_mask", ".relative_position_index")

@@ -139,7 +139,7 @@ def _folded(block: Conv3XC) -> Dict[str, torch.Tensor]:
 
 
 def _weight(conv: Any) -> torch.Tensor:
-    """The weight that a convolution runs with, its low-rank branch included where it has one (see ``span.py``)."""
+    """The weight a convolution runs with, with its low-rank branch where it has one (``architectures/span.py``)."""
     merged = getattr(conv, "merged_weight", None)
     weight: torch.Tensor = conv.weight if merged is None else merged()
     return weight

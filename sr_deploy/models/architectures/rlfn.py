@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sr_deploy.core.contract import SizeRules
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.esa import MINIMUM, SpatialAttention
+from sr_deploy.models.blocks.esa import MINIMUM, SpatialAttention
 from sr_deploy.models.loading import load_strictly
-from sr_deploy.models.resemblance import Reading, likeliest
+from sr_deploy.models.readings import loaded_in_likelier_range
+from sr_deploy.models.resemblance import Reading
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, shuffle_scale, width_of
 
 #: Slope for negative inputs.
@@ -90,23 +90,14 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         for number in range(1, 1 + count_of(tensors, "block_", first=1))
     ]
     module = load_strictly(RLFNNetwork(width, shapes, scale), tensors, name)
-    reading, notes = likeliest([Reading(module, 255.0), Reading(module, 1.0)], scale, asked)
-    return LoadedModel(
-        module=module,
-        architecture=name,
-        form="folded",
-        scale=scale,
-        value_range=reading.value_range,
-        sizes=SizeRules(minimum=MINIMUM if shapes else 1),
-        hyperparameters={
-            "width": width,
-            "blocks": len(shapes),
-            "inner": sorted({shape.first for shape in shapes} | {shape.second for shape in shapes}),
-            "attention": sorted({shape.reduced for shape in shapes}),
-        },
-        parameters=sum(tensor.numel() for tensor in tensors.values()),
-        notes=notes,
-    )
+    hyperparameters = {
+        "width": width,
+        "blocks": len(shapes),
+        "inner": sorted({shape.first for shape in shapes} | {shape.second for shape in shapes}),
+        "attention": sorted({shape.reduced for shape in shapes}),
+    }
+    minimum = MINIMUM if shapes else 1
+    return loaded_in_likelier_range(module, name, scale, asked, Reading(255.0), hyperparameters, minimum)
 
 
 RLFN = Architecture(

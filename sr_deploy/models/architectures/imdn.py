@@ -15,9 +15,9 @@ from torch import nn
 
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.loading import load_strictly
+from sr_deploy.models.readings import loaded_in_likelier_range
 from sr_deploy.models.renaming import load_renamed
-from sr_deploy.models.resemblance import Reading, likeliest
+from sr_deploy.models.resemblance import Reading
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, shuffle_scale, width_of
 
 #: Slope for negative inputs.
@@ -146,28 +146,15 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         joined=not rtc,
         scale=scale,
     )
-    module = IMDNNetwork(shape)
-    if rtc:
-        load_renamed(module, tensors, _rtc_names(shape.blocks), name)
-    else:
-        load_strictly(module, tensors, name)
-    reading, notes = likeliest([Reading(module, 1.0), Reading(module, 255.0)], scale, asked)
-    return LoadedModel(
-        module=module,
-        architecture=name,
-        form="folded",
-        scale=scale,
-        value_range=reading.value_range,
-        hyperparameters={
-            "variant": "RTC" if rtc else "IMDN",
-            "width": shape.width,
-            "distilled": shape.distilled,
-            "attention": shape.reduced,
-            "blocks": shape.blocks,
-        },
-        parameters=sum(tensor.numel() for tensor in tensors.values()),
-        notes=notes,
-    )
+    module = load_renamed(IMDNNetwork(shape), tensors, _rtc_names(shape.blocks) if rtc else (), name)
+    hyperparameters = {
+        "variant": "RTC" if rtc else "IMDN",
+        "width": shape.width,
+        "distilled": shape.distilled,
+        "attention": shape.reduced,
+        "blocks": shape.blocks,
+    }
+    return loaded_in_likelier_range(module, name, scale, asked, Reading(1.0), hyperparameters)
 
 
 IMDN = Architecture(

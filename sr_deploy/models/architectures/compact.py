@@ -15,7 +15,8 @@ from torch import nn
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
 from sr_deploy.models.loading import load_strictly
-from sr_deploy.models.resemblance import Reading, likeliest
+from sr_deploy.models.readings import likeliest
+from sr_deploy.models.resemblance import Reading
 from sr_deploy.models.shapes import check_asked, require_rgb, shuffle_scale, width_of
 
 #: How each activation is made for a number of channels; only the first has weights.
@@ -74,13 +75,13 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         )
     convolutions = len(numbers) - 2
     activations = ("prelu",) if "body.1.weight" in tensors else ("relu", "leakyrelu")
-    readings = [
-        Reading(load_strictly(CompactNetwork(width, convolutions, scale, act), tensors, name), 1.0, act)
+    modules = {
+        Reading(1.0, act): load_strictly(CompactNetwork(width, convolutions, scale, act), tensors, name)
         for act in activations
-    ]
-    reading, notes = likeliest(readings, scale, asked) if len(readings) > 1 else (readings[0], ())
+    }
+    reading, notes = likeliest(modules, scale, asked) if len(modules) > 1 else (next(iter(modules)), ())
     return LoadedModel(
-        module=reading.module,
+        module=modules[reading],
         architecture=name,
         form="folded",
         scale=scale,
