@@ -6,7 +6,8 @@ RTX 5090), the H200 and Jetson Orin data sheets and technical briefs, and for th
 convolutions have it (…f16f16_f16f16_f16_nhwckrsc…); on GeForce cards float32 accumulation halves it. Orin's cores do
 256 float16 multiply-accumulates a clock, which gives the 85 (AGX) and 30 (NX) dense int8 TOPS of their GPUs. Bfloat16
 always accumulates in float32, so GeForce cards do half as many of it; FP8 with float16 accumulation is as fast as int8
-(AD102 and GB202 whitepapers: RTX 4090 660.6, RTX 5090 838 dense TFLOPS). What a launch is an assumption: about 2 µs within a CUDA graph on a desktop, 5 µs on a Jetson.
+(AD102 and GB202 whitepapers: RTX 4090 660.6, RTX 5090 838 dense TFLOPS). What a launch costs is an assumption: about
+2 µs within a CUDA graph on a desktop, 5 µs on a Jetson.
 """
 
 from __future__ import annotations
