@@ -194,6 +194,7 @@ from sr_deploy.graph.roofline import least_bytes, least_bound
 from sr_deploy.pipeline.measure.matrix import Matrix
 from sr_deploy.pipeline.precision.make_plan import report_of
 from sr_deploy.pipeline.runner import check_precision
+from sr_deploy.precision.evaluate import Judged, PictureJudged
 from sr_deploy.precision.lower.typed_graph import typed_graph
 from sr_deploy.report.page_precision import precision_section
 
@@ -211,7 +212,7 @@ wide, narrow = ("a", "CONVOLUTION", ("a",), "float16", True), ("b", "RELU", ("b"
 assert differences((NetworkLayer(*wide), NetworkLayer(*narrow)), {"a": "float12", "b": "float16"}) == (
     "a (CONVOLUTION): planned float12, runs in float16", "b (RELU): planned float16, runs in float12",
 )
-judged = SimpleNamespace(psnr=1, reference_psnr=1, loss=0, noise=0, mean_shift=0, worst_shift=0, pictures=1)
+judged = Judged(1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0, 1, (PictureJudged("a", "pair", 0.0, 0.0),))
 bench = SimpleNamespace(macs={"a": 3, "b": 1}, kinds=SimpleNamespace(macs=4))
 shares = report_of(bench, plan, judged)["macs_share"]
 assert shares == {"int8": 0.25, "float12": 0.75, "float8": 0.0, "float16": 0.0, "bfloat16": 0.0, "float32": 0.0}

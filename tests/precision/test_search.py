@@ -8,13 +8,19 @@ import random
 import pytest
 
 from sr_deploy.graph.roofline import XAVIER_NX
+from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.search import TRIALS, saved_microseconds, search
 from sr_deploy.precision.choose.sensitivity import LayerCost
-from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.evaluate import PAIR, Judged, PictureJudged
 
 
 def judged(loss: float, sick: int = 0, noise: float = 0.0) -> Judged:
-    return Judged(30.0 - loss, 30.0, noise, noise, 0.0, 0.0, sick, 4)
+    each = (PictureJudged("a", PAIR, loss, noise),)
+    return Judged(30.0 - loss, 30.0, noise, noise, 0.0, 0.0, sick, 1, each)
+
+
+def within(budget: float, felt: float = 0.0):
+    return Budget(mean=budget, felt=felt).keeps
 
 
 def costs(noises):
@@ -30,11 +36,6 @@ def summed(noises, seen=None):
         return judged(sum(noises[int(name[5:])] for name in narrow))
 
     return judge
-
-
-def within(budget: float, felt: float = 0.0):
-    """The rule of a budget: what was seen, and what the noise would cost."""
-    return lambda one: one.sick == 0 and max(one.loss, felt * one.independent) <= budget
 
 
 EQUAL = {f"layer{index}": 1.0 for index in range(100)}

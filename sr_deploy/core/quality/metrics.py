@@ -67,6 +67,11 @@ class Metric:
         """Key of a budget's bound on what is lost against the PyTorch network."""
         return f"max_{self.key}_loss"
 
+    @property
+    def worst_loss_key(self) -> str:
+        """Key of a budget's bound on what any picture loses against the PyTorch network."""
+        return f"max_worst_{self.key}_loss"
+
     def of(self, sr: np.ndarray, hr: np.ndarray, border: int) -> float:
         """The figure of one picture.
 

@@ -95,8 +95,8 @@ def weighed(
         return built, planned
     if planned.plan.precision != "auto":
         return _warned(built, f"{label} does not pay on this backend: {text}"), planned
-    lost = half.report.get("loss_db")
-    if options.budget is not None and not (isinstance(lost, (int, float)) and lost <= options.budget):
+    if not options.kept_by(half.report):
+        lost = half.report.get("worst_loss_db", half.report.get("loss_db"))
         return _warned(built, f"{label} does not pay: {text}; but float16 loses {lost} dB, and is not taken"), planned
     say(f"{label} moves no fewer bytes here, so float16 is taken")
     settings = {**other.settings, "against_float16": text, "left_out": f"{label}: it moves no fewer bytes than float16"}
@@ -117,7 +117,7 @@ def _half_plan(
     """
     half = find_planned(deployment, "fp16")
     if half is None:
-        asked = PrecisionOptions("fp16", images=options.images, lr=options.lr, hr=options.hr)
+        asked = PrecisionOptions("fp16", images=options.images, lr=options.lr, hr=options.hr, content=options.content)
         say("a float16 plan, to weigh 8 bits against")
         half = make(deployment, asked, say)
     if half.plan.graph_sha256 != planned.plan.graph_sha256:

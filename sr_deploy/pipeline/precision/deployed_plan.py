@@ -25,11 +25,16 @@ from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types,
 from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.number_formats import BFLOAT16, PLAN_PRECISIONS
+from sr_deploy.precision.calibrate.ranges import METHOD
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
 #: The typed graph with bfloat16 as rounded float32; only of a plan that has it.
 SIMULATED_NAME = "simulated.onnx"
 CACHE_NAME = "calibration.cache"
+#: What ``--content`` may be: pictures that a plan shall suit. The user's own are used with each; for "graphics" and
+#: "any" the tool adds graphics that it makes itself, see content.py.
+CONTENTS = ("photo", "graphics", "any")
+CONTENT = "any"
 #: Folders of ``DIR/precision`` that hold no plan.
 RESERVED = (CALIBRATION_FOLDER, UNFINISHED_FOLDER)
 
@@ -40,8 +45,7 @@ class PrecisionOptions:
 
     Attributes:
         precision: one of PLAN_PRECISIONS.
-        budget: dB of PSNR-Y that may be lost; None: 0.01 for "fp16", 0.05 for "bf16", no limit for "int8" and "fp8".
-            "auto" needs one.
+        budget: dB of PSNR-Y that any picture may lose; None: no limit. "auto" needs this or ``mean_budget``.
         images: photographs to calibrate with, to fit weights on and to judge on. Without them INT8 needs a calibration
             and ``improve`` False, and the demo's photograph is judged on.
         lr, hr: pairs to judge on instead of shrunk photographs.
@@ -53,6 +57,9 @@ class PrecisionOptions:
         target: what it is for: "auto" takes of the types that it has. None: INT8 and float16, which all have.
         half_times, int8_times: for "auto", trtexec's profiles of the float16 and of the INT8 engine; see
             pipeline/precision/layer_savings.py.
+        mean_budget: dB of PSNR-Y that may be lost in the mean over the pictures; None: 0.01 for "fp16" without any
+            budget, else no limit.
+        content: one of CONTENTS: what the plan shall suit.
     """
 
     precision: str
@@ -60,14 +67,28 @@ class PrecisionOptions:
     images: Optional[Path] = None
     lr: Optional[Path] = None
     hr: Optional[Path] = None
-    method: str = "mse"
+    method: str = METHOD
     improve: bool = True
     spectral_half: bool = False
     plan: Optional[Path] = None
     remake: bool = False
     half_times: Optional[Path] = None
     int8_times: Optional[Path] = None
+    mean_budget: Optional[float] = None
+    content: str = CONTENT
     target: Optional[Target] = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anything was said about what may be lost."""
+        return self.budget is not None or self.mean_budget is not None
+
+    def kept_by(self, report: Mapping[str, Any]) -> bool:
+        """Whether the plan of this report keeps the budgets, by what was measured when it was made."""
+        worst = report.get("worst_loss_db", report.get("loss_db", math.inf))
+        return (self.budget is None or worst <= self.budget) and (
+            self.mean_budget is None or report.get("loss_db", math.inf) <= self.mean_budget
+        )
 
 
 @dataclass(frozen=True)
@@ -188,8 +209,7 @@ def ready_plan(deployment: Deployment, options: PrecisionOptions) -> Optional[Pl
         return None
     lowered = found.report.get("plan_sha256") == found.sha256
     if options.plan is not None:
-        kept = options.budget is None or found.report.get("loss_db", math.inf) <= options.budget
-        return found if lowered and kept else None
+        return found if lowered and options.kept_by(found.report) else None
     if not _asked_alike(found.report.get("request", {}), options):
         return None
     if not lowered:
@@ -210,15 +230,25 @@ def check_options(options: PrecisionOptions) -> None:
     """Raises UsageError for options that do not go together."""
     if options.precision not in PLAN_PRECISIONS:
         raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PLAN_PRECISIONS))
-    if options.budget is not None and not options.budget >= 0:
-        raise UsageError(f"a PSNR budget of {options.budget:g} dB cannot be kept", "0 or more, in dB")
-    if options.precision == "auto" and options.budget is None and options.plan is None:
-        raise UsageError("--precision auto needs to know what may be lost", "--psnr-budget in dB, such as 0.1")
+    for budget in (options.budget, options.mean_budget):
+        if budget is not None and not budget >= 0:
+            raise UsageError(f"a PSNR budget of {budget:g} dB cannot be kept", "0 or more, in dB")
+    if options.precision == "auto" and not options.bounded and options.plan is None:
+        raise UsageError(
+            "--precision auto needs to know what may be lost", "--psnr-budget or --mean-budget in dB, such as 0.1"
+        )
+    check_content(options.content)
     if (options.lr is None) != (options.hr is None):
         raise UsageError("--lr and --hr belong together", "both folders, or neither")
     times = (options.half_times, options.int8_times)
     if any(times) and (options.precision != "auto" or not all(times)):
         raise UsageError("--fp16-times and --int8-times belong together, and to --precision auto", "both files with it")
+
+
+def check_content(content: str) -> None:
+    """Raises UsageError for a content that does not exist."""
+    if content not in CONTENTS:
+        raise UsageError(f"there is no content {content!r}", "one of " + ", ".join(CONTENTS))
 
 
 def folder_name(options: PrecisionOptions) -> str:
@@ -262,12 +292,14 @@ def precision_options(
     images: Optional[Path] = None,
     lr: Optional[Path] = None,
     hr: Optional[Path] = None,
-    method: str = "mse",
+    method: str = METHOD,
     improve: bool = True,
     spectral_half: bool = False,
     remake: bool = False,
     half_times: Optional[Path] = None,
     int8_times: Optional[Path] = None,
+    mean_budget: Optional[float] = None,
+    content: str = CONTENT,
 ) -> Optional[PrecisionOptions]:
     """What the options of ``build`` ask for; None is float32.
 
@@ -281,14 +313,17 @@ def precision_options(
             raise UsageError(f"{plan} is a plan for {own}, and --precision is {precision}", "the same, or one of them")
         precision = own
     if precision in (None, "fp32"):
-        if spectral_half or any(given is not None for given in (budget, images, lr, hr, half_times, int8_times)):
+        given = (budget, mean_budget, images, lr, hr, half_times, int8_times)
+        if spectral_half or content != CONTENT or any(one is not None for one in given):
             raise UsageError(
-                "--psnr-budget, --images, --lr, --hr, --allow-fp16-spectral and the times are for a lower precision",
+                "--psnr-budget, --mean-budget, --content, --images, --lr, --hr, --allow-fp16-spectral and the times "
+                "are for a lower precision",
                 "--precision fp16, bf16, int8, fp8 or auto with them",
             )
         return None
     options = PrecisionOptions(
-        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times
-    )
+        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times,
+        mean_budget, content,
+    )  # fmt: skip
     check_options(options)
     return options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
@@ -14,6 +15,8 @@ from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_K
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
 from sr_deploy.core.number_formats import AUTO, FLOAT16, FORMATS, QUANTISED, NumberFormat
 from sr_deploy.core.quality.metrics import CRITERION
+from sr_deploy.core.quality.structure import OFF_STEPS, WINDOW
+from sr_deploy.core.tolerance import COLOUR_SHIFT, LOUD_LOSS, STRUCTURE
 from sr_deploy.pipeline.precision.auto import auto_plan
 from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.deployed_plan import (
@@ -29,7 +32,7 @@ from sr_deploy.pipeline.precision.plan_forms import write_lowered
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, counted, scan, workbench
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.choose.plan_from_ranges import floating_plan, narrow_share
-from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.evaluate import Judged, PictureJudged
 
 #: What may be asked for → its format.
 _FORMAT = {one.precision: one for one in FORMATS}
@@ -73,7 +76,7 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
     report = {**report_of(bench, plan, judged), **facts, "request": request_of(options)}
     for line in describe(report):
         say(line)
-    _check_quality(judged, options, plan)
+    _check_quality(judged, options, plan, say)
     _check_share(report, options, plan)
     with atomic_folder(folder, force=True) as temporary:
         if options.plan is not None and folder.is_dir():
@@ -184,7 +187,17 @@ def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
         "mean_shift": round(judged.mean_shift, 4),
         "worst_shift": round(judged.worst_shift, 4),
         "pictures": judged.pictures,
+        "worst_loss_db": round(judged.worst.loss, 4),
+        "worst_picture": f"{judged.worst.name} ({judged.worst.kind})",
+        "largest_off_share": round(max(one.off for one in judged.each), 4),
+        "largest_structure": round(max(one.structure for one in judged.each), 2),
+        "judged": [_rounded(one) for one in judged.each],
     }
+
+
+def _rounded(one: PictureJudged) -> Dict[str, Any]:
+    facts = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}
+    return {key: value for key, value in facts.items() if key != "independent"}
 
 
 def describe(report: Mapping[str, Any]) -> List[str]:
@@ -195,6 +208,9 @@ def describe(report: Mapping[str, Any]) -> List[str]:
         f"{CRITERION.title} {report[QUALITY_KEY]:.3f} {CRITERION.unit} on {counted(report['pictures'])}, "
         f"{report['loss_db']:+.4f} dB lost against float32; colours shift by {report['mean_shift']:.3f} of 255, "
         f"in one picture by up to {report['worst_shift']:.3f}",
+        f"worst: {report['worst_loss_db']:+.4f} dB in {report['worst_picture']}; of a picture's pixels up to "
+        f"{report['largest_off_share']:.1%} are off by more than {OFF_STEPS} of 255, a patch of {WINDOW}x{WINDOW} by "
+        f"up to {report['largest_structure']:.1f}",
     ]
 
 
@@ -211,8 +227,8 @@ def _check_share(report: Mapping[str, Any], options: PrecisionOptions, plan: Pla
     )
 
 
-def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan) -> None:
-    """Refuse a plan that breaks the picture or its budget."""
+def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan, say: Callable[[str], None]) -> None:
+    """Refuse a plan that breaks the picture or a budget; without any budget, say what will be seen."""
     if judged.sick:
         raise CheckFailed(
             f"the {plan.precision} graph gives {judged.sick} NaN or infinite values",
@@ -220,13 +236,47 @@ def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan) -> Non
             "leave out --allow-fp16-spectral, or give pictures that show the whole range with --images",
         )
     one = _FORMAT.get(options.precision)
-    budget = options.budget
-    if budget is None and one is not None and one.floating and one.tolerance is not None:
-        budget = one.tolerance.decibels
-    if budget is not None and judged.loss > budget:
-        raise CheckFailed(
-            f"the {plan.precision} graph loses {judged.loss:.4f} dB on {counted(judged.pictures)}",
-            f"at most {budget:g} dB",
-            f"srdeploy build DIR --precision auto --psnr-budget {budget:g} finds the layers to keep wider; "
-            "srdeploy qat DIR fine-tunes",
+    mean = options.mean_budget
+    if not options.bounded and one is not None and one.floating and one.tolerance is not None:
+        mean = one.tolerance.decibels
+    picture = judged.worst
+    for budget, lost, where in (
+        (mean, judged.loss, f"on {counted(judged.pictures)}"),
+        (options.budget, picture.loss, f"in {picture.name} ({picture.kind})"),
+    ):
+        if budget is not None and lost > budget:
+            raise CheckFailed(
+                f"the {plan.precision} graph loses {lost:.4f} dB {where}",
+                f"at most {budget:g} dB",
+                f"srdeploy build DIR --precision auto --psnr-budget {budget:g} finds the layers to keep wider; "
+                "srdeploy qat DIR fine-tunes",
+            )
+    for warning in warnings_of(judged) if not options.bounded else ():
+        say(warning)
+
+
+def warnings_of(judged: Judged) -> List[str]:
+    """What a plan that nobody bound does that will be seen."""
+    loud = [one for one in judged.each if one.loss > LOUD_LOSS]
+    shifted = [one for one in judged.each if one.shift > COLOUR_SHIFT]
+    seen = [one for one in judged.each if one.structure > STRUCTURE.steps]
+    todo = "--psnr-budget with --precision auto holds every picture, srdeploy qat DIR fine-tunes"
+    found = []
+    if loud:
+        named = ", ".join(f"{one.name} {one.loss:.2f}" for one in sorted(loud, key=lambda one: -one.loss)[:4])
+        found.append(
+            f"WARNING: {len(loud)} of {counted(judged.pictures)} lose more than {LOUD_LOSS:g} dB ({named}): {todo}"
         )
+    if shifted:
+        worst = max(shifted, key=lambda one: one.shift)
+        found.append(
+            f"WARNING: colours shift by more than {COLOUR_SHIFT:g} of 255 in {counted(len(shifted))}, by "
+            f"{worst.shift:.2f} in {worst.name}: {todo}"
+        )
+    if seen:
+        worst = max(seen, key=lambda one: one.structure)
+        found.append(
+            f"WARNING: a patch of {counted(len(seen))} is further from the original than float32 by more than "
+            f"{STRUCTURE.steps:g} of 255, by {worst.structure:.0f} in {worst.name}: {todo}"
+        )
+    return found

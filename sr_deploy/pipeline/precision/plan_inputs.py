@@ -17,11 +17,22 @@ from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_
 from sr_deploy.core.media.surface import surface_of_rgb
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
+from sr_deploy.pipeline.precision.content import graphics_to_judge
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.scan import extreme_inputs, pinned, scan_half, too_large
 from sr_deploy.precision.choose.islands import Kinds, kinds_of
-from sr_deploy.precision.evaluate import Judged, Scene, computing, judge, scenes_from_photographs, scenes_of
+from sr_deploy.precision.evaluate import (
+    GRAPHICS,
+    Compute,
+    Judged,
+    Scene,
+    computing,
+    judge,
+    scenes_from_photographs,
+    scenes_of,
+    within_reach,
+)
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
 if TYPE_CHECKING:
@@ -95,23 +106,7 @@ def workbench(
     path, manifest = deployment.path_of(graph), deployment.manifest
     model = load_graph(path)
     work = work_by_node(path, graph.macs_size)
-    reference = computing(model)
-    if options.lr is not None and options.hr is not None:
-        scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)
-    else:
-        files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
-        step = max(1, len(files) // JUDGED)
-        pictures = [(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]]
-        scenes = scenes_from_photographs(
-            pictures, manifest.scale, manifest.contract, reference, JUDGED_SIDE, manifest.sizes.multiple
-        )
-    if not scenes:
-        raise BadImage(
-            "none of the photographs is large enough to judge a plan on",
-            f"pictures of at least {manifest.scale * 16} pixels each way",
-            "give others with --images, or pairs with --lr and --hr",
-        )
-    say(f"judging on {counted(len(scenes))}")
+    scenes = _scenes(deployment, options, computing(model), say)
     kinds = kinds_of(model, {name: one.macs for name, one in work.items()})
     released = _SPECTRAL if options.spectral_half else _FOLDED if options.precision in ("fp16", "bf16") else None
     if released is not None:
@@ -123,6 +118,39 @@ def workbench(
         bench = dataclasses.replace(bench, overflowing=_overflowing(bench))
         say(f"not judged on what the network itself overflows on: {', '.join(bench.overflowing) or 'nothing'}")
     return bench
+
+
+def _scenes(
+    deployment: Deployment, options: PrecisionOptions, reference: Compute, say: Callable[[str], None]
+) -> Tuple[Scene, ...]:
+    """The pairs that were given or shrunk photographs, and graphics where they belong to the content."""
+    manifest = deployment.manifest
+    if options.lr is not None and options.hr is not None:
+        scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)
+    else:
+        files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
+        step = max(1, len(files) // JUDGED)
+        pictures = [(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]]
+        scenes = scenes_from_photographs(
+            pictures, manifest.scale, manifest.contract, reference, JUDGED_SIDE, manifest.sizes.multiple
+        )
+        if not scenes:
+            raise BadImage(
+                "none of the photographs is large enough to judge a plan on",
+                f"pictures of at least {manifest.scale * 16} pixels each way",
+                "give others with --images, or pairs with --lr and --hr",
+            )
+    painted = scenes_from_photographs(
+        graphics_to_judge(options.content, deployment, JUDGED_SIDE).pictures(),
+        manifest.scale, manifest.contract, reference, JUDGED_SIDE, manifest.sizes.multiple, GRAPHICS,
+    )  # fmt: skip
+    drawn = tuple(scene for scene in painted if within_reach(scene, manifest.scale))
+    say(f"judging on {counted(len(scenes) + len(drawn))}" + (f", {len(drawn)} of them graphics" if drawn else ""))
+    if len(drawn) < len(painted):
+        judged = {scene.name for scene in drawn}
+        beyond = ", ".join(scene.name for scene in painted if scene.name not in judged)
+        say(f"not judged on {beyond}: the float32 network itself is worse than bicubic enlargement there")
+    return scenes + drawn
 
 
 def counted(pictures: int) -> str:

@@ -6,6 +6,8 @@ stands before a loud layer too. So then the noise that the budget bears is known
 within it are chosen (a knapsack, solved exactly on a fine scale of noise) and judged, with more noise while the budget
 holds and less where it does not; last, single layers are put back. Noises add up only roughly, so nothing is taken that
 was not judged.
+
+Whether a set keeps the budget is the caller's to say, see budget.py.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 
 from sr_deploy.graph.roofline import Board, PowerMode
 from sr_deploy.precision.choose.sensitivity import LayerCost
-from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.evaluate import Judged, losses_of
 
 #: Sets that are judged at most, the bisection included.
 TRIALS = 25
@@ -75,7 +77,7 @@ def search(
         layers: the candidates, from ``sensitivities``.
         saved: layer → what 8 bits save there.
         judge_set: looks at a set of layers in 8 bits; the empty set is plain 16 bits.
-        keeps: whether what was seen of a set is within the budget.
+        keeps: whether a set that was judged so is good enough.
         say: told each set that was looked at.
         trials: sets to look at, at most; the bisection is never cut short.
 
@@ -124,8 +126,7 @@ class _Tries:
         """Whether the budget holds with these layers in 8 bits; a set is looked at once."""
         if narrow not in self.seen:
             judged = self.seen[narrow] = self._judge_set(tuple(name for name in self.names if name in narrow))
-            by_noise = f"its noise alone would cost {judged.independent:.4f} dB"
-            self._say(f"  {len(narrow)} layers in 8 bits: {judged.loss:+.4f} dB lost, {by_noise}")
+            self._say(f"  {len(narrow)} layers in 8 bits: {losses_of(judged)}")
         good = self._keeps(self.seen[narrow])
         if good and self.gain(narrow) > self.gain(self.best):
             self.best = narrow

@@ -10,6 +10,8 @@ One layer after the other, on what the layers before it really give:
    AdaRound (Nagel et al., ICML 2020) searches for, the problem of the same layer-wise error, is solved greedily.
 3. The bias takes what is left of the mean.
 
+Pictures count alike, not their squares: see ``shares`` in layerwise.py.
+
 Convolutions that stay wider are fitted too (steps 1 and 3): they make up for what 8 bits did before them. A weight that
 several convolutions use is not moved (step 1): what suits the inputs of one shifts the colours of another.
 """
@@ -29,7 +31,7 @@ from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.number_formats import NumberFormat
 from sr_deploy.precision.choose.plan_from_ranges import rounded_scale
 from sr_deploy.precision.fit.fake_quant import on_grid
-from sr_deploy.precision.fit.layerwise import Layer, channel_means, given, through_layers
+from sr_deploy.precision.fit.layerwise import Layer, mean_short, shares, through_layers
 from sr_deploy.precision.fit.to_grid import snapped
 from sr_deploy.precision.interpreter import GraphModule
 
@@ -81,7 +83,7 @@ def learned_rounding(
         if layer.narrow is not None:
             changed.add(layer.weight)
         if bias is not None:
-            bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)
+            bias.data += mean_short(module, layer).to(bias.dtype)
             changed.add(layer.bias)
 
     module = through_layers(model, plan, weights, images, count, learn)
@@ -122,15 +124,15 @@ def _moments(layer: Layer, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tens
     size = weight[0].numel()
     second = torch.zeros(size, size, dtype=torch.float64)
     cross = torch.zeros(size, len(weight), dtype=torch.float64)
-    first, missing, seen = torch.zeros(size, dtype=torch.float64), torch.zeros(len(weight), dtype=torch.float64), 0
-    for picture, lacking in zip(padded, short):
+    first, missing, seen = torch.zeros(size, dtype=torch.float64), torch.zeros(len(weight), dtype=torch.float64), 0.0
+    for picture, lacking, share in zip(padded, short, shares(short)):
         patches = F.unfold(picture[None], weight.shape[2:], dilations, 0, strides)[0]
         lacks = lacking.reshape(len(lacking), -1)
-        second += (patches @ patches.T).double()
-        cross += (patches @ lacks.T).double()
-        first += patches.double().sum(1)
-        missing += lacks.double().sum(1)
-        seen += patches.shape[1]
+        second += share * (patches @ patches.T).double()
+        cross += share * (patches @ lacks.T).double()
+        first += share * patches.double().sum(1)
+        missing += share * lacks.double().sum(1)
+        seen += float(share) * patches.shape[1]
     return second / seen - torch.outer(first, first) / seen**2, cross / seen - torch.outer(first, missing) / seen**2
 
 

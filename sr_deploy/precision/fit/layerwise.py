@@ -223,6 +223,25 @@ def _skips(model: onnx.ModelProto) -> Dict[str, str]:
     return found
 
 
-def channel_means(tensor: Tensor) -> Tensor:
-    """Mean over batch and pixels, (K,), in float64."""
-    return tensor.double().mean((0, 2, 3))
+def shares(short: Tensor) -> Tensor:
+    """How much each picture counts in a layer's fit, (N,), float64, of mean 1.
+
+    Squares add up to whoever's errors are largest: where a network runs away on combs of saturated colours, a few
+    squares would move the weights of all others. So each is weighed as in Cauchy's estimator, 1 / (1 + e / median e),
+    of its mean squared error e: a picture that is off by much more than most counts by the logarithm of that. Source
+    of the weight: P. Holland and R. Welsch, "Robust regression using iteratively reweighted least-squares",
+    Communications in Statistics 6(9), 1977.
+
+    Args:
+        short: what the layer's output is short of, (N, K, H, W).
+    """
+    error = short.double().square().mean((1, 2, 3))
+    weight = 1.0 / (error + error.median() + 1e-30)
+    return weight * (len(weight) / weight.sum())
+
+
+def mean_short(module: GraphModule, layer: Layer) -> Tensor:
+    """What the layer's channels are short of with the constants as they are now: weighted mean over the pictures of the
+    mean over pixels, (K,), float64."""
+    short = layer.wanted - given(module, layer)
+    return (short.double().mean((2, 3)) * shares(short)[:, None]).mean(0)
