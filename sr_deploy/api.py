@@ -266,12 +266,22 @@ class Deployed:
         )  # fmt: skip
         return bench_deployment(request, self._say)[0]
 
-    def verify(self, lr: Place, hr: Place, *, against_torch: bool = True) -> QualityReport:
+    def verify(
+        self,
+        lr: Place,
+        hr: Place,
+        *,
+        against_torch: bool = True,
+        reference: Optional[Place] = None,
+        niqe_params: Optional[Place] = None,
+    ) -> QualityReport:
         """Quality against originals, and the difference from the PyTorch network: ``srdeploy verify``.
 
         Args:
             lr, hr: folders of pictures (babyx4.png or baby.png belongs to baby.png).
             against_torch: compare with the checkpoint's own network too.
+            reference: for the fidelity: a deployment whose output is followed, or a folder of its pictures.
+            niqe_params: for NIQE: niqe_pris_params.npz of BasicSR.
 
         Returns:
             The report; ``raise_on_failure`` raises where a tolerance is not kept.
@@ -284,6 +294,8 @@ class Deployed:
         options = VerifyOptions(
             self.folder, Path(lr), Path(hr), *self._asked, against_torch=against_torch, precision=self._precision,
             memory=self._memory, allow_inexact=self._inexact,
+            reference=None if reference is None else Path(reference),
+            niqe_params=None if niqe_params is None else Path(niqe_params),
         )  # fmt: skip
         return verify_quality(options, self._say)
 

@@ -166,6 +166,15 @@ def test_verify_measures_against_hr_and_pytorch(srdeploy, deployment, tmp_path):
     table = srdeploy("verify", deployment, "--lr", tmp_path / "lr", "--hr", tmp_path / "hr", "--no-torch")
     assert table.code == 0 and "PSNR-Y" in table.out and "PyTorch" not in table.out
 
+    # Fidelity, to a folder of another network's pictures (here: the originals) and to a deployment, which is itself.
+    followed = ("verify", deployment, "--lr", tmp_path / "lr", "--hr", tmp_path / "hr", "--no-torch", "--json")
+    (image,) = json.loads(srdeploy(*followed, "--reference", tmp_path / "hr").out)["images"]
+    assert image["fidelity"] == pytest.approx(image["psnr_y"], abs=3) and image["fidelity"] != image["psnr_y"]
+    itself = srdeploy(*followed, "--reference", deployment)
+    assert itself.code == 0 and json.loads(itself.out)["images"][0]["fidelity"] is None, "infinite"
+    missing = srdeploy(*followed, "--reference", tmp_path / "lr")
+    assert missing.code == 4 and "has no picture a" in missing.err
+
 
 def test_verify_fails_when_the_graph_is_another_function(deployment, tmp_path):
     """A wrong picture must not pass: the verdict is made from the measured difference."""

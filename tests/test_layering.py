@@ -16,6 +16,7 @@ ORDER = (
     "fold",
     "graph",
     "precision",
+    "compress",
     "engine",
     "run",
     "bench",

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from sr_deploy import __version__
-from sr_deploy.cli import board, deploy, gate, measure, precision, qat, remote, report, run
+from sr_deploy.cli import board, compress, deploy, gate, measure, precision, qat, remote, report, run, train
 from sr_deploy.cli.shared import begin_document, document_is_printed, print_json
 from sr_deploy.core.errors import MissingPackage, SrDeployError, UsageError
 from sr_deploy.core.host.install import pip_install
@@ -28,6 +28,7 @@ COMMANDS: Dict[str, Tuple[Callable[..., None], ...]] = {
     "From checkpoint to picture": (
         deploy.demo, deploy.inspect, deploy.export, deploy.build, run.run, deploy.verify,
     ),
+    "Smaller networks": (compress.compress, train.distill, train.density),
     "Lower precision": (precision.calibrate, precision.sensitivity, qat.qat),
     "Time, compare, guard": (
         measure.bench, measure.sweep, measure.tune, gate.gate, report.report, report.import_,

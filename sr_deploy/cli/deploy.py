@@ -246,11 +246,17 @@ def verify(
         None, "--checkpoint", help="The checkpoint to compare with, where it has moved since the export."
     ),
     no_torch: bool = typer.Option(False, "--no-torch", help="Do not compare with the PyTorch network."),
+    reference: Optional[Path] = typer.Option(
+        None, "--reference", help="Fidelity too: PSNR to what this deployment gives, or to pictures in a folder."
+    ),
+    niqe_params: Optional[Path] = typer.Option(
+        None, "--niqe-params", help="NIQE too: niqe_pris_params.npz of BasicSR. Default: of an installed BasicSR."
+    ),
     memory: Optional[int] = MEMORY,
     inexact: bool = INEXACT,
     as_json: bool = JSON_FLAG,
 ) -> None:
-    """PSNR-Y and SSIM-Y against HR pictures, and the difference from the PyTorch network."""
+    """PSNR-Y, SSIM-Y, grid and colour shift against HR pictures, and the difference from the PyTorch network."""
     if golden:
         _verify_golden(deployment, lr or hr or checkpoint, backend, engine, precision, tolerance, as_json)
         return
@@ -258,7 +264,10 @@ def verify(
         raise UsageError("verify needs pictures to compare", "--lr and --hr, or --golden (with --tolerance)")
     from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
-    options = VerifyOptions(deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision, memory, inexact)
+    options = VerifyOptions(
+        deployment, lr, hr, backend, engine, checkpoint, not no_torch, precision, memory, inexact,
+        reference=reference, niqe_params=niqe_params,
+    )  # fmt: skip
     report = verify_quality(options, say)
     if as_json:
         print_json(report.to_dict())

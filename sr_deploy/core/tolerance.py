@@ -71,6 +71,11 @@ FOLD_FLOAT64_RELATIVE = 1e-9
 FOLD_ROUNDED_RELATIVE = 1e-6
 #: The same in float32, border included; also for the whole network.
 FOLD_FLOAT32_RELATIVE = 1e-5
+#: A graph without some channels against the whole one that does not read them, in float64: largest difference over the
+#: largest value of the output. Sums of other lengths are added in another order, and nothing else may differ.
+SLICED_FLOAT64_RELATIVE = 1e-9
+#: The same of a graph that casts to float32 inside. Rounding grows where values do that no training has seen.
+SLICED_FLOAT32_RELATIVE = 1e-3
 
 
 def largest_difference(a: np.ndarray, b: np.ndarray, value_range: float) -> float:

@@ -28,10 +28,11 @@ from sr_deploy.core.media.image import find_images, from_network, read_picture, 
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
-from sr_deploy.models.architectures.span import SPANNetwork
+from sr_deploy.models.architectures.span import SPANNetwork, fresh_span
 from sr_deploy.models.blocks.conv3xc import Conv3XC
+from sr_deploy.train.descend import descend
 from sr_deploy.train.loop import Course, Moment, train
-from sr_deploy.train.losses import descend, mean_distance
+from sr_deploy.train.losses.pictures import l1
 from sr_deploy.train.patches import Pairs, squares_of
 from sr_deploy.train.schedule import Schedule
 from sr_deploy.train.state import Keeping, key_of
@@ -96,26 +97,9 @@ def batch_of(pairs: Sequence[Pair], seed: int, step: int) -> Tuple[torch.Tensor,
 
 
 def fresh_network(scale: int, seed: int) -> SPANNetwork:
-    """A network that starts as nearest-neighbour upscaling: short trainings learn the detail only.
-
-    Three channels carry the colours from the skip of the first block straight to the upsampler, which repeats them;
-    the upsampler's other weights start near zero.
-    """
+    """The network as its training begins: see models/start.py."""
     torch.manual_seed(seed)
-    network = SPANNetwork(WIDTH, scale, GAIN)
-    weight, bias = _parameters(network.upsampler[0])
-    with torch.no_grad():
-        for convolution in (network.conv_1.sk, network.conv_1.conv[2], network.conv_cat):
-            for parameter in _parameters(convolution):
-                parameter[:3] = 0.0
-        network.conv_1.sk.weight[:3, :, 0, 0] = torch.eye(3)
-        network.conv_cat.weight[:3, :3, 0, 0] = torch.eye(3)
-        weight.mul_(1e-3)
-        weight[:, :3] = 0.0
-        bias.copy_(network.mean.flatten().repeat_interleave(scale**2))
-        for colour in range(3):
-            weight[colour * scale**2 : (colour + 1) * scale**2, colour, 1, 1] = 1.0 / 255.0
-    return network
+    return fresh_span(scale, WIDTH, GAIN)
 
 
 def _parameters(convolution: torch.nn.Module) -> Tuple[torch.Tensor, torch.Tensor]:
@@ -162,7 +146,7 @@ class DemoLearner:
     def learn(self, step: int) -> float:
         """One step; gives the loss in 8-bit steps."""
         low, high = batch_of(self.pairs, self.plan.seed, step)
-        loss = mean_distance(self.network(low), high)
+        loss = l1(self.network(low), high)
         return 255.0 * descend(self.optimiser, loss, step, "start again with another --seed")
 
     def judge(self, moment: Moment) -> str:

@@ -24,6 +24,8 @@ from sr_deploy.graph.target import Target
 PIN_MARK = "precision: float32"
 #: Words of the exporter about operators that ONNX has for sizes known beforehand only.
 _OF_THE_SIZE = ("not constant", "adaptive", "output_size", "dynamic", "unknown", "statically")
+#: Another way, for what the exporter by tracing cannot see.
+_NEWER = "or write it yourself with torch.onnx.export(…, dynamo=True), and give srdeploy export the .onnx file"
 
 
 @dataclass(frozen=True)
@@ -159,9 +161,9 @@ def _quiet() -> Iterator[None]:
 def _hint(text: str, size: Optional[Size]) -> str:
     """What helps against what the exporter said, by its words."""
     if size is None and any(mark in text for mark in _OF_THE_SIZE):
-        return "export a graph for each size that you need: with --size HxW what depends on the size is constant"
+        return f"export a graph for each size that you need: with --size HxW it is constant; {_NEWER}"
     if "output_size" in text or "adaptive" in text:
-        return "adaptive pooling needs an input whose height and width are multiples of its output's: another --size"
+        return f"adaptive pooling needs a --size of whole multiples of its output's, which tracing must see; {_NEWER}"
     if any(mark in text for mark in ("complex", "fft", "stft")):
         return "complex numbers and torch.fft need --spectral dft"
     return "replace the operator in the network"

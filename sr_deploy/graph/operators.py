@@ -40,7 +40,7 @@ def _axes(attributes: Attributes, given: Optional[Tensor]) -> Optional[List[int]
     return _ints(given) if given is not None else attributes.get("axes")
 
 
-def _spatial_padding(attributes: Attributes, x: Tensor, value: float) -> Tuple[Tensor, List[int]]:
+def padded(attributes: Attributes, x: Tensor, value: float) -> Tuple[Tensor, List[int]]:
     """``x`` padded where begin and end differ, and what is left for torch's own symmetric padding."""
     if attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise Unsupported(f"auto_pad={attributes['auto_pad']}")
@@ -55,7 +55,7 @@ def _spatial_padding(attributes: Attributes, x: Tensor, value: float) -> Tuple[T
 
 def _conv(attributes: Attributes, x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
     rank = weight.dim() - 2
-    x, padding = _spatial_padding(attributes, x, 0.0)
+    x, padding = padded(attributes, x, 0.0)
     function = {1: F.conv1d, 2: F.conv2d}[rank]
     ones = [1] * rank
     strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
@@ -212,7 +212,7 @@ def _resize(
 
 
 def _max_pool(attributes: Attributes, x: Tensor) -> Tensor:
-    x, padding = _spatial_padding(attributes, x, float("-inf"))
+    x, padding = padded(attributes, x, float("-inf"))
     kernel = attributes["kernel_shape"]
     ones = [1] * len(kernel)
     ceil = bool(attributes.get("ceil_mode", 0))

@@ -46,6 +46,7 @@ class LoadedModel:
         hyperparameters: widths, depths and the like, found from keys and shapes, or given (``Asked``).
         parameters: number of weights as published counts them: those the forward pass uses, in the checkpoint's form.
         notes: what the user should know: dead weights, switched-off observers, a stale stored fold.
+        file_names: keys of the module's state → what files call them, where that differs.
     """
 
     module: torch.nn.Module
@@ -57,6 +58,27 @@ class LoadedModel:
     hyperparameters: Dict[str, Any] = field(default_factory=dict)
     parameters: int = 0
     notes: Tuple[str, ...] = ()
+    file_names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training must know of an architecture.
+
+    Attributes:
+        fresh: ``fresh(scale, **sizes)`` makes the network with random weights, see ``start.py``; every size has a
+            default. None: it is trained from a checkpoint only.
+        features: a regular expression of the modules whose outputs losses of features compare; "": none are known.
+        deep: how the names of the deep-feature part begin, between the first convolution and the upsampling.
+        fixed: parts of names of parameters that are stored and never trained.
+        file_names: what files call the tensors of a fresh network, where that differs: see ``renaming.py``.
+    """
+
+    fresh: Optional[Callable[..., torch.nn.Module]] = None
+    features: str = ""
+    deep: Tuple[str, ...] = ()
+    fixed: Tuple[str, ...] = ()
+    file_names: Tuple[Tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +93,7 @@ class Architecture:
         signature: a few keys (no regular expressions) that this architecture's files have, used to name the nearest
             architecture when nothing is detected. ``a|b`` stands for either key.
         about: one line for the README's table and for ``--help``.
+        training: what a training must know of it.
     """
 
     name: str
@@ -78,3 +101,4 @@ class Architecture:
     load: Callable[[Tensors, Asked], LoadedModel]
     signature: Tuple[str, ...]
     about: str
+    training: Training = Training()

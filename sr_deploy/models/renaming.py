@@ -27,7 +27,7 @@ def load_renamed(module: torch.nn.Module, tensors: Tensors, names: Names, archit
     Raises:
         BadCheckpoint: as ``load_strictly``, with the file's names.
     """
-    in_file: Dict[str, str] = {own: _in_file(own, names) for own in module.state_dict()}
+    in_file = names_in_file(module, names)
     there = set(in_file.values())
     own_names = {own: tensors[name] for own, name in in_file.items() if name in tensors}
     surplus = {key: value for key, value in tensors.items() if key not in there}
@@ -37,6 +37,11 @@ def load_renamed(module: torch.nn.Module, tensors: Tensors, names: Names, archit
         pattern = re.compile("|".join(re.escape(own) for own in sorted(in_file, key=len, reverse=True)))
         found = pattern.sub(lambda match: in_file[match.group()], error.found)
         raise BadCheckpoint(found, error.wanted, error.todo) from None
+
+
+def names_in_file(module: torch.nn.Module, names: Names) -> Dict[str, str]:
+    """Each key of the network's state → its name in the file."""
+    return {own: _in_file(own, names) for own in module.state_dict()}
 
 
 def _in_file(own: str, names: Names) -> str:

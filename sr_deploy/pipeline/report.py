@@ -14,7 +14,7 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, UsageError
 from sr_deploy.core.media.image import Picture, read_picture
-from sr_deploy.core.quality.metrics import CRITERION, METRICS, figures_of
+from sr_deploy.core.quality.metrics import CRITERION, figures_of, means_of
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.temporary import is_temporary
@@ -283,7 +283,7 @@ def _bicubic(pairs: Sequence[Pair], scale: int) -> Dict[str, Any]:
         enlarged = bicubic_of(lr, (lr.shape[0] * scale, lr.shape[1] * scale))
         hr = crop_like(read_picture(high).pixels, enlarged, str(high))
         images.append({"name": name, **figures_of(enlarged, hr, scale)})
-    mean = {m.key: sum(image[m.key] for image in images) / len(images) for m in METRICS}
+    mean = means_of([{key: value for key, value in image.items() if key != "name"} for image in images])
     return {"images": images, "mean": mean, "convention": CONVENTION, "ran": ()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
@@ -13,15 +14,25 @@ from sr_deploy.core.artifact import sha256_of, write_json
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed, EnvironmentFault
-from sr_deploy.core.media.image import from_network, read_picture, to_network
+from sr_deploy.core.media.image import Picture, from_network, read_picture, to_network
 from sr_deploy.core.media.room import bytes_to_upscale
 from sr_deploy.core.number_formats import LOSSY
-from sr_deploy.core.quality.metrics import CRITERION, figure_columns, figures_of, torch_figures_of
+from sr_deploy.core.quality.metrics import (
+    CRITERION,
+    Beside,
+    figure_columns,
+    figures_of,
+    means_of,
+    torch_figures_of,
+    unjudged,
+)
+from sr_deploy.core.quality.niqe import Natural, natural_of
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
 from sr_deploy.core.quality.structure import new_structure, off_share
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.index import EngineIndex
+from sr_deploy.pipeline.reference import ReferencePictures, reference_pictures
 from sr_deploy.pipeline.runner import Chosen, Resolved, resolve, runners
 from sr_deploy.pipeline.tiling import tiling_of
 from sr_deploy.report.quality_file import PictureSet, Ran, hash_of_pictures, kept_name
@@ -42,6 +53,8 @@ class VerifyOptions:
         memory: bytes that may be used; what takes more, or no engine takes, runs in tiles. None: half of what is free.
         allow_inexact: of a network that is not local too.
         keep: whether ``verify_quality`` writes the report into the deployment's results.
+        reference: for the fidelity: a deployment whose output is followed, or a folder of its pictures (baby.png).
+        niqe_params: statistics of natural photographs, see core/quality/niqe.py; None: those of an installed BasicSR.
     """
 
     deployment: Path
@@ -55,6 +68,8 @@ class VerifyOptions:
     memory: Optional[int] = None
     allow_inexact: bool = False
     keep: bool = True
+    reference: Optional[Path] = None
+    niqe_params: Optional[Path] = None
 
 
 @dataclass(frozen=True)
@@ -126,11 +141,7 @@ class QualityReport:
     def to_dict(self) -> Dict[str, Any]:
         """Plain values for JSON and tables, as ``QualityFile`` describes them."""
         keys = [key for key, _, _ in figure_columns()]
-        mean = {
-            key: float(np.mean([image.figures[key] for image in self.images]))
-            for key in keys
-            if all(key in image.figures for image in self.images)
-        }
+        mean = means_of([image.figures for image in self.images])
         lossy, failed = LOSSY.get(self.precision), self.failure()
         return {
             "schema": 2,
@@ -254,8 +265,14 @@ def verify_resolved(resolved: Resolved, options: VerifyOptions, say: Callable[[s
         before = ran.get((one.runtime, one.sha256), one)
         ran[one.runtime, one.sha256] = replace(one, sizes=tuple(dict.fromkeys((*before.sizes, format_size(size)))))
 
-    with runners(resolved, say, remember) as runner_at:
-        rows = [_one(deployment, runner_at, network, network_range, *pair) for pair in track(pairs, "verifying")]
+    natural = natural_of(options.niqe_params)
+    with runners(resolved, say, remember) as runner_at, reference_pictures(options.reference, deployment, say) as made:
+        rows = [
+            _one(deployment, runner_at, (network, network_range), partial(_beside, made, natural), pair)
+            for pair in track(pairs, "verifying")
+        ]
+    for line in unjudged([row.figures for row in rows]):
+        say(line)
     hashes = [(row.name, str(row.lr_sha256), str(row.hr_sha256)) for row in rows]
     name = "/".join(options.hr.resolve().parts[-2:])[-1000:]
     return QualityReport(
@@ -268,23 +285,26 @@ def verify_resolved(resolved: Resolved, options: VerifyOptions, say: Callable[[s
     )
 
 
+def _beside(made: Optional[ReferencePictures], natural: Optional[Natural], name: str, picture: Picture) -> Beside:
+    return Beside(None if made is None else made(name, picture), natural)
+
+
 def _one(
     deployment: Deployment,
     runner_at: Callable[[Size], Runner],
-    network: Optional[Runner],
-    network_range: float,
-    name: str,
-    lr_path: Path,
-    hr_path: Path,
+    torch: Tuple[Optional[Runner], float],
+    beside: Callable[[str, Picture], Beside],
+    pair: Tuple[str, Path, Path],
 ) -> ImageQuality:
-    """Quality of one picture."""
+    """Quality of one picture; ``torch`` is the PyTorch network and its value of white."""
+    (network, network_range), (name, lr_path, hr_path) = torch, pair
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
     picture = read_picture(lr_path, bytes_to_upscale(contract, scale))
     lr = to_network(picture, contract)
     sr = upscale(runner_at(picture.size), lr)
     pixels = from_network(sr, contract, picture).pixels
     hr = crop_like(read_picture(hr_path).pixels, pixels, str(hr_path))
-    figures = figures_of(pixels, hr, scale)
+    figures = figures_of(pixels, hr, scale, beside(name, picture))
     hashes = (sha256_of(lr_path), sha256_of(hr_path))
     if network is None:
         return ImageQuality(name, figures, None, *hashes)
@@ -306,7 +326,7 @@ def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runne
     from sr_deploy.pipeline.load import load_network, options_of
 
     source = deployment.manifest.source
-    path = options.checkpoint or Path(source["path"])
+    path = options.checkpoint or deployment.source_path
     if not path.is_file():
         raise BadCheckpoint(
             f"the checkpoint {path} is gone, so nothing can be compared with PyTorch",

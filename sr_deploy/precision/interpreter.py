@@ -7,7 +7,7 @@ Adds a quantised skip, and all else is float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, FrozenSet, Generator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import onnx
@@ -35,6 +35,8 @@ _TRAINED_INPUTS: Mapping[str, Tuple[int, ...]] = {
 Key = Tuple[str, str]
 #: What sees a node, its inputs and its result, and may give a tensor in place of the result.
 Visitor = Callable[[onnx.NodeProto, List[Any], Any], Optional[Tensor]]
+#: A run, node by node: (node, its inputs, its result).
+Walk = Generator[Tuple[onnx.NodeProto, List[Any], Any], Any, None]
 #: Input shapes whose size arithmetic is kept.
 _KEPT_SHAPES = 32
 
@@ -163,9 +165,9 @@ class GraphModule(nn.Module):
                 return found
         raise KeyError(f"the graph does not compute {sorted(missing)} from the picture")
 
-    def walk(self, picture: Tensor, visit: Optional[Visitor] = None) -> Iterator[Tuple[onnx.NodeProto, List[Any], Any]]:
+    def walk(self, picture: Tensor, visit: Optional[Visitor] = None) -> Walk:
         """Run node by node: gives each that follows from the picture, with its inputs (quantised, where they are read
-        so) and its result.
+        so) and its result. What is sent back replaces the result, for all later nodes too.
 
         Args:
             picture: (N, 3, H, W).
@@ -188,7 +190,8 @@ class GraphModule(nn.Module):
                 self._kept[tuple(picture.shape)] = {name: value.detach() for name, value in fresh.items()}
             changed = None if visit is None else visit(step.node, inputs, result)
             result = result if changed is None else changed
-            yield step.node, inputs, result
+            sent = yield step.node, inputs, result
+            result = result if sent is None else sent
             del inputs
             values.update(zip(step.node.output, result if isinstance(result, tuple) else (result,)))
             for name in step.frees:
@@ -213,8 +216,8 @@ class GraphModule(nn.Module):
         return quantised[key]
 
     def _sized(self, step: _Step, values: Mapping[str, Any]) -> Dict[str, Tensor]:
-        """Size arithmetic runs on the CPU; what it makes of floats goes where the weights are."""
-        device = next(iter(self.constants.values())).device
+        """Size arithmetic runs on the CPU; what it makes of floats goes where the weights are, in their type."""
+        like = next(iter(self.constants.values()))
         with torch.no_grad():
             inputs = [
                 None if not name else values[name] if step.node.op_type == "Shape" else values[name].cpu()
@@ -223,7 +226,7 @@ class GraphModule(nn.Module):
             result = self._run(step, inputs)
         outputs = result if isinstance(result, tuple) else (result,)
         return {
-            name: value.to(device) if value.is_floating_point() else value
+            name: value.to(like) if value.is_floating_point() else value
             for name, value in zip(step.node.output, outputs)
         }
 

@@ -90,13 +90,17 @@ class Content:
 
 @dataclass(frozen=True)
 class Entry:
-    """One deployment in a comparison: its point, and the means of what was timed by metric, empty where not judged."""
+    """One deployment in a comparison: its point, and the means of what was timed by metric, empty where not judged.
+
+    ``fidelity`` is of a compressed network in float32: PSNR of its output to that of the network it was made from, dB.
+    """
 
     name: str
     scale: int
     result: Result
     point: Point
     means: Mapping[str, Optional[float]]
+    fidelity: Optional[float] = None
 
     @property
     def quality(self) -> Optional[float]:
@@ -169,7 +173,9 @@ def _comparison(
         name = f"{deployed.name} {precision_label(precision)}".strip()
         name += " (launch-bound)" if point.launch_bound else ""
         mean: Dict[str, float] = next((q.report["mean"] for q in deployed.qualities if q.precision == precision), {})
-        entries.append(Entry(name, deployed.manifest.scale, result, point, mean))
+        steps = deployed.manifest.compression if precision in ("", "fp32") else ()
+        fidelity = steps[-1]["fidelity_db"] if steps else None
+        entries.append(Entry(name, deployed.manifest.scale, result, point, mean, fidelity))
     # Pictures of another scale are another task: quality is compared within one scale only. What the page does not
     # show, less than a thousandth of a dB, does not put anything on the front.
     one_scale = len({entry.scale for entry in entries}) == 1

@@ -11,6 +11,7 @@ from sr_deploy.core.text import xml
 from sr_deploy.report import html
 from sr_deploy.report.content import Comparison, Content, Deployed, Quality, comparisons
 from sr_deploy.report.numbers import NONE, figures, fixed, milliseconds, precision_label
+from sr_deploy.report.page_compression import compression_section, fidelity_drawing
 from sr_deploy.report.page_deployment import deployment_section, drawing
 from sr_deploy.report.pictures import ERROR_LIMIT, error_scale
 from sr_deploy.report.plots import latency_plot
@@ -19,7 +20,8 @@ from sr_deploy.report.quality_file import ran_text
 
 #: So many comparisons are shown; more than a few (runtime, device, scope) are rarely wanted on one page.
 MOST_COMPARISONS = 3
-_HEADINGS = [metric.heading for metric in METRICS]
+#: A figure of each metric by key.
+Means = Mapping[str, Optional[float]]
 
 
 def report_page(content: Content) -> str:
@@ -33,6 +35,7 @@ def report_page(content: Content) -> str:
             "".join(_comparison(index, comparison, content.axis) for index, comparison in enumerate(compared)),
             html.paragraph(_why_not_compared(content.deployments), "note") if several and not compared else "",
             _quality(content),
+            compression_section(content.deployments),
             _pictures(content),
             "".join(
                 deployment_section(deployed, f"deployment-{index + 1}", several, content.axis)
@@ -48,19 +51,20 @@ def _glance(content: Content, compared: Sequence[Comparison]) -> str:
     headings = ["", "network", "scale", "parameters", "GMACs", "at input"]
     numbers = [len({d.manifest.scale for d in content.deployments}) and 2, 3, 4]
     judged = any(deployed.qualities for deployed in content.deployments)
+    firsts = [deployed.qualities[0] if deployed.qualities else None for deployed in content.deployments]
+    metrics = _taken([first.report["mean"] for first in firsts if first])
     rows = []
-    for deployed in content.deployments:
+    for deployed, first in zip(content.deployments, firsts):
         manifest, graph = deployed.manifest, deployed.manifest.graphs[0]
         row = [deployed.name, manifest.architecture, f"×{manifest.scale}", f"{graph.parameters:,}"]
         row += [figures(graph.macs / 1e9), format_size(graph.macs_size).replace("x", "×")]
         if judged:
-            first = deployed.qualities[0] if deployed.qualities else None
             row += [
                 precision_label(first.precision) if first else NONE,
-                *_figures(first.report["mean"] if first else {}),
+                *_figures(metrics, first.report["mean"] if first else {}),
             ]
         rows.append(row)
-    headings += ["judged in", *_HEADINGS] if judged else []
+    headings += ["judged in", *_headings(metrics)] if judged else []
     caption = "The deployments: weights and multiply-accumulates (in thousand millions) are of the exported graph"
     return html.section("At a glance", html.table(caption, headings, rows, min(numbers)), "glance")
 
@@ -70,11 +74,12 @@ def _comparison(index: int, comparison: Comparison, axis: str) -> str:
     shared = f"{comparison.runtime} on {comparison.device}, {comparison.scope}"
     size = format_size(comparison.size).replace("x", "×")
     rows: List[Sequence[html.Cell]] = []
+    metrics = _taken([entry.means for entry in comparison.entries])
     for i, entry in enumerate(comparison.entries):
         best = i in comparison.front
         verdict = ("on the front", "best good") if best else ("beaten" if entry.quality is not None else NONE)
         rows.append([entry.name, milliseconds(entry.point.median_s), milliseconds(entry.point.p90_s),
-                     *_figures(entry.means), verdict])  # fmt: skip
+                     *_figures(metrics, entry.means), verdict])  # fmt: skip
     parts: List[str] = []
     judged = [i for i, e in enumerate(comparison.entries) if e.quality is not None and math.isfinite(e.quality)]
     drawn = [comparison.entries[i] for i in judged]
@@ -104,7 +109,8 @@ def _comparison(index: int, comparison: Comparison, axis: str) -> str:
         known = f"only of {candidates[0].name}" if candidates else "of none of these"
         text = f"Quality is known {known}: srdeploy verify … --precision keeps it in the deployment."
         parts.append(html.paragraph(text, "note"))
-    headings = ["", "median ms", "p90 ms", *_HEADINGS, "Pareto front"]
+    parts.append(fidelity_drawing(comparison, f"{shared}, input {size}"))
+    headings = ["", "median ms", "p90 ms", *_headings(metrics), "Pareto front"]
     parts.append(html.table(f"{shared}; input {size}", headings, rows))
     words = f"Median latency over input size of {', '.join(entry.name for entry in comparison.entries)}; {shared}"
     caption = f"All sizes: {shared}."
@@ -147,12 +153,13 @@ def _pictures_of(report: Mapping[str, Any]) -> str:
 
 
 def _quality_table(scale: int, columns: Sequence[Tuple[str, Quality]]) -> str:
-    headings = ["", *(_HEADINGS * len(columns))]
     reports = [quality.report for _, quality in columns]
+    metrics = _taken([report["mean"] for report in reports])
+    headings = ["", *(_headings(metrics) * len(columns))]
     rows: List[Sequence[html.Cell]] = []
     for index, image in enumerate(reports[-1]["images"]):
-        rows.append(_marked(image["name"], [report["images"][index] for report in reports]))
-    rows.append(_marked("mean", [report["mean"] for report in reports]))
+        rows.append(_marked(metrics, image["name"], [report["images"][index] for report in reports]))
+    rows.append(_marked(metrics, "mean", [report["mean"] for report in reports]))
     words = "; ".join(
         f"{name} in {precision_label(quality.precision)}: {ran_text(quality.report['ran'])}"
         for name, quality in columns
@@ -161,19 +168,29 @@ def _quality_table(scale: int, columns: Sequence[Tuple[str, Quality]]) -> str:
     pictures = reports[-1].get("pictures")
     on = f"{pictures['count']} pictures of {pictures['name']}, " if pictures else ""
     caption = f"Against the originals, {on}×{scale} ({reports[-1]['convention']}); the best of each row is bold"
-    table = html.table(caption, headings, rows, 1, 1, [(name, len(METRICS)) for name, _ in columns])
+    table = html.table(caption, headings, rows, 1, 1, [(name, len(metrics)) for name, _ in columns])
     return table + html.paragraph(f"What ran. {words}", "small")
 
 
-def _figures(means: Mapping[str, Optional[float]]) -> List[str]:
+def _taken(every: Sequence[Means]) -> Tuple[Metric, ...]:
+    """The metrics that were taken of any of them; of none: the criterion, whose place stays empty."""
+    taken = tuple(metric for metric in METRICS if any(means.get(metric.key) is not None for means in every))
+    return taken or (CRITERION,)
+
+
+def _headings(metrics: Sequence[Metric]) -> List[str]:
+    return [metric.heading for metric in metrics]
+
+
+def _figures(metrics: Sequence[Metric], means: Means) -> List[str]:
     """A cell for each metric."""
-    return [fixed(means.get(metric.key), metric.decimals) for metric in METRICS]
+    return [fixed(means.get(metric.key), metric.decimals) for metric in metrics]
 
 
-def _marked(name: str, ways: Sequence[Mapping[str, Optional[float]]]) -> List[html.Cell]:
+def _marked(metrics: Sequence[Metric], name: str, ways: Sequence[Means]) -> List[html.Cell]:
     """A row with the best figure of each metric marked, unless all are equal at the shown digits."""
-    shown = [_figures(way) for way in ways]
-    best = [_best(metric, [way.get(metric.key) for way in ways]) for metric in METRICS]
+    shown = [_figures(metrics, way) for way in ways]
+    best = [_best(metric, [way.get(metric.key) for way in ways]) for metric in metrics]
     out: List[html.Cell] = [name]
     for texts in shown:
         for k, text in enumerate(texts):

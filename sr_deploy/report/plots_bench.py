@@ -134,7 +134,9 @@ def distribution_plot(result: Result, path: Path) -> None:
     save_figure(figure, path)
 
 
-def pareto_plot(candidates: Sequence[Candidate], front: Sequence[int], title: str, path: Path) -> None:
+def pareto_plot(
+    candidates: Sequence[Candidate], front: Sequence[int], title: str, path: Path, quality: str = CRITERION.title
+) -> None:
     """Quality against latency; what no other one beats is filled and joined by a line, the rest is hollow.
 
     Args:
@@ -142,6 +144,7 @@ def pareto_plot(candidates: Sequence[Candidate], front: Sequence[int], title: st
         front: indices of those on the front, fastest first; see ``pareto_front``.
         title: what they have in common: size, runtime, device, scope.
         path: the file to write, .png or .svg.
+        quality: what it is called; its unit is the criterion's, dB.
 
     Raises:
         UsageError: no candidate, or another suffix.
@@ -173,7 +176,7 @@ def pareto_plot(candidates: Sequence[Candidate], front: Sequence[int], title: st
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("median latency, ms (left is better)", fontsize=11)
-    axes.set_ylabel(f"mean {CRITERION.title}, {CRITERION.unit} (up is better)", fontsize=11)
+    axes.set_ylabel(f"mean {quality}, {CRITERION.unit} (up is better)", fontsize=11)
     axes.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     _plain(axes)
     texts = [

@@ -1,9 +1,9 @@
-"""How a fine-tuning went: loss and distance from the float32 network over the steps. PNG or SVG by suffix."""
+"""How a training went: loss, and distance from the network that is followed, over the steps. PNG or SVG by suffix."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.text import mathtext
@@ -45,6 +45,51 @@ def training_plot(points: Sequence[Judgement], path: Path, title: str) -> None:
     below.axvline(steps[best], color=COLOURS[4], linewidth=0.8, linestyle=":", label=label)
     below.legend(fontsize=SMALL)
     below.set_ylabel("PSNR against float32, dB\n(pictures not trained on)", fontsize=11)
+    below.set_xlabel("step", fontsize=11)
+    for axes in (above, below):
+        axes.grid(True, alpha=0.3)
+    save_figure(figure, path)
+
+
+#: A judgement of a distillation: step, mean loss since the last one (NaN: none yet), PSNR to originals and to the
+#: teacher in dB, each None where there are none.
+Judged = Tuple[int, float, Optional[float], Optional[float]]
+
+
+def distillation_plot(points: Sequence[Judged], best: int, path: Path, title: str) -> None:
+    """Loss above, PSNR and fidelity below, over the steps; the best state is marked.
+
+    Args:
+        points: the first is the start.
+        best: step of the best state.
+        path: the file to write, .png or .svg.
+        title: above the plot.
+
+    Raises:
+        UsageError: no points, or another suffix.
+        DiskFull, EnvironmentFault: the file cannot be written.
+    """
+    check_suffix(path)
+    if not points:
+        raise UsageError("there is no training to plot", "at least one judgement")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 5.6), dpi=150, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    learned = [(step, loss) for step, loss, _, _ in points if loss == loss]
+    if learned:
+        above.plot(*zip(*learned), DASHES[0], marker=MARKERS[0], color=COLOURS[0], markersize=4)
+        above.set_ylim(0, 1.08 * max(loss for _, loss in learned))
+    above.set_ylabel("loss", fontsize=11)
+    above.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
+    for index, label in ((2, "to the originals"), (3, "to the teacher (fidelity)")):
+        known = [(point[0], point[index]) for point in points if point[index] is not None]
+        if known:
+            style = {"marker": MARKERS[index - 1], "color": COLOURS[index - 1], "markersize": 4, "label": label}
+            below.plot(*zip(*known), DASHES[index - 2], **style)
+    below.axvline(best, color=COLOURS[4], linewidth=0.8, linestyle=":", label=f"best: step {best}")
+    below.legend(fontsize=SMALL)
+    below.set_ylabel("PSNR, dB\n(pictures not trained on)", fontsize=11)
     below.set_xlabel("step", fontsize=11)
     for axes in (above, below):
         axes.grid(True, alpha=0.3)

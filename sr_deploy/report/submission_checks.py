@@ -13,7 +13,7 @@ from sr_deploy.bench.load import load_of
 from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point
 from sr_deploy.core.contract import format_size
-from sr_deploy.core.quality.metrics import METRICS
+from sr_deploy.core.quality.metrics import CRITERION, METRICS
 from sr_deploy.report.device_peaks import least_seconds
 from sr_deploy.report.numbers import milliseconds, precision_label, precision_of
 from sr_deploy.report.quality_file import hash_of_pictures
@@ -119,6 +119,10 @@ def _quality_is_of_it(entry: Submission) -> Optional[str]:
     for metric in METRICS:
         values = [getattr(row, metric.key) for row in entry.quality.images]
         mean = getattr(entry.quality.mean, metric.key)
+        if metric.judges:
+            values = [value for value in values if value is not None]
+        if metric is not CRITERION and mean is None and set(values) <= {None}:
+            continue  # not taken: it needs something beside, or the file is from before it
         if not values or None in values or mean is None or not _close(sum(values) / len(values), mean):
             return f"its mean {metric.title} is not the mean of its pictures"
     return None

@@ -125,6 +125,6 @@ def _resumed(
 
 def _judge(learner: Learner, moment: Moment, schedule: Schedule, say: Callable[[str], None]) -> None:
     of = "" if schedule.steps is None else f"/{schedule.steps}"
-    loss = "" if math.isnan(moment.loss) else f"  loss {moment.loss:.3f}"
+    loss = "" if math.isnan(moment.loss) else f"  loss {moment.loss:.4g}"
     found = learner.judge(moment)
     say(f"step {moment.step}{of}  {moment.seconds:.0f} s{loss}" + (f"  {found}" if found else ""))

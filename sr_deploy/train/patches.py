@@ -36,31 +36,38 @@ class Pool:
     """Pictures to train on and squares to judge on.
 
     Attributes:
-        trained: float32, in the units of the graph.
-        judged: float32 (N, 3, side, side), of pictures that are not trained on.
+        trained: of the type and in the units of what was given.
+        judged: (N, 3, side, side), of pictures that are not trained on.
+        judged_originals: of each of them, (N, 3, s·side, s·side); None without originals.
     """
 
     trained: Pairs
     judged: np.ndarray
+    judged_originals: Optional[np.ndarray] = None
 
 
 def pool_of(
-    images: Sequence[np.ndarray], side: int, judged_side: int, originals: Optional[Sequence[np.ndarray]] = None
+    images: Sequence[np.ndarray],
+    side: int,
+    judged_side: int,
+    originals: Optional[Sequence[np.ndarray]] = None,
+    multiple: int = 1,
 ) -> Pool:
     """Part the pictures into those trained on and those judged on.
 
     Args:
-        images: float32 (1, 3, H, W), in the units of the graph.
+        images: (1, 3, H, W), float32 or uint8.
         side: of the squares that are trained on.
         judged_side: of those that are judged on; less where a picture is smaller.
         originals: of each image, (1, 3, s·H, s·W).
+        multiple: of which the side of judged squares is one.
 
     Raises:
         BadInput: fewer than two pictures, or one smaller than the squares.
     """
     if len(images) < 2:
         raise BadInput(
-            f"{len(images)} picture(s) to fine-tune on",
+            f"{len(images)} picture(s) to train on",
             "at least 2: some are kept back for judging",
             "give more pictures",
         )
@@ -73,16 +80,22 @@ def pool_of(
         )
     back = list(range(0, len(images), KEPT_BACK))[:JUDGED]
     judged_side = min(judged_side, *(min(images[index].shape[2:]) for index in back))
-    centres = []
+    judged_side -= judged_side % multiple
+    centres, centres_of_originals = [], []
     for index in back:
         picture = images[index][0]
         top, left = (picture.shape[1] - judged_side) // 2, (picture.shape[2] - judged_side) // 2
         centres.append(picture[:, top : top + judged_side, left : left + judged_side])
+        if originals is not None:
+            scale = originals[index].shape[2] // picture.shape[1]
+            rows, columns = (slice(scale * at, scale * (at + judged_side)) for at in (top, left))
+            centres_of_originals.append(originals[index][0][:, rows, columns])
     used = [index for index in range(len(images)) if index not in back]
-    pictures = tuple(np.ascontiguousarray(images[index][0], np.float32) for index in used)
+    pictures = tuple(np.ascontiguousarray(images[index][0]) for index in used)
     return Pool(
         trained=Pairs(pictures, None if originals is None else tuple(originals[index][0] for index in used)),
-        judged=np.ascontiguousarray(np.stack(centres), np.float32),
+        judged=np.stack(centres),
+        judged_originals=np.stack(centres_of_originals) if centres_of_originals else None,
     )
 
 

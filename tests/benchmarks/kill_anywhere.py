@@ -56,7 +56,7 @@ from tests.precision import small_plans  # noqa: E402
 #: Calls that change names, by module; a fault is before or after one of them.
 CALLS = ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync")
 #: Files whose bytes are the same after every undisturbed run.
-SAME = ("model.onnx", "weights.npz", "set.toml", "net.srd", ".png")
+SAME = ("model.onnx", "weights.npz", "set.toml", "net.srd", ".png", ".safetensors")
 FORCE = "--force"
 
 
@@ -101,6 +101,19 @@ CASES = (
         ("qat", "BOX/planned", "--images", "IN/photos", "--steps", "12", "--batch", "2", "--patch", "16")
         + ("--device", "cpu"),
         exchange=False,
+    ),
+    Case(
+        "distill",
+        (),
+        ("distill", "--arch", "SPAN", "--arch-arg", "width=4", "--teacher", "IN/net.pth", "--images", "IN/photos")
+        + ("-o", "BOX/small.safetensors", "--steps", "12", "--judge-every", "4", "--batch", "2", "--patch", "16")
+        + ("--loss", "l1=1,at=100,afd=1", "--ema", "0.9", "--device", "cpu"),
+    ),
+    Case(
+        "density",
+        (),
+        ("density", "IN/net.pth", "--images", "IN/photos", "-o", "BOX/sparse.safetensors", "--steps", "12")
+        + ("--judge-every", "4", "--batch", "2", "--patch", "16", "--device", "cpu"),
     ),
     Case("pack", ("net",), ("pack", "BOX/net", "-o", "BOX/net.srd", "--backend", "onnxruntime", "--size", "16,24")),
     Case("unpack", (), ("unpack", "IN/net.srd", "-o", "BOX/out", "--build")),

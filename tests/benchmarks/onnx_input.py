@@ -2,12 +2,13 @@
 
     python tests/benchmarks/onnx_input.py [NAME …]                  the graphs' function and number of convolutions
     python tests/benchmarks/onnx_input.py NAME … --int8 IMAGES      and the dB that the INT8 plans of both routes lose
+                                                        [--no-fit]  calibrated plainly, as srdeploy build --no-fit
 
 A row is a checkpoint and an exporter: "old" (TorchScript, operator set 17) or "dynamo" (its own default set), with
-free sizes. Columns: the largest difference of the two routes' graphs in 8-bit steps, at an even and an odd size;
-convolutions of the network as torch wrote it, of the checkpoint's route, of the ONNX file's. Besides the published
-files there are those that ship, and two of random weights, all in training form. Data is found through SRDEPLOY_ASSETS
-(default ../shared).
+free sizes (one size of ExpandRepNet, which computes with sizes in Python). Columns: the largest difference of the two
+routes' graphs in 8-bit steps, at an even and an odd size; convolutions of the network as torch wrote it, of the
+checkpoint's route, of the ONNX file's. Besides the published files there are those that ship, and two of random
+weights, all in training form. Data is found through SRDEPLOY_ASSETS (default ../shared).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from sr_deploy.core.media.natural import natural_input  # noqa: E402
 from sr_deploy.core.tolerance import largest_difference  # noqa: E402
 from sr_deploy.models.architectures.ecbsr import ECBSRNetwork  # noqa: E402
+from sr_deploy.models.base import LoadedModel  # noqa: E402
 from sr_deploy.pipeline.export import ExportOptions, export_deployment  # noqa: E402
 from sr_deploy.pipeline.load import LoadOptions, load_model  # noqa: E402
 from sr_deploy.run.base import upscale  # noqa: E402
@@ -49,6 +51,8 @@ GIVEN = {
     "expandrepnet_x4.pth": LoadOptions(factory=_FACTORIES + "expandrepnet"),
     "fean_x4.pt": LoadOptions(factory=_FACTORIES + "fean", ignore_surplus=True),
 }
+#: What tracing fixes to one size.
+FIXED = ("expandrepnet_x4.pth",)
 
 
 def checkpoints(names, folder: Path) -> Iterator[Tuple[Path, LoadOptions]]:
@@ -71,19 +75,21 @@ def made(folder: Path) -> Iterator[Path]:
         yield folder / f"{name}.pth"
 
 
-def exported(module: torch.nn.Module, value_range: float, path: Path, dynamo: bool) -> None:
+def exported(loaded: LoadedModel, path: Path, dynamo: bool, fixed: bool) -> None:
     """What a user does who has the network in PyTorch."""
-    example = (torch.rand(1, 3, *SIZES[0]) * value_range,)
+    example = (torch.rand(1, 3, *SIZES[0]) * loaded.value_range,)
     names = {"input_names": ["input"], "output_names": ["output"]}
     logging.disable(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         if dynamo:
-            free = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
-            torch.onnx.export(module, example, str(path), dynamo=True, dynamic_shapes=free, verbose=False, **names)
+            free = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+            sizes = {} if fixed else {"dynamic_shapes": (free,)}
+            torch.onnx.export(loaded.module, example, str(path), dynamo=True, verbose=False, **names, **sizes)
         else:
             axes = {"input": {2: "h", 3: "w"}, "output": {2: "h2", 3: "w2"}}
-            torch.onnx.export(module, example, str(path), dynamo=False, opset_version=17, dynamic_axes=axes, **names)
+            sizes = {"dynamic_axes": {} if fixed else axes, "opset_version": 17}
+            torch.onnx.export(loaded.module, example, str(path), dynamo=False, **names, **sizes)
 
 
 def convolutions(path: Path) -> int:
@@ -93,7 +99,7 @@ def convolutions(path: Path) -> int:
 def difference(first, second) -> float:
     """The largest difference of two deployments' graphs on photographs, in 8-bit steps."""
     worst = 0.0
-    for size in SIZES:
+    for size in SIZES if first.manifest.graphs[0].size is None else SIZES[:1]:
         rules = first.manifest.sizes
         fitting = (rules.fit(size[0]), rules.fit(size[1]))
         outputs = []
@@ -106,15 +112,18 @@ def difference(first, second) -> float:
     return worst
 
 
-def lost(deployment, images: Path) -> float:
-    """dB that the INT8 plan loses."""
+def lost(deployment, asked: argparse.Namespace) -> str:
+    """dB that the INT8 plan loses; "" where none is asked for, or none is made for one size."""
+    if asked.int8 is None or deployment.manifest.graphs[0].size is not None:
+        return ""
     from sr_deploy.pipeline.precision.make_plan import plan_for
     from sr_deploy.pipeline.precision.plan_inputs import PrecisionOptions
 
-    return float(plan_for(deployment, PrecisionOptions("int8", images=images)).report["loss_db"])
+    options = PrecisionOptions("int8", images=asked.int8, improve=not asked.no_fit)
+    return f"{plan_for(deployment, options).report['loss_db']:+.4f}"
 
 
-def row(file: Path, options: LoadOptions, folder: Path, images) -> Iterator[str]:
+def row(file: Path, options: LoadOptions, folder: Path, asked: argparse.Namespace) -> Iterator[str]:
     """The table's rows of one checkpoint."""
     folder.mkdir()
     try:
@@ -122,12 +131,15 @@ def row(file: Path, options: LoadOptions, folder: Path, images) -> Iterator[str]
     except Exception as error:
         yield f"| {file.name} | – | {str(error).splitlines()[0][:60]} | | |"
         return
-    ours = export_deployment(ExportOptions(file, folder / "checkpoint", load=options))
+    fixed = file.name in FIXED
+    sizes = SIZES[:1] if fixed else ()
+    ours = export_deployment(ExportOptions(file, folder / "checkpoint", sizes, load=options))
+    ours_lost = lost(ours, asked)
     for dynamo in (False, True):
         name = "dynamo" if dynamo else "old"
         path = folder / f"{name}.onnx"
         try:
-            exported(loaded.module, loaded.value_range, path, dynamo)
+            exported(loaded, path, dynamo, fixed)
         except Exception as error:
             yield f"| {file.name} | {name} | torch cannot: {type(error).__name__} | | |"
             continue
@@ -144,20 +156,21 @@ def row(file: Path, options: LoadOptions, folder: Path, images) -> Iterator[str]
         counts = " → ".join(str(convolutions(one)) for one in (path, ours.folder / "model.onnx"))
         counts += f" / {convolutions(theirs.folder / 'model.onnx')}"
         same = f"{difference(ours, theirs):.5f}"
-        planned = f"{lost(ours, images):+.4f} / {lost(theirs, images):+.4f}" if images else ""
-        yield f"| {file.name} | {name} | {same} | {counts} | {planned} |"
+        planned = [one for one in (ours_lost, lost(theirs, asked)) if one]
+        yield f"| {file.name} | {name} | {same} | {counts} | {' / '.join(planned)} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--int8", type=Path)
+    parser.add_argument("--no-fit", action="store_true")
     asked = parser.parse_args()
     print("| checkpoint | exporter | difference | convolutions: torch → ours / from ONNX | INT8 dB |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for number, (file, options) in enumerate(checkpoints(asked.names, Path(folder))):
-            for line in row(file, options, Path(folder) / str(number), asked.int8):
+            for line in row(file, options, Path(folder) / str(number), asked):
                 print(line, flush=True)
 
 

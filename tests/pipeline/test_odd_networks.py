@@ -168,7 +168,7 @@ def test_a_plan_without_any_int8_is_not_called_int8(networks, srdeploy):
         (
             ("--model", "nets.py:Adaptive", "--value-range", "1"),
             1,
-            "with --size HxW what depends on the size is constant",
+            "with --size HxW it is constant; or write it yourself with torch.onnx.export(…, dynamo=True)",
         ),
         (("--model", "nets.py:Half"), 2, "take .half(), autocast"),
         (("--model", "nets.py:sized"), 2, "an argument of the factory: --model-arg NAME=VALUE"),

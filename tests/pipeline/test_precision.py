@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import importlib.util
 import json
@@ -14,10 +15,12 @@ import pytest
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.deployment.plan import open_plan
+from sr_deploy.core.errors import BadDeployment
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.precision.make_plan import _edited
+from sr_deploy.pipeline.precision.make_plan import _edited, plannable
+from tests.graph.given.given_graphs import given, saved
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
 RTX = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--size", "24x32")
@@ -188,11 +191,23 @@ def test_int8_without_pictures_takes_a_calibration_when_nothing_is_fitted(net, s
     assert done.code == 0, done.err
 
 
-def test_fixed_sizes_only(tmp_path, srdeploy):
+def test_a_graph_of_one_size_is_judged_on_pictures_of_that_size(explored_here, tmp_path, photographs, srdeploy):
     folder = tmp_path / "fixed"
-    export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", folder, sizes=((24, 32),)))
-    refused = srdeploy("build", folder, "--precision", "fp16")
-    assert refused.code == 4 and "fixed sizes only" in refused.err and "--dynamic" in refused.err
+    export_deployment(ExportOptions(saved(tmp_path, given()), folder, sizes=((20, 24),)))
+    for precision, most, words in (("fp16", 0.01, ()), ("int8", 0.5, ("--no-fit",))):
+        done = srdeploy("build", folder, "--images", photographs, "--precision", precision, *words)
+        assert done.code == 0, done.err
+        assert "judging on 4 pictures" in done.err and f"onnxruntime_20x24_{precision}.onnx" in done.out
+        assert json.loads((folder / "precision" / precision / "report.json").read_text())["loss_db"] <= most
+    refused = srdeploy("build", folder, "--precision", "fp16", "--force", "--lr", photographs, "--hr", photographs)
+    assert refused.code == 2 and "takes 20x24 only" in refused.err
+    refused = srdeploy("qat", folder, "--images", photographs, "--minutes", "1")
+    assert refused.code == 4 and "takes 20x24 only, and is trained on patches" in refused.err
+    deployment = open_deployment(folder)
+    (graph,) = deployment.manifest.graphs
+    several = dataclasses.replace(deployment.manifest, graphs=(graph, dataclasses.replace(graph, file="b.onnx")))
+    with pytest.raises(BadDeployment, match="holds graphs of several fixed sizes"):
+        plannable(dataclasses.replace(deployment, manifest=several))
 
 
 def test_dry_runs(plain, net, tmp_path, srdeploy):

@@ -17,6 +17,7 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.deployment.manifest import GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.media.image import Picture, write_picture
+from sr_deploy.core.quality.metrics import METRICS
 from sr_deploy.engine.manifest import open_engine, save_engine
 from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 from tests.small_network import CONTRACT, small_graphs
@@ -136,6 +137,14 @@ def page_of(path):
     return page, source
 
 
+#: Metrics that are taken of every picture.
+TAKEN = sum(not metric.beside for metric in METRICS)
+
+
+def shown(figures):
+    return [f"{figures[metric.key]:.{metric.decimals}f}" for metric in METRICS if not metric.beside]
+
+
 def test_one_deployment_with_everything(make, pictures, tmp_path, srdeploy):
     folder = make("<b>", {16: 1.2345, 32: 4.5678})
     lr, hr = pictures
@@ -151,8 +160,8 @@ def test_one_deployment_with_everything(make, pictures, tmp_path, srdeploy):
     # The numbers are the inputs.
     report = verify_quality(VerifyOptions(folder, lr, hr, against_torch=False)).to_dict()
     for image in report["images"]:
-        assert page.row(image["name"], 5)[3:] == [f"{image['psnr_y']:.3f}", f"{image['ssim_y']:.4f}"]
-    assert page.row("mean", 5)[3:] == [f"{report['mean']['psnr_y']:.3f}", f"{report['mean']['ssim_y']:.4f}"]
+        assert page.row(image["name"], 1 + 2 * TAKEN)[1 + TAKEN :] == shown(image)
+    assert page.row("mean", 1 + 2 * TAKEN)[1 + TAKEN :] == shown(report["mean"])
     assert page.row("16×16", 7)[1:4] == ["1.238", "1.242", "1.242"]
     assert page.row("32×32", 7)[6] == "30"
     assert page.row("model.onnx at 40x56", 2) == ["model.onnx at 40x56", "0.00123"]
@@ -181,9 +190,9 @@ def test_several_deployments_are_compared_at_a_common_size(make, pictures, tmp_p
     assert outcome.code == 0, outcome.err
     page, _ = page_of(tmp_path / "r.html")
     # The same network in all: equal quality, so the faster one at 32x32, the largest size of both, beats the other.
-    assert page.row("a FP32", 6)[-1] == "beaten"
-    assert page.row("b FP32", 6)[-1] == "on the front"
-    assert page.row("b FP32", 6)[1] == "3.009"
+    assert page.row("a FP32", 4 + TAKEN)[-1] == "beaten"
+    assert page.row("b FP32", 4 + TAKEN)[-1] == "on the front"
+    assert page.row("b FP32", 4 + TAKEN)[1] == "3.009"
     assert [heading for heading in ("a", "b", "c") if re.search(rf"\b{heading}\b", page.text)]
     assert "input 32×32" in page.text
 
@@ -226,10 +235,12 @@ def test_engines_of_two_precisions_are_judged_and_paired_with_their_own_sweeps(m
     outcome = srdeploy("report", folder, "-o", tmp_path / "r.html", "--lr", lr, "--hr", hr)
     assert outcome.code == 0, outcome.err
     page, _ = page_of(tmp_path / "r.html")
-    assert page.row("mean", 7)[3:5] == page.row("mean", 7)[5:]
+    assert (
+        page.row("mean", 1 + 3 * TAKEN)[1 + TAKEN : 1 + 2 * TAKEN] == page.row("mean", 1 + 3 * TAKEN)[1 + 2 * TAKEN :]
+    )
     assert "net z_fp16" in page.text
-    assert page.row("net FP16", 6)[-1] == "on the front"
-    assert page.row("net FP32", 6)[-1] == "beaten"
+    assert page.row("net FP16", 4 + TAKEN)[-1] == "on the front"
+    assert page.row("net FP32", 4 + TAKEN)[-1] == "beaten"
 
 
 def test_pictures_of_another_scale_are_refused(make, pictures, tmp_path, srdeploy):
@@ -248,7 +259,7 @@ def test_pictures_that_fit_one_of_two_scales(make, pictures, tmp_path, srdeploy)
     assert outcome.code == 0, outcome.err
     page, _ = page_of(tmp_path / "r.html")
     assert "large: Quality was not judged, because the pictures that were given are not of scale 3." in page.text
-    assert page.row("large", 9)[-1] == "–"
+    assert page.row("large", 7 + TAKEN)[-1] == "–"
     assert "no quality for scale 3" in outcome.err
 
 
@@ -268,7 +279,7 @@ def test_two_folders_of_one_name_are_told_apart(make, tmp_path, srdeploy):
     folders = [make("x/net", {16: 1.0}), make("y/net", {16: 2.0})]
     assert srdeploy("report", *folders, "-o", tmp_path / "r.html").code == 0
     page, _ = page_of(tmp_path / "r.html")
-    compared = [row for row in page.rows if len(row) == 6 and row[0].endswith("/net FP32") and row[-1] == "–"]
+    compared = [row for row in page.rows if len(row) == 5 and row[0].endswith("/net FP32") and row[-1] == "–"]
     assert [row[:2] for row in compared] == [["x/net FP32", "1.003"], ["y/net FP32", "2.006"]]
 
 

@@ -10,8 +10,9 @@ import torch
 
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.train import loop
+from sr_deploy.train.descend import descend
 from sr_deploy.train.loop import Course, train
-from sr_deploy.train.losses import descend, taught_distance
+from sr_deploy.train.losses.pictures import taught_distance
 from sr_deploy.train.schedule import Schedule
 from sr_deploy.train.state import Keeping, key_of
 

@@ -14,7 +14,7 @@ from sr_deploy.core.artifact import sha256_of, write_json
 from sr_deploy.core.confine import FileName, confined
 from sr_deploy.core.contract import KNOWN_FORMS, IOContract, Size, SizeRules, format_size
 from sr_deploy.core.deployment.external_data import check_self_contained
-from sr_deploy.core.deployment.records import FoldRecord, RewriteRecord, SourceRecord
+from sr_deploy.core.deployment.records import CompressRecord, FoldRecord, RewriteRecord, SourceRecord
 from sr_deploy.core.errors import BadDeployment
 from sr_deploy.core.reach import Reach
 from sr_deploy.core.schema import Amount, Count, Scale, Sha256, ShortText, SizePair, described, read_described
@@ -89,6 +89,7 @@ class Manifest:
         target: the name of graph/target.py that the graphs were written for.
         rewrite: graph file → what each pass of graph/rewrite did to it, in nodes, MACs and bytes.
         reach: how far the network looks, so whether pictures can be made in tiles; null where it was not looked for.
+        compression: what ``srdeploy compress`` did to the network, one entry a step, the first step first.
     """
 
     architecture: ShortText
@@ -108,6 +109,7 @@ class Manifest:
     target: ShortText = "any"
     rewrite: Dict[str, RewriteRecord] = dataclasses.field(default_factory=dict)
     reach: Optional[Reach] = None
+    compression: Tuple[CompressRecord, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -163,6 +165,11 @@ class Deployment:
     def path_of(self, graph: GraphFile) -> Path:
         """The path of one of its ONNX files."""
         return confined(self.folder, graph.file, str(self.folder / MANIFEST_NAME), BadDeployment)
+
+    @property
+    def source_path(self) -> Path:
+        """The file that it was made from, where it was; a compressed network's lies in the deployment itself."""
+        return self.folder / self.manifest.source["path"]
 
     @property
     def ends(self) -> Tuple[IOContract, int]:

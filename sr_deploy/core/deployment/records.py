@@ -88,6 +88,51 @@ class FoldRecord(TypedDict, total=False):
 
 
 @described
+class CompressRecord(TypedDict, total=False):
+    """One step of compression.
+
+    Attributes:
+        source_sha256: of the graph that was compressed, model.onnx of the deployment that was given.
+        source: name of the file that deployment was made from.
+        asked: the budget, such as "--macs 0.6".
+        importance: the method that chose the channels.
+        widths: group of channels → how many before and after; those that stayed are left out.
+        groups: how many groups there were.
+        parameters, macs: of the plain graph, before and after; multiply-accumulates for a low-resolution pixel.
+        time_share, time_kind: the time after as a share of that before, and how it was found; where it was asked for.
+        refitted: whether weights were fitted by least squares.
+        fitted_db: PSNR of its output to the whole network's after that, on photographs kept back, dB.
+        steps, best_step, rate, device: of distillation; 0 steps: none.
+        fidelity_db: that PSNR of what was written, dB.
+        lost_db: PSNR-Y lost on shrunk photographs against the whole network, dB; where it was asked for.
+        seed: of all that is random.
+        pictures, pictures_sha256: how many photographs, and one hash over theirs, in order.
+    """
+
+    source_sha256: Required[Sha256]
+    source: Required[ShortText]
+    asked: Required[ShortText]
+    importance: Required[ShortText]
+    widths: Required[Dict[str, List[Count]]]
+    groups: Required[Count]
+    parameters: Required[List[Count]]
+    macs: Required[List[Amount]]
+    time_share: Optional[Amount]
+    time_kind: ShortText
+    refitted: Required[bool]
+    fitted_db: Required[float]
+    steps: Required[Count]
+    best_step: Count
+    rate: Amount
+    device: ShortText
+    fidelity_db: Required[float]
+    lost_db: Optional[float]
+    seed: Required[Count]
+    pictures: Required[Count]
+    pictures_sha256: Required[Sha256]
+
+
+@described
 class CountsRecord(TypedDict, total=False):
     """Counts of a graph.
 

@@ -6,15 +6,32 @@ METRICS. A new metric is its function, in a file beside psnr_ssim.py, and one ro
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from pydantic import Field
 from typing_extensions import Annotated
 
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.quality.psnr_ssim import WINDOW, psnr_y, ssim_y
+from sr_deploy.core.quality.niqe import BLOCK, LEAST_BLOCKS, Natural, niqe
+from sr_deploy.core.quality.psnr_ssim import WINDOW, psnr_rgb, psnr_y, ssim_y
+from sr_deploy.core.quality.shifts import colour_shift, sub_pixel_grid
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What some metrics need beside a picture and its original; they are not taken without it.
+
+    Attributes:
+        reference: what another network, the original of a smaller one, makes of the same input: uint8 (H, W, 3) RGB or
+            (H, W, 1) grey.
+        natural: statistics of natural photographs, for NIQE.
+    """
+
+    reference: Optional[np.ndarray] = None
+    natural: Optional[Natural] = None
 
 
 @dataclass(frozen=True)
@@ -26,19 +43,22 @@ class Metric:
         title: for people, without the unit.
         unit: such as "dB"; "" where the figure has none.
         function: of (result, original, border), or of (result, border) where no original is needed; pictures are uint8
-            (H, W, 3) RGB or (H, W, 1) grey, the border is what it leaves out on each side, pixels.
+            (H, W, 3) RGB or (H, W, 1) grey, the border is what it leaves out on each side, pixels. What ``beside``
+            names comes last. It may give None for a picture that it cannot judge.
         needs_reference: whether the function takes the original.
         higher_is_better: which direction is better.
         decimals: shown in tables.
         smallest: pixels each way that must be left inside the border.
         lowest, highest: what the figure can be, where it is finite; a quality file or a budget with more is refused.
         against_torch: whether the PyTorch network's own figure is taken too, so that a loss can be told and bound.
+        beside: an attribute of ``Beside`` that the function takes; "": none.
+        judges: which pictures, where not all: the mean is of those, and ``verify`` says so; "": all.
     """
 
     key: str
     title: str
     unit: str
-    function: Callable[..., float]
+    function: Callable[..., Optional[float]]
     needs_reference: bool
     higher_is_better: bool
     decimals: int
@@ -46,6 +66,8 @@ class Metric:
     lowest: float
     highest: float
     against_torch: bool = False
+    beside: str = ""
+    judges: str = ""
 
     @property
     def heading(self) -> str:
@@ -72,12 +94,13 @@ class Metric:
         """Key of a budget's bound on what any picture loses against the PyTorch network."""
         return f"max_worst_{self.key}_loss"
 
-    def of(self, sr: np.ndarray, hr: np.ndarray, border: int) -> float:
-        """The figure of one picture.
+    def of(self, sr: np.ndarray, hr: np.ndarray, border: int, beside: Beside = Beside()) -> float:
+        """The figure of one picture; NaN where what it needs beside is not given, or it cannot judge this picture.
 
         Args:
             sr, hr: the result and its original (see ``crop_like``), uint8 (H, W, 3) RGB or (H, W, 1) grey.
             border: pixels left out on each side; the scale, by convention.
+            beside: what some metrics need.
 
         Raises:
             BadImage: the sizes differ, less than ``smallest`` is left inside the border, or not 8 bit.
@@ -95,7 +118,14 @@ class Metric:
                 f"at least {self.smallest + 2 * border} pixels each way",
                 "use larger pictures",
             )
-        return self.function(sr, hr, border) if self.needs_reference else self.function(sr, border)
+        arguments = [sr, hr, border] if self.needs_reference else [sr, border]
+        if self.beside:
+            given = getattr(beside, self.beside)
+            if given is None:
+                return math.nan
+            arguments.append(given)
+        found = self.function(*arguments)
+        return math.nan if found is None else found
 
     def lost(self, reference: Optional[float], value: Optional[float]) -> Optional[float]:
         """By how much ``value`` is worse than ``reference``, in the figure's unit; None where one is missing."""
@@ -114,15 +144,54 @@ PSNR_Y = Metric("psnr_y", "PSNR-Y", "dB", psnr_y, True, True, 3, 1, 0.0, 1000.0,
 METRICS: Tuple[Metric, ...] = (
     PSNR_Y,
     Metric("ssim_y", "SSIM-Y", "", ssim_y, True, True, 4, WINDOW, -1.0, 1.0),
+    Metric("grid", "Grid", "of 255", sub_pixel_grid, True, False, 3, 1, 0.0, 255.0),
+    Metric("colour_shift", "Colour shift", "of 255", colour_shift, True, False, 3, 1, 0.0, 255.0),
+    Metric("fidelity", "Fidelity", "dB", psnr_rgb, False, True, 2, 1, 0.0, 1000.0, beside="reference"),
+    Metric(
+        "niqe",
+        "NIQE",
+        "",
+        niqe,
+        False,
+        False,
+        3,
+        1,
+        0.0,
+        1000.0,
+        beside="natural",
+        judges=f"{LEAST_BLOCKS} or more blocks of {BLOCK}x{BLOCK} pixels",
+    ),
 )
 
 #: What plans are searched and fronts are drawn by; it is a row of METRICS and has ``against_torch``.
 CRITERION = PSNR_Y
 
 
-def figures_of(sr: np.ndarray, hr: np.ndarray, border: int) -> Dict[str, float]:
-    """Every metric of one picture by key; arguments and errors as of ``Metric.of``."""
-    return {metric.key: metric.of(sr, hr, border) for metric in METRICS}
+def figures_of(sr: np.ndarray, hr: np.ndarray, border: int, beside: Beside = Beside()) -> Dict[str, float]:
+    """Every metric that can be taken of one picture by key; arguments and errors as of ``Metric.of``."""
+    found = {metric.key: metric.of(sr, hr, border, beside) for metric in METRICS}
+    return {key: value for key, value in found.items() if not math.isnan(value)}
+
+
+def means_of(pictures: Sequence[Mapping[str, float]]) -> Dict[str, float]:
+    """The mean of each figure that all pictures have; of a metric that judges some only, over those that have it."""
+    some = {metric.key for metric in METRICS if metric.judges}
+    means = {}
+    for key, _, _ in figure_columns():
+        values = [figures[key] for figures in pictures if key in figures]
+        if values and (len(values) == len(pictures) or key in some):
+            means[key] = float(np.mean(values))
+    return means
+
+
+def unjudged(pictures: Sequence[Mapping[str, float]]) -> Tuple[str, ...]:
+    """What to say of metrics that judged some of the pictures only."""
+    out = []
+    for metric in METRICS:
+        count = sum(metric.key in figures for figures in pictures)
+        if metric.judges and 0 < count < len(pictures):
+            out.append(f"{metric.title}: of {count} of {len(pictures)} pictures, those with {metric.judges}")
+    return tuple(out)
 
 
 def torch_figures_of(reference: np.ndarray, hr: np.ndarray, border: int) -> Dict[str, float]:

@@ -75,6 +75,27 @@ def psnr_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
     return math.inf if error == 0.0 else 10.0 * math.log10(255.0**2 / error)
 
 
+def psnr_rgb(sr: np.ndarray, border: int, reference: np.ndarray) -> float:
+    """Peak signal-to-noise ratio over red, green and blue to another network's output, dB: fidelity; equal gives inf.
+
+    Args:
+        sr, reference: uint8 (H, W, 3) RGB or (H, W, 1) grey, of one size.
+        border: pixels left out on each side.
+
+    Raises:
+        BadImage: of two sizes.
+    """
+    if sr.shape[:2] != reference.shape[:2]:
+        raise BadImage(
+            f"the picture is {sr.shape[0]}x{sr.shape[1]}, the reference's {reference.shape[0]}x{reference.shape[1]}",
+            "the same size",
+            "take a reference of the same scale",
+        )
+    inside = (slice(border, sr.shape[0] - border), slice(border, sr.shape[1] - border))
+    error = float(np.mean((sr[inside].astype(np.float64) - reference[inside]) ** 2))
+    return math.inf if error == 0.0 else 10.0 * math.log10(255.0**2 / error)
+
+
 def ssim_y(sr: np.ndarray, hr: np.ndarray, border: int) -> float:
     """Structural similarity of the luma (Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 13(4), 2004), 1 for equal pictures.
 

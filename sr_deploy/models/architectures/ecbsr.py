@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors, Training
 from sr_deploy.models.blocks.edge import PointwiseThen3x3, PointwiseThenEdge
 from sr_deploy.models.readings import likeliest
-from sr_deploy.models.renaming import Names, load_renamed
+from sr_deploy.models.renaming import Names, load_renamed, names_in_file
 from sr_deploy.models.resemblance import Reading
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, require_rgb, shuffle_scale, width_of
 
@@ -153,6 +153,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         hyperparameters=hyperparameters,
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         notes=notes,
+        file_names=names_in_file(modules[reading], _names(paths, training)),
     )
 
 
@@ -162,4 +163,5 @@ ECBSR = Architecture(
     load=_load,
     signature=("backbone.0.conv3x3.weight|head.0.conv3x3.weight", "backbone.1.conv3x3.weight|tail.0.conv3x3.weight"),
     about="edge-oriented convolution blocks, RGB; folded, or with its branches",
+    training=Training(fixed=(".mask",)),
 )

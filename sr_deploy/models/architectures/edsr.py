@@ -21,9 +21,10 @@ from torch import nn
 
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint, UsageError
-from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors, Training
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, width_of
+from sr_deploy.models.start import FAINT, pass_colours, silence_colours, spread_colours
 
 #: Mean of the DIV2K pictures in 0…1, RGB, as every published EDSR uses it.
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -271,10 +272,34 @@ def _parameters(module: nn.Module) -> int:
     return sum(value.numel() for name, value in module.named_parameters() if not name.startswith(fixed))
 
 
+def fresh_edsr(scale: int, width: int = 64, blocks: int = 16) -> BasicSREDSR:
+    """The network as its training begins, see ``start.py``; under BasicSR's names.
+
+    Args:
+        scale: 2, 3, 4 or 8.
+        width: channels of the body.
+        blocks: residual blocks.
+    """
+    network = BasicSREDSR(width, blocks, scale, 1.0)
+    pass_colours(network.conv_first)
+    silence_colours(network.conv_after_body)
+    bias = network.conv_last.bias
+    assert bias is not None
+    for stage in network.upsample:
+        if isinstance(stage, nn.Conv2d):
+            spread_colours(stage)
+    with torch.no_grad():
+        network.conv_last.weight.mul_(FAINT)
+        network.conv_last.weight[torch.arange(3), torch.arange(3), 1, 1] = 1.0
+        bias.zero_()
+    return network
+
+
 EDSR = Architecture(
     name="EDSR",
     detect=_detect,
     load=_load,
     signature=tuple(f"{ours}|{theirs}" for ours, theirs in zip(HEAD_BODY_TAIL_KEYS, BASICSR_KEYS)),
     about="EDSR, EDSR-baseline, EDSRmini; x2 x3 x4 x8; both key families; needs --res-scale",
+    training=Training(fresh_edsr, features=r"body\.\d+", deep=("body.",), fixed=("sub_mean.", "add_mean.")),
 )

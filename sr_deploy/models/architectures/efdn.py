@@ -13,16 +13,20 @@ from torch import nn
 
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint
-from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.blocks.edge import PointwiseThen3x3, PointwiseThenEdge
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors, Training
+from sr_deploy.models.blocks.edge import PointwiseThen3x3, PointwiseThenEdge, begin_branches
 from sr_deploy.models.blocks.esa import MINIMUM, SpatialAttention
 from sr_deploy.models.loading import load_strictly
+from sr_deploy.models.renaming import names_in_file
 from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
+from sr_deploy.models.start import pass_colours, repeat_colours, silence_colours
 
 #: The cells' number is part of the topology: cell 2's output enters every later fusion.
 CELLS = 4
 
 _EDBB_KEY = re.compile(r"^(cells\.\d+\.conv[23]\.)(?!act\.)")
+#: Where files keep the branches that lie in ``rep_conv`` here, see ``renaming.py``.
+_FILE_NAMES = ((r"(cells\.\d+\.conv[23]\.)rep_conv\.(?=rep_conv\.|conv1x1)", r"\1"),)
 _EDBB_MODULE_KEY = re.compile(r"(cells\.\d+\.conv[23]\.)rep_conv\.(?=rep_conv\.|conv1x1)")
 _EXPANDED = "cells.0.conv2.conv1x1_3x3.k0"
 _BRANCHES = "cells.0.conv2.conv1x1.weight"
@@ -170,7 +174,32 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         hyperparameters=hyperparameters,
         parameters=sum(value.numel() for value in tensors.values()),
         notes=notes,
+        file_names=names_in_file(module, _FILE_NAMES),
     )
+
+
+def fresh_efdn(
+    scale: int, width: int = 48, half: int = 24, attention: int = 12, branches: bool = True, expanded: int = 96
+) -> EFDNNetwork:
+    """The network as its training begins, see ``start.py``.
+
+    Args:
+        scale: upscaling.
+        width, half, attention: channels of the body, of a cell's reduced features, inside the attention.
+        branches: the training form.
+        expanded: channels inside the training form's 1x1-3x3 branch; 0: no such branch.
+    """
+    network = EFDNNetwork(width, scale, half, attention, branches, expanded if branches else 0)
+    begin_branches(network)
+    pass_colours(network.head)
+    silence_colours(_convolution(network.local_fuse[2]))
+    repeat_colours(_convolution(network.tail[0]), scale)
+    return network
+
+
+def _convolution(module: nn.Module) -> nn.Conv2d:
+    assert isinstance(module, nn.Conv2d)
+    return module
 
 
 EFDN = Architecture(
@@ -179,4 +208,7 @@ EFDN = Architecture(
     load=_load,
     signature=("head.weight", "cells.0.conv2.rep_conv.weight", "cells.0.att.conv_max.weight", "local_fuse.0.weight"),
     about="edge-enhanced feature distillation; folded, or with its EDBB branches",
+    training=Training(
+        fresh_efdn, features=r"cells\.\d+", deep=("cells.", "local_fuse."), fixed=(".mask",), file_names=_FILE_NAMES
+    ),
 )

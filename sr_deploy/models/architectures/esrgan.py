@@ -19,7 +19,7 @@ from torch import nn
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
-from sr_deploy.models.renaming import load_renamed
+from sr_deploy.models.renaming import load_renamed, names_in_file
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, require_rgb, width_of
 
 #: Slope for negative inputs, and the share of a block's output that is added to its input.
@@ -209,8 +209,9 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         unshuffle=unshuffle,
         plus=any(key.endswith(".conv1x1.weight") for key in tensors),
     )
+    module = load_renamed(RRDBNetwork(shape), tensors, family.names, name)
     return LoadedModel(
-        module=load_renamed(RRDBNetwork(shape), tensors, family.names, name),
+        module=module,
         architecture=name,
         form="folded",
         scale=scale,
@@ -218,6 +219,7 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         sizes=SizeRules(minimum=unshuffle),
         hyperparameters=dataclasses.asdict(shape),
         parameters=sum(tensor.numel() for tensor in tensors.values()),
+        file_names=names_in_file(module, family.names),
     )
 
 

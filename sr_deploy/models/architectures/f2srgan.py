@@ -14,7 +14,7 @@ from torch import nn
 from typing_extensions import Literal
 
 from sr_deploy.core.contract import SizeRules
-from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors, Training
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, width_of
 
@@ -314,12 +314,16 @@ def _detect_student(tensors: Tensors) -> bool:
     return all(key in tensors for key in F2SRGAN_STUDENT.signature)
 
 
+#: The mean shifts.
+_FIXED = ("sub_mean.", "add_mean.")
+
 F2SRGAN = Architecture(
     name="F2SRGAN",
     detect=_detect_full,
     load=_load_full,
     signature=("initial.0.1.weight", "residual.0.block1.1.weight", "upsampler.0.0.weight", "sub_mean.weight"),
     about="fast Fourier convolutions; x2, x4 and the QAT file",
+    training=Training(features=r"residual\.\d+", deep=("residual.",), fixed=_FIXED),
 )
 
 F2SRGAN_STUDENT = Architecture(
@@ -328,4 +332,5 @@ F2SRGAN_STUDENT = Architecture(
     load=_load_student,
     signature=("initial.0.1.weight", "residual1.0.block1.1.weight", "residual2.0.block1.1.weight", "sub_mean.weight"),
     about="distilled F2SRGAN, and Light: the same with pruned widths",
+    training=Training(features=r"residual[12]\.\d+", deep=("residual1.", "residual2."), fixed=_FIXED),
 )

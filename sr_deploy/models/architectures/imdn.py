@@ -6,6 +6,7 @@ files take and give 0…1, those of other challenges 0…255. IMDN-AS takes a pi
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Tuple
 
@@ -16,7 +17,7 @@ from torch import nn
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
 from sr_deploy.models.readings import loaded_in_likelier_range
-from sr_deploy.models.renaming import load_renamed
+from sr_deploy.models.renaming import load_renamed, names_in_file
 from sr_deploy.models.resemblance import Reading
 from sr_deploy.models.shapes import check_asked, count_of, holds_all, shuffle_scale, width_of
 
@@ -146,7 +147,8 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         joined=not rtc,
         scale=scale,
     )
-    module = load_renamed(IMDNNetwork(shape), tensors, _rtc_names(shape.blocks) if rtc else (), name)
+    names = _rtc_names(shape.blocks) if rtc else ()
+    module = load_renamed(IMDNNetwork(shape), tensors, names, name)
     hyperparameters = {
         "variant": "RTC" if rtc else "IMDN",
         "width": shape.width,
@@ -154,7 +156,8 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
         "attention": shape.reduced,
         "blocks": shape.blocks,
     }
-    return loaded_in_likelier_range(module, name, scale, asked, Reading(1.0), hyperparameters)
+    loaded = loaded_in_likelier_range(module, name, scale, asked, Reading(1.0), hyperparameters)
+    return dataclasses.replace(loaded, file_names=names_in_file(module, names))
 
 
 IMDN = Architecture(

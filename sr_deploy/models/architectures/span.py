@@ -15,10 +15,11 @@ from torch import nn
 
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint, UsageError
-from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors, Training
 from sr_deploy.models.blocks.conv3xc import Conv3XC, notes_on_stale_folds, stored_form
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
+from sr_deploy.models.start import pass_colours, repeat_colours, silence_colours
 
 #: Subtracted from RGB before the range is widened; not stored in checkpoints.
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -243,12 +244,33 @@ def _load_dsclora(tensors: Tensors, asked: Asked) -> LoadedModel:
     return _load(tensors, asked, "DSCLoRA")
 
 
+def fresh_span(scale: int, width: int = 48, gain: int = 2) -> SPANNetwork:
+    """The network as its training begins, see ``start.py``; in its training form.
+
+    Args:
+        scale: upscaling.
+        width: channels of the body.
+        gain: widening inside its chains.
+    """
+    network = SPANNetwork(width, scale, gain)
+    last, chain_end = network.upsampler[0], network.conv_1.conv[2]
+    assert isinstance(last, nn.Conv2d) and isinstance(chain_end, nn.Conv2d)
+    silence_colours(chain_end)
+    pass_colours(network.conv_1.sk)
+    pass_colours(network.conv_cat)
+    repeat_colours(last, scale, 1.0 / 255.0, network.mean.flatten())
+    return network
+
+
+_TRAINING = Training(fresh_span, features=r"block_\d+", deep=("block_",))
+
 SPAN = Architecture(
     name="SPAN",
     detect=_detect_span,
     load=_load_span,
     signature=("conv_1.eval_conv.weight", "block_6.c3_r.eval_conv.weight", "conv_cat.weight", "upsampler.0.weight"),
     about="parameter-free attention, any width; folded, or with its Conv3XC branches; merged DSCLoRA files too",
+    training=_TRAINING,
 )
 
 DSCLORA = Architecture(
@@ -257,4 +279,5 @@ DSCLORA = Architecture(
     load=_load_dsclora,
     signature=("conv_2.eval_conv.lora_A", "upsampler.0.lora_A", "conv_cat.weight", "upsampler.0.weight"),
     about="SPAN with low-rank branches, whose alpha no file stores: --lora-alpha 2r as published",
+    training=_TRAINING,
 )

@@ -22,10 +22,11 @@ from torch import nn
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.errors import BadCheckpoint
 from sr_deploy.models.architectures.edsr import RGB_MEAN, pixel_shuffle_stages, scale_of_stages
-from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors
+from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors, Training
 from sr_deploy.models.blocks.swin import SwinGroup, SwinShape, body_convolution, shift_masks
 from sr_deploy.models.loading import load_strictly
 from sr_deploy.models.shapes import check_asked, shuffle_scale, width_of
+from sr_deploy.models.start import pass_colours, repeat_colours, silence_colours
 
 #: Buffers of the published code; the masks are for the training size. Both are computed here, never taken from a file.
 SIZE_BUFFERS = (".attn_mask", ".relative_position_index")
@@ -231,6 +232,40 @@ def _load(tensors: Tensors, asked: Asked) -> LoadedModel:
     )
 
 
+def fresh_swinir(
+    scale: int,
+    width: int = 60,
+    depths: Sequence[int] = (6, 6, 6, 6),
+    heads: int = 6,
+    window: int = 8,
+    mlp_ratio: float = 2,
+) -> LightweightSwinIR:
+    """The lightweight form as its training begins, see ``start.py``; linear layers and tables as the authors draw them.
+
+    Args:
+        scale: upscaling.
+        width: channels of the body, a multiple of ``heads``.
+        depths: Swin blocks of each group.
+        heads, window: of the attention.
+        mlp_ratio: width of the feed-forward parts over ``width``.
+    """
+    shape = SwinShape(width, window, heads, int(width * mlp_ratio), True)
+    network = LightweightSwinIR(depths, [shape] * len(depths), False, scale)
+    for name, parameter in network.named_parameters():
+        if name.endswith("relative_position_bias_table"):
+            nn.init.trunc_normal_(parameter, std=0.02)
+    for module in network.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    last = network.upsample[0]
+    assert isinstance(last, nn.Conv2d) and isinstance(network.conv_after_body, nn.Conv2d)
+    pass_colours(network.conv_first)
+    silence_colours(network.conv_after_body)
+    repeat_colours(last, scale)
+    return network
+
+
 SWINIR = Architecture(
     name="SwinIR",
     detect=_detect,
@@ -244,4 +279,5 @@ SWINIR = Architecture(
         "layers.0.conv.weight|layers.0.conv.0.weight",
     ),
     about="SwinIR classical, lightweight, real-world, SwinIRmini; any width, depth and window",
+    training=Training(fresh_swinir, features=r"layers\.\d+\.conv", deep=("layers.",)),
 )

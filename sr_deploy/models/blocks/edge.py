@@ -5,9 +5,36 @@ Facts from xindongzhang/ECBSR (ECB), whose blocks icandle/EFDN took up (EDBB).
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+#: What ``mask`` holds, by the name of the branch it is in.
+EDGE_FILTERS = {
+    "conv1x1_sbx": ((1.0, 0.0, -1.0), (2.0, 0.0, -2.0), (1.0, 0.0, -1.0)),
+    "conv1x1_sby": ((1.0, 2.0, 1.0), (0.0, 0.0, 0.0), (-1.0, -2.0, -1.0)),
+    "conv1x1_lpl": ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0)),
+}
+
+
+def begin_branches(network: nn.Module) -> None:
+    """Give the branches inside of a network the weights that their training begins with.
+
+    Those of convolutions as PyTorch draws them, the edge filters themselves, and their scales and biases by a normal
+    distribution of 1e-3, as in xindongzhang/ECBSR.
+    """
+    for path, module in network.named_modules():
+        if isinstance(module, (PointwiseThen3x3, PointwiseThenEdge)):
+            kernels = (module.k0, module.k1) if isinstance(module, PointwiseThen3x3) else (module.k0,)
+            for kernel in kernels:
+                nn.init.kaiming_uniform_(kernel, a=math.sqrt(5))
+        if isinstance(module, PointwiseThenEdge):
+            nn.init.normal_(module.scale, std=1e-3)
+            nn.init.normal_(module.bias, std=1e-3)
+            with torch.no_grad():
+                module.mask.copy_(torch.tensor(EDGE_FILTERS[path.rpartition(".")[2]]).expand_as(module.mask))
 
 
 def _padded_with(x: torch.Tensor, border: torch.Tensor) -> torch.Tensor:

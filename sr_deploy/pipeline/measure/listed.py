@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.errors import CheckFailed
 from sr_deploy.core.number_formats import AUTO
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.engine.built import BuiltEngine
+from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.runtimes import RUNTIMES
 
 #: The builder that lists layers without a GPU.
@@ -36,6 +39,25 @@ def built_in_half(deployment: Deployment, graph: GraphFile, size: Size, passes: 
         CheckFailed: the builder refuses the graph, or lists nothing.
         MissingPackage: it is not installed.
     """
+    return _built(deployment.path_of(graph), size, passes, capability)
+
+
+def listed_in_half(graph: Path, size: Size, passes: str, capability: str) -> Listing:
+    """The listing of an engine as ``built_in_half`` makes it, of a graph that is in no deployment.
+
+    Args:
+        graph: a file, for ``size`` or for any.
+        size, passes, capability: see ``built_in_half``.
+
+    Raises:
+        CheckFailed, MissingPackage: as for ``built_in_half``.
+    """
+    listing = _built(graph, size, passes, capability).listing
+    assert listing is not None, "_built refuses it"
+    return listing
+
+
+def _built(graph: Path, size: Size, passes: str, capability: str) -> BuiltEngine:
     import onnx
 
     from sr_deploy.engine.options import EngineOptions
@@ -44,7 +66,7 @@ def built_in_half(deployment: Deployment, graph: GraphFile, size: Size, passes: 
     from sr_deploy.graph.specialise import static_graph
     from sr_deploy.precision.lower.typed_graph import half_graph
 
-    model = static_graph(deployment.path_of(graph), size)
+    model = static_graph(graph, size)
     for node in model.graph.node:
         if "Fourier unit, folded" in node.doc_string:
             node.doc_string = ""

@@ -23,7 +23,7 @@ from sr_deploy.pipeline.precision.calibrate import (
 from sr_deploy.pipeline.precision.content import graphics_to_fit
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, photographs, scan
-from sr_deploy.precision.calibrate.collect import patches
+from sr_deploy.precision.calibrate.collect import PATCH, patches
 from sr_deploy.precision.calibrate.float8_scale import float8_scale
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
 from sr_deploy.precision.choose.sensitivity import LayerCost, View, sensitivities
@@ -88,8 +88,10 @@ def _loud_layers(
     say: Callable[[str], None],
 ) -> Dict[str, str]:
     """Layer → why it should stay float16: it makes much of the noise and does little of the work."""
-    reference = computing(bench.model)
-    scenes = [part_of(one, LOUD_SIDE, bench.scale, bench.contract, reference) for one in _of_each_kind(bench.scenes)]
+    scenes = _of_each_kind(bench.scenes)
+    if bench.graph.size is None:
+        reference = computing(bench.model)
+        scenes = [part_of(one, LOUD_SIDE, bench.scale, bench.contract, reference) for one in scenes]
 
     def noise(judged: Plan) -> np.ndarray:
         compute = computing(typed_graph(bench.model, judged, weights))
@@ -197,7 +199,7 @@ def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, 
         )
     known = ("method", "images_sha256", "pictures", "set", "graphics")
     about = {key: calibration.provenance[key] for key in known if calibration.provenance.get(key) is not None}
-    squares = list(patches(arrays, multiple=deployment.manifest.sizes.multiple))
+    squares = list(patches(arrays, bench.graph.size or PATCH, multiple=deployment.manifest.sizes.multiple))
     scales = Scales(calibration.scales, _float8_scales(bench, calibration, options.method == "minmax"))
     return Material(squares, scales, scan(bench, say), about)
 

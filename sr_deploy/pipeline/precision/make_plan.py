@@ -98,17 +98,20 @@ def _floating(bench: Workbench, one: NumberFormat, say: Callable[[str], None]) -
 
 
 def plannable(deployment: Deployment) -> GraphFile:
-    """The graph that plans are made for: the one for any size, which can be judged on pictures of any size.
+    """The graph that plans are made for: the one for any size, or the only one.
 
     Raises:
-        BadDeployment: all graphs are of fixed sizes.
+        BadDeployment: there are several graphs, all of fixed sizes.
     """
     if deployment.dynamic_graph is not None:
         return deployment.dynamic_graph
+    first, *others = deployment.manifest.graphs
+    if not others:
+        return first
     raise BadDeployment(
-        f"{deployment.folder} holds graphs of fixed sizes only, and precision is judged on pictures of many",
-        "a graph for any size; engines of fixed sizes are built from it",
-        "export the network with --dynamic, then srdeploy build DIR --size HxW --precision …",
+        f"{deployment.folder} holds graphs of several fixed sizes, and a plan is of one graph",
+        "a graph for any size, from which engines of fixed sizes are built; or one of one size",
+        "export the network without --size, then srdeploy build DIR --size HxW --precision …; or each size by itself",
     )
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from sr_deploy.core.contract import IOContract, Size
+from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.core.errors import BadImage
-from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_network
+from sr_deploy.core.errors import BadImage, UsageError
+from sr_deploy.core.media.image import Picture, find_images, in_8_bits, read_picture, to_network
 from sr_deploy.core.media.surface import surface_of_rgb
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
@@ -24,6 +24,8 @@ from sr_deploy.precision.calibrate.scan import extreme_inputs, pinned, scan_half
 from sr_deploy.precision.choose.islands import Kinds, kinds_of
 from sr_deploy.precision.evaluate import (
     GRAPHICS,
+    LEAST_SIDE,
+    SHRUNK,
     Compute,
     Judged,
     Scene,
@@ -106,7 +108,7 @@ def workbench(
     path, manifest = deployment.path_of(graph), deployment.manifest
     model = load_graph(path)
     work = work_by_node(path, graph.macs_size)
-    scenes = _scenes(deployment, options, computing(model), say)
+    scenes = _scenes(deployment, graph, options, computing(model), say)
     kinds = kinds_of(model, {name: one.macs for name, one in work.items()})
     released = _SPECTRAL if options.spectral_half else _FOLDED if options.precision in ("fp16", "bf16") else None
     if released is not None:
@@ -121,29 +123,43 @@ def workbench(
 
 
 def _scenes(
-    deployment: Deployment, options: PrecisionOptions, reference: Compute, say: Callable[[str], None]
+    deployment: Deployment,
+    graph: GraphFile,
+    options: PrecisionOptions,
+    reference: Compute,
+    say: Callable[[str], None],
 ) -> Tuple[Scene, ...]:
     """The pairs that were given or shrunk photographs, and graphics where they belong to the content."""
     manifest = deployment.manifest
+    if graph.size is not None and options.lr is not None:
+        raise UsageError(
+            f"--lr and --hr are of many sizes, and {graph.file} takes {format_size(graph.size)} only",
+            "photographs, from which pairs of that size are cut: --images FOLDER",
+        )
+    side = JUDGED_SIDE if graph.size is None else max(graph.size)
+    height, width = graph.size or (LEAST_SIDE, LEAST_SIDE)
+    least = (manifest.scale * height, manifest.scale * width)
+
+    def shrunk(pictures: Sequence[Tuple[str, Picture]], kind: str) -> Tuple[Scene, ...]:
+        if graph.size is not None:
+            pictures = [(name, _centre(one, least)) for name, one in pictures if _holds(one, least)]
+        return scenes_from_photographs(
+            pictures, manifest.scale, manifest.contract, reference, side, manifest.sizes.multiple, kind
+        )
+
     if options.lr is not None and options.hr is not None:
         scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)
     else:
         files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
         step = max(1, len(files) // JUDGED)
-        pictures = [(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]]
-        scenes = scenes_from_photographs(
-            pictures, manifest.scale, manifest.contract, reference, JUDGED_SIDE, manifest.sizes.multiple
+        scenes = shrunk([(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]], SHRUNK)
+    if not scenes:
+        raise BadImage(
+            "none of the photographs is large enough to judge a plan on",
+            f"pictures of at least {format_size(least)} pixels",
+            "give others with --images" + ("" if graph.size else ", or pairs with --lr and --hr"),
         )
-        if not scenes:
-            raise BadImage(
-                "none of the photographs is large enough to judge a plan on",
-                f"pictures of at least {manifest.scale * 16} pixels each way",
-                "give others with --images, or pairs with --lr and --hr",
-            )
-    painted = scenes_from_photographs(
-        graphics_to_judge(options.content, deployment, JUDGED_SIDE).pictures(),
-        manifest.scale, manifest.contract, reference, JUDGED_SIDE, manifest.sizes.multiple, GRAPHICS,
-    )  # fmt: skip
+    painted = shrunk(graphics_to_judge(options.content, deployment, side).pictures(), GRAPHICS)
     drawn = tuple(scene for scene in painted if within_reach(scene, manifest.scale))
     say(f"judging on {counted(len(scenes) + len(drawn))}" + (f", {len(drawn)} of them graphics" if drawn else ""))
     if len(drawn) < len(painted):
@@ -151,6 +167,16 @@ def _scenes(
         beyond = ", ".join(scene.name for scene in painted if scene.name not in judged)
         say(f"not judged on {beyond}: the float32 network itself is worse than bicubic enlargement there")
     return scenes + drawn
+
+
+def _holds(picture: Picture, size: Size) -> bool:
+    return all(length >= part for length, part in zip(picture.size, size))
+
+
+def _centre(picture: Picture, size: Size) -> Picture:
+    """So much of the middle of a picture."""
+    top, left = ((length - part) // 2 for length, part in zip(picture.size, size))
+    return Picture(np.ascontiguousarray(picture.pixels[top : top + size[0], left : left + size[1]]))
 
 
 def counted(pictures: int) -> str:

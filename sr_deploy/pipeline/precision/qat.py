@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
-from sr_deploy.core.contract import round_up
+from sr_deploy.core.contract import format_size, round_up
 from sr_deploy.core.deployment.manifest import UNFINISHED_FOLDER, Deployment, GraphFile, open_deployment
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
 from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, REPORT_NAME
@@ -20,6 +20,7 @@ from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
 from sr_deploy.core.temporary import sweep, temporary_folder
+from sr_deploy.pipeline.devices import torch_device
 from sr_deploy.pipeline.precision.content import graphics_to_fit
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, check_content
 from sr_deploy.pipeline.precision.make_plan import known_ranges, plannable, report_of
@@ -90,6 +91,12 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     _check(request)
     deployment = open_deployment(request.deployment)
     graph = plannable(deployment)
+    if graph.size is not None:
+        raise BadDeployment(
+            f"{graph.file} takes {format_size(graph.size)} only, and is trained on patches",
+            "a graph for any size",
+            "export the network without --size",
+        )
     if deployment.manifest.contract.dtype != "float32":
         raise BadDeployment(
             f"{deployment.folder} takes 8-bit pictures, and the rounding inside its graph has no gradient",
@@ -235,17 +242,9 @@ def _teacher(path: Path, deployment: Deployment, say: Callable[[str], None]) -> 
 
 
 def _options(request: QatRequest, deployment: Deployment) -> Any:
-    import torch
-
     from sr_deploy.precision.fit.qat_learner import QatOptions
 
-    if request.device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device {request.device!r}", "auto, cpu or cuda")
-    if request.device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda was asked for, and PyTorch sees no GPU here", "a GPU", "--device cpu")
-    device = request.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch_device(request.device)
     multiple = deployment.manifest.sizes.multiple
     default = QatOptions()
     return dataclasses.replace(

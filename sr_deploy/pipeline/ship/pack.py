@@ -245,7 +245,15 @@ def check_target(deployment: Deployment, name: str) -> None:
 def export_command(deployment: Deployment, target: str) -> str:
     """The command that exports the same network for another target."""
     manifest = deployment.manifest
-    words = ["srdeploy", "export", manifest.source["path"], "-o", f"{deployment.folder}-{target}", "--target", target]
+    words = [
+        "srdeploy",
+        "export",
+        str(deployment.source_path),
+        "-o",
+        f"{deployment.folder}-{target}",
+        "--target",
+        target,
+    ]
     for graph in manifest.graphs:
         if graph.size is not None and all(other.size is not None for other in manifest.graphs):
             words += ["--size", format_size(graph.size)]

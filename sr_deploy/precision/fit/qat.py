@@ -13,7 +13,8 @@ from typing import Callable, Dict, Optional, Tuple
 import numpy as np
 
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.precision.fit.qat_learner import Lesson, Point, QatLearner, QatOptions
+from sr_deploy.precision.fit.graph_learner import Point
+from sr_deploy.precision.fit.qat_learner import Lesson, QatLearner, QatOptions
 from sr_deploy.precision.fit.to_grid import snapped
 from sr_deploy.train.loop import Course, Moment, train
 from sr_deploy.train.schedule import Schedule
@@ -95,7 +96,7 @@ def _keeping(folder: Path, learner: QatLearner) -> Keeping:
 def _tuned(learner: QatLearner, end: Moment) -> Tuned:
     """The best that was seen, on the grid, with a note that says how good it is."""
     points, trained = learner.points, learner.pool.trained
-    best = max(points, key=lambda point: point.psnr)
+    best = learner.best_point
     learner.take_best()
     plan, weights = snapped(learner.student, learner.lesson.plan)
     if best.step == 0:

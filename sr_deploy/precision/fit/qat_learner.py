@@ -5,20 +5,18 @@ The scales learn as in Esser et al., "Learned Step Size Quantization", ICLR 2020
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Mapping, Optional, Sequence
 
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
 
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.precision.interpreter import GraphModule, takes_batches
-from sr_deploy.train.loop import Moment
-from sr_deploy.train.losses import descend, taught_distance
+from sr_deploy.precision.fit.graph_learner import GraphLearner
+from sr_deploy.precision.interpreter import GraphModule
+from sr_deploy.train.descend import descend
+from sr_deploy.train.losses.pictures import taught_distance
 from sr_deploy.train.patches import pool_of, squares_of
 
 #: A scale may grow or shrink to this share of where it began; beyond it the training has gone astray.
@@ -83,23 +81,11 @@ class Lesson:
     originals: Optional[Sequence[np.ndarray]] = None
 
 
-@dataclass(frozen=True)
-class Point:
-    """A judgement: after which step, the mean loss since the last one (8-bit steps), PSNR against float32 in dB."""
-
-    step: int
-    seconds: float
-    loss: float
-    psnr: float
-
-
-class QatLearner:
-    """The networks, the optimiser, and the best that was seen so far; a Learner of train/loop.py.
+class QatLearner(GraphLearner):
+    """A quantised graph, a float32 one, and the optimiser; a Learner of train/loop.py.
 
     Attributes:
-        student: what is trained.
-        pool: the squares.
-        points: the judgements so far.
+        lesson, options: what is trained, on what, and how.
 
     Raises:
         UsageError: an operator that cannot be trained.
@@ -108,12 +94,9 @@ class QatLearner:
 
     def __init__(self, lesson: Lesson, options: QatOptions) -> None:
         self.lesson, self.options = lesson, options
-        self.pool = pool_of(lesson.images, options.patch, options.judged_patch, lesson.originals)
-        self.student = _placed(GraphModule(lesson.model, lesson.plan, lesson.weights), options.device)
-        self.teacher = _placed(GraphModule(lesson.teacher or lesson.model), options.device)
-        self.teacher.requires_grad_(False)
-        self.batched = takes_batches(self.student, self._tensor(self.pool.judged[:1]))
-        self.expected = [self._taught(self._tensor(square[None])) for square in self.pool.judged]
+        pool = pool_of(lesson.images, options.patch, options.judged_patch, lesson.originals)
+        student = GraphModule(lesson.model, lesson.plan, lesson.weights)
+        super().__init__(student, GraphModule(lesson.teacher or lesson.model), pool, lesson.value_range, options.device)
         self.optimiser = torch.optim.Adam(
             [
                 {"params": list(self.student.trained().values()), "peak": options.weight_rate},
@@ -122,17 +105,15 @@ class QatLearner:
             lr=0.0,
             betas=(0.9, 0.999),
         )
-        self.points: List[Point] = []
-        self.best: Dict[str, Tensor] = {}
 
     def learn(self, step: int) -> float:
         """One step; gives the loss in 8-bit steps."""
         options = self.options
         lows, highs = squares_of(self.pool.trained, options.seed, step, options.batch, options.patch)
-        squares = self._tensor(lows)
-        expected = self._taught(squares)
-        originals = None if highs is None else self._tensor(highs)
-        loss = taught_distance(self._through(self.student, squares), expected, originals, options.label_share)
+        squares = self.tensor(lows)
+        expected = self.taught(squares)
+        originals = None if highs is None else self.tensor(highs)
+        loss = taught_distance(self.through(self.student, squares), expected, originals, options.label_share)
         value = descend(
             self.optimiser, loss / (self.lesson.value_range / 255.0), step, "start again with a lower --rate"
         )
@@ -140,54 +121,3 @@ class QatLearner:
             for stretch in self.student.stretches.values():
                 stretch.clamp_(_LEAST_STRETCH, _MOST_STRETCH)
         return value
-
-    def judge(self, moment: Moment) -> str:
-        """Compare with float32 on the squares kept back, and remember the best."""
-        squared = []
-        with torch.no_grad():
-            for square, expected in zip(self.pool.judged, self.expected):
-                squared.append(float(((self.student(self._tensor(square[None])) - expected) ** 2).mean()))
-        error, largest = float(np.mean(squared)), self.lesson.value_range**2
-        psnr = 10.0 * math.log10(largest / max(error, 1e-12 * largest))
-        if not self.points or psnr > max(known.psnr for known in self.points):
-            self.best = {name: value.detach().clone() for name, value in self.student.state_dict().items()}
-        self.points.append(Point(moment.step, round(moment.seconds, 2), moment.loss, psnr))
-        return f"{psnr:.2f} dB to float32"
-
-    def state(self) -> Dict[str, Any]:
-        """Networks, optimiser and judgements."""
-        return {
-            "student": self.student.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "best": self.best,
-            "points": [dataclasses.astuple(point) for point in self.points],
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Be as ``state`` says."""
-        self.student.load_state_dict(state["student"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.best = dict(state["best"])
-        self.points = [Point(*values) for values in state["points"]]
-
-    def take_best(self) -> None:
-        """Let the student be the best that was seen."""
-        self.student.load_state_dict(self.best)
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(array)).to(self.options.device)
-        return tensor.contiguous(memory_format=torch.channels_last)
-
-    def _taught(self, squares: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self._through(self.teacher, squares)
-
-    def _through(self, module: GraphModule, squares: Tensor) -> Tensor:
-        if self.batched or len(squares) == 1:
-            return module(squares)
-        return torch.cat([module(square[None]) for square in squares])
-
-
-def _placed(module: GraphModule, device: str) -> GraphModule:
-    # PyTorch's types leave out the overload of Module.to that its documentation has.
-    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

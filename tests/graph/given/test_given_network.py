@@ -367,3 +367,15 @@ def test_functions_of_the_file_are_written_out(explored_here, tmp_path):
     found = network_from_onnx(saved(tmp_path, model), AskedOfGraph())
     lr = sample_input((9, 12), 1.0)
     assert largest_difference(run(found.model)(lr), ReferenceEvaluator(given()).run(None, {"input": lr})[0], 1) < 0.05
+
+
+def test_what_was_exported_is_exported_again(explored_here, tmp_path):
+    """Names that an export adds may be there, and limits are not added twice."""
+    first = saved(tmp_path, given(Written()))
+    network = network_from_onnx(first, AskedOfGraph(value_range=1.0))
+    contract = IOContract(1.0)
+    for name in ("second.onnx", "third.onnx"):
+        graph_from_given(network, contract, tmp_path / name, target_named("any"), None)
+        network = network_from_onnx(tmp_path / name, AskedOfGraph(value_range=1.0))
+    operators = [node.op_type for node in onnx.load(str(tmp_path / "third.onnx")).graph.node]
+    assert operators.count("Clip") == [node.op_type for node in onnx.load(str(first)).graph.node].count("Clip") + 1

@@ -1,0 +1,1 @@
+"""``srdeploy compress``: a deployment → one of a narrower network."""

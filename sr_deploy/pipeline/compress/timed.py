@@ -1,0 +1,131 @@
+"""How long a narrower graph takes beside the whole one: timed in turn here, or estimated for a GPU."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Optional
+
+from sr_deploy.core.contract import IOContract, Size, format_size
+from sr_deploy.core.host.gpu_rates import GpuRates
+from sr_deploy.core.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    import onnx
+
+#: Rounds of timing, in each of which both run once or more.
+ROUNDS = 15
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the time counts.
+
+    Attributes:
+        contract, scale: of the network.
+        size: input (height, width).
+        threads: of ONNX Runtime; None lets it choose.
+        gpu: estimate for it instead.
+    """
+
+    contract: IOContract
+    scale: int
+    size: Size
+    threads: Optional[int]
+    gpu: Optional[GpuRates]
+
+    @property
+    def kind(self) -> str:
+        """How times come about, in words."""
+        at = format_size(self.size)
+        if self.gpu is None:
+            threads = "" if self.threads is None else f", {self.threads} thread(s)"
+            return f"ONNX Runtime here, {at}{threads}, in turn"
+        if _listed():
+            return f"{self.gpu.title}, {at}, estimate from TensorRT-RTX's listing"
+        return f"{self.gpu.title}, {at}, estimate from bytes and products"
+
+    def share(self, whole: onnx.ModelProto, narrow: onnx.ModelProto, guess: float) -> float:
+        """The time of the narrower graph as a share of the whole one's.
+
+        Args:
+            whole, narrow: plain graphs; what is timed is what a build makes of them.
+            guess: by the sum over nodes, for a GPU whose builder is not here.
+        """
+        if self.gpu is not None:
+            return self._estimated(whole, narrow, self.gpu) if _listed() else guess
+        return self._timed(whole, narrow)
+
+    def _timed(self, whole: onnx.ModelProto, narrow: onnx.ModelProto) -> float:
+        from sr_deploy.bench.interleave import InterleaveOptions, interleave
+        from sr_deploy.bench.options import BenchOptions
+        from sr_deploy.run.onnxruntime import runner_from_graph
+
+        with temporary_folder() as folder:
+            paths = [self._deployed(model, folder / f"{name}.onnx") for name, model in (("a", whole), ("b", narrow))]
+            runners = [
+                runner_from_graph(path, self.contract, self.scale, self.threads, "CPUExecutionProvider")
+                for path in paths
+            ]
+            try:
+                session = interleave(
+                    runners[0], runners[1], self.size, BenchOptions(value_range=self.contract.value_range),
+                    InterleaveOptions(looks=(ROUNDS,)), lambda *_: True,
+                )  # fmt: skip
+            finally:
+                for runner in runners:
+                    runner.close()
+        return statistics.median(session.candidate_s) / statistics.median(session.baseline_s)
+
+    def _deployed(self, model: onnx.ModelProto, path: Path) -> Path:
+        """The graph as an export writes it."""
+        import onnx
+
+        from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite
+
+        options = RewriteOptions(traced=self.size, value_range=self.contract.value_range)
+        onnx.save(rewrite(model, passes_named("default"), options)[0], str(path))
+        return path
+
+    def _estimated(self, whole: onnx.ModelProto, narrow: onnx.ModelProto, gpu: GpuRates) -> float:
+        from sr_deploy.engine.estimate import estimated_ms
+        from sr_deploy.engine.runtimes import RUNTIMES
+        from sr_deploy.pipeline.measure.listed import LISTING_RUNTIME, listed_in_half
+
+        times = []
+        with temporary_folder() as folder:
+            for name, model in (("whole", whole), ("narrow", narrow)):
+                path = self._deployed(model, folder / f"{name}.onnx")
+                listing = listed_in_half(path, self.size, RUNTIMES[LISTING_RUNTIME].rewrite, gpu.capability)
+                times.append(estimated_ms(listing, gpu) or 0.0)
+        return times[1] / times[0]
+
+
+def _listed() -> bool:
+    from sr_deploy.pipeline.measure.listed import has_listings
+
+    return has_listings()
+
+
+def fitting_share(measured: Callable[[float], float], asked: float, tries: int = 4) -> float:
+    """The share of the modelled cost whose measured share is what was asked for.
+
+    Args:
+        measured: modelled share → measured share.
+        asked: the measured share that may be reached.
+        tries: of measuring.
+
+    Returns:
+        The largest modelled share that was found within the asked one; else the one that came nearest.
+    """
+    share, within, nearest = asked, 0.0, (float("inf"), asked)
+    for _ in range(tries):
+        found = measured(share)
+        if found <= asked:
+            within = max(within, share)
+        nearest = min(nearest, (abs(found - asked), share))
+        if abs(found - asked) < 0.01 * asked and found <= asked:
+            break
+        share = min(max(share * asked / max(found, 1e-3), 0.3 * share), 0.99)
+    return within or nearest[1]

@@ -1,0 +1,1 @@
+"""Training a network from a teacher or from originals: distill and density."""

@@ -1,0 +1,193 @@
+"""``srdeploy compress`` on a whole deployment: what it writes, what it refuses, how it goes on, what comes after it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from sr_deploy.core.deployment.manifest import open_deployment, save_manifest
+from sr_deploy.core.media.image import Picture, read_picture, write_picture
+from sr_deploy.pipeline.compress.request import CompressRequest
+from sr_deploy.pipeline.compress.timed import fitting_share
+from sr_deploy.pipeline.export import ExportOptions, export_deployment
+from sr_deploy.report.compression import said
+from sr_deploy.train import loop
+from tests.pipeline.conftest import DEMO
+
+QUICK = ("--batch", "2", "--patch", "16", "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def compressed(exported, photographs, tmp_path_factory):
+    """The demo's network at 60 % of its multiply-accumulates, after 8 steps, and its photographs."""
+    from sr_deploy.pipeline.compress.compress import compress_deployment
+
+    out = tmp_path_factory.mktemp("compressed") / "small"
+    made = compress_deployment(
+        CompressRequest(exported, out, photographs, macs=0.6, steps=8, batch=2, patch=16, device="cpu")
+    )
+    return made.deployment.folder
+
+
+def test_the_result_is_a_deployment_with_its_record(compressed, exported, photographs, srdeploy):
+    small, whole = open_deployment(compressed), open_deployment(exported)
+    [record] = small.manifest.compression
+    assert record["source_sha256"] == whole.manifest.graphs[0].sha256 and record["asked"] == "--macs 0.6"
+    assert record["macs"][1] <= 0.6 * record["macs"][0] and record["parameters"][1] < record["parameters"][0]
+    assert record["widths"] and all(after < before for before, after in record["widths"].values())
+    assert record["steps"] == 8 and record["pictures"] == 4 and record["fidelity_db"] >= record["fitted_db"] - 0.01
+    assert small.manifest.architecture == whole.manifest.architecture and small.manifest.scale == whole.manifest.scale
+    assert said(record) in small.manifest.notes and max(small.manifest.proofs.values()) < 0.05
+    assert (compressed / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert not compressed.with_name("small.unfinished").exists()
+    # It is proved against its own plain graph, which lies in it, so it may be moved.
+    moved = shutil.copytree(compressed, compressed.with_name("moved"))
+    big = compressed.with_name("big")
+    for file in sorted(photographs.iterdir()):
+        write_picture(Picture(np.repeat(np.repeat(read_picture(file).pixels, 2, 0), 2, 1)), big / file.name)
+    verified = srdeploy("verify", moved, "--lr", photographs, "--hr", big)
+    assert verified.code == 0, verified.err
+
+
+def test_the_chain_goes_on(compressed, photographs, tmp_path, srdeploy, explored_here):
+    """Compressed once more, packed and unpacked: both steps are in the manifest, the first one first."""
+    again = srdeploy(
+        "compress", compressed, "-o", tmp_path / "again", "--images", photographs, "--macs", "0.7", "--json"
+    )
+    assert again.code == 0, again.err
+    told = json.loads(again.out)
+    assert told["asked"] == "--macs 0.7" and told["steps"] == 0 and told["refitted"]
+    steps = open_deployment(tmp_path / "again").manifest.compression
+    assert [step["asked"] for step in steps] == ["--macs 0.6", "--macs 0.7"]
+    assert steps[1]["macs"][0] == pytest.approx(steps[0]["macs"][1])
+    packed = srdeploy(
+        "pack", tmp_path / "again", "-o", tmp_path / "net.srd", "--backend", "onnxruntime", "--size", "16"
+    )
+    assert packed.code == 0, packed.err
+    assert srdeploy("unpack", tmp_path / "net.srd", "-o", tmp_path / "board").code == 0
+    assert open_deployment(tmp_path / "board").manifest.compression == steps
+    page = srdeploy("report", tmp_path / "again", compressed, "-o", tmp_path / "page.html")
+    assert page.code == 0, page.err
+    text = (tmp_path / "page.html").read_text()
+    assert "Compression" in text and "--macs 0.7" in text
+
+
+def test_a_dry_run_shows_what_budgets_leave(exported, photographs, srdeploy):
+    shown = srdeploy("compress", exported, "--images", photographs, "--dry-run", "--macs", "0.5", "--json")
+    rows = json.loads(shown.out)["would"]
+    costs = [row["cost"] for row in rows]
+    assert costs == sorted(costs, reverse=True) and costs[0] == 1.0 and rows[0]["predicted_db"] is None
+    for one, other in zip(rows[1:], rows[2:]):
+        assert one["predicted_db"] > other["predicted_db"] and one["parameters"] > other["parameters"]
+
+
+def test_an_interrupted_one_goes_on_to_the_bit(
+    exported, photographs, compressed, tmp_path, srdeploy, monkeypatch, explored_here
+):
+    """Killed after step 5: nothing is at its place, the same command says what to do, and the weights are the same."""
+    words = ("compress", exported, "-o", tmp_path / "small", "--images", photographs, "--macs", "0.6", "--steps", "8")
+
+    class Killed(BaseException):
+        pass
+
+    real = loop.keep
+
+    def kill(keeping, state):
+        real(keeping, state)
+        if state.step >= 1:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "keep", kill)
+        with pytest.raises(Killed):
+            srdeploy(*words, *QUICK)
+    assert not (tmp_path / "small").exists()
+    refused = srdeploy(*words, *QUICK)
+    assert refused.code == 2 and "--resume goes on with it" in refused.err
+    other = srdeploy(*words[:-3], "0.7", "--steps", "8", *QUICK, "--resume")
+    assert other.code == 2 and "'--macs 0.6', now '--macs 0.7'" in other.err, other.err
+    done = srdeploy(*words, *QUICK, "--resume")
+    assert done.code == 0, done.err
+    assert "going on after step 1" in done.err
+    assert (tmp_path / "small" / "network.onnx").read_bytes() == (compressed / "network.onnx").read_bytes()
+    assert not (tmp_path / "small.unfinished").exists()
+
+
+def test_ctrl_c_writes_the_best_so_far(exported, photographs, tmp_path, srdeploy, monkeypatch, explored_here):
+    from sr_deploy.compress.distil import Distiller
+
+    real = Distiller.learn
+
+    def pressed(self, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return real(self, step)
+
+    monkeypatch.setattr(Distiller, "learn", pressed)
+    monkeypatch.setattr("sr_deploy.compress.distil.DistilOptions.judge_every", 1)
+    out = tmp_path / "small"
+    stopped = srdeploy(
+        "compress", exported, "-o", out, "--images", photographs, "--macs", "0.6", "--steps", "9", *QUICK
+    )
+    assert stopped.code == 130 or "best so far" in stopped.err, stopped.err
+
+
+def test_what_cannot_be_is_refused(exported, photographs, tmp_path, srdeploy):
+    """One sentence each, the exit code of the README, and nothing at the place."""
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(photographs / "0.png", one)
+    tiny = tmp_path / "tiny"
+    tiny.mkdir()
+    for index in range(3):
+        write_picture(Picture(np.zeros((20, 20, 3), np.uint8)), tiny / f"{index}.png")
+    asked = ("--images", photographs)
+    cases = (
+        ((*asked,), 2, "exactly one of"),
+        ((*asked, "--macs", "0.5", "--time", "0.5"), 2, "exactly one of"),
+        ((*asked, "--macs", "1.5"), 2, "between 0 and 1"),
+        ((*asked, "--psnr-budget", "0"), 2, "allows no loss"),
+        ((*asked, "--macs", "0.5", "--for", "xavier-nx"), 2, "--for has no meaning"),
+        ((*asked, "--time", "0.5", "--for", "abacus"), 2, "one of"),
+        ((*asked, "--macs", "0.5", "--importance", "luck"), 2, "obs, l1, lamp"),
+        ((*asked, "--macs", "0.5", "--resume"), 2, "--resume"),
+        ((*asked, "--macs", "0.5", "--steps", "3", "--resume"), 2, "no unfinished"),
+        ((*asked, "--macs", "0.001"), 1, "or more"),
+        (("--images", one, "--macs", "0.5"), 4, "at least 2"),
+        (("--images", tiny, "--macs", "0.5"), 4, "smaller than the squares"),
+        (("--images", tmp_path / "none", "--macs", "0.5"), 4, "none"),
+    )
+    for words, code, message in cases:
+        outcome = srdeploy("compress", exported, "-o", tmp_path / "out", *words)
+        assert outcome.code == code and message in outcome.err, (words, outcome)
+        assert not (tmp_path / "out").exists() and not (tmp_path / "out.unfinished").exists()
+
+
+def test_deployments_that_cannot_be_compressed(exported, photographs, tmp_path, srdeploy):
+    export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", tmp_path / "bytes", io="uint8"))
+    fixed = shutil.copytree(exported, tmp_path / "fixed")
+    manifest = open_deployment(fixed).manifest
+    import dataclasses
+
+    save_manifest(
+        fixed, dataclasses.replace(manifest, graphs=(dataclasses.replace(manifest.graphs[0], size=(24, 24)),))
+    )
+    for folder, message in ((tmp_path / "bytes", "8-bit"), (fixed, "fixed sizes")):
+        outcome = srdeploy("compress", folder, "-o", tmp_path / "out", "--images", photographs, "--macs", "0.5")
+        assert outcome.code == 4 and message in outcome.err, outcome.err
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_share_that_takes_the_time_asked_for():
+    """Of a machine whose time does not follow the model: within what was asked, and as near as a few tries come."""
+    asked = []
+
+    def measured(share):
+        asked.append(share)
+        return 0.3 + 0.7 * share
+
+    assert 0.3 + 0.7 * fitting_share(measured, 0.75) == pytest.approx(0.75, rel=0.05)
+    assert len(asked) <= 4 and fitting_share(measured, 0.2) <= 0.2
