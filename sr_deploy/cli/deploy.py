@@ -134,7 +134,10 @@ def build(
         None, "--dla", help="Run on this DLA core of a Jetson (0 or 1); what it does not take runs on the GPU.", min=0
     ),
     precision: Optional[str] = typer.Option(
-        None, "--precision", help="fp32 (default), fp16, int8, or auto: the fastest that keeps the budget."
+        None,
+        "--precision",
+        help="fp32 (default), fp16, bf16 (GPUs from 8.0 on), int8, fp8 (from 8.9 on), or auto: the fastest that keeps "
+        "the budget, of the types that the target has.",
     ),
     psnr_budget: Optional[float] = typer.Option(
         None, "--psnr-budget", help="dB of PSNR-Y that any picture may lose; more is an error (auto: searched)."
@@ -144,12 +147,14 @@ def build(
     ),
     content: str = CONTENT_OPTION,
     images: Optional[Path] = typer.Option(
-        None, "--images", help="Photographs for int8 and auto: to calibrate, to fit weights, to judge."
+        None, "--images", help="Photographs for int8, fp8 and auto: to calibrate, to fit weights, to judge."
     ),
     lr: Optional[Path] = typer.Option(None, "--lr", help="Judge on these pictures instead of shrunk photographs …"),
     hr: Optional[Path] = typer.Option(None, "--hr", help="… with these originals."),
     method: str = METHOD_OPTION,
-    fit: bool = typer.Option(True, "--fit/--no-fit", help="Fit weights and biases to 8 bits; --no-fit only rounds."),
+    fit: bool = typer.Option(
+        True, "--fit/--no-fit", help="Fit weights and biases to 8 bits (INT8, FP8); --no-fit only rounds."
+    ),
     allow_fp16_spectral: bool = typer.Option(
         False,
         "--allow-fp16-spectral",

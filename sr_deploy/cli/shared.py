@@ -17,7 +17,7 @@ JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead 
 PRECISION = typer.Option(
     None,
     "--precision",
-    help="Take the engine of this precision: fp32, fp16, int8 or auto. Default: what was built last.",
+    help="Take the engine of this precision: fp32, bf16, fp16, fp8, int8 or auto. Default: what was built last.",
     autocompletion=lambda: list(ENGINE_PRECISIONS),
 )
 #: The defaults are those of pipeline/precision/deployed_plan.py, which only the commands that make plans import.

@@ -49,6 +49,10 @@ TILES = Tolerance("tiles", 255e-5)
 
 #: A float16 graph or engine against float32.
 HALF = LossyTolerance("float16", decibels=0.01, rms_steps=0.5)
+#: One in bfloat16: 3 bits less than float16 has, over all of float32's range.
+BF16 = LossyTolerance("bfloat16", decibels=0.05, rms_steps=1.5)
+#: One of FP8.
+FP8 = LossyTolerance("FP8", decibels=0.60, rms_steps=6.0)
 #: One of INT8, or of several formats. ``build`` holds the budget that was given; this tells a right from a broken one.
 INT8 = LossyTolerance("INT8", decibels=0.60, rms_steps=6.0)
 

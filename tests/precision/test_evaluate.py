@@ -14,6 +14,7 @@ from sr_deploy.core.quality.psnr_ssim import luma, psnr_y
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.plan_from_ranges import Scales
 from sr_deploy.precision.choose.sensitivity import View, sensitivities
 from sr_deploy.precision.evaluate import (
     LEAST_SIDE,
@@ -152,8 +153,9 @@ def test_layers_alone_and_their_order():
     scales = {name: scale_of(stats) for name, stats in ranges_of(model, inputs).tensors.items()}
     scales["two.r"] *= 30  # a layer that reads far too coarse a grid
     scenes = scenes_from_photographs([("a", photograph(64, 64))], 2, CONTRACT, computing(model, 1), 24)
+    view = View(scenes, 2, CONTRACT, threads=1)
     names = ["one.a/Conv", "one.b/Conv", "two.b/Conv", "head/Conv"]
-    found = sensitivities(model, kinds, scales, {}, View(scenes, 2, CONTRACT, threads=1), names)
+    found = sensitivities(model, kinds, Scales(scales), {}, view, dict.fromkeys(names, "int8"))
     assert sorted(one.name for one in found) == sorted(names) and found[0].name == "two.b/Conv"
     assert [one.noise for one in found] == sorted((one.noise for one in found), reverse=True) and found[-1].noise >= 0
     by_name = {one.name: one for one in found}

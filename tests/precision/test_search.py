@@ -1,14 +1,15 @@
-"""The search gives back as few layers as the budget needs, the fewest where the loss falls with each of them."""
+"""The search finds the layers that save most within the budget, in few looks, and takes none that was not judged."""
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 
 from sr_deploy.graph.roofline import XAVIER_NX
 from sr_deploy.precision.choose.budget import Budget
-from sr_deploy.precision.choose.search import saved_microseconds, search
+from sr_deploy.precision.choose.search import TRIALS, saved_microseconds, search
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import PAIR, Judged, PictureJudged
 
@@ -89,21 +90,44 @@ def test_nan_counts_as_over_budget():
     assert set(found.narrow) == {"layer1", "layer2"} and found.judged.sick == 0
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_it_is_the_largest_set_in_its_order_and_few_are_tried(seed):
+def test_a_loud_layer_is_skipped_and_what_stands_behind_it_kept():
+    """In order of noise for savings the loud layer comes last to be given back; it alone breaks the budget."""
+    noises = [1.0, 1.0, 1.0, 1.0, 6.0]
+    saved = {**EQUAL, "layer4": 20.0}
+    seen = []
+    found = search(costs(noises), saved, summed(noises, seen), within(5.5))
+    assert set(found.narrow) == {"layer0", "layer1", "layer2", "layer3"}
+    assert list(found.raised) == ["layer4"] and len(seen) <= 8
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_it_saves_as_much_as_any_set_can_and_few_are_tried(seed):
     rng = random.Random(seed)
-    count = rng.randint(1, 60)
+    count = rng.randint(1, 12)
     noises = [rng.choice([0.0, rng.expovariate(1)]) for _ in range(count)]
     saved = {f"layer{index}": rng.choice([0.0, rng.uniform(0.1, 9)]) for index in range(count)}
     budget = rng.uniform(0, sum(noises) * 1.1)
     seen = []
     found = search(costs(noises), saved, summed(noises, seen), within(budget))
-    order = [*found.raised, *found.narrow]
-    assert sorted(order) == sorted(f"layer{index}" for index in range(count))
-    losses = [sum(noises[int(name[5:])] for name in order[cut:]) for cut in range(count + 1)]
-    fewest = next(cut for cut, loss in enumerate(losses) if loss <= budget)
-    assert len(found.raised) == fewest
-    assert found.judged.loss <= budget and len(seen) == len(set(seen)) == found.tried <= 2 + count.bit_length() + 1
+    assert sorted([*found.raised, *found.narrow]) == sorted(f"layer{index}" for index in range(count))
+    assert found.judged.loss <= budget and len(seen) == len(set(seen)) == found.tried <= TRIALS
+    sets = itertools.chain.from_iterable(itertools.combinations(range(count), size) for size in range(count + 1))
+    most = max(sum(saved[f"layer{i}"] for i in one) for one in sets if sum(noises[i] for i in one) <= budget)
+    # What the budget bears is found by halving: the last step of it may be missing.
+    assert sum(saved[name] for name in found.narrow) >= 0.97 * most
+
+
+def test_it_is_never_worse_than_giving_back_in_order():
+    for seed in range(8):
+        rng = random.Random(seed)
+        noises = [rng.expovariate(1) for _ in range(40)]
+        saved = {f"layer{index}": rng.uniform(0.1, 9) for index in range(40)}
+        budget = rng.uniform(0, sum(noises))
+        found = search(costs(noises), saved, summed(noises), within(budget))
+        order = sorted(range(40), key=lambda i: -noises[i] / saved[f"layer{i}"])
+        cut = next(cut for cut in range(41) if sum(noises[i] for i in order[cut:]) <= budget)
+        assert found.judged.loss <= budget and found.tried <= TRIALS
+        assert sum(saved[name] for name in found.narrow) >= sum(saved[f"layer{i}"] for i in order[cut:])
 
 
 def test_a_judge_that_is_not_monotone_still_gives_a_set_that_was_judged_good():

@@ -22,7 +22,7 @@ class LintRecord(TypedDict, total=False):
     """What the lint found in the typed graph."""
 
     not_fusing: List[str]
-    int8_products: Count
+    narrow_products: Count
     reformats: Count
     casts: Count
 

@@ -2,6 +2,7 @@
 
 DIR/precision/int8/plan.json          types, reasons and scales; weights.npz beside it
                    model.onnx         the typed graph: TensorRT 10 and 11, TensorRT-RTX, ONNX Runtime
+                   simulated.onnx     for ONNX Runtime, of a plan with bfloat16: float32, rounded to it
                    legacy.onnx        float32 with Q/DQ: TensorRT 8.5 and 8.6, with the types in legacy.json
                    calibration.cache  scales for TensorRT 8.5 without Q/DQ, and for trtexec --calib
                    report.json        what was measured
@@ -21,11 +22,14 @@ from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, UNFINISHED_FOLDER, Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
+from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment, UsageError
-from sr_deploy.core.number_formats import PLAN_PRECISIONS
+from sr_deploy.core.number_formats import BFLOAT16, PLAN_PRECISIONS
 from sr_deploy.precision.calibrate.ranges import METHOD
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
+#: The typed graph with bfloat16 as rounded float32; only of a plan that has it.
+SIMULATED_NAME = "simulated.onnx"
 CACHE_NAME = "calibration.cache"
 #: What ``--content`` may be: pictures that a plan shall suit. The user's own are used with each; for "graphics" and
 #: "any" the tool adds graphics that it makes itself, see content.py.
@@ -50,6 +54,7 @@ class PrecisionOptions:
         spectral_half: let Fourier units compute in float16 too.
         plan: a plan to use instead of making one.
         remake: make the plan again though there is one.
+        target: what it is for: "auto" takes of the types that it has. None: INT8 and float16, which all have.
         half_times, int8_times: for "auto", trtexec's profiles of the float16 and of the INT8 engine; see
             pipeline/precision/layer_savings.py.
         mean_budget: dB of PSNR-Y that may be lost in the mean over the pictures; None: 0.01 for "fp16" without any
@@ -71,6 +76,7 @@ class PrecisionOptions:
     int8_times: Optional[Path] = None
     mean_budget: Optional[float] = None
     content: str = CONTENT
+    target: Optional[Target] = None
 
     @property
     def bounded(self) -> bool:
@@ -107,13 +113,18 @@ class Planned:
         return self.folder / TYPED_NAME
 
     @property
+    def simulated(self) -> Path:
+        """The graph for a runtime without kernels for bfloat16; the typed one where the plan has none."""
+        return self.folder / SIMULATED_NAME if BFLOAT16.name in self.plan.formats else self.typed
+
+    @property
     def cache(self) -> Path:
         """The calibration cache; it need not be there."""
         return self.folder / CACHE_NAME
 
     @property
     def precision(self) -> str:
-        """What engines of it are called: "fp16", "int8" or "auto"."""
+        """What engines of it are called: one of PLAN_PRECISIONS."""
         return self.plan.precision
 
     @property
@@ -152,9 +163,10 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
         return None
     planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)), sha256_of(path))
     graph_of(deployment, planned)
-    if not planned.typed.is_file():
-        raise BadDeployment(f"{planned.typed} is missing", "the typed graph of the plan", "make it with --remake-plan")
-    for path in (planned.typed, folder / LEGACY_NAME):
+    for path in (planned.typed, planned.simulated):
+        if not path.is_file():
+            raise BadDeployment(f"{path} is missing", "the typed graph of the plan", "make it with --remake-plan")
+    for path in (planned.typed, planned.simulated, folder / LEGACY_NAME):
         if path.is_file():
             check_self_contained(path)
     return planned
@@ -262,7 +274,8 @@ def folder_name(options: PrecisionOptions) -> str:
 
 def request_of(options: PrecisionOptions) -> Dict[str, Any]:
     """What a stored plan must have been asked for to be taken again."""
-    asked = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("remake", "plan")}
+    free = ("remake", "plan", "target")
+    asked = {key: value for key, value in dataclasses.asdict(options).items() if key not in free}
     return {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
 
 
@@ -305,7 +318,7 @@ def precision_options(
             raise UsageError(
                 "--psnr-budget, --mean-budget, --content, --images, --lr, --hr, --allow-fp16-spectral and the times "
                 "are for a lower precision",
-                "--precision fp16, int8 or auto with them",
+                "--precision fp16, bf16, int8, fp8 or auto with them",
             )
         return None
     options = PrecisionOptions(

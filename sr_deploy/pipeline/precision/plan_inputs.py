@@ -110,7 +110,7 @@ def workbench(
     work = work_by_node(path, graph.macs_size)
     scenes = _scenes(deployment, graph, options, computing(model), say)
     kinds = kinds_of(model, {name: one.macs for name, one in work.items()})
-    released = _SPECTRAL if options.spectral_half else _FOLDED if options.precision == "fp16" else None
+    released = _SPECTRAL if options.spectral_half else _FOLDED if options.precision in ("fp16", "bf16") else None
     if released is not None:
         kinds = dataclasses.replace(
             kinds, pinned={n: why for n, why in kinds.pinned.items() if not why.startswith(released)}

@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, List, Optional
 
 from sr_deploy.core.artifact import write_json
 from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.number_formats import INT8
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, PrecisionOptions
 from sr_deploy.precision.calibrate.ranges import METHOD
 
@@ -66,7 +67,7 @@ def measure_sensitivity(options: SensitivityOptions, say: Callable[[str], None] 
     graph = plannable(deployment)
     bench = workbench(deployment, graph, asked, say)
     material = gather(deployment, bench, asked, say)
-    costs = layer_costs(bench, material, list(bench.kinds.candidates), {}, say)
+    costs = layer_costs(bench, material, dict.fromkeys(bench.kinds.candidates, INT8.name), {}, say)
     layers: List[Dict[str, Any]] = [
         {
             "name": one.name,
