@@ -95,22 +95,40 @@ def _key(narrow: Sequence[str], formats: Mapping[str, str]) -> Key:
 def auto_plan(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Say
 ) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
+    """See ``chosen_plan``; with scales and pictures from the deployment's calibration.
+
+    Raises:
+        BadInput: there are no calibration pictures.
+    """
+    # Read first: profiles that do not fit end it before anything long is begun.
+    savings = savings_of(bench.work, bench.kinds.candidates, options.half_times, options.int8_times)
+    return chosen_plan(bench, gather(deployment, bench, options, say), savings, options, say)
+
+
+def chosen_plan(
+    bench: Workbench, material: Material, savings: Savings, options: PrecisionOptions, say: Say
+) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
     """8 bits wherever the islands and the budget allow it, what saves most for its noise first.
 
     Of INT8 and FP8, where the target has both, each layer takes the one that makes less noise. Weights are fitted once
     with all layers in each format, which orders the layers, and again for every set that is judged: biases make up for
     what the layers before them do.
 
-    Raises:
-        BadInput: there are no calibration pictures.
+    Args:
+        bench, material: what the plan is made from.
+        savings: what each layer saves in 8 bits.
+        options: budgets, whether weights are fitted, and the target.
+        say: told what was tried.
+
+    Returns:
+        The plan, the weights that go with it, and for its report what was given up, how many sets were tried and what
+        the budget promises.
     """
     budget = Budget(options.budget, options.mean_budget)
     kinds = bench.kinds
-    savings = savings_of(bench.work, kinds.candidates, options.half_times, options.int8_times)
     slower = {name: why for name, why in savings.slower().items() if name not in kinds.wide}
     if slower:
         say(f"{len(slower)} more convolutions stay float16: 8 bits are no faster {savings.source}")
-    material = gather(deployment, bench, options, say)
     names = tuple(name for name in kinds.candidates if name not in kinds.wide and name not in slower)
     if not names:
         plan, weights = _all_floating(bench, material, slower)
