@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 
 import numpy as np
 import onnx
@@ -73,7 +74,7 @@ def test_onnx_runtime_runs_what_the_plan_was_judged_by(plain, photographs, srdep
 def test_bf16_is_built_from_ampere_on(plain, srdeploy):
     for capability in ("8.0", GPUS):
         engine, done = built(srdeploy, plain, *rtx(capability), "--precision", "bf16", "--force")
-        assert engine["settings"]["built"].startswith("bfloat16 ") and "," not in engine["settings"]["built"]
+        assert re.fullmatch(r"bfloat16 \d\d, float32 2", engine["settings"]["built"]), "both ends are wider"
         assert engine["file"].endswith("_bf16.engine") and engine["compute_capabilities"] == capability.split(",")
     refused = srdeploy("build", plain, *rtx("7.5"), "--precision", "bf16")
     assert refused.code == 2 and "BF16 needs compute capability 8.0 or later, not 7.5" in refused.err
@@ -91,6 +92,8 @@ def test_fp8_is_built_from_ada_on_and_refused_before_a_plan_is_made(plain, photo
     count = len(plan.nodes_of("float8"))
     assert count > 10 and f"float8 {count}" in engine["settings"]["built"]
     assert "FP8 does not pay on this backend: at 24x32 the FP8 engine" in " ".join(engine["warnings"])
+    packed = srdeploy("pack", plain, "-o", plain / "x.bundle", "--target", "orin", "--precision", "fp8")
+    assert packed.code == 2 and "FP8 needs compute capability 8.9 or later, not 8.7" in packed.err
     # The plan that is there, and one that is given, are not for every GPU either.
     for given in (("--precision", "fp8", *images), ("--plan", plain / "precision" / "fp8")):
         refused = srdeploy("build", plain, *rtx("8.6,8.9"), *given)
