@@ -75,7 +75,7 @@ def quality(net) -> Path:
 def test_a_new_metric_is_in_the_json_of_verify(quality):
     report = json.loads(quality.read_text())
     for image in (*report["images"], report["mean"]):
-        others = ("name", "difference", "lr_sha256", "hr_sha256")
+        others = ("name", "difference", "lr_sha256", "hr_sha256", "off_share", "structure")
         keys = [key for key, value in image.items() if key not in others and value is not None]
         assert keys == [
             *("psnr_y", "ssim_y", "grid", "colour_shift", "mean_error", "contrast", "torch_psnr_y", "torch_mean_error")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 
+import numpy as np
 import pytest
 
 from sr_deploy.cli.shared import CONTENT_OPTION, METHOD_OPTION
@@ -12,11 +13,13 @@ from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.tolerance import COLOUR_SHIFT, LOUD_LOSS, STRUCTURE
 from sr_deploy.pipeline.precision.calibrate import open_calibration
-from sr_deploy.pipeline.precision.content import JUDGED, LEAST, MOST, graphics_to_fit, graphics_to_judge
+from sr_deploy.pipeline.precision.content import JUDGED, LEAST, MOST, graphics_to_fit, graphics_to_judge, spread
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, CONTENTS, PrecisionOptions, check_options, request_of
 from sr_deploy.pipeline.precision.make_plan import warnings_of
 from sr_deploy.precision.calibrate.ranges import METHOD, METHODS
 from sr_deploy.precision.evaluate import GRAPHICS, SHRUNK, Judged, PictureJudged
+from sr_deploy.train.patches import JUDGED as JUDGED_SQUARES
+from sr_deploy.train.patches import KEPT_BACK
 
 
 def test_how_many_graphics_a_set_of_pictures_gets(net):
@@ -31,6 +34,14 @@ def test_how_many_graphics_a_set_of_pictures_gets(net):
     fitted, judged = graphics_to_fit("any", 4, deployment, graph), graphics_to_judge("any", deployment, 96)
     assert judged.count == JUDGED and graphics_to_judge("photo", deployment, 96).count == 0
     assert fitted.seed != judged.seed and (fitted.side, fitted.scale) == (96, deployment.manifest.scale)
+
+
+def test_what_a_training_keeps_back_has_both_kinds():
+    photographs, graphics = [np.zeros(1)] * 100, [np.ones(1)] * 48
+    both = spread(photographs, graphics)
+    assert len(both) == 148 and sum(float(one[0]) for one in both) == 48
+    assert 2 <= sum(float(one[0]) for one in both[::KEPT_BACK][:JUDGED_SQUARES]) <= 4
+    assert spread(photographs, []) == photographs
 
 
 def test_a_calibration_says_what_was_painted_and_is_asked_for_it(net, photographs):

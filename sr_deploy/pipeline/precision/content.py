@@ -79,6 +79,16 @@ def graphics_to_fit(content: str, photographs: int, deployment: Deployment, grap
     return Graphics(count, sizes.fit(max(graph.size or (PATCH, PATCH))), deployment.manifest.scale)
 
 
+def spread(photographs: List[np.ndarray], graphics: List[np.ndarray]) -> List[np.ndarray]:
+    """Both in one list, each evenly over all of it: what a training keeps back of it has both."""
+    places = [
+        ((index + 0.5) / len(part), kind, index)
+        for kind, part in enumerate((photographs, graphics))
+        for index in range(len(part))
+    ]
+    return [(photographs, graphics)[kind][index] for _, kind, index in sorted(places)]
+
+
 def graphics_to_judge(content: str, deployment: Deployment, side: int) -> Graphics:
     """The graphics that a plan is judged on; none for "photo"."""
     fitting = deployment.manifest.sizes.fit(side)

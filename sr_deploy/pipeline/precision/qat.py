@@ -21,7 +21,7 @@ from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
 from sr_deploy.core.temporary import sweep, temporary_folder
 from sr_deploy.pipeline.devices import torch_device
-from sr_deploy.pipeline.precision.content import graphics_to_fit
+from sr_deploy.pipeline.precision.content import graphics_to_fit, spread
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, check_content
 from sr_deploy.pipeline.precision.make_plan import known_ranges, plannable, report_of
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
@@ -109,9 +109,9 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     _make_room(request, folder, state)
     images, originals = _pictures(request, deployment)
     graphics = graphics_to_fit(request.content, len(images), deployment, graph)
-    images += graphics.inputs(deployment.manifest.contract)
+    images = spread(images, list(graphics.inputs(deployment.manifest.contract)))
     if originals is not None:
-        originals += graphics.originals(deployment.manifest.contract)
+        originals = spread(originals, list(graphics.originals(deployment.manifest.contract)))
     teacher = None if request.teacher is None else _teacher(request.teacher, deployment, say)
     bench = workbench(deployment, graph, PrecisionOptions("int8", images=request.images, content=request.content), say)
     before = bench.judged(plan, weights)
