@@ -96,7 +96,7 @@ def build(deployment: Place, size: Sizes = None, *, precision: Optional[str] = N
     Args:
         deployment: the folder.
         size: fixed inputs; None: any size, where the runtime can.
-        precision: None for fp32, "fp16", "int8" or "auto".
+        precision: None for fp32, "fp16", "bf16", "int8", "fp8" or "auto".
         plan: a plan.json to build instead.
         say: told each step.
         options: fields of ``BuildOptions`` (backend, profile, compute_capabilities, workspace_bytes, force,
