@@ -45,7 +45,7 @@ def chosen(request: CompressRequest, ground: Ground, say: Callable[[str], None])
     """
     subject = subject_on(ground, request, say)
     target = target_of(request, ground)
-    way = _Way(request, ground, subject, target)
+    way = Way(request, ground, subject, target)
     name, amount = request.budget
     if name == "macs":
         widths = way.at(amount)
@@ -81,7 +81,7 @@ def allocation_of(request: CompressRequest, subject: Subject, target: Target) ->
     return subject.allocation(Spending(subject.costs, of_work), request.step)
 
 
-class _Way:
+class Way:
     """The way down of one allocation, with what is asked on it."""
 
     def __init__(self, request: CompressRequest, ground: Ground, subject: Subject, target: Target) -> None:
