@@ -31,7 +31,7 @@ def container_of(path: Path, head: bytes) -> str:
         raise BadCheckpoint(f"{path} is empty (0 bytes)", _WANTED, "the download or the copy was cut off: get it again")
     if head[:4] == b"PK\x03\x04":
         return "zip"
-    if len(head) > 8 and head[8:9] == b"{" and not head[:1].isspace() and int.from_bytes(head[:8], "little") < 1 << 40:
+    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
         return "safetensors"
     what, todo = _known_stranger(head)
     if what:

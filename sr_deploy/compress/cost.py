@@ -11,6 +11,7 @@ import onnx
 
 from sr_deploy.compress.coupling import Track
 from sr_deploy.compress.groups import Network
+from sr_deploy.core.contract import round_up
 from sr_deploy.core.host.gpu_rates import GpuRates
 
 #: Operators whose work is products; all others only move.
@@ -57,17 +58,13 @@ class Work:
 
     def macs(self, widths: Mapping[str, int], multiple: int = 1) -> int:
         """Multiply-accumulates, with channels rounded up as a kernel does."""
-        inner = 1 if self.alone else _up(self.inner.at(widths), multiple)
-        return self.products * _up(self.made.at(widths), multiple) * inner
+        inner = 1 if self.alone else round_up(self.inner.at(widths), multiple)
+        return self.products * round_up(self.made.at(widths), multiple) * inner
 
     def values(self, widths: Mapping[str, int], multiple: int = 1) -> int:
         """Values that are read and written."""
-        read = _up(self.read.at(widths), multiple) * self.places_read
-        return read + _up(self.made.at(widths), multiple) * self.places_made
-
-
-def _up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
+        read = round_up(self.read.at(widths), multiple) * self.places_read
+        return read + round_up(self.made.at(widths), multiple) * self.places_made
 
 
 @dataclass(frozen=True)

@@ -46,17 +46,17 @@ class Case:
 def _case(teacher: str, steps: int, wanted: Wanted, **student) -> Case:
     request = DistillRequest(
         Path("x.safetensors"), teacher=ASSETS / "weights" / teacher, images=PHOTOGRAPHS, wanted=wanted, steps=steps,
-        judge_every=steps, affinity_rows=256, device="cpu", **student,
+        judge_every=steps, device="cpu", **student,
     )  # fmt: skip
     return Case(request, steps)
 
 
 CASES: Dict[str, Case] = {
-    "student": _case("f2srgan_x4.pt", 100, Wanted(rate=2e-4, batch=4, patch=24),
+    "student": _case("f2srgan_x4.pt", 80, Wanted(rate=2e-4, batch=4, patch=24),
                      student=ASSETS / "weights" / "f2srgan_x4_student.pt"),
-    "span-tiny": _case("efdn_x4.pth", 100, Wanted(rate=2e-4, batch=4, patch=24),
+    "span-tiny": _case("efdn_x4.pth", 60, Wanted(rate=2e-4, batch=4, patch=24),
                        student=ASSETS / "weights" / "span_ch26_x4.pth"),
-    "edsrmini": _case("efdn_x2.pth", 200, Wanted(rate=1e-3, batch=4, patch=32), sizes=("width=16,blocks=8",),
+    "edsrmini": _case("efdn_x2.pth", 120, Wanted(rate=1e-3, batch=4, patch=32), sizes=("width=16,blocks=8",),
                       load=LoadOptions(arch="EDSR", res_scale=2.0)),
 }  # fmt: skip
 #: Weights that make each part a tenth or more of L1's; papers' weights where their units are known.
@@ -105,7 +105,9 @@ def _row(name: str, case: Case, text: str, work: Path) -> Dict[str, float]:
     if kept.is_file():
         return json.loads(kept.read_text())
     out = work / "trained.safetensors"
-    request = replace(case.request, out=out, wanted=replace(case.request.wanted, loss=text), force=True)
+    rows = 256 if "affinity" in text else None
+    wanted = replace(case.request.wanted, loss=text)
+    request = replace(case.request, out=out, wanted=wanted, affinity_rows=rows, force=True)
     record = distill(request).record
     first, last = record["points"][0], record["points"][-1]
     row = {

@@ -385,3 +385,14 @@ def test_under_chooses_and_names_what_there_is(tmp_path):
 def test_safetensors_metadata_is_no_tensor(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors", metadata={"arch": json.dumps({"x": 1})})
     assert list(checkpoint_from_file(tmp_path / "a.safetensors").tensors) == ["a"]
+
+
+def test_a_header_whose_length_begins_like_a_space_is_one(tmp_path):
+    """The lowest byte of the length, a multiple of 8, is any of 32; one of them is a space."""
+    seen = set()
+    for letters in range(0, 300, 8):
+        path = tmp_path / "net.safetensors"
+        save_file({"a" * (letters + 1): torch.ones(2)}, str(path))
+        seen.add(path.read_bytes()[0])
+        assert checkpoint_from_file(path).container == "safetensors"
+    assert 0x20 in seen

@@ -148,10 +148,11 @@ def _pairs(
 ) -> Optional[FeaturePairs]:
     from sr_deploy.train.features import default_pairs, pairs_of
 
+    if request.affinity_rows and not any(term.loss.name == "affinity" for term in terms):
+        raise UsageError("--affinity-rows has no meaning without that loss", "such as --loss l1=1,affinity=1")
     if not any(term.loss.kind == "features" for term in terms):
-        for option, value in (("features", request.features), ("affinity-rows", request.affinity_rows)):
-            if value:
-                raise UsageError(f"--{option} has no meaning without a loss of features", "such as --loss l1=1,at=1")
+        if request.features:
+            raise UsageError("--features has no meaning without a loss of features", "such as --loss l1=1,at=1")
         return None
     assert teacher is not None, "check_terms has asked for one"
     if request.features:
