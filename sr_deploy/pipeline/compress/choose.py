@@ -77,7 +77,8 @@ def allocation_of(request: CompressRequest, subject: Subject, target: Target) ->
 
     of_work: Callable[[Work, Mapping[str, int]], float] = macs_of
     if request.macs is None:
-        of_work = cpu_seconds if target.gpu is None else gpu_seconds(target.gpu)
+        larger = target.size[0] * target.size[1] / subject.costs.pixels
+        of_work = cpu_seconds if target.gpu is None else gpu_seconds(target.gpu, larger)
     return subject.allocation(Spending(subject.costs, of_work), request.step)
 
 
