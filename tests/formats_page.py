@@ -185,6 +185,9 @@ def _meanings(kind: Any) -> Dict[str, str]:
         meanings[metric.torch_key] = f"{metric.title} of the PyTorch network."
         meanings[metric.bound_key] = f"bound on the mean {metric.title} against the originals."
         meanings[metric.loss_key] = f"bound on the mean {metric.title} lost against the PyTorch network."
+        meanings[metric.worst_loss_key] = (
+            f"bound on what any picture loses of {metric.title} against the PyTorch network."
+        )
     same = SAME_FIELDS.get(getattr(kind, "__name__", ""))
     for one in (*((same,) if same else ()), *reversed(_bases(kind))):
         section = re.search(r"\n\s*Attributes:\n(.*?)(?:\n\s*\n|\Z)", one.__doc__ or "", re.DOTALL)

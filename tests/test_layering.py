@@ -124,7 +124,6 @@ LONG = {
     "graph/export.py::graph_from_model": "half of it is the docstring",
     "pipeline/engines/strips.py::engine_within_budget": "open: the question to the builder is a function within",
     "pipeline/export.py::export_deployment": "the line of an export, a step after the other",
-    "pipeline/precision/int8.py::auto_plan": "the search's questions are functions within",
     "remote/connect.py::_open": "one connection with every way in which it fails",
 }
 #: Functions with more than 7 parameters outside cli/, and why. In api.py options are keywords, for people.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
@@ -74,7 +75,7 @@ def quality(net) -> Path:
 def test_a_new_metric_is_in_the_json_of_verify(quality):
     report = json.loads(quality.read_text())
     for image in (*report["images"], report["mean"]):
-        others = ("name", "difference", "lr_sha256", "hr_sha256")
+        others = ("name", "difference", "lr_sha256", "hr_sha256", "off_share", "structure")
         keys = [key for key, value in image.items() if key not in others and value is not None]
         assert keys == [
             *("psnr_y", "ssim_y", "grid", "colour_shift", "mean_error", "contrast", "torch_psnr_y", "torch_mean_error")
@@ -196,27 +197,28 @@ from sr_deploy.graph.roofline import least_bytes, least_bound
 from sr_deploy.pipeline.measure.matrix import Matrix
 from sr_deploy.pipeline.precision.make_plan import report_of
 from sr_deploy.pipeline.runner import check_precision
+from sr_deploy.precision.evaluate import Judged, PictureJudged
 from sr_deploy.precision.lower.typed_graph import typed_graph
 from sr_deploy.report.page_precision import precision_section
 
-assert [one.name for one in FORMATS] == ["int8", "float12", "float16", "float32"]
+assert [one.name for one in FORMATS] == ["int8", "float12", "float8", "float16", "bfloat16", "float32"]
 folder = Path(sys.argv[1])
 plan = Plan("auto", "ab" * 32, {"a": "float12", "b": "int8"}, rest="float12")
 save_plan(folder, plan)
 assert open_plan(folder)[0] == plan
 check_precision("fp12")
 for kind in (EngineManifest, Matrix):
-    assert '"fp32", "fp16", "fp12", "int8", "auto"' in str(json_schema(kind)).replace("'", '"')
+    assert '"fp32", "bf16", "fp16", "fp8", "fp12", "int8", "auto"' in str(json_schema(kind)).replace("'", '"')
 assert LOSSY["fp12"].decibels == 0.01 and LOSSY["auto"].decibels == 0.6
 assert type_in("FP12") == "float12" and Tensor("x", (4, 3), "float12").bytes == 18
 wide, narrow = ("a", "CONVOLUTION", ("a",), "float16", True), ("b", "RELU", ("b",), "float12", False)
 assert differences((NetworkLayer(*wide), NetworkLayer(*narrow)), {"a": "float12", "b": "float16"}) == (
     "a (CONVOLUTION): planned float12, runs in float16", "b (RELU): planned float16, runs in float12",
 )
-judged = SimpleNamespace(psnr=1, reference_psnr=1, loss=0, noise=0, mean_shift=0, worst_shift=0, pictures=1)
+judged = Judged(1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0, 1, (PictureJudged("a", "pair", 0.0, 0.0),))
 bench = SimpleNamespace(macs={"a": 3, "b": 1}, kinds=SimpleNamespace(macs=4))
 shares = report_of(bench, plan, judged)["macs_share"]
-assert shares == {"int8": 0.25, "float12": 0.75, "float16": 0.0, "float32": 0.0}
+assert shares == {"int8": 0.25, "float12": 0.75, "float8": 0.0, "float16": 0.0, "bfloat16": 0.0, "float32": 0.0}
 page = precision_section([{"name": "n", "macs_share": shares}])
 assert "FP12 %" in page and "75.0" in page
 census = Census((100, 100), {}, {}, 1000, 10**9, 0, 0, 8 * 10**6)
@@ -251,11 +253,16 @@ def test_a_new_number_format_is_one_row(tmp_path):
 
 def test_the_table_says_what_onnx_and_numpy_say():
     for one in FORMATS:
-        kind = np.dtype(one.name)
+        kind = np.dtype({"float8": ml_dtypes.float8_e4m3fn, "bfloat16": ml_dtypes.bfloat16}.get(one.name, one.name))
         assert one.onnx_type == onnx.helper.np_dtype_to_tensor_dtype(kind)
-        assert one.bits == 8 * kind.itemsize and one.floating == (kind.kind == "f")
-        assert one.largest == (np.finfo(kind).max if one.floating else np.iinfo(kind).max)
+        assert one.bits == 8 * kind.itemsize and one.floating == (one.bits > 8)
+        if one.mantissa is None:
+            assert one.largest == np.iinfo(kind).max
+        else:
+            known = ml_dtypes.finfo(kind)
+            assert (one.largest, one.mantissa, one.least_exponent) == (float(known.max), known.nmant, known.minexp)
     assert [one.bits for one in FORMATS] == sorted(one.bits for one in FORMATS)
-    assert ENGINE_PRECISIONS == ("fp32", "fp16", "int8", "auto") and PLAN_PRECISIONS == ("fp16", "int8", "auto")
+    assert ("fp32", *PLAN_PRECISIONS) == ENGINE_PRECISIONS
+    assert PLAN_PRECISIONS == ("bf16", "fp16", "fp8", "int8", "auto")
     words = [word for one in (*FORMATS, *LISTED) for word in one.words]
     assert len(set(words)) == len(words)

@@ -12,10 +12,12 @@ from sr_deploy.api import sizes_of
 from sr_deploy.cli import video
 from sr_deploy.cli.shared import (
     BACKEND,
+    CONTENT_OPTION,
     DEPLOYMENT,
     INEXACT,
     JSON_FLAG,
     MEMORY,
+    METHOD_OPTION,
     PRECISION,
     architecture_names,
     print_json,
@@ -132,18 +134,27 @@ def build(
         None, "--dla", help="Run on this DLA core of a Jetson (0 or 1); what it does not take runs on the GPU.", min=0
     ),
     precision: Optional[str] = typer.Option(
-        None, "--precision", help="fp32 (default), fp16, int8, or auto: the fastest that keeps --psnr-budget."
+        None,
+        "--precision",
+        help="fp32 (default), fp16, bf16 (GPUs from 8.0 on), int8, fp8 (from 8.9 on), or auto: the fastest that keeps "
+        "the budget, of the types that the target has.",
     ),
     psnr_budget: Optional[float] = typer.Option(
-        None, "--psnr-budget", help="dB of PSNR-Y that may be lost against float32; more is an error (auto: searched)."
+        None, "--psnr-budget", help="dB of PSNR-Y that any picture may lose; more is an error (auto: searched)."
     ),
+    mean_budget: Optional[float] = typer.Option(
+        None, "--mean-budget", help="dB of PSNR-Y that may be lost in the mean over the pictures judged."
+    ),
+    content: str = CONTENT_OPTION,
     images: Optional[Path] = typer.Option(
-        None, "--images", help="Photographs for int8 and auto: to calibrate, to fit weights, to judge."
+        None, "--images", help="Photographs for int8, fp8 and auto: to calibrate, to fit weights, to judge."
     ),
     lr: Optional[Path] = typer.Option(None, "--lr", help="Judge on these pictures instead of shrunk photographs …"),
     hr: Optional[Path] = typer.Option(None, "--hr", help="… with these originals."),
-    method: str = typer.Option("mse", "--method", help="Calibration: minmax, entropy, percentile or mse."),
-    fit: bool = typer.Option(True, "--fit/--no-fit", help="Fit weights and biases to 8 bits; --no-fit only rounds."),
+    method: str = METHOD_OPTION,
+    fit: bool = typer.Option(
+        True, "--fit/--no-fit", help="Fit weights and biases to 8 bits (INT8, FP8); --no-fit only rounds."
+    ),
     allow_fp16_spectral: bool = typer.Option(
         False,
         "--allow-fp16-spectral",
@@ -186,6 +197,8 @@ def build(
             precision,
             plan,
             budget=psnr_budget,
+            mean_budget=mean_budget,
+            content=content,
             images=images,
             lr=lr,
             hr=hr,

@@ -7,13 +7,23 @@ from typing import List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, print_line, render, say
+from sr_deploy.cli.shared import (
+    CONTENT_OPTION,
+    DEPLOYMENT,
+    JSON_FLAG,
+    METHOD_OPTION,
+    print_json,
+    print_line,
+    render,
+    say,
+)
 
 
 def calibrate(
     deployment: Path = DEPLOYMENT,
     images: List[Path] = typer.Option(..., "--images", help="A folder of photographs, or one; may be repeated."),
-    method: str = typer.Option("mse", "--method", help="minmax, entropy, percentile or mse."),
+    method: str = METHOD_OPTION,
+    content: str = CONTENT_OPTION,
     percentile: float = typer.Option(99.99, "--percentile", help="With --method percentile: what stays inside, in %."),
     count: Optional[int] = typer.Option(None, "--count", help="Use so many of the photographs. Default: all."),
     seed: Optional[int] = typer.Option(None, "--seed", help="Of the choice and of the patches' places. Default: 0."),
@@ -32,7 +42,7 @@ def calibrate(
     from sr_deploy.report.table import facts_table
 
     options = CalibrateOptions(
-        deployment, tuple(images), method, percentile, count, seed, manifest, write_manifest, force
+        deployment, tuple(images), method, percentile, count, seed, manifest, write_manifest, force, content=content
     )
     if dry_run:
         facts = {"kind": "would calibrate", **plan_calibration(options)}
@@ -49,14 +59,15 @@ def sensitivity(
     images: Path = typer.Option(..., "--images", help="A folder of photographs: to calibrate, and shrunk, to judge."),
     lr: Optional[Path] = typer.Option(None, "--lr", help="Judge on these pictures instead of shrunk photographs …"),
     hr: Optional[Path] = typer.Option(None, "--hr", help="… with these originals."),
-    method: str = typer.Option("mse", "--method", help="Calibration: minmax, entropy, percentile or mse."),
+    method: str = METHOD_OPTION,
+    content: str = CONTENT_OPTION,
     as_json: bool = JSON_FLAG,
 ) -> None:
     """What each layer costs in dB when it alone runs in INT8: DIR/precision/sensitivity.json and .png."""
     from sr_deploy.pipeline.precision.sensitivity import SensitivityOptions, measure_sensitivity
     from sr_deploy.report.table import sensitivity_table
 
-    found = measure_sensitivity(SensitivityOptions(deployment, images, lr, hr, method), say)
+    found = measure_sensitivity(SensitivityOptions(deployment, images, lr, hr, method, content), say)
     if as_json:
         print_json({"table": str(found.table), "plot": str(found.plot), **found.facts})
         return

@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, print_line, say
+from sr_deploy.cli.shared import CONTENT_OPTION, DEPLOYMENT, JSON_FLAG, print_json, print_line, say
 
 
 def qat(
@@ -28,6 +28,7 @@ def qat(
     rate: Optional[float] = typer.Option(None, "--rate", help="Learning rate of the weights."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda, or auto: a GPU if there is one."),
     seed: int = typer.Option(0, "--seed", help="Of all that is random."),
+    content: str = CONTENT_OPTION,
     json_output: bool = JSON_FLAG,
 ) -> None:
     """Fine-tune the INT8 plan by following the float32 network: plan, weights, report and plot in DIR/precision/qat.
@@ -38,7 +39,7 @@ def qat(
     from sr_deploy.pipeline.precision.qat import QatRequest, fine_tune_deployment
 
     request = QatRequest(
-        deployment, images, steps, batch, patch, minutes, rate, teacher, hr, device, seed, resume, force
+        deployment, images, steps, batch, patch, minutes, rate, teacher, hr, device, seed, resume, force, content
     )
     result = fine_tune_deployment(request, say)
     if json_output:

@@ -17,9 +17,17 @@ JSON_FLAG = typer.Option(False, "--json", help="Print JSON for machines instead 
 PRECISION = typer.Option(
     None,
     "--precision",
-    help="Take the engine of this precision: fp32, fp16, int8 or auto. Default: what was built last.",
+    help="Take the engine of this precision: fp32, bf16, fp16, fp8, int8 or auto. Default: what was built last.",
     autocompletion=lambda: list(ENGINE_PRECISIONS),
 )
+#: The defaults are those of pipeline/precision/deployed_plan.py, which only the commands that make plans import.
+CONTENT_OPTION = typer.Option(
+    "any",
+    "--content",
+    help="What the network will see: photo, graphics (text, drawings, …) or any. The tool paints graphics of its own.",
+    autocompletion=lambda: ["photo", "graphics", "any"],
+)
+METHOD_OPTION = typer.Option("sqnr", "--method", help="Calibration: minmax, entropy, percentile, mse or sqnr.")
 QUALITY = typer.Option(None, "--quality", help="Of JPEG, 1 to 100 (default 95), and of WebP (default: lossless).")
 CHROMA = typer.Option(None, "--chroma", help="Of JPEG: 444 (default: colour for every pixel), 422 or 420.")
 STRIP = typer.Option(False, "--strip", help="Leave EXIF and XMP out. Colour profiles always stay.")

@@ -18,7 +18,7 @@ import torch
 from sr_deploy.precision.fit.graph_learner import GraphLearner, Point
 from sr_deploy.precision.interpreter import GraphModule
 from sr_deploy.train.descend import descend
-from sr_deploy.train.loop import Course, train
+from sr_deploy.train.loop import Course, Moment, train
 from sr_deploy.train.losses.pictures import l1
 from sr_deploy.train.patches import Pool, squares_of
 from sr_deploy.train.schedule import Schedule
@@ -85,7 +85,13 @@ class Distilled:
 
 
 class Distiller(GraphLearner):
-    """A narrower graph that follows the whole one; a Learner of train/loop.py."""
+    """A narrower graph that follows the whole one; a Learner of train/loop.py.
+
+    Attributes:
+        steps: that are behind.
+    """
+
+    steps = 0
 
     def __init__(
         self, student: onnx.ModelProto, teacher: onnx.ModelProto, pool: Pool, value_range: float, options: DistilOptions
@@ -100,7 +106,9 @@ class Distiller(GraphLearner):
         options = self.options
         squares = self.tensor(squares_of(self.pool.trained, options.seed, step, options.batch, options.patch)[0])
         loss = l1(self.through(self.student, squares), self.taught(squares))
-        return descend(self.optimiser, loss / (self.value_range / 255.0), step, "start again with a lower --rate")
+        value = descend(self.optimiser, loss / (self.value_range / 255.0), step, "start again with a lower --rate")
+        self.steps = step + 1
+        return value
 
 
 def distilled(
@@ -123,7 +131,7 @@ def distilled(
         UsageError: nothing to resume, or a state of another run.
         BadInput: a state that cannot be read.
         CheckFailed: the loss became NaN or infinite.
-        KeyboardInterrupt, SystemExit: it was interrupted; the state is kept, and ``distiller`` has the best.
+        KeyboardInterrupt, SystemExit: it was interrupted; the state is kept. See ``interrupted``.
     """
     options = distiller.options
     schedule = Schedule(options.steps, options.minutes, options.warm_up, _FLOOR)
@@ -136,11 +144,16 @@ def distilled(
             "begin again with --force", options.keep_seconds,
         )  # fmt: skip
     end = train(distiller, Course(schedule, options.judge_every, keeping), resume, say)
-    return best_of(distiller, end.step)
+    return _best_of(distiller, end.step)
 
 
-def best_of(distiller: Distiller, steps: int) -> Distilled:
-    """The best state that was seen, of a training that ended or was interrupted after so many steps."""
+def interrupted(distiller: Distiller) -> Distilled:
+    """The best state of a training that was interrupted, which is judged once more."""
+    distiller.judge(Moment(distiller.steps, distiller.points[-1].seconds))
+    return _best_of(distiller, distiller.steps)
+
+
+def _best_of(distiller: Distiller, steps: int) -> Distilled:
     distiller.take_best()
     return Distilled(distiller.student.arrays(), tuple(distiller.points), distiller.best_point, steps)
 

@@ -49,8 +49,20 @@ TILES = Tolerance("tiles", 255e-5)
 
 #: A float16 graph or engine against float32.
 HALF = LossyTolerance("float16", decibels=0.01, rms_steps=0.5)
+#: One in bfloat16: 3 bits less than float16 has, over all of float32's range.
+BF16 = LossyTolerance("bfloat16", decibels=0.05, rms_steps=1.5)
+#: One of FP8.
+FP8 = LossyTolerance("FP8", decibels=0.60, rms_steps=6.0)
 #: One of INT8, or of several formats. ``build`` holds the budget that was given; this tells a right from a broken one.
 INT8 = LossyTolerance("INT8", decibels=0.60, rms_steps=6.0)
+
+#: How much further from the original than float32 the mean of any 8x8 window of a picture may be with a lower
+#: precision: beyond it a patch is seen as another colour or line, not as grain. ``auto`` keeps no plan beyond it.
+STRUCTURE = Tolerance("visible structure", 16.0)
+#: dB that a plan may lose in its worst picture before ``build`` without a budget warns.
+LOUD_LOSS = 0.3
+#: Mean difference of a colour channel over a picture, 8-bit steps, beyond which ``build`` warns of shifted colours.
+COLOUR_SHIFT = 0.25
 
 #: A folded block against the block it replaces, in float64: largest difference over the largest output magnitude.
 FOLD_FLOAT64_RELATIVE = 1e-9

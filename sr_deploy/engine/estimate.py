@@ -53,7 +53,7 @@ def estimated_ms(listing: Listing, gpu: GpuRates) -> Optional[float]:
         if layer.bytes_moved is None:
             return None
         macs, kind = products_of_layer(layer)
-        # A type without a rate of its own (bfloat16, float8) is taken as float16.
+        # A type without a rate of its own is taken as float16.
         rate = gpu.tera_macs.get(kind, gpu.tera_macs["float16"])
         seconds = max(layer.bytes_moved / (gpu.bandwidth * 1e9), macs / (rate * 1e12))
         total += seconds * 1e3 + gpu.launch_us * 1e-3

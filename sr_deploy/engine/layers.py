@@ -7,10 +7,10 @@ makes of it is checked after the build: engine/read_back.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Set, Tuple
 
 from sr_deploy.core.errors import CheckFailed, UsageError
-from sr_deploy.core.number_formats import FORMAT_BITS
+from sr_deploy.core.number_formats import FLOAT8, FLOAT32, FORMAT_BITS, FORMATS, INT8
 from sr_deploy.engine.listing_parse import nodes_of_layer, type_in
 
 _PRODUCTS = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "FULLY_CONNECTED"})
@@ -26,7 +26,7 @@ class NetworkLayer:
         name: TensorRT's.
         kind: TensorRT's, such as "CONVOLUTION".
         nodes: the ONNX nodes it was made from.
-        computes: "int8", "float16" or "float32"; None for what is none of them.
+        computes: a name of core/number_formats.py; None for what is none of them.
         product: whether it is a convolution or a matrix product.
         weighted: whether one of its factors is a constant.
     """
@@ -42,7 +42,7 @@ class NetworkLayer:
 def network_layers(network: Any) -> Tuple[NetworkLayer, ...]:
     """The layers of a parsed network; their types are those it will compute in where it is strongly typed.
 
-    A product computes in INT8 when all its floating inputs come from DequantizeLinear: that is what TensorRT fuses.
+    A product computes in 8 bits when all its floating inputs come from DequantizeLinear: that is what TensorRT fuses.
     """
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     makers = {layer.get_output(index).name: layer for layer in layers for index in range(layer.num_outputs)}
@@ -55,13 +55,19 @@ def network_layers(network: Any) -> Tuple[NetworkLayer, ...]:
         computes = told if told in FORMAT_BITS else None
         read = [tensor.name for tensor in map(layer.get_input, range(min(2, layer.num_inputs))) if tensor is not None]
         if product and read and all(name in makers and makers[name].type.name == "DEQUANTIZE" for name in read):
-            computes = "int8"
+            computes = _narrowest(makers[name] for name in read)
         metadata = getattr(layer, "metadata", None)
         # Without metadata the name is one node's; it is not taken apart as an engine's are.
         nodes = nodes_of_layer(layer.name, metadata) if metadata else (layer.name,)
         weighted = product and (len(read) < 2 or any(_is_constant(name, makers) for name in read))
         result.append(NetworkLayer(layer.name, kind, nodes, computes, product, weighted))
     return tuple(result)
+
+
+def _narrowest(dequantisers: Iterable[Any]) -> str:
+    """The 8-bit format of what these DequantizeLinear read; INT8 where it is not told."""
+    told = {type_in(one.get_input(0).dtype.name) for one in dequantisers if one.get_input(0) is not None}
+    return FLOAT8.name if FLOAT8.name in told else INT8.name
 
 
 def _is_constant(name: str, makers: Mapping[str, Any]) -> bool:
@@ -88,12 +94,12 @@ def types_text(types: Iterable[Optional[str]]) -> str:
 def differences(layers: Iterable[NetworkLayer], planned: Mapping[str, str]) -> Tuple[str, ...]:
     """Where layers of a strongly typed network have another type than planned, one line each.
 
-    A layer narrower than planned is always a difference. A wider one is, when it is a product: that activations and
-    sums run in a wider type costs no exactness.
+    A layer narrower than planned, or in another type of its width, is always a difference. A wider one is, when it is a
+    product: that activations and sums run in a wider type costs no exactness.
 
     Args:
         layers: from ``network_layers``.
-        planned: ONNX node name → "int8", "float16" or "float32".
+        planned: ONNX node name → type.
     """
     lines: List[str] = []
     for layer in layers:
@@ -102,9 +108,25 @@ def differences(layers: Iterable[NetworkLayer], planned: Mapping[str, str]) -> T
             continue
         wanted = min(asked, key=FORMAT_BITS.__getitem__)
         have = FORMAT_BITS[layer.computes]
-        if have < FORMAT_BITS[wanted] or (layer.product and have > FORMAT_BITS[wanted]):
+        if is_less(layer.computes, wanted) or (layer.product and have > FORMAT_BITS[wanted]):
             lines.append(f"{layer.name} ({layer.kind}): planned {wanted}, runs in {layer.computes}")
     return tuple(lines)
+
+
+def is_less(runs: str, asked: str) -> bool:
+    """Whether a type does not hold what another does: it is narrower, or another one of the same width."""
+    return runs != asked and FORMAT_BITS[runs] <= FORMAT_BITS[asked]
+
+
+def _fits(precision: str, layers: Tuple[NetworkLayer, ...], have: Set[Optional[str]], quantised: bool) -> bool:
+    """Whether a network's types are those of a precision; of "auto" any are."""
+    one = next((one for one in FORMATS if one.precision == precision), None)
+    if one is None:
+        return True
+    if not one.floating:
+        return any(layer.product and layer.computes == one.name for layer in layers)
+    narrower = {other.name for other in FORMATS if other is not one and is_less(other.name, one.name)}
+    return not quantised and (one is FLOAT32 or one.name in have) and not have & narrower
 
 
 def not_as_planned(wrong: Tuple[str, ...], where: str) -> CheckFailed:
@@ -124,7 +146,7 @@ def check_network(
 
     Args:
         layers: from ``network_layers``.
-        precision: "fp32", "fp16", "int8" or "auto".
+        precision: one of ENGINE_PRECISIONS.
         planned: ONNX node name → type; empty compares nothing.
         graph: the file, for messages.
 
@@ -138,12 +160,7 @@ def check_network(
     products = types_text(layer.computes for layer in layers if layer.product)
     have = {layer.computes for layer in layers if layer.kind not in ("CONSTANT", "CAST", "SHUFFLE")}
     quantised = any(layer.kind == "DEQUANTIZE" for layer in layers)
-    wrong = {
-        "fp32": quantised or "float16" in have,
-        "fp16": quantised or "float16" not in have,
-        "int8": not any(layer.product and layer.computes == "int8" for layer in layers),
-    }
-    if wrong.get(precision, False):
+    if not _fits(precision, layers, have, quantised):
         raise UsageError(
             f"precision {precision} was asked for, and the products of {graph} are: {products or 'none'}"
             + (", with Q/DQ" if quantised else ""),

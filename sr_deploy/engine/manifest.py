@@ -42,8 +42,8 @@ class EngineManifest:
         sha256: of the engine's bytes.
         graph_file, graph_sha256: the ONNX graph of the deployment that it was built from.
         profile: the inputs it takes; None means any size that the network takes.
-        precision: "fp32" (nothing is computed in less, TensorFloat-32 included), "fp16", "int8", or "auto": of several
-            formats.
+        precision: "fp32" (nothing is computed in less, TensorFloat-32 included), "bf16", "fp16", "fp8", "int8", or
+            "auto": of several formats.
         compute_capabilities: GPUs it runs on, such as ("8.6", "12.0"); empty for ONNX Runtime.
         device: name of the GPU it was built on; None when it was built without one.
         runtime_version: of TensorRT, TensorRT-RTX or ONNX Runtime.

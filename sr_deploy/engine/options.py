@@ -14,7 +14,7 @@ class EngineOptions:
     """What a build is told beyond the graph, its sizes and the GPU.
 
     Attributes:
-        precision: "fp32", "fp16", "int8" or "auto". A strongly typed flavour takes the types from the graph, and this
+        precision: one of ENGINE_PRECISIONS. A strongly typed flavour takes the types from the graph, and this
             says which it must find there; TensorRT 8 is told by flags.
         workspace_bytes: limit of scratch memory that a layer may use; None leaves it to TensorRT.
         timing_cache: a file with the timings of earlier builds, read if it exists and written after; "tensorrt" only.

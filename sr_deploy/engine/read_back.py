@@ -5,9 +5,9 @@ kernel that reads and writes float16, and DequantizeLinear with SiLU one that re
 matrix products) it can be told: by their weights, or where both factors are activations by what they read. So products
 are judged, each that the graph has; of the rest it is counted where inputs and outputs are narrower than planned.
 
-An engine with a product that is narrower than planned is refused. A wider one is as exact, and a builder may compute
-Q/DQ with a convolution in float16 (TensorRT-RTX 1.7.1: each ConvTranspose, and all for SM75): that is a warning, unless
-nothing at all runs in the int8 that was planned.
+An engine with a product that is narrower than planned, or in another type of that width, is refused. A wider one is as
+exact, and a builder may compute Q/DQ with a convolution in float16 (TensorRT-RTX 1.7.1: each ConvTranspose, and all for
+SM75): that is a warning, unless nothing at all runs in the 8-bit type that was planned.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, FrozenSet, List, Mapping, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import CheckFailed, SrDeployError
-from sr_deploy.core.number_formats import FORMAT_BITS
-from sr_deploy.engine.layers import NetworkLayer, not_as_planned, types_text
+from sr_deploy.core.number_formats import FORMAT, FORMAT_BITS, QUANTISED
+from sr_deploy.engine.layers import NetworkLayer, is_less, not_as_planned, types_text
 from sr_deploy.engine.listing import Layer, Listing, Tensor, computes_products
 from sr_deploy.engine.listing_parse import listing_from_inspector, listing_from_log
 
@@ -29,7 +29,7 @@ class ReadBack:
 
     Attributes:
         settings: for the manifest: ``built`` ("int8 19, float16 3", by the types that products run in),
-            ``products_found`` ("22 of 22"), ``int8_nodes_not_told`` (nodes planned as INT8 that no layer names) and
+            ``products_found`` ("22 of 22"), ``narrow_nodes_not_told`` (nodes planned in 8 bits that no layer names) and
             ``io_narrower_than_planned`` (layers without a product that neither read nor write the planned float32).
         warnings: for the manifest.
         refusal: why the engine must not be used; None where nothing speaks against it.
@@ -82,7 +82,7 @@ def read_back(
     Args:
         listing: of the engine.
         layers: of the parsed network.
-        planned: ONNX node name → "int8", "float16" or "float32"; empty compares nothing with a plan.
+        planned: ONNX node name → type; empty compares nothing with a plan.
         strongly_typed: whether the network's types are those it computes in. Elsewhere (TensorRT 8) a product planned
             in float16 may run in float32 without a word: the flag allows float16, it does not ask for it.
         graph: the file, for messages.
@@ -102,9 +102,9 @@ def read_back(
         if asked is None or not runs or asked in runs:
             continue
         line = f"{node}: planned {asked}, runs in {_words(runs)} ({layer.kind} {layer.name})"
-        if any(FORMAT_BITS[kind] < FORMAT_BITS[asked] for kind in runs):
+        if any(is_less(kind, asked) for kind in runs):
             narrower.append(line)
-        elif strongly_typed or asked == "int8":
+        elif strongly_typed or not FORMAT[asked].floating:
             wider.append(line)
     settings = {
         "built": types_text(map(_words, types.values())) or "none",
@@ -112,10 +112,15 @@ def read_back(
         **_notes(listing, planned),
     }
     refusal = _none_found(listing, products, graph) if products and not found else None
-    int8 = [node for node, asked in wanted.items() if asked == "int8"]
-    if narrower or (int8 and not any("int8" in types[node] or not types[node] for node in int8)):
+    if narrower or any(_absent(one.name, wanted, types) for one in QUANTISED):
         refusal = not_as_planned((*narrower, *wider), f"the engine of {graph}")
     return ReadBack(settings, (*_wider(wider, len(found)), *_untold(listing, products, found)), refusal)
+
+
+def _absent(kind: str, wanted: Mapping[str, Optional[str]], types: Mapping[str, FrozenSet[str]]) -> bool:
+    """Whether products were planned in an 8-bit type and none runs in it."""
+    asked = [node for node, one in wanted.items() if one == kind]
+    return bool(asked) and not any(kind in types[node] or not types[node] for node in asked)
 
 
 def _words(types: FrozenSet[str]) -> str:
@@ -161,14 +166,14 @@ def _volume(tensor: Tensor) -> int:
 def _notes(listing: Listing, planned: Mapping[str, str]) -> Dict[str, str]:
     """What is counted and proves nothing."""
     told = {node for layer in listing.layers for node in layer.nodes}
-    hidden = sum(kind == "int8" and node not in told for node, kind in planned.items())
+    hidden = sum(not FORMAT[kind].floating and node not in told for node, kind in planned.items())
     computing = {layer.name for layer in listing.product_layers().values()}
     narrow = 0
     for layer in listing.layers:
         types = {tensor.type for tensor in (*layer.inputs, *layer.outputs)} & set(FORMAT_BITS)
         wide = any(planned.get(node) == "float32" for node in layer.nodes)
         narrow += wide and layer.name not in computing and bool(types) and "float32" not in types
-    notes = {"int8_nodes_not_told": hidden, "io_narrower_than_planned": narrow}
+    notes = {"narrow_nodes_not_told": hidden, "io_narrower_than_planned": narrow}
     return {name: str(count) for name, count in notes.items() if count}
 
 

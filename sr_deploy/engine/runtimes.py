@@ -37,7 +37,7 @@ class Runtime:
         times_layers: its builder keeps timings of layers for the next build.
         has_dla: it drives a Jetson's DLA.
         implicit_int8: one of its generations takes INT8 scales from a calibration cache.
-        weighs_int8: its INT8 engines move more bytes than FP16 ones for some networks, so the two are compared.
+        weighs_8_bits: its engines of 8 bits move more bytes than FP16 ones for some networks, so the two are compared.
         rewrite: passes of graph/rewrite that its builds try on the deployment's graph, see
             pipeline/engines/rewritten.py; "": it is given the graph as it is.
         triton: the name of Triton's backend that loads its engines; "" where none does.
@@ -57,7 +57,7 @@ class Runtime:
     times_layers: bool = False
     has_dla: bool = False
     implicit_int8: bool = False
-    weighs_int8: bool = False
+    weighs_8_bits: bool = False
     rewrite: str = ""
     triton: str = ""
 
@@ -97,7 +97,7 @@ _ROWS = (
         for_one_gpu=True,
         builds_for_absent=True,
         tells_memory=True,
-        weighs_int8=True,
+        weighs_8_bits=True,
         rewrite="tensorrt-rtx",
     ),
     Runtime(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import AbstractSet, Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from sr_deploy.core.deployment.calibration_cache import cache_text, parsed_version, read_cache
+from sr_deploy.core.deployment.target import Target, check_formats
 from sr_deploy.core.errors import BadInput, CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.number_formats import FLOAT16, FLOAT32
+from sr_deploy.core.number_formats import FLOAT16, FLOAT32, FORMATS
 from sr_deploy.engine.options import EngineOptions
 
 #: Layers whose precision must not be set: they hold shapes or constants, or types of their own (Q/DQ).
@@ -42,12 +43,14 @@ def set_precision(
 
     Raises:
         EnvironmentFault: the GPU has no fast FP16 or INT8.
-        UsageError: options that contradict each other or the graph.
+        UsageError: options that contradict each other or the graph, or a type that this TensorRT does not have.
         BadInput: the cache is not one for this TensorRT.
         CheckFailed: none of the layers to hold exists.
     """
     if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         raise UsageError(f"TensorRT {trt.__version__} takes its types from the graph", "no flags or layer precisions")
+    asked = [one.name for one in FORMATS if one.precision == options.precision]
+    check_formats(Target("tensorrt", trt.__version__), asked, f"--precision {options.precision}")
     precision, layer_types, calibration_cache = options.precision, options.layer_types or {}, options.calibration_cache
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     quantised = sum(layer.type.name == "DEQUANTIZE" for layer in layers)

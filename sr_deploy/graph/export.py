@@ -160,9 +160,12 @@ def _quiet() -> Iterator[None]:
 
 def _hint(text: str, size: Optional[Size]) -> str:
     """What helps against what the exporter said, by its words."""
+    pooling = "output_size" in text or "adaptive" in text
     if size is None and any(mark in text for mark in _OF_THE_SIZE):
-        return f"export a graph for each size that you need: with --size HxW it is constant; {_NEWER}"
-    if "output_size" in text or "adaptive" in text:
+        sized = "export a graph for each size that you need: with --size HxW it is constant"
+        # Of adaptive pooling the newer exporter writes what is right at whole multiples only.
+        return sized if pooling else f"{sized}; {_NEWER}"
+    if pooling:
         return f"adaptive pooling needs a --size of whole multiples of its output's, which tracing must see; {_NEWER}"
     if any(mark in text for mark in ("complex", "fft", "stft")):
         return "complex numbers and torch.fft need --spectral dft"

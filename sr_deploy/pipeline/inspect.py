@@ -114,6 +114,7 @@ def listings_of(folder: Path, engines: Sequence[EngineManifest]) -> Dict[str, Di
 def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
     """Facts of an ONNX file, as the network that export would take it for, and what export would ask."""
     from sr_deploy.core.temporary import temporary_folder
+    from sr_deploy.pipeline.export import census_size
     from sr_deploy.pipeline.load import LoadOptions, graph_network
 
     problem = {}
@@ -124,7 +125,7 @@ def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
         network, body = graph_network(path, LoadOptions(value_range=1.0))
     with temporary_folder() as folder:
         body.save(folder / path.name)
-        counted = _graph_facts(folder / path.name, size)
+        counted = _graph_facts(folder / path.name, size or network.fixed or census_size(network.sizes))
     return {
         **counted,
         "path": str(path),
@@ -140,11 +141,11 @@ def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
     }
 
 
-def _graph_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
+def _graph_facts(path: Path, size: Size) -> Dict[str, Any]:
     from sr_deploy.graph.census import census_of, graph_signature
 
     signature = graph_signature(path)
-    counted = census_of(path, size or signature.fixed_size or (180, 320))
+    counted = census_of(path, size)
     return {
         "kind": "onnx",
         "path": str(path),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from sr_deploy.core.quality.metrics import (
 from sr_deploy.core.quality.niqe import Natural, natural_of
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import CONVENTION, crop_like
+from sr_deploy.core.quality.structure import new_structure, off_share
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.reference import ReferencePictures, reference_pictures
@@ -79,6 +80,8 @@ class ImageQuality:
         name: of the picture.
         figures: by the keys of core/quality/metrics.py; PyTorch's own only where it was compared.
         difference: largest difference from PyTorch in 8-bit steps; None where it was not compared.
+        off_share: share of the pixels off from PyTorch's by more than 8 of 255 (core/quality/structure.py); likewise.
+        structure: by how much a patch of it is further from the original than PyTorch's, 8-bit steps; likewise.
         lr_sha256, hr_sha256: of the two files; None where they were not read here.
     """
 
@@ -87,6 +90,13 @@ class ImageQuality:
     difference: Optional[float] = None
     lr_sha256: Optional[str] = None
     hr_sha256: Optional[str] = None
+    off_share: Optional[float] = None
+    structure: Optional[float] = None
+
+    @property
+    def loss(self) -> Optional[float]:
+        """PSNR-Y lost against PyTorch, dB; None when it was not compared."""
+        return CRITERION.lost(self.figures.get(CRITERION.torch_key), self.figures[CRITERION.key])
 
 
 @dataclass(frozen=True)
@@ -119,9 +129,14 @@ class QualityReport:
     @property
     def loss(self) -> Optional[float]:
         """Mean PSNR-Y lost against PyTorch, dB; None when it was not compared."""
-        each = [CRITERION.lost(i.figures.get(CRITERION.torch_key), i.figures[CRITERION.key]) for i in self.images]
-        known = [lost for lost in each if lost is not None]
-        return float(np.mean(known)) if len(known) == len(each) else None
+        known = [image.loss for image in self.images if image.loss is not None]
+        return float(np.mean(known)) if len(known) == len(self.images) else None
+
+    @property
+    def loses_most(self) -> Optional[ImageQuality]:
+        """The picture that loses most against PyTorch; None when it was not compared."""
+        compared = [image for image in self.images if image.loss is not None]
+        return max(compared, key=lambda image: image.loss or 0.0, default=None)
 
     def to_dict(self) -> Dict[str, Any]:
         """Plain values for JSON and tables, as ``QualityFile`` describes them."""
@@ -141,8 +156,19 @@ class QualityReport:
             "largest_difference": self.worst if CRITERION.torch_key in mean else None,
             "tolerance": self.tolerance_steps if lossy is None else None,
             **_finite({"loss_db": self.loss}),
+            **_finite(self._worst_facts()),
             "tolerance_db": None if lossy is None else lossy.decibels,
             "problem": None if failed is None else f"{failed.found}, {failed.wanted} is allowed",
+        }
+
+    def _worst_facts(self) -> Dict[str, Any]:
+        """What is told of single pictures: who loses most, and the largest figures of what can be seen."""
+        most = self.loses_most
+        return {
+            "worst_loss_db": None if most is None else most.loss,
+            "worst_loss_picture": None if most is None else most.name,
+            "largest_off_share": _largest(image.off_share for image in self.images),
+            "largest_structure": _largest(image.structure for image in self.images),
         }
 
     def raise_on_failure(self) -> None:
@@ -176,7 +202,13 @@ def _row(image: ImageQuality, keys: Sequence[str]) -> Dict[str, Any]:
     """One picture for JSON: None for a figure that was not taken."""
     figures = {key: image.figures.get(key) for key in keys}
     hashes = {"lr_sha256": image.lr_sha256, "hr_sha256": image.hr_sha256}
-    return {**_finite({"name": image.name, **figures, "difference": image.difference}), **hashes}
+    seen = {"difference": image.difference, "off_share": image.off_share, "structure": image.structure}
+    return {**_finite({"name": image.name, **figures, **seen}), **hashes}
+
+
+def _largest(values: Iterable[Optional[float]]) -> Optional[float]:
+    """Of those that are known."""
+    return max((value for value in values if value is not None), default=None)
 
 
 def _finite(figures: Dict[str, Any]) -> Dict[str, Any]:
@@ -284,7 +316,9 @@ def _one(
         difference = difference_of(sr, expected, network_range)
     else:
         difference = planes_difference(sr, expected, contract, network_range)
-    return ImageQuality(name, {**figures, **torch_figures_of(reference, hr, scale)}, difference, *hashes)
+    figures = {**figures, **torch_figures_of(reference, hr, scale)}
+    seen = (off_share(pixels, reference), new_structure(pixels, reference, hr))
+    return ImageQuality(name, figures, difference, *hashes, *seen)
 
 
 def _torch_runner(deployment: Deployment, options: VerifyOptions) -> Tuple[Runner, float]:

@@ -6,7 +6,7 @@ machine gives the same figures. An engine's integer kernels differ from that by 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, List, Sequence, Tuple
 
@@ -19,12 +19,40 @@ from sr_deploy.core.media.image import Picture, from_network, read_picture, to_n
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like, luma
+from sr_deploy.core.quality.structure import new_structure, off_share
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
 
 #: The smallest height or width of a low-resolution picture that is worth judging, pixels.
 LEAST_SIDE = 16
 #: From a network's input to its output, (1, 3, H, W) to (1, 3, scale·H, scale·W), both in the contract's range.
 Compute = Callable[[np.ndarray], np.ndarray]
+
+
+#: Kinds of scenes: a photograph that was shrunk and is its own original, a painted picture, a pair that was given.
+SHRUNK, GRAPHICS, PAIR = "shrunk photograph", "graphics", "pair"
+
+
+@dataclass(frozen=True)
+class PictureJudged:
+    """How a graph does on one picture, beside the float32 graph.
+
+    Attributes:
+        name, kind: of the scene.
+        loss: dB of PSNR-Y lost; infinite for NaN.
+        independent: dB that noise of this strength costs where it has nothing to do with float32's own error.
+        shift: mean difference of a colour channel, the largest of three, 8-bit steps.
+        off: share of the pixels off by more than structure.OFF_STEPS, 0…1.
+        structure: what a window of the picture is further from the original than float32 is, see ``new_structure``,
+            8-bit steps.
+    """
+
+    name: str
+    kind: str
+    loss: float
+    independent: float
+    shift: float = 0.0
+    off: float = 0.0
+    structure: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +69,7 @@ class Judged:
         worst_shift: the same over one picture, the largest of all.
         sick: output values that are NaN or infinite.
         pictures: how many.
+        each: the pictures one by one.
     """
 
     psnr: float
@@ -51,6 +80,12 @@ class Judged:
     worst_shift: float
     sick: int
     pictures: int
+    each: Tuple[PictureJudged, ...] = ()
+
+    @property
+    def worst(self) -> PictureJudged:
+        """The picture that loses most."""
+        return max(self.each, key=lambda one: one.loss)
 
     @property
     def loss(self) -> float:
@@ -64,6 +99,11 @@ class Judged:
         return self.loss / self.independent if 0.0 < self.independent < float("inf") else 0.0
 
 
+def losses_of(judged: Judged) -> str:
+    """What is lost, for people: in the mean, and in the worst picture."""
+    return f"{judged.loss:+.4f} dB lost in the mean, {judged.worst.loss:+.4f} dB in {judged.worst.name}"
+
+
 @dataclass(frozen=True)
 class Scene:
     """A low-resolution picture, its original, and what the float32 graph makes of it.
@@ -74,6 +114,7 @@ class Scene:
         hr: uint8 (H, W, 3) or (H, W, 1), cropped to the output.
         reference: the float32 graph's picture, uint8 (H, W, 3) or (H, W, 1).
         reference_psnr: PSNR-Y of that, dB.
+        kind: SHRUNK, GRAPHICS or PAIR.
     """
 
     name: str
@@ -81,6 +122,7 @@ class Scene:
     hr: np.ndarray
     reference: np.ndarray
     reference_psnr: float
+    kind: str = PAIR
 
 
 def computing(model: onnx.ModelProto, threads: int = 0) -> Compute:
@@ -126,7 +168,7 @@ def part_of(scene: Scene, side: int, scale: int, contract: IOContract, reference
     """The corner of a scene, at most ``side`` low-resolution pixels each way, with the float32 graph's answer to it."""
     low = Picture(np.ascontiguousarray(scene.lr.pixels[:side, :side]))
     original = scene.hr[: scale * side, : scale * side]
-    return scene_of(scene.name, low, original, scale, contract, reference)
+    return replace(scene_of(scene.name, low, original, scale, contract, reference), kind=scene.kind)
 
 
 def scenes_from_photographs(
@@ -136,6 +178,7 @@ def scenes_from_photographs(
     reference: Compute,
     side: int,
     multiple: int = 1,
+    kind: str = SHRUNK,
 ) -> Tuple[Scene, ...]:
     """Pairs made from photographs without originals: each is shrunk, and is its own original.
 
@@ -149,6 +192,7 @@ def scenes_from_photographs(
         reference: the float32 graph.
         side: of the low-resolution picture at most, pixels; the centre of the photograph is taken.
         multiple: height and width of the low-resolution picture are multiples of this.
+        kind: of the scenes.
     """
     found = []
     for name, picture in pictures:
@@ -158,8 +202,20 @@ def scenes_from_photographs(
         top, left = ((length - scale * part) // 2 for length, part in zip(picture.size, low))
         original = picture.pixels[top : top + scale * low[0], left : left + scale * low[1]]
         shrunk = Picture(np.ascontiguousarray(resize(original, (low[0], low[1]))))
-        found.append(scene_of(name, shrunk, original, scale, contract, reference))
+        found.append(replace(scene_of(name, shrunk, original, scale, contract, reference), kind=kind))
     return tuple(found)
+
+
+def within_reach(scene: Scene, scale: int) -> bool:
+    """Whether float32 itself is better than bicubic enlargement here.
+
+    On combs of saturated colours near the limit of resolution some networks run away: SPAN-tiny's features grow to
+    400 times what they are on photographs, and its picture is 5 dB worse than bicubic's. INT8 cuts such values off, is
+    better for it and shifts colours by it; neither says anything about INT8.
+    """
+    height, width = scene.lr.size
+    bicubic = resize(scene.lr.pixels, (scale * height, scale * width))
+    return scene.reference_psnr > CRITERION.of(bicubic, scene.hr, scale)
 
 
 def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOContract) -> Judged:
@@ -167,9 +223,8 @@ def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOCon
 
     NaN anywhere gives minus infinity dB.
     """
-    psnrs: List[float] = []
+    each: List[PictureJudged] = []
     noises: List[float] = []
-    alone: List[float] = []
     shifts: List[np.ndarray] = []
     sick = 0
     for scene in scenes:
@@ -177,25 +232,35 @@ def judge(scenes: Sequence[Scene], compute: Compute, scale: int, contract: IOCon
         bad = int(np.count_nonzero(~np.isfinite(output)))
         if bad:
             sick += bad
-            psnrs.append(float("-inf"))
             noises.append(float("inf"))
-            alone.append(float("inf"))
+            each.append(PictureJudged(scene.name, scene.kind, float("inf"), float("inf")))
             continue
         pixels = from_network(output, contract, like=scene.lr).pixels
-        psnrs.append(CRITERION.of(pixels, scene.hr, scale))
         noises.append(float(np.mean((luma(pixels) - luma(scene.reference)) ** 2)))
-        error = 255.0**2 / 10.0 ** (scene.reference_psnr / 10.0)
-        alone.append(10.0 * float(np.log10(1.0 + noises[-1] / max(error, 1e-12))))
         moved = pixels.mean(axis=(0, 1), dtype=np.float64) - scene.reference.mean(axis=(0, 1), dtype=np.float64)
         # A grey picture has one channel that stands for all three.
         shifts.append(np.broadcast_to(moved, (3,)))
+        error = 255.0**2 / 10.0 ** (scene.reference_psnr / 10.0)
+        each.append(
+            PictureJudged(
+                name=scene.name,
+                kind=scene.kind,
+                loss=scene.reference_psnr - CRITERION.of(pixels, scene.hr, scale),
+                independent=10.0 * float(np.log10(1.0 + noises[-1] / max(error, 1e-12))),
+                shift=float(np.abs(moved).max()),
+                off=off_share(pixels, scene.reference),
+                structure=new_structure(pixels, scene.reference, scene.hr),
+            )
+        )
+    reference = float(np.mean([scene.reference_psnr for scene in scenes]))
     return Judged(
-        psnr=float(np.mean(psnrs)),
-        reference_psnr=float(np.mean([scene.reference_psnr for scene in scenes])),
+        psnr=reference - float(np.mean([one.loss for one in each])),
+        reference_psnr=reference,
         noise=float(np.mean(noises)),
-        independent=float(np.mean(alone)),
+        independent=float(np.mean([one.independent for one in each])),
         mean_shift=float(np.abs(np.mean(shifts, axis=0)).max()) if shifts else 0.0,
         worst_shift=float(np.abs(shifts).max()) if shifts else 0.0,
         sick=sick,
         pictures=len(scenes),
+        each=tuple(each),
     )

@@ -1,10 +1,13 @@
-"""A float16 graph in ONNX Runtime on the CPU, with every float16 result really rounded.
+"""A graph of 16-bit floats in ONNX Runtime on the CPU, with every such result really rounded.
 
-The CPU has few float16 kernels. ONNX Runtime computes such nodes in float32 with casts around them, and then drops the
+Float16: the CPU has few kernels. ONNX Runtime computes such nodes in float32 with casts around them, and then drops the
 casts between two of them, whatever the optimisation level: nothing is rounded and nothing overflows on the way (seen
 with 1.31). Two Identity nodes behind each float16 result, which it does run in float16, keep the casts apart.
 
-What is simulated: each node reads float16, computes in float32, and rounds once. Engines with float32 accumulation do
+Bfloat16: the CPU has no kernels but Cast. Such nodes become float32 ones, each followed by a Cast to bfloat16 (rounded
+half to even) and back; ONNX Runtime keeps such a pair at every level of optimisation.
+
+What is simulated: each node reads 16 bits, computes in float32, and rounds once. Engines with float32 accumulation do
 the same; where they fuse nodes they round less often.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, List
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
@@ -19,17 +23,16 @@ from sr_deploy.precision.tensors import element_types
 
 
 def rounded_graph(model: onnx.ModelProto, exposed: Iterable[str] = ()) -> onnx.ModelProto:
-    """The same graph with two Identity nodes behind every float16 tensor that a node makes.
+    """The same graph with two Identity nodes behind every float16 tensor that a node makes, and bfloat16 simulated.
 
-    Run it with ``rounding_session``: optimisation would take them out again.
+    Run it with ``rounding_session``: optimisation would take the nodes behind float16 out again.
 
     Args:
         model: typed, from ``half_graph`` or ``typed_graph``; not modified. Without subgraphs.
         exposed: tensors that become outputs too.
     """
-    kinds = element_types(model)
-    result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result = bfloat16_simulated(model)
+    kinds = element_types(result)
     nodes: List[onnx.NodeProto] = []
     for node in result.graph.node:
         behind: List[onnx.NodeProto] = []
@@ -41,12 +44,49 @@ def rounded_graph(model: onnx.ModelProto, exposed: Iterable[str] = ()) -> onnx.M
             behind.append(helper.make_node("Identity", [computed], [between], name=between))
             behind.append(helper.make_node("Identity", [between], [name], name=f"{name}/rounded"))
         nodes.extend([node, *behind])
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del result.graph.node[:], result.graph.value_info[:]
-    result.graph.node.extend(copies)
+    _replace_nodes(result, nodes)
     have = {value.name for value in result.graph.output}
     result.graph.output.extend(onnx.ValueInfoProto(name=name) for name in exposed if name not in have)
     return result
+
+
+def bfloat16_simulated(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same graph without bfloat16: float32 nodes, the results of which are rounded to it; for runtimes that have no
+    kernels for it. Exact where they accumulate in float32.
+
+    Args:
+        model: typed, from ``typed_graph``; not modified. Without subgraphs.
+    """
+    kinds = element_types(model)
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    if TensorProto.BFLOAT16 not in kinds.values():
+        return result
+    for tensor in result.graph.initializer:
+        if tensor.data_type == TensorProto.BFLOAT16:
+            upper = np.frombuffer(tensor.raw_data, "<u2").astype(np.uint32) << 16
+            tensor.data_type, tensor.raw_data = TensorProto.FLOAT, upper.astype("<u4").tobytes()
+    nodes: List[onnx.NodeProto] = []
+    for node in result.graph.node:
+        behind: List[onnx.NodeProto] = []
+        for index, name in enumerate(node.output):
+            if kinds.get(name) != TensorProto.BFLOAT16:
+                continue
+            computed, between = f"{name}/computed", f"{name}/bfloat16"
+            node.output[index] = computed
+            behind.append(helper.make_node("Cast", [computed], [between], name=between, to=TensorProto.BFLOAT16))
+            behind.append(helper.make_node("Cast", [between], [name], name=f"{name}/rounded", to=TensorProto.FLOAT))
+            if node.op_type == "Cast":
+                next(attribute for attribute in node.attribute if attribute.name == "to").i = TensorProto.FLOAT
+        nodes.extend([node, *behind])
+    _replace_nodes(result, nodes)
+    return result
+
+
+def _replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del model.graph.node[:], model.graph.value_info[:]
+    model.graph.node.extend(copies)
 
 
 def rounding_session(model: onnx.ModelProto, threads: int = 0) -> Any:

@@ -1,7 +1,7 @@
 """An exported float32 graph as a differentiable torch module, with the Q/DQ of a plan where there is one.
 
-What it computes is what ``quantize.quantized_graph`` writes: INT8 nodes read quantised inputs and weights, INT8 Adds a
-quantised skip, and all else is float32.
+What it computes is what ``quantize.quantized_graph`` writes: nodes of 8 bits read quantised inputs and weights, INT8
+Adds a quantised skip, and all else is float32.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.number_formats import FORMAT, INT8, QUANTISED, NumberFormat
 from sr_deploy.graph.operators import FUNCTIONS
 from sr_deploy.precision.fit.fake_quant import quantised_activation, quantised_weight
-from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, check_plan
+from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, NARROW, check_plan
 from sr_deploy.precision.tensors import following_picture
 
 #: Inputs of an operator that training may change. Other constants (means, limits, Fourier matrices) stay.
@@ -30,6 +31,8 @@ _TRAINED_INPUTS: Mapping[str, Tuple[int, ...]] = {
     "MatMul": (1,),
     "PRelu": (1,),
 }
+#: Name of a quantised tensor or constant, and of the format that it is read in.
+Key = Tuple[str, str]
 #: What sees a node, its inputs and its result, and may give a tensor in place of the result.
 Visitor = Callable[[onnx.NodeProto, List[Any], Any], Optional[Tensor]]
 #: A run, node by node: (node, its inputs, its result).
@@ -48,7 +51,8 @@ class _Step:
         attributes: plain values.
         follows_picture: whether its values follow from the picture, and not from its size alone.
         frees: tensors that no later node reads.
-        quantised: inputs that are read in INT8: index → axis of the output channels; None for an activation.
+        quantised: inputs that are read in 8 bits: index → axis of the output channels; None for an activation.
+        format: the 8-bit format; of no meaning where nothing is quantised.
     """
 
     node: onnx.NodeProto
@@ -57,6 +61,11 @@ class _Step:
     follows_picture: bool
     frees: Tuple[str, ...]
     quantised: Mapping[int, Optional[int]]
+    format: NumberFormat = INT8
+
+    def key(self, index: int) -> Key:
+        """Of a quantised input: the name of the tensor or constant, and the format's."""
+        return self.node.input[index], self.format.name
 
 
 class GraphModule(nn.Module):
@@ -67,9 +76,10 @@ class GraphModule(nn.Module):
     Attributes:
         constants: floating constant → parameter. Weights, biases and slopes of PReLU ask for gradients, unless the node
             is pinned to float32 by the exporter.
-        scales: quantised tensor → scale, shape (); quantised constant → scales, one for each output channel.
-        stretches: name → factor on its scale, which starts at 1 and is what training changes, so that one rate suits
-            scales of all magnitudes.
+        scales: (quantised tensor, format) → scale, shape (); (quantised constant, format) → scales, one for each output
+            channel.
+        stretches: the same → factor on its scale, which starts at 1 and is what training changes, so that one rate
+            suits scales of all magnitudes.
 
     Args:
         model: the float32 graph.
@@ -93,8 +103,8 @@ class GraphModule(nn.Module):
         self._last = next(step for step in self.steps if self.output in step.node.output)
         self._fixed: Dict[str, Tensor] = {}
         self.constants: Dict[str, nn.Parameter] = {}
-        self.scales: Dict[str, nn.Parameter] = {}
-        self.stretches: Dict[str, nn.Parameter] = {}
+        self.scales: Dict[Key, nn.Parameter] = {}
+        self.stretches: Dict[Key, nn.Parameter] = {}
         self._kept: Dict[Tuple[int, ...], Dict[str, Tensor]] = {}
         trained = _trained(self.steps)
         for tensor in model.graph.initializer:
@@ -116,20 +126,20 @@ class GraphModule(nn.Module):
     def _add_scales(self, plan: Plan) -> None:
         for step in self.steps:
             for index, axis in step.quantised.items():
-                name = step.node.input[index]
-                if name not in self.scales:
-                    known = plan.activation_scales if axis is None else plan.weight_scales
-                    scale = torch.tensor(known[name], dtype=torch.float32)
-                    self.scales[name] = self._parameter(scale, False)
-                    self.stretches[name] = self._parameter(torch.ones_like(scale), True)
+                key = step.key(index)
+                if key not in self.scales:
+                    known = plan.scales_of(step.format.name) if axis is None else plan.weight_scales
+                    scale = torch.tensor(known[key[0]], dtype=torch.float32)
+                    self.scales[key] = self._parameter(scale, False)
+                    self.stretches[key] = self._parameter(torch.ones_like(scale), True)
 
-    def scale(self, name: str) -> Tensor:
+    def scale(self, key: Key) -> Tensor:
         """The scale of a quantised tensor or constant as it is now."""
-        return self.stretches[name] * self.scales[name]
+        return self.stretches[key] * self.scales[key]
 
-    def quantised_constant(self, name: str, axis: int) -> Tensor:
-        """A constant as the INT8 nodes read it."""
-        return quantised_weight(self.constants[name], self.scale(name), axis)
+    def quantised_constant(self, name: str, axis: int, one: NumberFormat) -> Tensor:
+        """A constant as the nodes of an 8-bit format read it."""
+        return quantised_weight(self.constants[name], self.scale((name, one.name)), axis, one)
 
     def forward(self, picture: Tensor) -> Tensor:
         """The graph's output."""
@@ -166,7 +176,7 @@ class GraphModule(nn.Module):
         """
         kept = self._kept.get(tuple(picture.shape))
         values: Dict[str, Any] = {self.input: picture, **self._fixed, **self.constants, **(kept or {})}
-        quantised: Dict[str, Tensor] = {}
+        quantised: Dict[Key, Tensor] = {}
         fresh: Dict[str, Tensor] = {}
         for step in self.steps:
             if not step.follows_picture:
@@ -186,22 +196,24 @@ class GraphModule(nn.Module):
             values.update(zip(step.node.output, result if isinstance(result, tuple) else (result,)))
             for name in step.frees:
                 values.pop(name, None)
-                quantised.pop(name, None)
+                for one in QUANTISED:
+                    quantised.pop((name, one.name), None)
 
-    def _read(self, step: _Step, index: int, values: Mapping[str, Any], quantised: Dict[str, Tensor]) -> Any:
+    def _read(self, step: _Step, index: int, values: Mapping[str, Any], quantised: Dict[Key, Tensor]) -> Any:
         """One input of a node, quantised where the plan says so; a tensor that many read is quantised once."""
         name = step.node.input[index]
         if not name:
             return None
         if index not in step.quantised:
             return values[name]
-        if name not in quantised:
+        key = step.key(index)
+        if key not in quantised:
             axis = step.quantised[index]
             if axis is None:
-                quantised[name] = quantised_activation(values[name], self.scale(name))
+                quantised[key] = quantised_activation(values[name], self.scale(key), step.format)
             else:
-                quantised[name] = self.quantised_constant(name, axis)
-        return quantised[name]
+                quantised[key] = self.quantised_constant(name, axis, step.format)
+        return quantised[key]
 
     def _sized(self, step: _Step, values: Mapping[str, Any]) -> Dict[str, Tensor]:
         """Size arithmetic runs on the CPU; what it makes of floats goes where the weights are, in their type."""
@@ -228,13 +240,10 @@ class GraphModule(nn.Module):
                 "use srdeploy build --precision int8 without training for this network",
             ) from error
 
-    def weight_axes(self) -> Dict[str, int]:
-        """Constants that are read in INT8, and the axis of their output channels."""
+    def weight_axes(self) -> Dict[Key, int]:
+        """Constants that are read in 8 bits and the format, and the axis of their output channels."""
         return {
-            step.node.input[index]: axis
-            for step in self.steps
-            for index, axis in step.quantised.items()
-            if axis is not None
+            step.key(index): axis for step in self.steps for index, axis in step.quantised.items() if axis is not None
         }
 
     def trained(self) -> Dict[str, nn.Parameter]:
@@ -273,6 +282,7 @@ def _steps(model: onnx.ModelProto, plan: Optional[Plan]) -> Tuple[_Step, ...]:
                 bool(follows.intersection(node.output)),
                 tuple(frees),
                 _quantised_inputs(node, plan),
+                FORMAT[plan.nodes.get(node.name, INT8.name)] if plan is not None else INT8,
             )
         )
     return tuple(steps)
@@ -280,10 +290,11 @@ def _steps(model: onnx.ModelProto, plan: Optional[Plan]) -> Tuple[_Step, ...]:
 
 def _quantised_inputs(node: onnx.NodeProto, plan: Optional[Plan]) -> Dict[int, Optional[int]]:
     """Which inputs the lowered graph reads through Q/DQ, as precision/lower/quantize.py places them."""
-    if plan is None or plan.nodes.get(node.name) != "int8":
+    dtype = "" if plan is None else plan.nodes.get(node.name, "")
+    if plan is None or dtype not in NARROW:
         return {}
     if node.op_type == "Add":
-        return {index: None for index, name in enumerate(node.input) if name in plan.activation_scales}
+        return {index: None for index, name in enumerate(node.input) if name in plan.scales_of(dtype)}
     return {0: None, 1: CHANNEL_AXIS[node.op_type]}
 
 

@@ -280,6 +280,10 @@ class QualityReport:
     tolerance: Optional[float] = None
     loss_db: Optional[float] = None
     tolerance_db: Optional[float] = None
+    worst_loss_db: Optional[float] = None
+    worst_loss_picture: Optional[Shown] = None
+    largest_off_share: Optional[float] = None
+    largest_structure: Optional[float] = None
 
 
 @described_in_part

@@ -36,6 +36,7 @@ class DeviceBudget:
     {
         **{metric.bound_key: metric.value_type for metric in METRICS},
         **{metric.loss_key: Amount for metric in METRICS if metric.against_torch},
+        **{metric.worst_loss_key: Amount for metric in METRICS if metric.against_torch},
     }
 )
 class QualityFloors:
@@ -43,13 +44,16 @@ class QualityFloors:
 
     Of each metric its ``bound_key``, such as ``min_psnr_y``, bounds the mean, and where PyTorch's own figure is taken
     ``loss_key``, such as ``max_psnr_y_loss``, bounds by how much the mean of the deployment is worse than that of the
-    FP32 PyTorch network.
+    FP32 PyTorch network, and ``worst_loss_key``, such as ``max_worst_psnr_y_loss``, by how much any picture's is.
 
     Attributes:
         max_difference: largest difference from the FP32 PyTorch network, in 8-bit steps.
+        max_structure: by how much any 8x8 patch may be further from the original than the FP32 PyTorch network's, in
+            8-bit steps.
     """
 
     max_difference: Optional[Amount] = None
+    max_structure: Optional[Amount] = None
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,13 @@ def _quality_rows(
     for metric in (one for one in METRICS if one.against_torch):
         lost = metric.lost(getattr(report.mean, metric.torch_key), getattr(report.mean, metric.key))
         rows.append((f"{metric.title} lost against FP32", lost, getattr(floors, metric.loss_key), True, metric.unit))
+        each = [metric.lost(getattr(i, metric.torch_key), getattr(i, metric.key)) for i in report.images]
+        known = [one for one in each if one is not None]
+        worst = max(known) if known and len(known) == len(each) else None
+        what, bound = f"{metric.title} lost in the worst picture", getattr(floors, metric.worst_loss_key)
+        rows.append((what, worst, bound, True, metric.unit))
     rows.append(("largest difference from FP32", report.largest_difference, floors.max_difference, True, "of 255"))
+    rows.append(("patch further off than FP32", report.largest_structure, floors.max_structure, True, "of 255"))
     return rows
 
 

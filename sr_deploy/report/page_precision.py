@@ -21,7 +21,7 @@ def precision_section(plans: Sequence[Dict[str, Any]]) -> str:
     if not plans:
         return html.paragraph("No plan has been made: srdeploy build --precision makes one.", "note")
     shares = [f"{one.label} %" for one in FORMATS]
-    headings = ["plan", *shares, "dB lost", "pictures", "colour shift", "reformats", "casts"]
+    headings = ["plan", *shares, "dB lost", "in the worst picture", "pictures", "colour shift", "reformats", "casts"]
     rows = [_row(plan) for plan in plans]
     caption = "Plans: share of the multiply-accumulates in each type; PSNR-Y lost against FP32 and the mean shift "
     caption += "of a colour, of 255, on the pictures that the plan was judged on; counts of the lint"
@@ -37,11 +37,13 @@ def _row(plan: Dict[str, Any]) -> List[str]:
     shares = plan.get("macs_share") or {}
     percent = [f"{100 * shares[one.name]:.1f}" if one.name in shares else NONE for one in FORMATS]
     loss = plan.get("loss_db")
+    worst = plan.get("worst_loss_db")
     shift = plan.get("mean_shift")
     return [
         plan["name"],
         *percent,
         NONE if loss is None else f"{loss:+.4f}",
+        NONE if worst is None else f"{worst:+.4f} ({plan.get('worst_picture', NONE)})",
         str(plan.get("pictures", NONE)),
         NONE if shift is None else f"{shift:.3f}",
         str(plan.get("reformats", NONE)),

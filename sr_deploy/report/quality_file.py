@@ -73,12 +73,17 @@ class QualityRow:
         name: of the original, without its suffix.
         difference: the largest from the PyTorch network, in 8-bit steps; None where it was not compared.
         lr_sha256, hr_sha256: of the two files.
+        off_share: share of the pixels off from the PyTorch network's by more than 8 of 255; None where not compared.
+        structure: by how much an 8x8 patch is further from the original than the PyTorch network's in its mean, of 255;
+            likewise.
     """
 
     name: str
     difference: Optional[Amount] = None
     lr_sha256: Optional[Sha256] = None
     hr_sha256: Optional[Sha256] = None
+    off_share: Optional[Amount] = None
+    structure: Optional[Amount] = None
 
 
 @described
@@ -102,6 +107,8 @@ class QualityFile:
         checkpoint_sha256: of the PyTorch network that was compared with; None where none was.
         largest_difference, tolerance: from PyTorch in 8-bit steps, and the bound on it; None where not compared.
         loss_db, tolerance_db: PSNR-Y lost against PyTorch, dB, and the bound on it; likewise.
+        worst_loss_db, worst_loss_picture: the same of the picture that loses most, and its name; likewise.
+        largest_off_share, largest_structure: over the pictures, see QualityRow; likewise.
         problem: which bound is broken; None where none is.
         schema: version of this layout.
     """
@@ -118,6 +125,10 @@ class QualityFile:
     tolerance: Optional[Amount] = None
     loss_db: Optional[_Decibels] = None
     tolerance_db: Optional[Amount] = None
+    worst_loss_db: Optional[_Decibels] = None
+    worst_loss_picture: Optional[str] = None
+    largest_off_share: Optional[Amount] = None
+    largest_structure: Optional[Amount] = None
     problem: Optional[str] = None
     schema: int = 2
 

@@ -8,6 +8,7 @@ from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.host.finding import Finding
 from sr_deploy.core.quality.metrics import figure_columns
+from sr_deploy.core.quality.structure import OFF_STEPS
 from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
 from sr_deploy.report.numbers import (
     NONE,
@@ -90,7 +91,19 @@ def quality_table(report: Dict[str, Any]) -> Table:
     if lost is not None and bound is not None:
         verdict = "within" if lost <= bound else "[bold red]outside[/bold red]"
         table.caption = f"{table.caption}\n{lost:+.4f} dB lost against PyTorch, {verdict} {bound:g} dB"
+        table.caption = f"{table.caption}{markup(worst_text(report))}"
     return table
+
+
+def worst_text(report: Dict[str, Any]) -> str:
+    """A second line for people: what the picture that loses most loses, and what can be seen; "" where not compared."""
+    worst, off, patch = (report.get(key) for key in ("worst_loss_db", "largest_off_share", "largest_structure"))
+    if worst is None or off is None or patch is None:
+        return ""
+    return (
+        f"\nworst: {worst:+.4f} dB in {report.get('worst_loss_picture')}; of a picture's pixels up to {off:.1%} off by "
+        f"more than {OFF_STEPS} of 255, a patch by up to {patch:.1f}"
+    )
 
 
 def sensitivity_table(facts: Dict[str, Any]) -> Table:

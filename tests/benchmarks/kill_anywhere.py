@@ -56,7 +56,7 @@ from tests.precision import small_plans  # noqa: E402
 #: Calls that change names, by module; a fault is before or after one of them.
 CALLS = ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync")
 #: Files whose bytes are the same after every undisturbed run.
-SAME = ("model.onnx", "weights.npz", "set.toml", "net.srd", ".png", ".safetensors")
+SAME = ("model.onnx", "network.onnx", "weights.npz", "set.toml", "net.srd", ".png", ".safetensors")
 FORCE = "--force"
 
 
@@ -101,6 +101,12 @@ CASES = (
         ("qat", "BOX/planned", "--images", "IN/photos", "--steps", "12", "--batch", "2", "--patch", "16")
         + ("--device", "cpu"),
         exchange=False,
+    ),
+    Case(
+        "compress",
+        ("net",),
+        ("compress", "BOX/net", "-o", "BOX/small", "--images", "IN/photos", "--macs", "0.6", "--steps", "12")
+        + ("--batch", "2", "--patch", "16", "--device", "cpu"),
     ),
     Case(
         "distill",

@@ -18,7 +18,7 @@ from sr_deploy.core.errors import SrDeployError
 from sr_deploy.graph.census import work_by_node
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.precision.choose.islands import floating_nodes, kinds_of
-from sr_deploy.precision.choose.plan_from_ranges import int8_plan
+from sr_deploy.precision.choose.plan_from_ranges import Scales, narrow_plan
 from sr_deploy.precision.lower.lint import lint
 from sr_deploy.precision.lower.tensorrt8 import legacy_graph
 from sr_deploy.precision.lower.tensorrt8_importer import check_legacy
@@ -39,12 +39,12 @@ def row(checkpoint: Path, folder: Path) -> str:
     floating = floating_nodes(model)
     tensors = {name for node in model.graph.node if node.name in floating for name in node.output}
     scales = dict.fromkeys(tensors | {value.name for value in model.graph.input}, 1 / 127)
-    plan = int8_plan(model, kinds_of(model, macs), "", scales)
+    plan = narrow_plan(model, kinds_of(model, macs), "", Scales(scales))
     quantised = legacy_graph(model, plan, {})
     report = lint(quantised)
     broken = len(found) + len(check_legacy(quantised))
     return (
-        f"| {checkpoint.name} | {model.opset_import[0].version} | {broken} | {report.int8_products} | "
+        f"| {checkpoint.name} | {model.opset_import[0].version} | {broken} | {report.narrow_products} | "
         f"{report.reformats} |"
     )
 

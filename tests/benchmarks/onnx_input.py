@@ -52,7 +52,7 @@ GIVEN = {
     "fean_x4.pt": LoadOptions(factory=_FACTORIES + "fean", ignore_surplus=True),
 }
 #: What tracing fixes to one size.
-FIXED = ("expandrepnet_x4.pth",)
+FIXED = ("expandrepnet_x4.pth", "fean_x4.pt")
 
 
 def checkpoints(names, folder: Path) -> Iterator[Tuple[Path, LoadOptions]]:

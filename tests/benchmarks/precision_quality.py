@@ -114,7 +114,7 @@ def table(results: Dict[str, Dict[str, Any]]) -> str:
                 continue
             losses = [f"{row[s]['psnr']:.3f} ({row[s]['psnr'] - row[s]['float32']:+.3f})" for s in SETS]
             shift, worst = (max(row[s][key] for s in SETS) for key in ("shift", "worst"))
-            share = row["report"]["int8_share_outside_pinned"]
+            share = row["report"]["narrow_share_outside_pinned"]
             accepted = "yes" if row["rtx"] is True else row["rtx"]
             cells = [name, precision, *losses, f"{shift:.2f} ({worst:.2f})", f"{share:.1%}", f"{row['seconds']:.0f}"]
             cells.append(accepted)

@@ -31,7 +31,7 @@ from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.precision.calibrate.collect import patches, ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
-from sr_deploy.precision.choose.plan_from_ranges import int8_plan, int8_share
+from sr_deploy.precision.choose.plan_from_ranges import Scales, narrow_plan, narrow_share
 from sr_deploy.precision.evaluate import computing, judge, scenes_of
 from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
 from sr_deploy.precision.fit.bias_correction import corrected_bias
@@ -83,7 +83,7 @@ class Bench:
         self.rows[method] = {
             "loss": {name: one.loss for name, one in judged.items()},
             "shift": max(one.mean_shift for one in judged.values()),
-            "share": int8_share(plan, self.macs, self.kinds),
+            "share": narrow_share(plan, self.macs, self.kinds),
             "seconds": seconds,
         }
         write_json(self.rows_file, self.rows)
@@ -118,7 +118,7 @@ def measure(bench: Bench) -> None:
 
     def planned(method: str) -> Plan:
         scales = {name: scale_of(stats, method) for name, stats in ranges.tensors.items()}
-        return int8_plan(bench.model, bench.kinds, sha, scales)
+        return narrow_plan(bench.model, bench.kinds, sha, Scales(scales))
 
     for method in ("minmax", "percentile", "mse"):
         if f"ranges: {method}" not in bench.rows:

@@ -12,6 +12,7 @@ import pytest
 from sr_deploy.bench.interleave import opened_first
 from sr_deploy.bench.measure import summary
 from sr_deploy.bench.result import Point, Result, load_result, save_result
+from sr_deploy.core.deployment.default import Default, save_default
 from sr_deploy.core.schema import value_from
 from sr_deploy.report.gate import GateReport
 
@@ -44,6 +45,21 @@ def test_exit_codes_and_files(tmp_path, srdeploy, median_s, spread, code, verdic
     assert f"## srdeploy gate: {verdict}" in page.read_text()
     assert junit.read_text().startswith("<?xml")
     assert "::" in outcome.err
+
+
+def test_of_several_precisions_the_deployments_default_is_judged(tmp_path, srdeploy):
+    folder = tmp_path / "net"
+    (folder / "results").mkdir(parents=True)
+    for precision, median_s in (("fp16", 0.01), ("int8", 0.02)):
+        written(folder / "results" / f"bench_onnxruntime_{precision}_compute.json", median_s)
+    old = written(tmp_path / "old.json", 0.01)
+    refused = srdeploy("gate", old, folder)
+    assert refused.code == 4 and "has 2 results of the scope compute" in refused.err
+    save_default(folder, Default("int8", "int8"))
+    report = srdeploy("gate", old, folder, "--json")
+    assert report.code == 1
+    assert f"{folder}: int8, the deployment's default, of 2 results" in json.loads(report.out)["notes"]
+    assert srdeploy("gate", old, folder, "--precision", "fp16").code == 0
 
 
 def test_people_read_a_table(tmp_path, srdeploy):

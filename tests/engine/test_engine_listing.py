@@ -165,7 +165,7 @@ def test_nodes_of_fused_layers():
     ("words", "name"),
     [("Half", "float16"), ("Channel major FP16 format where channel % 8 == 0", "float16"), ("Float", "float32"),
      ("Row major linear FP32", "float32"), ("Thirty-two wide channel vectorized row major Int8 format", "int8"),
-     ("UInt8", "uint8"), ("BFloat16", "bfloat16"), ("FP8", "fp8"), ("Int64", "int64"), ("E8M0", "unknown"),
+     ("UInt8", "uint8"), ("BFloat16", "bfloat16"), ("FP8", "float8"), ("Int64", "int64"), ("E8M0", "unknown"),
      ("", "unknown")],
 )  # fmt: skip
 def test_words_for_types(words, name):

@@ -228,8 +228,11 @@ def test_requests_that_contradict_themselves(board, graphs, tmp_path):
         build(graphs, precision="fp16", calibration_cache=path)
     with pytest.raises(UsageError, match="fp32 was given 1 layer types, the calibration cache"):
         build(graphs, layer_types={"conv": "float32"}, calibration_cache=path)
-    with pytest.raises(UsageError, match="there is no precision 'bf16'"):
-        build(graphs, precision="bf16")
+    with pytest.raises(UsageError, match="there is no precision 'fp4'"):
+        build(graphs, precision="fp4")
+    for precision, label in (("bf16", "BF16"), ("fp8", "FP8")):
+        with pytest.raises(UsageError, match=f"{label} came with tensorrt 10.0, and this is 8.5.2.2"):
+            build(graphs, precision=precision)
     board(quantised_layers())
     with pytest.raises(UsageError, match="the graph has Q/DQ, so TensorRT would not read"):
         build(graphs, precision="int8", calibration_cache=path)
@@ -257,9 +260,9 @@ def test_what_was_built_is_read_back(board, graphs):
     planned = {"conv": "int8", "relu": "float16"}
     built = build(graphs, precision="int8", planned=planned)
     assert built.refusal is None and built.settings["built"] == "int8 1"
-    assert built.settings["products_found"] == "1 of 1" and "int8_nodes_not_told" not in built.settings
+    assert built.settings["products_found"] == "1 of 1" and "narrow_nodes_not_told" not in built.settings
     settings = build(graphs, precision="int8", planned={**planned, "hidden": "int8"}).settings
-    assert settings["int8_nodes_not_told"] == "1"
+    assert settings["narrow_nodes_not_told"] == "1"
     assert built.listing is not None and built.listing.source == "engine inspector"
 
 

@@ -105,7 +105,7 @@ def test_a_folder_stays_until_the_engines_of_the_new_one_are_built(srdeploy, bun
 def test_a_calibration_set_that_is_there_already_is_no_obstacle(srdeploy, plain, photographs, tmp_path):
     words = ("calibrate", plain, "--images", photographs, "--write-manifest", tmp_path / "set.toml")
     assert srdeploy(*words).code == 0
-    calibration = plain / "precision" / "calibration" / "mse.json"
+    calibration = plain / "precision" / "calibration" / "sqnr.json"
     calibration.unlink()
     assert srdeploy(*words).code == 0 and calibration.is_file()
     calibration.unlink()

@@ -18,6 +18,7 @@ from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.pipeline.verify import ImageQuality, QualityReport
 from sr_deploy.report.quality_file import QualityFile, hash_of_pictures, read_quality
 from sr_deploy.report.submission import read_submission
+from sr_deploy.report.table import worst_text
 from tests.small_network import CONTRACT, small_graphs
 
 
@@ -83,6 +84,20 @@ def test_the_record_holds_data_and_the_hash_of_all_it_is_of(verified):
     # No sentence for people stands where a program reads a value.
     assert all(" " not in value for one in json.loads(kept_of(net).read_text())["ran"] for key, value in one.items()
                if key in ("runtime", "file", "sha256"))  # fmt: skip
+
+
+def test_the_picture_that_loses_most_is_told():
+    def image(name, lost, structure):
+        return ImageQuality(name, {"psnr_y": 30.0 - lost, "torch_psnr_y": 30.0, "ssim_y": 0.9}, 9.0, None, None,
+                            0.01, structure)  # fmt: skip
+
+    report = QualityReport("Y", (), (image("a", 0.02, 3.0), image("b", 0.4, 20.0), image("c", 0.0, 1.0)), "int8")
+    told = report.to_dict()
+    assert told["worst_loss_db"] == pytest.approx(0.4) and told["worst_loss_picture"] == "b"
+    assert told["loss_db"] == pytest.approx(0.14) and told["largest_structure"] == 20.0
+    assert "+0.4000 dB in b" in worst_text(told) and "1.0% off by more than 8" in worst_text(told)
+    alone = QualityReport("Y", (), (ImageQuality("a", {"psnr_y": 30.0, "ssim_y": 0.9}),)).to_dict()
+    assert alone["worst_loss_db"] is None and alone["largest_off_share"] is None and worst_text(alone) == ""
 
 
 def test_the_gate_finds_it_and_leaves_what_does_not_belong(net, srdeploy, tmp_path):

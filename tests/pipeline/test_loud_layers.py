@@ -13,7 +13,7 @@ from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.make_plan import plannable
 from sr_deploy.pipeline.precision.plan_inputs import workbench
-from sr_deploy.precision.choose.plan_from_ranges import rounded_scale
+from sr_deploy.precision.choose.plan_from_ranges import Scales, rounded_scale
 
 
 @pytest.fixture
@@ -21,20 +21,21 @@ def bench(net, photographs):
     deployment = open_deployment(net)
     graph = plannable(deployment)
     options = PrecisionOptions("int8", images=photographs)
-    scales = open_calibration(deployment, "mse", (photographs,), graph).scales
-    return workbench(deployment, graph, options, lambda _: None), int8.Material([], scales, {}, {})
+    scales = open_calibration(deployment, "sqnr", (photographs,), graph).scales
+    return workbench(deployment, graph, options, lambda _: None), int8.Material([], Scales(scales), {}, {})
 
 
 def test_the_loud_one_is_found_and_named(net, bench, monkeypatch):
     bench, material = bench
     plan, _ = open_plan(net / "precision" / "int8")
+    monkeypatch.setattr(int8, "LOUD_MACS", 0.04)
     assert int8._loud_layers(bench, material, plan, {}, lambda _: None) == {}
 
     layers = [name for name in plan.nodes_of("int8") if name in bench.kinds.candidates]
     loud = layers[len(layers) // 2]
     tensor = next(node.input[0] for node in bench.model.graph.node if node.name == loud)
-    coarse = material.scales[tensor] * 20
-    spoilt = dataclasses.replace(material, scales={**material.scales, tensor: coarse})
+    coarse = material.scales.int8[tensor] * 20
+    spoilt = dataclasses.replace(material, scales=Scales({**material.scales.int8, tensor: coarse}))
     plan = dataclasses.replace(
         plan, activation_scales={**plan.activation_scales, tensor: rounded_scale(coarse, "float16")}
     )

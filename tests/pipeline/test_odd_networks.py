@@ -75,6 +75,13 @@ NETWORKS = """
             return x + torch.cat([x.narrow(2, h // 2, h - h // 2), x.narrow(2, 0, h // 2)], dim=2)
 
 
+    class Repeated(Up):
+        '''One filter for as many channels as there are.'''
+
+        def between(self, x):
+            return F.conv2d(x, torch.ones(1, 1, 1, 1).repeat(x.shape[1], 1, 1, 1), groups=x.shape[1])
+
+
     class Adaptive(Up):
         def between(self, x):
             h, w = x.shape[2:]
@@ -167,6 +174,11 @@ def test_a_plan_without_any_int8_is_not_called_int8(networks, srdeploy):
         ),
         (
             ("--model", "nets.py:Adaptive", "--value-range", "1"),
+            1,
+            "with --size HxW it is constant",
+        ),
+        (
+            ("--model", "nets.py:Repeated", "--value-range", "1"),
             1,
             "with --size HxW it is constant; or write it yourself with torch.onnx.export(…, dynamo=True)",
         ),

@@ -64,7 +64,7 @@ def test_auto_takes_float16_where_int8_does_not_pay_and_says_so(net, photographs
     )
     (engine,) = build_engines(options, told.append)
     assert engine.file == "tensorrt-rtx_24x32_sm86_auto.engine" and engine.precision == "auto"
-    assert FIGURES.search(engine.settings["int8_against_float16"]) and engine.settings["int8_left_out"]
+    assert FIGURES.search(engine.settings["against_float16"]) and engine.settings["left_out"]
     assert engine.settings["plan"] == "fp16" and "int8" not in engine.settings["built"]
     assert any("INT8 moves no fewer bytes here, so float16 is taken" in line for line in told)
     assert find_planned(deployment, "auto").plan.nodes_of("int8")
@@ -75,7 +75,7 @@ def test_an_engine_for_a_range_of_sizes_is_weighed_at_its_best_one(net, srdeploy
     done = srdeploy("build", net, *RTX, *sizes, "--precision", "int8", "--json")
     assert done.code == 0, done.err
     (engine,) = json.loads(done.out)
-    assert FIGURES.search(engine["settings"]["int8_against_float16"])
+    assert FIGURES.search(engine["settings"]["against_float16"])
     assert engine["listing"]["bytes_moved"] is None and engine["listing"]["kernels"] > 0
 
 
@@ -122,7 +122,7 @@ def test_the_choice(net):
     assert taken == "int8" and "float16 loses 0.2 dB, and is not taken" in kept.warnings[0]
     taken, kept = choose(net, 8000, 800, "int8", budget=None)
     assert taken == "int8" and "INT8 does not pay on this backend" in kept.warnings[0]
-    assert kept.settings["int8_against_float16"] == Payoff((24, 32), (1, 8000), (1, 800)).text()
+    assert kept.settings["against_float16"] == Payoff((24, 32), "INT8", (1, 8000), (1, 800)).text()
 
 
 def test_what_cannot_be_weighed_is_said(net):

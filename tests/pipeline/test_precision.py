@@ -46,7 +46,8 @@ def test_fp16_without_pictures(plain, srdeploy):
     assert engine["graph_sha256"] == open_deployment(plain).manifest.graphs[0].sha256
     assert "multiply-accumulates: 100.0% float16" in done.err and "dB lost against float32" in done.err
     report = json.loads((plain / "precision" / "fp16" / "report.json").read_text())
-    assert abs(report["loss_db"]) <= 0.01 and report["macs_share"] == {"int8": 0, "float16": 1, "float32": 0}
+    assert abs(report["loss_db"]) <= 0.01
+    assert report["macs_share"] == {"int8": 0, "float8": 0, "float16": 1, "bfloat16": 0, "float32": 0}
     assert not (plain / "precision" / "fp16" / "weights.npz").exists()
     again = srdeploy("build", plain, "--precision", "fp16", "--force")
     assert again.code == 0 and "made before" in again.err
@@ -59,8 +60,12 @@ def test_int8_fitted_and_auto(plain, photographs, srdeploy):
     plan, weights = open_plan(plain / "precision" / "int8")
     assert plan.precision == "int8" and weights and plan.calibration["pictures"] == 4
     report = json.loads((plain / "precision" / "int8" / "report.json").read_text())
-    assert report["int8_share_outside_pinned"] >= 0.85 and report["loss_db"] <= 0.1 and report["pictures"] == 4
-    assert report["lint"]["int8_products"] == sum("Conv" in name for name in plan.nodes_of("int8"))
+    assert report["narrow_share_outside_pinned"] >= 0.85 and report["worst_loss_db"] <= 0.1
+    kinds = [one["kind"] for one in report["judged"]]
+    assert kinds.count("shrunk photograph") == 4 and kinds.count("graphics") == report["pictures"] - 4 > 6
+    assert max(one["loss"] for one in report["judged"]) == report["worst_loss_db"] >= report["loss_db"]
+    assert plan.calibration["graphics"]["count"] == 12 and f"{report['worst_loss_db']:+.4f} dB in" in done.err
+    assert report["lint"]["narrow_products"] == sum("Conv" in name for name in plan.nodes_of("int8"))
     assert {path.name for path in (plain / "precision" / "int8").iterdir()} == {
         "plan.json", "weights.npz", "model.onnx", "legacy.onnx", "legacy.json", "calibration.cache", "report.json",
     }  # fmt: skip
@@ -122,7 +127,7 @@ def test_a_plan_from_elsewhere_keeps_its_name(net, tmp_path, srdeploy):
         shutil.copy(mine, tmp_path / name)
         refused = srdeploy("build", net, "--plan", tmp_path / name, "--force")
         assert refused.code == 2 and "under the name" in refused.err
-    assert (net / "precision" / "calibration" / "mse.json").is_file()
+    assert (net / "precision" / "calibration" / "sqnr.json").is_file()
     refused = srdeploy("build", net, "--plan", mine, "--precision", "fp16")
     assert refused.code == 2 and "is a plan for int8" in refused.err
 
@@ -149,7 +154,7 @@ def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
     report = net / "precision" / "int8" / "report.json"
     told = json.loads(report.read_text())
     assert srdeploy("build", net, "--plan", net / "precision" / "int8", "--psnr-budget", "5").code == 0
-    report.write_text(json.dumps({**told, "loss_db": 9.0}))
+    report.write_text(json.dumps({**told, "worst_loss_db": 9.0}))
     judged = srdeploy("build", net, "--plan", net / "precision" / "int8", "--psnr-budget", "5", "--force")
     assert judged.code == 0 and "made before" not in judged.err, "it was judged again"
 
@@ -165,8 +170,8 @@ def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
         (("--precision", "int4"), 2, "int4"),
         (("--precision", "int8", "--psnr-budget", "-1"), 2, "-1 dB"),
         (("--precision", "int8", "--lr", "EMPTY"), 2, "--hr"),
-        (("--psnr-budget", "0.1"), 2, "--precision fp16, int8 or auto"),
-        (("--precision", "fp32", "--images", "EMPTY"), 2, "--precision fp16, int8 or auto"),
+        (("--psnr-budget", "0.1"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
+        (("--precision", "fp32", "--images", "EMPTY"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
         (("--plan", "MISSING"), 4, "there is no plan"),
     ],
 )

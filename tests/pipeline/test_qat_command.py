@@ -18,7 +18,7 @@ from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
-from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, int8_plan
+from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
 from tests import synthetic_checkpoints
 from tests.precision import small_plans
 
@@ -46,7 +46,8 @@ def prepared(tmp_path_factory):
     kinds = kinds_of(model, {name: work.macs for name, work in work_by_node(path, (32, 32)).items()})
     ranges = ranges_of(model, small_plans.pictures())
     scales = {name: scale_of(stats) for name, stats in ranges.tensors.items()}
-    plan = int8_plan(model, kinds, deployment.graph_for().sha256, scales, Int8Choice(list(kinds.candidates)[1:-1]))
+    choice = NarrowChoice(list(kinds.candidates)[1:-1])
+    plan = narrow_plan(model, kinds, deployment.graph_for().sha256, Scales(scales), choice)
     (deployment.folder / "precision" / "int8").mkdir(parents=True)
     save_plan(deployment.folder / "precision" / "int8", plan)
     return deployment.folder

@@ -13,7 +13,7 @@ from sr_deploy.core.media.sample import sample_input
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
-from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, int8_plan
+from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
 
 CHANNELS = 12
 
@@ -74,4 +74,4 @@ def plan_of(model: onnx.ModelProto, rest: str = "float32", method: str = "minmax
     scales = {name: scale_of(stats, method) for name, stats in ranges.tensors.items()}
     digest = hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
     narrow = [name for name, macs in inferred.items() if macs > 1]
-    return int8_plan(model, kinds_of(model, inferred), digest, scales, Int8Choice(narrow=narrow, rest=rest))
+    return narrow_plan(model, kinds_of(model, inferred), digest, Scales(scales), NarrowChoice(narrow=narrow, rest=rest))

@@ -50,10 +50,10 @@ def photos(tmp_path):
 
 
 def test_ranges_scales_and_provenance(folder, photos):
-    calibration = calibrate_deployment(CalibrateOptions(folder, (photos,)))
+    calibration = calibrate_deployment(CalibrateOptions(folder, (photos,), content="photo"))
     deployment = open_deployment(folder)
-    assert calibration.path == folder / "precision" / "calibration" / "mse.json"
-    again = open_calibration(deployment, "mse", [photos])
+    assert calibration.path == folder / "precision" / "calibration" / "sqnr.json"
+    again = open_calibration(deployment, "sqnr", [photos])
     assert again.scales == calibration.scales and again.provenance["pictures"] == 4
     assert again.ranges.graph_sha256 == deployment.manifest.graphs[0].sha256
     contract = deployment.manifest.contract
@@ -61,7 +61,7 @@ def test_ranges_scales_and_provenance(folder, photos):
     # The pictures are smaller than a patch, so every pixel has been seen, in the network's own range.
     assert lr.count == 4 * 3 * 40 * 50 and lr.amax == pytest.approx(contract.value_range)
     for name, stats in again.ranges.tensors.items():
-        assert again.scales[name] == scale_of(stats, "mse")
+        assert again.scales[name] == scale_of(stats, "sqnr")
     assert again.provenance["tools"]["onnxruntime"] and again.provenance["files"] == [f"{n}.png" for n in range(4)]
 
 
@@ -69,7 +69,7 @@ def test_a_second_method_takes_the_ranges_of_the_first(folder, photos):
     first = calibrate_deployment(CalibrateOptions(folder, (photos,)))
     told = []
     second = calibrate_deployment(CalibrateOptions(folder, (photos,), "minmax"), told.append)
-    assert any("mse.json" in line for line in told)
+    assert any("sqnr.json" in line for line in told)
     for name, stats in first.ranges.tensors.items():
         assert np.array_equal(stats.histogram, second.ranges.tensors[name].histogram)
         assert second.scales[name] == scale_of(stats, "minmax")
@@ -82,7 +82,7 @@ def test_a_second_method_takes_the_ranges_of_the_first(folder, photos):
 def test_same_pictures_same_file(folder, photos):
     options = CalibrateOptions(folder, (photos,), count=2, seed=5)
     calibrate_deployment(options)
-    path = folder / "precision" / "calibration" / "mse.json"
+    path = folder / "precision" / "calibration" / "sqnr.json"
     before = path.read_text()
     calibrate_deployment(CalibrateOptions(folder, (photos,), count=2, seed=5, force=True))
     assert path.read_text() == before
@@ -98,14 +98,14 @@ def test_another_graph_other_pictures_or_none_are_refused(folder, photos, tmp_pa
     other.mkdir()
     draw(other / "0.png", seed=7)
     with pytest.raises(BadInput, match="of other pictures"):
-        open_calibration(deployment, "mse", [other])
+        open_calibration(deployment, "sqnr", [other])
     with pytest.raises(UsageError, match="minmax"):
         open_calibration(deployment, "max")
     raw = json.loads(path.read_text())
     raw["graph_sha256"] = "0" * 64
     path.write_text(json.dumps(raw))
     with pytest.raises(BadInput, match="of another graph"):
-        open_calibration(deployment, "mse")
+        open_calibration(deployment, "sqnr")
 
 
 def test_a_tensor_without_scale_is_refused(folder, photos):
@@ -114,7 +114,7 @@ def test_a_tensor_without_scale_is_refused(folder, photos):
     raw["provenance"]["scales"].popitem()
     path.write_text(json.dumps(raw))
     with pytest.raises(BadInput, match="no scales"):
-        open_calibration(open_deployment(folder), "mse")
+        open_calibration(open_deployment(folder), "sqnr")
 
 
 def test_no_pictures_unreadable_or_too_small_ones(folder, photos, tmp_path):
@@ -149,7 +149,7 @@ def test_nothing_is_replaced_without_force(folder, photos):
 
 def test_a_static_deployment_is_calibrated_at_its_size(tmp_path, photos):
     export_deployment(ExportOptions(DEMO, tmp_path / "fixed", sizes=((24, 32),)))
-    calibration = calibrate_deployment(CalibrateOptions(tmp_path / "fixed", (photos,)))
+    calibration = calibrate_deployment(CalibrateOptions(tmp_path / "fixed", (photos,), content="photo"))
     assert calibration.ranges.tensors["lr"].count == 4 * 3 * 24 * 32
     draw(photos / "flat.png", (20, 90))
     with pytest.raises(BadImage, match="at least 24x32"):
@@ -217,7 +217,7 @@ def test_the_command(srdeploy, folder, photos, tmp_path):
     summary = json.loads(outcome.out)
     assert outcome.code == 0 and summary["pictures"] == 2 and summary["method"] == "entropy" and summary["tensors"] > 3
     outcome = srdeploy("calibrate", folder, "--images", photos)
-    assert outcome.code == 0 and "mse" in outcome.out
+    assert outcome.code == 0 and "sqnr" in outcome.out
     (tmp_path / "empty").mkdir()
     for images in (tmp_path / "empty", tmp_path / "nowhere"):
         assert srdeploy("calibrate", folder, "--images", images, "--force").code == 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,17 @@ from sr_deploy.core.quality.psnr_ssim import luma, psnr_y
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.plan_from_ranges import Scales
 from sr_deploy.precision.choose.sensitivity import View, sensitivities
-from sr_deploy.precision.evaluate import LEAST_SIDE, computing, judge, scenes_from_photographs, scenes_of
+from sr_deploy.precision.evaluate import (
+    LEAST_SIDE,
+    SHRUNK,
+    computing,
+    judge,
+    scenes_from_photographs,
+    scenes_of,
+    within_reach,
+)
 from sr_deploy.precision.lower.typed_graph import half_graph, typed_graph
 from tests.precision import small_plans
 
@@ -142,8 +153,9 @@ def test_layers_alone_and_their_order():
     scales = {name: scale_of(stats) for name, stats in ranges_of(model, inputs).tensors.items()}
     scales["two.r"] *= 30  # a layer that reads far too coarse a grid
     scenes = scenes_from_photographs([("a", photograph(64, 64))], 2, CONTRACT, computing(model, 1), 24)
+    view = View(scenes, 2, CONTRACT, threads=1)
     names = ["one.a/Conv", "one.b/Conv", "two.b/Conv", "head/Conv"]
-    found = sensitivities(model, kinds, scales, {}, View(scenes, 2, CONTRACT, threads=1), names)
+    found = sensitivities(model, kinds, Scales(scales), {}, view, dict.fromkeys(names, "int8"))
     assert sorted(one.name for one in found) == sorted(names) and found[0].name == "two.b/Conv"
     assert [one.noise for one in found] == sorted((one.noise for one in found), reverse=True) and found[-1].noise >= 0
     by_name = {one.name: one for one in found}
@@ -152,3 +164,32 @@ def test_layers_alone_and_their_order():
     assert found[0].noise > 4 * found[1].noise
     plan = small_plans.plan_of(model)
     assert judge(scenes, computing(typed_graph(model, plan, {}), 1), 2, CONTRACT).noise > 0
+
+
+def test_each_picture_is_told_and_the_worst_named(scenes):
+    """One of two pictures is spoilt in a corner: the mean halves it, the worst does not."""
+    spoilt = scenes[1].lr.pixels
+
+    def compute(lr):
+        result = nearest(lr)
+        if np.array_equal(lr, to_network(Picture(spoilt), CONTRACT)):
+            result[:, :, :16, :16] = 0
+        return result
+
+    found = judge(scenes, compute, 2, CONTRACT)
+    assert [one.name for one in found.each] == ["a", "b"] and {one.kind for one in found.each} == {SHRUNK}
+    assert found.worst.name == "b" and found.worst.loss == pytest.approx(2 * found.loss)
+    assert found.each[0].off == found.each[0].structure == 0
+    assert found.worst.off == pytest.approx(16 * 16 / 64**2, abs=0.01) and found.worst.structure > 50
+
+
+def test_nothing_is_held_against_a_picture_on_which_float32_itself_fails(scenes):
+    assert all(within_reach(scene, 2) for scene in scenes_from_photographs(
+        [("a", photograph(80, 96))], 2, CONTRACT, lambda lr: perfect(), 32))  # fmt: skip
+    assert not within_reach(dataclasses.replace(scenes[0], reference_psnr=5.0), 2)
+
+
+def perfect() -> np.ndarray:
+    """The original itself: better than bicubic."""
+    pixels = photograph(80, 96).pixels[8:72, 16:80]
+    return to_network(Picture(np.ascontiguousarray(pixels)), CONTRACT)

@@ -18,7 +18,7 @@ from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.float32_patterns import global_skips
 from sr_deploy.precision.choose.islands import kinds_of
-from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, half_plan, int8_plan, int8_share
+from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, floating_plan, narrow_plan, narrow_share
 from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests import synthetic_checkpoints as synthetic
 from tests.models import test_swinir
@@ -41,7 +41,7 @@ def exported(folder, tensors, size=(32, 32), **options):
 def plan_of(model, kinds, manifest, size=(32, 32), **options):
     ranges = ranges_of(model, [sample_input(size, manifest.contract.value_range)])
     scales = {name: scale_of(stats) for name, stats in ranges.tensors.items()}
-    return int8_plan(model, kinds, manifest.graphs[0].sha256, scales, Int8Choice(**options))
+    return narrow_plan(model, kinds, manifest.graphs[0].sha256, Scales(scales), NarrowChoice(**options))
 
 
 def reasons_of(kinds):
@@ -51,14 +51,14 @@ def reasons_of(kinds):
 def check(model, kinds, macs, manifest, least=0.85):
     """Every wider node has a reason, the share is reached, and the plan can be lowered."""
     plan = plan_of(model, kinds, manifest)
-    assert int8_share(plan, macs, kinds) >= least
+    assert narrow_share(plan, macs, kinds) >= least
     for name in kinds.candidates:
         assert (plan.nodes[name] == "int8") != bool(plan.reasons.get(name)), name
     for name in plan.nodes_of("float32"):
         assert plan.reasons[name]
     assert set(plan.nodes) == set(kinds.computing)
     typed_graph(model, plan, {})
-    half = half_plan(kinds, "0" * 64, {})
+    half = floating_plan(kinds, "0" * 64, {})
     assert set(half.nodes_of("float32")) == set(kinds.pinned) == set(half.reasons) and not half.nodes_of("int8")
     return plan
 
@@ -141,7 +141,7 @@ def test_swinir_keeps_layernorm_and_attention_in_float32(tmp_path, torchvision_o
     assert {"Softmax", "MatMul"} <= pinned and (pinned >= {"ReduceMean", "Sqrt"} or "LayerNormalization" in pinned)
     assert {why.split(":")[0] for why in kinds.pinned.values()} == {"LayerNorm", "softmax", "attention"}
     assert {operators[name] for name in kinds.candidates} == {"Conv"}
-    half = half_plan(kinds, "0" * 64, {})
+    half = floating_plan(kinds, "0" * 64, {})
     assert half.nodes_of("float16") and set(half.nodes_of("float32")) == set(kinds.pinned)
     typed_graph(model, half, {})
     typed_graph(model, plan_of(model, kinds, manifest, (16, 16)), {})

@@ -71,7 +71,7 @@ def test_a_clean_graph_gives_none():
     report = lint(graph(CLEAN, CONSTANTS))
     assert report.findings == ()
     # Only the picture itself is quantised by a kernel of its own.
-    assert (report.int8_products, report.quantises, report.dequantises, report.casts) == (3, 1, 0, 0)
+    assert (report.narrow_products, report.quantises, report.dequantises, report.casts) == (3, 1, 0, 0)
 
 
 def test_a_silu_that_is_only_read_in_8_bits_is_none():
@@ -123,7 +123,7 @@ def test_both_lowerings_look_the_same(rest):
     plan = residual_plan(model, rest)
     typed, legacy = lint(typed_graph(model, plan, {})), lint(legacy_graph(model, plan, {}))
     assert typed.findings == legacy.findings == ()
-    assert typed.int8_products == legacy.int8_products == 3
+    assert typed.narrow_products == legacy.narrow_products == 3
     assert typed.reformats == legacy.reformats
     assert (typed.casts > 0) == (rest == "float16") and legacy.casts == 0
 

@@ -9,11 +9,12 @@ from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
 from sr_deploy.precision.choose.plan_from_ranges import (
-    Int8Choice,
+    NarrowChoice,
+    Scales,
     channel_scales,
-    half_plan,
-    int8_plan,
-    int8_share,
+    floating_plan,
+    narrow_plan,
+    narrow_share,
     rounded_scale,
 )
 from sr_deploy.precision.lower.quantize import LEAST_HALF_SCALE, check_plan
@@ -32,7 +33,7 @@ def made():
 def plan_of(made, wide=None, **options):
     model, kinds, scales = made
     weights = options.pop("weights", {})
-    plan = int8_plan(model, kinds, "0" * 64, scales, Int8Choice(wide=wide or {}, **options), weights)
+    plan = narrow_plan(model, kinds, "0" * 64, Scales(scales), NarrowChoice(wide=wide or {}, **options), weights)
     check_plan(model, plan, weights)
     return plan
 
@@ -43,7 +44,7 @@ def test_defaults(made):
     assert set(plan.nodes_of("int8")) == {"one.a/Conv", "one.b/Conv", "two.a/Conv", "two.b/Conv", "one/Add"}
     assert plan.reasons["head/Conv"].startswith("head") and plan.reasons["tail/Conv"].startswith("tail")
     assert set(plan.reasons) == {"head/Conv", "tail/Conv"}
-    assert int8_share(plan, MACS, made[1]) == pytest.approx(400 / 430)
+    assert narrow_share(plan, MACS, made[1]) == pytest.approx(400 / 430)
     assert set(plan.activation_scales) == {"head", "one.r", "one.sum", "two.r"}
 
 
@@ -69,7 +70,7 @@ def test_what_float16_cannot_hold_is_float32_unless_8_bits_hold_it(made):
 
 
 def test_half_plans(made):
-    plan = half_plan(made[1], "0" * 64, {"two/PRelu": "beyond 65504", "not there": "x"})
+    plan = floating_plan(made[1], "0" * 64, {"two/PRelu": "beyond 65504", "not there": "x"})
     assert plan.nodes_of("float32") == ("two/PRelu",) and plan.reasons == {"two/PRelu": "beyond 65504"}
     assert len(plan.nodes_of("float16")) == len(made[1].computing) - 1 and plan.precision == "fp16"
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.precision.calibrate.collect import _Running
+from sr_deploy.precision.calibrate.noise_curve import CUTS, noise_curve
 from sr_deploy.precision.calibrate.ranges import (
     DEAD_SCALE,
     METHODS,
@@ -107,6 +108,30 @@ def test_mse_finds_the_best_cut():
     assert found < true_error(values, scale_of(stats, "minmax"))
 
 
+def test_sqnr_of_one_picture_is_mse():
+    values = heavy()
+    best = min(true_error(values, cut / 127) for cut in np.linspace(1, 30, 400))
+    assert true_error(values, scale_of(stats_of(values), "sqnr")) <= best * 1.05
+
+
+def test_sqnr_lets_no_picture_lead():
+    """Nine pictures of one range and one of a hundred times that: the squared error follows it, the mean of dB not."""
+    quiet = [np.random.default_rng(seed).normal(0, 1, 20000) for seed in range(9)]
+    loud = np.random.default_rng(9).normal(0, 100, 20000)
+    alone, mixed = stats_of(*quiet), stats_of(*quiet, loud)
+    assert scale_of(mixed, "sqnr") < 1.5 * scale_of(alone, "sqnr")
+    assert scale_of(mixed, "mse") > 30 * scale_of(alone, "mse")
+
+
+def test_noise_curve_is_what_rounding_and_clipping_cost():
+    values = heavy()
+    curve = noise_curve(values)
+    for cut in (0.5, 2.0, 5.0, 28.0):
+        index = int(np.argmin(np.abs(CUTS - cut)))
+        assert curve[index] == pytest.approx(10 * np.log10(true_error(values, CUTS[index] / 127)), abs=0.25)
+    assert np.all(noise_curve(np.zeros(5)) == noise_curve(np.zeros(5))[0])
+
+
 def test_entropy_cuts_far_outliers_and_keeps_a_flat_range():
     values = np.random.default_rng(2).laplace(0, 1, 200_000).astype(np.float32)
     values[:3] = 200.0
@@ -155,22 +180,22 @@ def test_ranges_survive_the_file(tmp_path):
         assert np.array_equal(stats.histogram, other.histogram) and np.array_equal(
             stats.channel_mean, other.channel_mean
         )
-        assert np.array_equal(stats.channel_amax, other.channel_amax)
+        assert np.array_equal(stats.channel_amax, other.channel_amax) and np.array_equal(stats.noise, other.noise)
         assert (stats.minimum, stats.maximum, stats.top, stats.zeros, stats.count, stats.non_finite) == (
             other.minimum, other.maximum, other.top, other.zeros, other.count, other.non_finite,
         )  # fmt: skip
     json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("damage", ["schema", "histogram", "cut off", "list"])
+@pytest.mark.parametrize("damage", ["schema", "histogram", "noise", "cut off", "list"])
 def test_damaged_files_are_bad_input(tmp_path, damage):
     path = tmp_path / "minmax.json"
     save_ranges(path, Ranges({"a": stats_of(np.ones(3))}, "ab" * 32, 1), {})
     raw = json.loads(path.read_text())
     if damage == "schema":
         raw["schema"] = 99
-    elif damage == "histogram":
-        raw["tensors"]["a"]["histogram"] = "AAAA"
+    elif damage in ("histogram", "noise"):
+        raw["tensors"]["a"][damage] = "AAAA"
     text = json.dumps([raw] if damage == "list" else raw)
     path.write_text(text[: len(text) // 2] if damage == "cut off" else text)
     with pytest.raises(BadInput):

@@ -27,7 +27,7 @@ from sr_deploy.report.gate import (
     process_medians,
     refuse_unlike,
 )
-from sr_deploy.report.quality_file import QualityFile, QualityMean
+from sr_deploy.report.quality_file import QualityFile, QualityMean, QualityRow
 
 OPTIONS = {"scope": "compute", "value_range": 1.0, "seed": 0, "timer": "auto", "min_seconds": 3.0}
 VERSIONS = {"onnxruntime": "1.20"}
@@ -193,6 +193,17 @@ def test_quality_floors():
     floors = QualityFloors(min_psnr_y=30.0, max_psnr_y_loss=0.1, min_ssim_y=0.9, max_difference=0.05)
     assert [f.verdict for f in check_quality(floors, report)] == [PASS, INCONCLUSIVE, REGRESSION, PASS]
     assert check_quality(QualityFloors(), report) == []
+
+
+def test_a_bound_on_the_worst_picture_is_no_bound_on_the_mean():
+    rows = tuple(QualityRow(name, psnr_y=31.0 - lost, torch_psnr_y=31.0) for name, lost in (("a", 0.0), ("b", 0.3)))
+    report = QualityFile("Y", (), rows, QualityMean(psnr_y=30.85, torch_psnr_y=31.0), largest_structure=5.0)
+    floors = QualityFloors(max_psnr_y_loss=0.2, max_worst_psnr_y_loss=0.2, max_structure=16.0)
+    mean, worst, patch = check_quality(floors, report)
+    assert (mean.verdict, worst.verdict, patch.verdict) == (PASS, REGRESSION, PASS)
+    assert worst.what == "PSNR-Y lost in the worst picture" and "0.3000 dB" in worst.why
+    uncompared = dataclasses.replace(report, images=(rows[0], QualityRow("b", psnr_y=30.0)), largest_structure=None)
+    assert [one.verdict for one in check_quality(floors, uncompared)] == [PASS, INCONCLUSIVE, INCONCLUSIVE]
 
 
 def test_the_worst_finding_is_the_verdict():

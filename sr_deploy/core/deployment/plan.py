@@ -16,8 +16,9 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 
 from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
+from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment
-from sr_deploy.core.number_formats import FLOAT16, INT8, FloatName, FormatName, PlanPrecision
+from sr_deploy.core.number_formats import FLOAT8, FLOAT16, INT8, QUANTISED, FloatName, FormatName, PlanPrecision
 from sr_deploy.core.schema import QuantScale, Sha256, described, read_described
 from sr_deploy.core.temporary import put_back
 from sr_deploy.core.text import plain
@@ -37,17 +38,21 @@ class Plan:
     Attributes:
         precision: what was asked for, one of PLAN_PRECISIONS.
         graph_sha256: the float32 graph that the plan is for.
-        nodes: node name → a name of core/number_formats.py. An "int8" Conv, ConvTranspose, Gemm or MatMul reads 8-bit
-            inputs and gives ``rest``; an "int8" Add reads its skip input in 8 bits, so that it fuses with the
-            convolution before it. Nodes that only compute with shapes are not listed.
-        rest: "float16" or "float32": what INT8 nodes give, and the type of biases.
+        nodes: node name → a name of core/number_formats.py. An "int8" or "float8" Conv or ConvTranspose reads its input
+            and its weights in 8 bits and gives ``rest``; an "int8" Add reads its skip input in 8 bits, so that it fuses
+            with the convolution before it. Nodes that only compute with shapes are not listed.
+        rest: "float16", "bfloat16" or "float32": what nodes of 8 bits give, and the type of their biases.
         reasons: node name → why it has a wider type than was asked for. Every such node has one.
         activation_scales: tensor name → scale: a value x is stored as clip(round(x / scale), -127, 127). Every tensor
             that an INT8 node reads has one.
-        weight_scales: constant name → one scale for each output channel.
+        float8_scales: the same for tensors that a "float8" node reads: x is stored as x / scale rounded to FP8, at most
+            ±448.
+        weight_scales: constant name → one scale for each output channel. Nodes of one constant are of one type, if of
+            8 bits.
         calibration: images, method and hash that the scales follow from; empty for "fp16".
         notes: what was done to the weights, what the search gave up, ….
         weights_sha256: of ``weights.npz``; None when the graph's own weights are used.
+        target: what it was made for; None: for all that have its types.
         schema: version of this layout.
     """
 
@@ -61,7 +66,24 @@ class Plan:
     calibration: Dict[str, Any] = field(default_factory=dict)
     notes: Tuple[str, ...] = ()
     weights_sha256: Optional[Sha256] = None
+    float8_scales: Dict[str, QuantScale] = field(default_factory=dict)
+    target: Optional[Target] = None
     schema: int = SCHEMA
+
+    @property
+    def quantised(self) -> Tuple[str, ...]:
+        """Names of the nodes that read 8 bits, in the plan's order."""
+        narrow = {one.name for one in QUANTISED}
+        return tuple(name for name, have in self.nodes.items() if have in narrow)
+
+    @property
+    def formats(self) -> Tuple[str, ...]:
+        """Names of the formats that it has, each once."""
+        return tuple(dict.fromkeys((*self.nodes.values(), self.rest)))
+
+    def scales_of(self, dtype: str) -> Dict[str, float]:
+        """Tensor → scale, of the tensors that nodes of this 8-bit type read."""
+        return self.float8_scales if dtype == FLOAT8.name else self.activation_scales
 
     def nodes_of(self, dtype: str) -> Tuple[str, ...]:
         """Names of the nodes with this type, in the plan's order."""

@@ -22,9 +22,21 @@ class LintRecord(TypedDict, total=False):
     """What the lint found in the typed graph."""
 
     not_fusing: List[str]
-    int8_products: Count
+    narrow_products: Count
     reformats: Count
     casts: Count
+
+
+@described
+class PictureRecord(TypedDict):
+    """What one picture lost when the plan was judged; see ``PictureJudged`` in precision/evaluate.py."""
+
+    name: str
+    kind: str
+    loss: float
+    shift: Amount
+    off: Amount
+    structure: Amount
 
 
 @described_open
@@ -38,6 +50,13 @@ class PlanReport(TypedDict, total=False):
     pictures: Count
     mean_shift: Amount
     worst_shift: Amount
+    worst_loss_db: float
+    worst_picture: str
+    largest_off_share: Amount
+    largest_structure: Amount
+    promised_worst_db: float
+    promised_mean_db: float
+    judged: List[PictureRecord]
     gave_up: Dict[str, str]
     lint: LintRecord
     legacy: str

@@ -89,6 +89,11 @@ class Metric:
         """Key of a budget's bound on what is lost against the PyTorch network."""
         return f"max_{self.key}_loss"
 
+    @property
+    def worst_loss_key(self) -> str:
+        """Key of a budget's bound on what any picture loses against the PyTorch network."""
+        return f"max_worst_{self.key}_loss"
+
     def of(self, sr: np.ndarray, hr: np.ndarray, border: int, beside: Beside = Beside()) -> float:
         """The figure of one picture; NaN where what it needs beside is not given, or it cannot judge this picture.
 

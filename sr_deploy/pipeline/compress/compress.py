@@ -80,7 +80,7 @@ def _distilled(
     options: DistilOptions,
     place: Tuple[Path, Callable[[str], None]],
 ) -> Compressed:
-    from sr_deploy.compress.distil import Distiller, best_of, distilled
+    from sr_deploy.compress.distil import Distiller, distilled, interrupted
 
     folder, say = place
     distiller = Distiller(narrow.model, ground.model, ground.pool(options.patch, options.judged_patch), ground.white,
@@ -89,8 +89,8 @@ def _distilled(
     try:
         done = distilled(distiller, graphs, folder, request.resume, say)
     except KeyboardInterrupt:
-        if len(distiller.points) > 1:
-            best = best_of(distiller, distiller.points[-1].step)
+        if distiller.steps:
+            best = interrupted(distiller)
             say(f"the best so far, of step {best.best.step}, goes to {request.out}")
             _written(request, ground, narrow, (best, options), say)
         raise

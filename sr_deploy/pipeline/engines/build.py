@@ -32,7 +32,7 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
         BadDeployment, EnvironmentFault, CheckFailed: see engine/tensorrt.py and engine/onnxruntime.py.
     """
     build = resolve_build(options, say)
-    deployment, finished = build.deployment, _finished(build)
+    options, deployment, finished = build.options, build.deployment, _finished(build)
     for number, target in enumerate(build.targets):
         if number not in finished:
             # Asked before a plan is made, which would replace the engine's own.

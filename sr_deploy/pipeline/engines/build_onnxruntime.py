@@ -16,7 +16,7 @@ def build_engine(
     """Build it and write it into the deployment; see ``Runtime.build``."""
     manifest, graph = deployment.manifest, deployment.path_of(plan.graph)
     engine = engine_from_graph(
-        plan.planned.typed if plan.planned else graph,
+        plan.planned.simulated if plan.planned else graph,
         deployment.engines_folder,
         manifest.contract,
         manifest.scale,

@@ -54,7 +54,7 @@ def build_engine(
         check_room(need, size, machine)
         workspace = workspace_for(need, workspace, machine)
     built = with_less_on_failure(lambda limit: _engine(deployment, plan, options, limit, timings, say), workspace, say)
-    if RUNTIMES[plan.backend].weighs_int8 and plan.planned is not None and plan.planned.plan.nodes_of("int8"):
+    if RUNTIMES[plan.backend].weighs_8_bits and plan.planned is not None and plan.planned.plan.quantised:
         from sr_deploy.pipeline.engines.payoff import weighed
 
         def rival(planned: Planned, profile: Profile) -> BuiltEngine:
@@ -128,10 +128,10 @@ def _engine(
 def _passes(deployment: Deployment, plan: BuildPlan) -> str:
     """What the graph is rewritten with: what ``tune`` found for this backend and size, else the backend's own passes.
 
-    None ("") for a graph that was tuned for it, and for one with INT8 in it: a plan's INT8 names the graph's own
-    convolutions and tensors, and holds scales of these alone.
+    None ("") for a graph that was tuned for it, and for one with bfloat16 or 8 bits in it: a plan's 8-bit layers are
+    the graph's own convolutions, and its scales are of their tensors alone.
     """
-    half = plan.planned is None or (not plan.planned.plan.nodes_of("int8") and plan.planned.plan.rest == "float16")
+    half = plan.planned is None or (not plan.planned.plan.quantised and plan.planned.plan.rest == "float16")
     if not half or plan.graph.tuned_for == plan.backend:
         return ""
     for graph in deployment.manifest.graphs:

@@ -9,9 +9,12 @@ from typing import Callable, Optional, Tuple
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
+from sr_deploy.core.deployment.plan import open_plan
+from sr_deploy.core.deployment.target import Target, check_formats
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.machine import this_machine
+from sr_deploy.core.number_formats import FORMAT, FORMATS
 from sr_deploy.engine.manifest import Profile, check_profile, engine_name
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
 from sr_deploy.pipeline.engines.plans import told_ready
@@ -78,7 +81,7 @@ class BuildPlan:
 
     @property
     def precision(self) -> str:
-        """What the engine is called: "fp32", "fp16", "int8" or "auto"."""
+        """What the engine is called, one of ENGINE_PRECISIONS."""
         return self.planned.precision if self.planned else "fp32"
 
 
@@ -87,7 +90,7 @@ class ResolvedBuild:
     """A build, complete: nothing of it is asked for again.
 
     Attributes:
-        options: what was asked for.
+        options: what was asked for; its precision knows what it is for.
         deployment: opened, its graphs compared with their hashes.
         planned: the precision plan that is there and is what is asked for; None: float32, or it must be made.
         plans: the engines; without ``planned``, for a plan is joined to them when it is there.
@@ -102,7 +105,7 @@ class ResolvedBuild:
 
     @property
     def precision(self) -> str:
-        """What the engines are called: "fp32", "fp16", "int8" or "auto"."""
+        """What the engines are called, one of ENGINE_PRECISIONS."""
         return "fp32" if self.options.precision is None else self.options.precision.precision
 
 
@@ -122,12 +125,19 @@ def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> Resolved
     check_dla(backend, options)
     check_timings(backend, options.timing_cache)
     say(f"{backend}: {why}")
+    capabilities = _capabilities(backend, options)
     planned = None
     if options.precision is not None:
         check_request(backend, options)
-        planned = told_ready(deployment, options.precision, say)
+        target = Target(backend, RUNTIMES[backend].version_here() or "", capabilities)
+        # ONNX Runtime has every type, as a simulation: what layers save in which is told by GPUs alone.
+        own = dataclasses.replace(options.precision, target=target if RUNTIMES[backend].for_one_gpu else None)
+        options = dataclasses.replace(options, precision=own)
+        check_types(target, own, options.dla_core is not None)
+        planned = told_ready(deployment, own, say)
+        if planned is not None:
+            check_formats(target, planned.plan.formats, f"the plan {planned.folder}")
     plans = plans_of(deployment, backend, options)
-    capabilities = _capabilities(backend, options)
     build = ResolvedBuild(options, deployment, planned, plans, ())
     names = (engine_name(backend, plan.profile, capabilities, build.precision) for plan in plans)
     return dataclasses.replace(build, targets=tuple(deployment.engines_folder / name for name in names))
@@ -193,6 +203,20 @@ def check_request(backend: str, options: BuildOptions) -> None:
         raise UsageError("--memory-budget streams float32 and fp16 graphs only", "--precision fp16, or no budget")
     if options.implicit and not RUNTIMES[backend].implicit_int8:
         raise UsageError("--implicit is for TensorRT 8", "--backend tensorrt on a machine that has it")
+
+
+def check_types(target: Target, asked: PrecisionOptions, dla: bool) -> None:
+    """Raises UsageError for a precision, or a plan that was given, with types that the target does not have."""
+    if asked.plan is not None:
+        formats, what = open_plan(asked.plan)[0].formats, f"the plan {asked.plan}"
+    else:
+        formats = tuple(one.name for one in FORMATS if one.precision == asked.precision)
+        what = f"--precision {asked.precision}"
+    check_formats(target, formats, what)
+    # Those that a GPU may lack came after the last DLA.
+    newer = [FORMAT[name].label for name in formats if FORMAT[name].capability]
+    if dla and newer:
+        raise UsageError(f"{what} has {', '.join(newer)}, and a DLA does not", "FP16 and INT8 with --dla")
 
 
 def check_dla(backend: str, options: BuildOptions) -> None:

@@ -126,7 +126,7 @@ def marked_for_half(graph: Path, plan_folder: Path) -> onnx.ModelProto:
     from sr_deploy.precision.lower.quantize import quantized_graph
 
     plan, weights = open_plan(plan_folder)
-    if plan.nodes_of("int8") or plan.rest != "float16":
+    if plan.quantised or plan.rest != "float16":
         raise UsageError(f"{plan_folder} is not a plan for float16 alone", "--precision fp16 with --memory-budget")
     model = quantized_graph(load_graph(graph), plan, weights)
     for node in model.graph.node:

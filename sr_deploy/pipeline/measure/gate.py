@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from sr_deploy.bench.compare import Ratio, paired_ratio
 from sr_deploy.bench.interleave import InterleaveOptions, Session, interleave, opened_first
@@ -13,6 +13,7 @@ from sr_deploy.bench.monitor import no_watch, watch_machine
 from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.result import Point, Result, load_result
 from sr_deploy.core.contract import Size, format_size
+from sr_deploy.core.deployment.default import read_default
 from sr_deploy.core.deployment.manifest import MANIFEST_NAME, Deployment, open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.engine.index import EngineIndex
@@ -87,9 +88,11 @@ Judged = Tuple[Tuple[Finding, ...], Tuple[Point, ...], str, Tuple[str, ...]]
 
 def _files(request: GateRequest, against: Path, budget: Budget) -> Judged:
     """Two results."""
-    baseline, candidate = result_of(against, request), result_of(request.candidate, request)
+    files, said = zip(*(_result_file(Path(one), request) for one in (against, request.candidate)))
+    baseline, candidate = map(load_result, files)
     refuse_unlike(differences(baseline, candidate))
     findings, notes = compare_results(baseline, candidate, budget)
+    notes = (*notes, *said[0], *said[1])
     several = baseline.variance and candidate.variance
     return findings, candidate.points, f"results of {'several processes' if several else 'one run each'}", notes
 
@@ -106,26 +109,34 @@ def _alone(request: GateRequest, budget: Budget) -> Judged:
             "absolute bounds in the budget, or a baseline",
             "compare the budget with engines/example.toml",
         )
-    points = result_of(request.candidate, request).points
+    file, said = _result_file(Path(request.candidate), request)
+    points = load_result(file).points
     bounded = {entry.size for device in budget.devices for entry in device.sizes}
     free = [format_size(point.size) for point in points if point.size not in bounded]
     notes = (f"{', '.join(free)}: no bound in the budget, not judged",) if free else ()
-    return (), points, "absolute bounds, without a baseline", notes
+    return (), points, "absolute bounds, without a baseline", (*notes, *said)
 
 
 def result_of(path: Path, request: GateRequest) -> Result:
-    """A result file, or the result in a deployment's folder.
+    """A result file, or the result in a deployment's folder: of its default precision, if it has several.
 
     Raises:
         BadInput: no such file or folder, or a folder with none or several results; the message lists them.
     """
-    path = Path(path)
+    return load_result(_result_file(Path(path), request)[0])
+
+
+def _result_file(path: Path, request: GateRequest) -> Tuple[Path, Tuple[str, ...]]:
+    """(the file of ``result_of``, what to say of its choice)."""
     if not path.is_dir():
-        return load_result(path)
-    prefix = f"bench_{request.backend or '*'}_{request.precision or '*'}"
-    found = sorted((path / "results").glob(f"{prefix}_{request.scope}.json"))
+        return path, ()
+    found = _results(path, request, request.precision)
     if len(found) == 1:
-        return load_result(found[0])
+        return found[0], ()
+    default = read_default(path) if found and request.precision is None else None
+    chosen = _results(path, request, default.precision) if default is not None else []
+    if default is not None and len(chosen) == 1:
+        return chosen[0], (f"{path}: {default.precision}, the deployment's default, of {len(found)} results",)
     raise BadInput(
         f"{path} has {len(found) or 'no'} results of the scope {request.scope}"
         + (": " + ", ".join(file.name for file in found) if found else ""),
@@ -134,6 +145,11 @@ def result_of(path: Path, request: GateRequest) -> Result:
         if found
         else f"srdeploy bench {path}, or srdeploy gate --interleave",
     )
+
+
+def _results(path: Path, request: GateRequest, precision: Optional[str]) -> List[Path]:
+    name = f"bench_{request.backend or '*'}_{precision or '*'}_{request.scope}.json"
+    return sorted((path / "results").glob(name))
 
 
 def _in_turn(request: GateRequest, budget: Budget, say: Say) -> Tuple[Tuple[Finding, ...], Tuple[Point, ...], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, Mapping, Optional, Sequence, Tuple
 
@@ -13,6 +14,8 @@ from sr_deploy.core.artifact import check_free
 from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, CheckFailed, SrDeployError, UsageError
 from sr_deploy.core.media.image import find_images, read_picture, to_network
+from sr_deploy.pipeline.precision.content import graphics_to_fit
+from sr_deploy.pipeline.precision.deployed_plan import CONTENT, check_content
 from sr_deploy.precision.calibrate.collect import PATCH, PATCHES, patches, ranges_of
 from sr_deploy.precision.calibrate.picture_set import (
     CalibrationSet,
@@ -25,12 +28,10 @@ from sr_deploy.precision.calibrate.picture_set import (
     set_of,
     set_text,
 )
-from sr_deploy.precision.calibrate.ranges import METHODS, PERCENTILE, Ranges, open_ranges, save_ranges, scale_of
+from sr_deploy.precision.calibrate.ranges import METHOD, METHODS, PERCENTILE, Ranges, open_ranges, save_ranges, scale_of
 
 #: A picture must be at least this high and wide, whatever the network takes: less shows nothing.
 LEAST_SIDE = 16
-#: The method without ``--method``.
-METHOD = "mse"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class CalibrateOptions:
         write_manifest: write a set of the pictures used to this file.
         force: replace an existing calibration, or manifest.
         graph: file name of the deployment's graph; None takes the first.
+        content: one of deployed_plan.CONTENTS: whether graphics made here are calibrated with too.
     """
 
     deployment: Path
@@ -60,6 +62,7 @@ class CalibrateOptions:
     write_manifest: Optional[Path] = None
     force: bool = False
     graph: Optional[str] = None
+    content: str = CONTENT
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ class Calibration:
         return {
             "kind": "calibration",
             "path": str(self.path),
-            **{key: value for key, value in self.provenance.items() if key != "files"},
+            **{key: value for key, value in self.provenance.items() if key not in ("files", "graphics")},
+            "graphics": (self.provenance.get("graphics") or {}).get("count", 0),
             "tensors": len(stats),
             "largest_magnitude": max((one.amax for one in stats), default=0.0),
             "always_zero": sum(one.amax == 0.0 for one in stats),
@@ -110,7 +114,10 @@ def calibrate_deployment(options: CalibrateOptions, say: Callable[[str], None] =
         say(f"the ranges of {known[1]} are of the same graph and pictures")
         ranges = known[0]
     else:
-        inputs = _inputs(deployment, graph, track(files, "calibrating"), _crop(provenance))
+        crop = _crop(provenance)
+        graphics = graphics_to_fit(options.content, len(files), deployment, graph)
+        painted = _cut(graphics.inputs(deployment.manifest.contract), deployment, graph, crop)
+        inputs = chain(_inputs(deployment, graph, track(files, "calibrating"), crop), painted)
         ranges = ranges_of(deployment.path_of(graph), inputs)
     scales = _scales(ranges, options)
     if options.write_manifest is not None:
@@ -126,12 +133,19 @@ def plan_calibration(options: CalibrateOptions) -> Dict[str, Any]:
     deployment, graph, _, _, provenance = _prepared(options)
     path = calibration_path(deployment, options.method, graph)
     known = _same_pictures(path, provenance)
-    shown = {key: value for key, value in provenance.items() if key != "files"}
-    return {"path": str(path), **shown, "ranges_from": str(known[1]) if known else "the pictures"}
+    shown = Calibration(path, Ranges({}, graph.sha256, 0), {}, provenance).summary()
+    return {
+        **{key: shown[key] for key in ("path", *provenance) if key != "files"},
+        "ranges_from": str(known[1]) if known else "the pictures",
+    }
 
 
 def open_calibration(
-    deployment: Deployment, method: str = METHOD, images: Sequence[Path] = (), graph: Optional[GraphFile] = None
+    deployment: Deployment,
+    method: str = METHOD,
+    images: Sequence[Path] = (),
+    graph: Optional[GraphFile] = None,
+    content: Optional[str] = None,
 ) -> Calibration:
     """The calibration that is there for a method.
 
@@ -140,6 +154,7 @@ def open_calibration(
         method: see precision/calibrate/ranges.py.
         images: when given, it must be of these pictures (after the choice of ``count`` that it was made with).
         graph: one of the deployment's; None is ``model.onnx``.
+        content: when given, with ``images``, its graphics must have been calibrated with too.
 
     Raises:
         UsageError: an unknown method.
@@ -168,6 +183,10 @@ def open_calibration(
                 f"the {len(files)} pictures given, {found[:12]}…",
                 again,
             )
+        if content is not None:
+            wanted = _graphics_record(content, len(files), deployment, graph)
+            if provenance.get("graphics") != wanted:
+                raise BadInput(f"{path} is of other graphics", f"{wanted} for --content {content}", again)
     return Calibration(path, ranges, {name: float(scale) for name, scale in scales.items()}, provenance)
 
 
@@ -185,6 +204,7 @@ def _prepared(
     from sr_deploy.pipeline.export import tool_versions
 
     _check_method(options.method)
+    check_content(options.content)
     if not 0 < options.percentile <= 100:
         raise UsageError(f"--percentile {options.percentile:g} does not exist", "a number above 0, at most 100")
     deployment = open_deployment(options.deployment)
@@ -211,6 +231,7 @@ def _prepared(
         "set": options.manifest.name if options.manifest else None,
         "tools": {**tool_versions(), "onnxruntime": _onnxruntime_version(), "numpy": np.__version__},
         "files": [file.name for file in files],
+        "graphics": _graphics_record(options.content, len(files), deployment, graph),
     }
     if options.method == "percentile":
         provenance["percentile"] = options.percentile
@@ -285,9 +306,20 @@ def _crop(provenance: Mapping[str, Any]) -> Crop:
 def _inputs(deployment: Deployment, graph: GraphFile, files: Iterable[Path], crop: Crop) -> Iterator[np.ndarray]:
     """Patches of the pictures as the graph takes them; of a graph of fixed size, patches of that size."""
     contract = deployment.manifest.contract
-    arrays = (to_network(read_picture(file), contract) for file in files)
-    side = graph.size or crop.side
-    return patches(arrays, side, crop.each, crop.seed, deployment.manifest.sizes.multiple)
+    return _cut((to_network(read_picture(file), contract) for file in files), deployment, graph, crop)
+
+
+def _cut(arrays: Iterable[np.ndarray], deployment: Deployment, graph: GraphFile, crop: Crop) -> Iterator[np.ndarray]:
+    """Patches of pictures that are as the graph takes them."""
+    return patches(arrays, graph.size or crop.side, crop.each, crop.seed, deployment.manifest.sizes.multiple)
+
+
+def _graphics_record(
+    content: str, photographs: int, deployment: Deployment, graph: GraphFile
+) -> Optional[Dict[str, Any]]:
+    """What a calibration says of the graphics that it was made with; None without."""
+    graphics = graphics_to_fit(content, photographs, deployment, graph)
+    return graphics.record() if graphics.count else None
 
 
 def _scales(ranges: Ranges, options: CalibrateOptions) -> Dict[str, float]:
@@ -303,7 +335,7 @@ def _scales(ranges: Ranges, options: CalibrateOptions) -> Dict[str, float]:
 
 def _same_pictures(target: Path, provenance: Mapping[str, Any]) -> Optional[Tuple[Ranges, Path]]:
     """Ranges that another method's file has for the same graph, pictures, crop and versions."""
-    keys = ("graph_sha256", "images_sha256", "crop", "tools")
+    keys = ("graph_sha256", "images_sha256", "crop", "graphics", "tools")
     for path in sorted(target.parent.glob("*.json")):
         if path == target:
             continue

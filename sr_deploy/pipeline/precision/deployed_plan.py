@@ -2,6 +2,7 @@
 
 DIR/precision/int8/plan.json          types, reasons and scales; weights.npz beside it
                    model.onnx         the typed graph: TensorRT 10 and 11, TensorRT-RTX, ONNX Runtime
+                   simulated.onnx     for ONNX Runtime, of a plan with bfloat16: float32, rounded to it
                    legacy.onnx        float32 with Q/DQ: TensorRT 8.5 and 8.6, with the types in legacy.json
                    calibration.cache  scales for TensorRT 8.5 without Q/DQ, and for trtexec --calib
                    report.json        what was measured
@@ -21,11 +22,19 @@ from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, UNFINISHED_FOLDER, Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
+from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment, UsageError
-from sr_deploy.core.number_formats import PLAN_PRECISIONS
+from sr_deploy.core.number_formats import BFLOAT16, PLAN_PRECISIONS
+from sr_deploy.precision.calibrate.ranges import METHOD
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
+#: The typed graph with bfloat16 as rounded float32; only of a plan that has it.
+SIMULATED_NAME = "simulated.onnx"
 CACHE_NAME = "calibration.cache"
+#: What ``--content`` may be: pictures that a plan shall suit. The user's own are used with each; for "graphics" and
+#: "any" the tool adds graphics that it makes itself, see content.py.
+CONTENTS = ("photo", "graphics", "any")
+CONTENT = "any"
 #: Folders of ``DIR/precision`` that hold no plan.
 RESERVED = (CALIBRATION_FOLDER, UNFINISHED_FOLDER)
 
@@ -36,7 +45,7 @@ class PrecisionOptions:
 
     Attributes:
         precision: one of PLAN_PRECISIONS.
-        budget: dB of PSNR-Y that may be lost; None: 0.01 for "fp16", no limit for "int8". "auto" needs one.
+        budget: dB of PSNR-Y that any picture may lose; None: no limit. "auto" needs this or ``mean_budget``.
         images: photographs to calibrate with, to fit weights on and to judge on. Without them INT8 needs a calibration
             and ``improve`` False, and the demo's photograph is judged on.
         lr, hr: pairs to judge on instead of shrunk photographs.
@@ -45,8 +54,12 @@ class PrecisionOptions:
         spectral_half: let Fourier units compute in float16 too.
         plan: a plan to use instead of making one.
         remake: make the plan again though there is one.
+        target: what it is for: "auto" takes of the types that it has. None: INT8 and float16, which all have.
         half_times, int8_times: for "auto", trtexec's profiles of the float16 and of the INT8 engine; see
             pipeline/precision/layer_savings.py.
+        mean_budget: dB of PSNR-Y that may be lost in the mean over the pictures; None: 0.01 for "fp16" without any
+            budget, else no limit.
+        content: one of CONTENTS: what the plan shall suit.
     """
 
     precision: str
@@ -54,13 +67,28 @@ class PrecisionOptions:
     images: Optional[Path] = None
     lr: Optional[Path] = None
     hr: Optional[Path] = None
-    method: str = "mse"
+    method: str = METHOD
     improve: bool = True
     spectral_half: bool = False
     plan: Optional[Path] = None
     remake: bool = False
     half_times: Optional[Path] = None
     int8_times: Optional[Path] = None
+    mean_budget: Optional[float] = None
+    content: str = CONTENT
+    target: Optional[Target] = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anything was said about what may be lost."""
+        return self.budget is not None or self.mean_budget is not None
+
+    def kept_by(self, report: Mapping[str, Any]) -> bool:
+        """Whether the plan of this report keeps the budgets, by what was measured when it was made."""
+        worst = report.get("worst_loss_db", report.get("loss_db", math.inf))
+        return (self.budget is None or worst <= self.budget) and (
+            self.mean_budget is None or report.get("loss_db", math.inf) <= self.mean_budget
+        )
 
 
 @dataclass(frozen=True)
@@ -85,13 +113,18 @@ class Planned:
         return self.folder / TYPED_NAME
 
     @property
+    def simulated(self) -> Path:
+        """The graph for a runtime without kernels for bfloat16; the typed one where the plan has none."""
+        return self.folder / SIMULATED_NAME if BFLOAT16.name in self.plan.formats else self.typed
+
+    @property
     def cache(self) -> Path:
         """The calibration cache; it need not be there."""
         return self.folder / CACHE_NAME
 
     @property
     def precision(self) -> str:
-        """What engines of it are called: "fp16", "int8" or "auto"."""
+        """What engines of it are called: one of PLAN_PRECISIONS."""
         return self.plan.precision
 
     @property
@@ -130,9 +163,10 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
         return None
     planned = Planned(folder, open_plan(folder)[0], dict(read_plan_report(folder)), sha256_of(path))
     graph_of(deployment, planned)
-    if not planned.typed.is_file():
-        raise BadDeployment(f"{planned.typed} is missing", "the typed graph of the plan", "make it with --remake-plan")
-    for path in (planned.typed, folder / LEGACY_NAME):
+    for path in (planned.typed, planned.simulated):
+        if not path.is_file():
+            raise BadDeployment(f"{path} is missing", "the typed graph of the plan", "make it with --remake-plan")
+    for path in (planned.typed, planned.simulated, folder / LEGACY_NAME):
         if path.is_file():
             check_self_contained(path)
     return planned
@@ -175,8 +209,7 @@ def ready_plan(deployment: Deployment, options: PrecisionOptions) -> Optional[Pl
         return None
     lowered = found.report.get("plan_sha256") == found.sha256
     if options.plan is not None:
-        kept = options.budget is None or found.report.get("loss_db", math.inf) <= options.budget
-        return found if lowered and kept else None
+        return found if lowered and options.kept_by(found.report) else None
     if not _asked_alike(found.report.get("request", {}), options):
         return None
     if not lowered:
@@ -197,15 +230,25 @@ def check_options(options: PrecisionOptions) -> None:
     """Raises UsageError for options that do not go together."""
     if options.precision not in PLAN_PRECISIONS:
         raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PLAN_PRECISIONS))
-    if options.budget is not None and not options.budget >= 0:
-        raise UsageError(f"a PSNR budget of {options.budget:g} dB cannot be kept", "0 or more, in dB")
-    if options.precision == "auto" and options.budget is None and options.plan is None:
-        raise UsageError("--precision auto needs to know what may be lost", "--psnr-budget in dB, such as 0.1")
+    for budget in (options.budget, options.mean_budget):
+        if budget is not None and not budget >= 0:
+            raise UsageError(f"a PSNR budget of {budget:g} dB cannot be kept", "0 or more, in dB")
+    if options.precision == "auto" and not options.bounded and options.plan is None:
+        raise UsageError(
+            "--precision auto needs to know what may be lost", "--psnr-budget or --mean-budget in dB, such as 0.1"
+        )
+    check_content(options.content)
     if (options.lr is None) != (options.hr is None):
         raise UsageError("--lr and --hr belong together", "both folders, or neither")
     times = (options.half_times, options.int8_times)
     if any(times) and (options.precision != "auto" or not all(times)):
         raise UsageError("--fp16-times and --int8-times belong together, and to --precision auto", "both files with it")
+
+
+def check_content(content: str) -> None:
+    """Raises UsageError for a content that does not exist."""
+    if content not in CONTENTS:
+        raise UsageError(f"there is no content {content!r}", "one of " + ", ".join(CONTENTS))
 
 
 def folder_name(options: PrecisionOptions) -> str:
@@ -231,7 +274,8 @@ def folder_name(options: PrecisionOptions) -> str:
 
 def request_of(options: PrecisionOptions) -> Dict[str, Any]:
     """What a stored plan must have been asked for to be taken again."""
-    asked = {key: value for key, value in dataclasses.asdict(options).items() if key not in ("remake", "plan")}
+    free = ("remake", "plan", "target")
+    asked = {key: value for key, value in dataclasses.asdict(options).items() if key not in free}
     return {key: str(value) if isinstance(value, Path) else value for key, value in asked.items()}
 
 
@@ -248,12 +292,14 @@ def precision_options(
     images: Optional[Path] = None,
     lr: Optional[Path] = None,
     hr: Optional[Path] = None,
-    method: str = "mse",
+    method: str = METHOD,
     improve: bool = True,
     spectral_half: bool = False,
     remake: bool = False,
     half_times: Optional[Path] = None,
     int8_times: Optional[Path] = None,
+    mean_budget: Optional[float] = None,
+    content: str = CONTENT,
 ) -> Optional[PrecisionOptions]:
     """What the options of ``build`` ask for; None is float32.
 
@@ -267,14 +313,17 @@ def precision_options(
             raise UsageError(f"{plan} is a plan for {own}, and --precision is {precision}", "the same, or one of them")
         precision = own
     if precision in (None, "fp32"):
-        if spectral_half or any(given is not None for given in (budget, images, lr, hr, half_times, int8_times)):
+        given = (budget, mean_budget, images, lr, hr, half_times, int8_times)
+        if spectral_half or content != CONTENT or any(one is not None for one in given):
             raise UsageError(
-                "--psnr-budget, --images, --lr, --hr, --allow-fp16-spectral and the times are for a lower precision",
-                "--precision fp16, int8 or auto with them",
+                "--psnr-budget, --mean-budget, --content, --images, --lr, --hr, --allow-fp16-spectral and the times "
+                "are for a lower precision",
+                "--precision fp16, bf16, int8, fp8 or auto with them",
             )
         return None
     options = PrecisionOptions(
-        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times
-    )
+        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times,
+        mean_budget, content,
+    )  # fmt: skip
     check_options(options)
     return options

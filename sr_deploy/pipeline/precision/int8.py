@@ -1,10 +1,10 @@
-"""INT8 plans: ranges from photographs, weights that suit them, and for ``auto`` the layers that keep the budget."""
+"""Plans of 8 bits, INT8 or FP8: ranges from photographs, and weights that suit them."""
 
 from __future__ import annotations
 
 import dataclasses
 from types import MappingProxyType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.media.image import read_picture, to_network
+from sr_deploy.core.number_formats import QUANTISED
 from sr_deploy.pipeline.precision.calibrate import (
     CalibrateOptions,
     Calibration,
@@ -19,24 +20,23 @@ from sr_deploy.pipeline.precision.calibrate import (
     calibration_path,
     open_calibration,
 )
+from sr_deploy.pipeline.precision.content import graphics_to_fit
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
-from sr_deploy.pipeline.precision.layer_savings import savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, photographs, scan
 from sr_deploy.precision.calibrate.collect import PATCH, patches
-from sr_deploy.precision.choose.plan_from_ranges import Int8Choice, half_plan, int8_plan
-from sr_deploy.precision.choose.search import search
+from sr_deploy.precision.calibrate.float8_scale import float8_scale
+from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
 from sr_deploy.precision.choose.sensitivity import LayerCost, View, sensitivities
-from sr_deploy.precision.evaluate import Judged, computing, judge, part_of
+from sr_deploy.precision.evaluate import Scene, computing, judge, part_of
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
-#: ``auto`` aims at the budget divided by this: shrunk photographs lose less than others do (Set14 loses up to 1.9 times
-#: what is judged here), and pairs that were given are never all pictures.
-SAFETY, SAFETY_ON_PAIRS = 2.0, 1.5
 #: Sensitivity is judged on this many pictures: it only orders the layers.
 FEW = 2
 #: A layer that alone makes this share of all layers' noise stays float16; all such hold at most this share of the work.
-LOUD_NOISE, LOUD_MACS = 0.2, 0.03
-#: Low-resolution side of the picture in which that is looked at.
+#: One 3×3 convolution of SPAN-tiny, behind its first activation, costs photographs half of all that INT8 costs them and
+#: holds 4.7 %.
+LOUD_NOISE, LOUD_MACS = 0.2, 0.05
+#: Low-resolution side of the pictures in which that is looked at.
 LOUD_SIDE = 64
 
 #: Squares that biases are corrected on after the fit.
@@ -47,17 +47,17 @@ Weighted = Tuple[Plan, Dict[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """What INT8 plans of one graph are made from.
+    """What plans of 8 bits of one graph are made from.
 
     Attributes:
         images: inputs of the graph to fit weights on.
-        scales: tensor → scale.
+        scales: of its tensors in each 8-bit format.
         wide: nodes that float16 cannot hold, with the reason.
         calibration: where the scales come from, for the plan.
     """
 
     images: List[np.ndarray]
-    scales: Dict[str, float]
+    scales: Scales
     wide: Dict[str, str]
     calibration: Dict[str, Any]
 
@@ -65,17 +65,19 @@ class Material:
 def calibrated_plan(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
 ) -> Weighted:
-    """INT8 wherever the islands allow it, less the few small layers that spoil it for the others.
+    """INT8 or FP8 wherever the islands allow it, less the few small layers that spoil it for the others.
 
     Raises:
         BadInput: there are no calibration pictures.
     """
     material = gather(deployment, bench, options, say)
-    plan, weights, _ = _everywhere(bench, material, options, say)
+    one = next(one for one in QUANTISED if one.precision == options.precision)
+    formats = dict.fromkeys(bench.kinds.candidates, one.name)
+    plan, weights, _ = everywhere(bench, material, options, formats, say)
     loud = _loud_layers(bench, material, plan, weights, say) if options.improve else {}
     if loud:
-        plan, weights, _ = _everywhere(bench, material, options, say, loud)
-    return dataclasses.replace(plan, precision="int8"), weights
+        plan, weights, _ = everywhere(bench, material, options, formats, say, loud)
+    return dataclasses.replace(plan, precision=one.precision), weights
 
 
 def _loud_layers(
@@ -86,150 +88,95 @@ def _loud_layers(
     say: Callable[[str], None],
 ) -> Dict[str, str]:
     """Layer → why it should stay float16: it makes much of the noise and does little of the work."""
-    scene = part_of(bench.scenes[0], LOUD_SIDE, bench.scale, bench.contract, computing(bench.model))
+    scenes = _of_each_kind(bench.scenes)
+    if bench.graph.size is None:
+        reference = computing(bench.model)
+        scenes = [part_of(one, LOUD_SIDE, bench.scale, bench.contract, reference) for one in scenes]
 
-    def noise(judged: Plan) -> float:
+    def noise(judged: Plan) -> np.ndarray:
         compute = computing(typed_graph(bench.model, judged, weights))
-        return judge((scene,), compute, bench.scale, bench.contract).noise
+        return np.array([judge((one,), compute, bench.scale, bench.contract).noise for one in scenes])
 
-    narrow = [name for name in plan.nodes_of("int8") if name in bench.kinds.candidates]
+    narrow = {name: plan.nodes[name] for name in plan.quantised if name in bench.kinds.candidates}
     small = [name for name in narrow if bench.kinds.candidates[name] <= LOUD_MACS * bench.kinds.macs]
-    whole = noise(plan)
-    rest = _int8(bench, material, tuple(name for name in narrow if name not in small), {}, False, weights)
+    whole = np.maximum(noise(plan), 1e-12)
+    large = NarrowChoice(tuple(name for name in narrow if name not in small), narrow)
+    rest = narrow_of(bench, material, large, weights)
     # Mostly the small layers do not even make so much noise together, and none needs to be looked at.
-    if not small or whole - noise(rest) < LOUD_NOISE * whole:
+    if not small or np.mean(1.0 - noise(rest) / whole) < LOUD_NOISE:
         return {}
-    view = View((scene,), bench.scale, bench.contract)
-    alone = sensitivities(bench.model, bench.kinds, material.scales, weights, view, small)
+    # The share of a picture's noise, so that each picture counts alike.
+    shares: Dict[str, float] = dict.fromkeys(small, 0.0)
+    formats = {name: narrow[name] for name in small}
+    for one, loudness in zip(scenes, whole):
+        view = View((one,), bench.scale, bench.contract)
+        for cost in sensitivities(bench.model, bench.kinds, material.scales, weights, view, formats):
+            shares[cost.name] += cost.noise / loudness / len(scenes)
     loud: Dict[str, str] = {}
-    share = 0.0
-    for one in alone:
-        share += one.macs_share
-        if one.noise < LOUD_NOISE * whole or share > LOUD_MACS:
+    work = 0.0
+    for name in sorted(small, key=lambda name: -shares[name]):
+        macs = bench.kinds.candidates[name] / max(bench.kinds.macs, 1)
+        work += macs
+        if shares[name] < LOUD_NOISE or work > LOUD_MACS:
             break
-        loud[one.name] = (
-            f"loud: alone it makes {one.noise / whole:.0%} of the noise of all layers together, with "
-            f"{one.macs_share:.1%} of the multiply-accumulates"
+        loud[name] = (
+            f"loud: alone it makes {shares[name]:.0%} of the noise of all layers together, with "
+            f"{macs:.1%} of the multiply-accumulates"
         )
-        say(f"stays float16: {one.name}, {loud[one.name]}")
+        say(f"stays float16: {name}, {loud[name]}")
     return loud
 
 
-def auto_plan(
-    deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]
-) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
-    """INT8 wherever the islands and the budget allow it, what saves most for its noise first.
-
-    Weights are fitted once with all layers in INT8, which orders the layers, and again for every set that is judged:
-    biases make up for what the layers before them do.
-
-    Raises:
-        BadInput: there are no calibration pictures.
-    """
-    assert options.budget is not None
-    aim = options.budget / (SAFETY if options.lr is None else SAFETY_ON_PAIRS)
-    kinds = bench.kinds
-    savings = savings_of(bench.work, kinds.candidates, options.half_times, options.int8_times)
-    slower = {name: why for name, why in savings.slower().items() if name not in kinds.wide}
-    if slower:
-        say(f"{len(slower)} more convolutions stay float16: INT8 is no faster {savings.source}")
-    material = gather(deployment, bench, options, say)
-    if len(slower) == len(set(kinds.candidates) - set(kinds.wide)):
-        plan, weights = _all_half(bench, material, slower)
-        return plan, weights, {"gave_up": slower, "sets_tried": 0}
-    everything, fitted, strict = _everywhere(bench, material, options, say, slower)
-    judged = bench.judged(everything, fitted)
-    if judged.sick == 0 and judged.loss <= aim:
-        count = len(everything.nodes_of("int8"))
-        note = f"all {count} layers in INT8 for a budget of {options.budget:g} dB: {judged.loss:+.4f} dB lost here"
-        say(note)
-        plan = dataclasses.replace(everything, notes=(*everything.notes, note))
-        return plan, fitted, {"gave_up": slower, "sets_tried": 1}
-    names = [name for name in everything.nodes_of("int8") if name in kinds.candidates]
-    layers = layer_costs(bench, material, names, fitted, say)
-    made: Dict[Tuple[str, ...], Weighted] = {}
-    saved = savings.microseconds
-
-    def plan_of(narrow: Tuple[str, ...], raised: Mapping[str, str]) -> Weighted:
-        if not narrow:
-            return _all_half(bench, material, {**slower, **raised})
-        if len(narrow) == len(names):
-            return everything, fitted
-        if narrow not in made:
-            made[narrow] = improved(
-                bench, _int8(bench, material, narrow, slower, strict), material, options.improve, lambda _: None
-            )
-        plan, weights = made[narrow]
-        return dataclasses.replace(plan, reasons={**plan.reasons, **raised}), weights
-
-    say(f"searching for the layers that keep {options.budget:g} dB (aiming at {aim:g} here)")
-
-    def judge_set(narrow: Tuple[str, ...]) -> Judged:
-        return judged if len(narrow) == len(names) else bench.judged(*plan_of(narrow, {}))
-
-    found = search(layers, saved, judge_set, aim, 1.0 if judged.sick else judged.felt, say)
-    plan, weights = plan_of(found.narrow, found.raised)
-    gone = sum(max(saved[name], 0.0) for name in found.raised) / max(sum(max(saved[name], 0.0) for name in names), 1e-9)
-    note = (
-        f"{len(found.narrow)} of {len(layers)} layers in INT8 for a budget of {options.budget:g} dB; this gives up "
-        f"{gone:.0%} of what INT8 would save {savings.source}"
-    )
-    say(note)
-    facts = {"gave_up": {**slower, **found.raised}, "sets_tried": found.tried}
-    return dataclasses.replace(plan, notes=(*plan.notes, note)), weights, facts
+def _of_each_kind(scenes: Sequence[Scene]) -> List[Scene]:
+    """The first scene of each kind: a photograph, and a painted one where there is any."""
+    return [next(scene for scene in scenes if scene.kind == kind) for kind in dict.fromkeys(one.kind for one in scenes)]
 
 
-def _all_half(bench: Workbench, material: Material, raised: Mapping[str, str]) -> Weighted:
-    """A plan of ``auto`` with nothing in INT8; ``raised`` says why not, where the islands give no reason."""
-    plan = half_plan(bench.kinds, bench.graph.sha256, material.wide)
-    reasons = {**bench.kinds.wide, **raised, **plan.reasons}
-    return dataclasses.replace(plan, precision="auto", reasons=reasons), {}
-
-
-def _everywhere(
+def everywhere(
     bench: Workbench,
     material: Material,
     options: PrecisionOptions,
+    formats: Mapping[str, str],
     say: Callable[[str], None],
     without: Mapping[str, str] = MappingProxyType({}),
 ) -> Tuple[Plan, Dict[str, np.ndarray], bool]:
-    """All layers in INT8 that the islands and ``without`` (layer → why not) leave, weights that suit, and whether the
-    float16 pins had to be kept."""
+    """All layers in 8 bits that the islands and ``without`` (layer → why not) leave, each in the format of ``formats``,
+    weights that suit, and whether the float16 pins had to be kept."""
     kinds = bench.kinds
     narrow = tuple(name for name in kinds.candidates if name not in kinds.wide and name not in without)
     for strict in (False, True):
-        plan, weights = improved(bench, _int8(bench, material, narrow, without, strict), material, options.improve, say)
+        choice = NarrowChoice(narrow, formats, without, strict=strict)
+        plan, weights = improved(bench, narrow_of(bench, material, choice), material, options.improve, say)
         if strict or not material.wide or not bench.judged(plan, weights).sick:
             break
         say("NaN or infinite values on extreme pictures: layers that float16 cannot hold stay float32")
     return plan, weights, strict
 
 
-def _int8(
+def narrow_of(
     bench: Workbench,
     material: Material,
-    narrow: Tuple[str, ...],
-    raised: Mapping[str, str],
-    strict: bool,
+    choice: NarrowChoice,
     weights: Optional[Mapping[str, np.ndarray]] = None,
 ) -> Plan:
-    """A plan of ``auto`` with these layers in INT8."""
-    choice = Int8Choice(narrow, raised, material.wide, strict, precision="auto", calibration=material.calibration)
-    return int8_plan(bench.model, bench.kinds, bench.graph.sha256, material.scales, choice, weights)
+    """A plan of ``auto`` with the layers of a choice in 8 bits; what the scan and the calibration found is added."""
+    choice = dataclasses.replace(choice, wide=material.wide, precision="auto", calibration=material.calibration)
+    return narrow_plan(bench.model, bench.kinds, bench.graph.sha256, material.scales, choice, weights)
 
 
 def layer_costs(
     bench: Workbench,
     material: Material,
-    names: List[str],
+    formats: Mapping[str, str],
     weights: Mapping[str, np.ndarray],
     say: Callable[[str], None],
 ) -> Tuple[LayerCost, ...]:
-    """What each layer costs when it alone runs in INT8, on a few of the scenes."""
-    say(f"sensitivity of {len(names)} layers")
-    few = bench.scenes[:: max(1, len(bench.scenes) // FEW)][:FEW]
+    """What each layer of ``formats`` costs when it alone runs in that 8-bit format, on a few of the scenes."""
+    say(f"sensitivity of {len(formats)} layers")
+    kinds = _of_each_kind(bench.scenes)
+    few = kinds if len(kinds) >= FEW else bench.scenes[:: max(1, len(bench.scenes) // FEW)][:FEW]
     view = View(few, bench.scale, bench.contract)
-    return sensitivities(bench.model, bench.kinds, material.scales, weights, view, names, say)
+    return sensitivities(bench.model, bench.kinds, material.scales, weights, view, formats, say)
 
 
 def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Callable[[str], None]) -> Material:
@@ -242,6 +189,7 @@ def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, 
     arrays: List[np.ndarray] = []
     if options.images is not None:
         arrays = [to_network(read_picture(path), bench.contract) for path in photographs(options.images)]
+        arrays += graphics_to_fit(options.content, len(arrays), deployment, bench.graph).inputs(bench.contract)
     elif options.improve:
         raise BadInput(
             "weights are fitted to 8 bits on photographs, and none were given",
@@ -249,10 +197,17 @@ def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, 
             f"give it with --images, or take the weights as they are with --no-fit: srdeploy build {deployment.folder} "
             "--precision int8 --images FOLDER",
         )
-    known = ("method", "images_sha256", "pictures", "set")
+    known = ("method", "images_sha256", "pictures", "set", "graphics")
     about = {key: calibration.provenance[key] for key in known if calibration.provenance.get(key) is not None}
     squares = list(patches(arrays, bench.graph.size or PATCH, multiple=deployment.manifest.sizes.multiple))
-    return Material(squares, calibration.scales, scan(bench, say), about)
+    scales = Scales(calibration.scales, _float8_scales(bench, calibration, options.method == "minmax"))
+    return Material(squares, scales, scan(bench, say), about)
+
+
+def _float8_scales(bench: Workbench, calibration: Calibration, naive: bool) -> Dict[str, float]:
+    """Tensor → FP8 scale, of what the candidates read; with "minmax" the largest magnitude becomes 448."""
+    read = {node.input[0] for node in bench.model.graph.node if node.name in bench.kinds.candidates}
+    return {name: float8_scale(calibration.ranges.tensors[name], naive) for name in sorted(read)}
 
 
 def _calibration(
@@ -261,7 +216,7 @@ def _calibration(
     """The calibration that is there if it is of these pictures, else a new one."""
     images = () if options.images is None else (options.images,)
     try:
-        found = open_calibration(deployment, options.method, images, bench.graph)
+        found = open_calibration(deployment, options.method, images, bench.graph, options.content)
     except (BadInput, UsageError) as error:
         if not images:
             raise
@@ -269,13 +224,22 @@ def _calibration(
             say(f"the calibration that is there is replaced: {error.found}")
         say(f"calibrating with {options.images}, {options.method}")
         return calibrate_deployment(
-            CalibrateOptions(deployment.folder, images, options.method, force=True, graph=bench.graph.file), say
+            CalibrateOptions(
+                deployment.folder, images, options.method, force=True, graph=bench.graph.file, content=options.content
+            ),
+            say,
         )
     say(f"calibration: {found.path}, {found.provenance['pictures']} pictures")
     return found
 
 
-def improved(bench: Workbench, plan: Plan, material: Material, improve: bool, say: Callable[[str], None]) -> Weighted:
+def improved(
+    bench: Workbench,
+    plan: Plan,
+    material: Material,
+    improve: bool,
+    say: Callable[[str], None] = lambda _: None,
+) -> Weighted:
     """The plan with weights fitted to it, where that is wanted."""
     if not improve:
         return plan, {}

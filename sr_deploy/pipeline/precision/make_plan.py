@@ -1,9 +1,10 @@
-"""From a deployment's float32 graph to a precision plan, proved on pictures: what FP16 and INT8 builds start with."""
+"""From a deployment's float32 graph to a precision plan, proved on pictures: what builds below FP32 start with."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
@@ -12,9 +13,11 @@ from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
 from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_KEY, REPORT_NAME, read_plan_report
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
-from sr_deploy.core.number_formats import FORMATS
+from sr_deploy.core.number_formats import AUTO, FLOAT16, FORMATS, QUANTISED, NumberFormat
 from sr_deploy.core.quality.metrics import CRITERION
-from sr_deploy.core.tolerance import HALF
+from sr_deploy.core.quality.structure import OFF_STEPS, WINDOW
+from sr_deploy.core.tolerance import COLOUR_SHIFT, LOUD_LOSS, STRUCTURE
+from sr_deploy.pipeline.precision.auto import auto_plan
 from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.deployed_plan import (
     Planned,
@@ -24,12 +27,16 @@ from sr_deploy.pipeline.precision.deployed_plan import (
     folder_name,
     request_of,
 )
-from sr_deploy.pipeline.precision.int8 import auto_plan, calibrated_plan
+from sr_deploy.pipeline.precision.int8 import calibrated_plan
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, counted, scan, workbench
 from sr_deploy.precision.choose.islands import Kinds
-from sr_deploy.precision.choose.plan_from_ranges import half_plan, int8_share
-from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.choose.picture_ends import picture_ends
+from sr_deploy.precision.choose.plan_from_ranges import floating_plan, narrow_share
+from sr_deploy.precision.evaluate import Judged, PictureJudged
+
+#: What may be asked for → its format.
+_FORMAT = {one.precision: one for one in FORMATS}
 
 if TYPE_CHECKING:
     from sr_deploy.precision.calibrate.ranges import Ranges
@@ -59,17 +66,18 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
         plan = _explained(plan, bench.kinds)
         if weights and _edited(options.plan):
             say("the plan was edited, and its weights were fitted to what it was: --precision auto fits them anew")
-    elif options.precision == "fp16":
-        plan, weights = half_plan(bench.kinds, graph.sha256, scan(bench, say)), {}
-    elif options.precision == "int8":
-        plan, weights = calibrated_plan(deployment, bench, options, say)
-    else:
+    elif options.precision == AUTO:
         plan, weights, facts = auto_plan(deployment, bench, options, say)
+    elif _FORMAT[options.precision].floating:
+        plan, weights = _floating(bench, _FORMAT[options.precision], say), {}
+    else:
+        plan, weights = calibrated_plan(deployment, bench, options, say)
+    plan = dataclasses.replace(plan, target=options.target or plan.target)
     judged = bench.judged(plan, weights)
     report = {**report_of(bench, plan, judged), **facts, "request": request_of(options)}
     for line in describe(report):
         say(line)
-    _check_quality(judged, options, plan)
+    _check_quality(judged, options, plan, say)
     _check_share(report, options, plan)
     with atomic_folder(folder, force=True) as temporary:
         if options.plan is not None and folder.is_dir():
@@ -82,6 +90,12 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
     planned = find_planned(deployment, name)
     assert planned is not None
     return planned
+
+
+def _floating(bench: Workbench, one: NumberFormat, say: Callable[[str], None]) -> Plan:
+    """Everything in one float of 16 bits but what float16 cannot hold, or what bfloat16 is too coarse for."""
+    wide = scan(bench, say) if one is FLOAT16 else picture_ends(bench.model)
+    return floating_plan(bench.kinds, bench.graph.sha256, wide, one)
 
 
 def plannable(deployment: Deployment) -> GraphFile:
@@ -121,10 +135,11 @@ def _edited(path: Path) -> bool:
 
 def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:
     """Refuse a plan that is not what it says, and one from elsewhere that would replace another in ``folder``."""
-    if plan.precision == "int8" and not plan.nodes_of("int8"):
+    one = _FORMAT.get(plan.precision)
+    if one in QUANTISED and not plan.nodes_of(one.name):
         raise BadInput(
-            f"{path} is a plan for int8 in which nothing runs in INT8",
-            "INT8 nodes",
+            f"{path} is a plan for {one.precision} in which nothing runs in {one.label}",
+            f"{one.label} nodes",
             'make it a plan for fp16: "precision": "fp16"',
         )
     own = folder / PLAN_NAME
@@ -142,10 +157,11 @@ def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:
 def _explained(plan: Plan, kinds: Kinds) -> Plan:
     """A plan given, with a reason for each wider node that has none: someone set it so."""
     wider: List[str] = []
-    if plan.nodes_of("int8"):
-        wider += [name for name, dtype in plan.nodes.items() if name in kinds.candidates and dtype != "int8"]
-    wider += [name for name in plan.nodes_of("float32") if plan.rest == "float16"]
-    reasons = {name: why for name, why in plan.reasons.items() if plan.nodes.get(name) != "int8"}
+    narrow = set(plan.quantised)
+    if narrow:
+        wider += [name for name in plan.nodes if name in kinds.candidates and name not in narrow]
+    wider += [name for name in plan.nodes_of("float32") if plan.rest != "float32"]
+    reasons = {name: why for name, why in plan.reasons.items() if name not in narrow}
     return dataclasses.replace(plan, reasons={**dict.fromkeys(wider, "set by hand"), **reasons})
 
 
@@ -167,7 +183,7 @@ def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
     shares = {dtype: round(macs / max(total, 1), 4) for dtype, macs in work.items()}
     return {
         "macs_share": shares,
-        "int8_share_outside_pinned": round(int8_share(plan, bench.macs, bench.kinds), 4),
+        "narrow_share_outside_pinned": round(narrow_share(plan, bench.macs, bench.kinds), 4),
         QUALITY_KEY: round(judged.psnr, 4),
         FLOAT32_QUALITY_KEY: round(judged.reference_psnr, 4),
         "loss_db": round(judged.loss, 4),
@@ -175,7 +191,17 @@ def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
         "mean_shift": round(judged.mean_shift, 4),
         "worst_shift": round(judged.worst_shift, 4),
         "pictures": judged.pictures,
+        "worst_loss_db": round(judged.worst.loss, 4),
+        "worst_picture": f"{judged.worst.name} ({judged.worst.kind})",
+        "largest_off_share": round(max(one.off for one in judged.each), 4),
+        "largest_structure": round(max(one.structure for one in judged.each), 2),
+        "judged": [_rounded(one) for one in judged.each],
     }
+
+
+def _rounded(one: PictureJudged) -> Dict[str, Any]:
+    facts = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}
+    return {key: value for key, value in facts.items() if key != "independent"}
 
 
 def describe(report: Mapping[str, Any]) -> List[str]:
@@ -186,34 +212,75 @@ def describe(report: Mapping[str, Any]) -> List[str]:
         f"{CRITERION.title} {report[QUALITY_KEY]:.3f} {CRITERION.unit} on {counted(report['pictures'])}, "
         f"{report['loss_db']:+.4f} dB lost against float32; colours shift by {report['mean_shift']:.3f} of 255, "
         f"in one picture by up to {report['worst_shift']:.3f}",
+        f"worst: {report['worst_loss_db']:+.4f} dB in {report['worst_picture']}; of a picture's pixels up to "
+        f"{report['largest_off_share']:.1%} are off by more than {OFF_STEPS} of 255, a patch of {WINDOW}x{WINDOW} by "
+        f"up to {report['largest_structure']:.1f}",
     ]
 
 
 def _check_share(report: Mapping[str, Any], options: PrecisionOptions, plan: Plan) -> None:
-    """Refuse a plan that was asked for as INT8 and has none."""
-    if options.precision != "int8" or report["macs_share"].get("int8"):
+    """Refuse a plan that was asked for in an 8-bit type and has none of it."""
+    one = _FORMAT.get(options.precision)
+    if one not in QUANTISED or report["macs_share"].get(one.name):
         return
     reasons = "; ".join(f"{node}: {why}" for node, why in list(plan.reasons.items())[:3])
     raise CheckFailed(
-        f"no layer of the INT8 plan could be INT8 ({reasons or 'no layer is made for it'})",
-        "INT8 in some of its layers; an engine is not called int8 without",
+        f"no layer of the {one.label} plan could be {one.label} ({reasons or 'no layer is made for it'})",
+        f"{one.label} in some of its layers; an engine is not called {one.precision} without",
         "srdeploy build DIR --precision fp16, or auto, which takes what suits each layer",
     )
 
 
-def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan) -> None:
-    """Refuse a plan that breaks the picture or its budget."""
+def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan, say: Callable[[str], None]) -> None:
+    """Refuse a plan that breaks the picture or a budget; without any budget, say what will be seen."""
     if judged.sick:
         raise CheckFailed(
             f"the {plan.precision} graph gives {judged.sick} NaN or infinite values",
             "finite values",
             "leave out --allow-fp16-spectral, or give pictures that show the whole range with --images",
         )
-    budget = options.budget if options.budget is not None or options.precision != "fp16" else HALF.decibels
-    if budget is not None and judged.loss > budget:
-        raise CheckFailed(
-            f"the {plan.precision} graph loses {judged.loss:.4f} dB on {counted(judged.pictures)}",
-            f"at most {budget:g} dB",
-            f"srdeploy build DIR --precision auto --psnr-budget {budget:g} finds the layers to keep wider; "
-            "srdeploy qat DIR fine-tunes",
+    one = _FORMAT.get(options.precision)
+    mean = options.mean_budget
+    if not options.bounded and one is not None and one.floating and one.tolerance is not None:
+        mean = one.tolerance.decibels
+    picture = judged.worst
+    for budget, lost, where in (
+        (mean, judged.loss, f"on {counted(judged.pictures)}"),
+        (options.budget, picture.loss, f"in {picture.name} ({picture.kind})"),
+    ):
+        if budget is not None and lost > budget:
+            raise CheckFailed(
+                f"the {plan.precision} graph loses {lost:.4f} dB {where}",
+                f"at most {budget:g} dB",
+                f"srdeploy build DIR --precision auto --psnr-budget {budget:g} finds the layers to keep wider; "
+                "srdeploy qat DIR fine-tunes",
+            )
+    for warning in warnings_of(judged) if not options.bounded else ():
+        say(warning)
+
+
+def warnings_of(judged: Judged) -> List[str]:
+    """What a plan that nobody bound does that will be seen."""
+    loud = [one for one in judged.each if one.loss > LOUD_LOSS]
+    shifted = [one for one in judged.each if one.shift > COLOUR_SHIFT]
+    seen = [one for one in judged.each if one.structure > STRUCTURE.steps]
+    todo = "--psnr-budget with --precision auto holds every picture, srdeploy qat DIR fine-tunes"
+    found = []
+    if loud:
+        named = ", ".join(f"{one.name} {one.loss:.2f}" for one in sorted(loud, key=lambda one: -one.loss)[:4])
+        found.append(
+            f"WARNING: {len(loud)} of {counted(judged.pictures)} lose more than {LOUD_LOSS:g} dB ({named}): {todo}"
         )
+    if shifted:
+        worst = max(shifted, key=lambda one: one.shift)
+        found.append(
+            f"WARNING: colours shift by more than {COLOUR_SHIFT:g} of 255 in {counted(len(shifted))}, by "
+            f"{worst.shift:.2f} in {worst.name}: {todo}"
+        )
+    if seen:
+        worst = max(seen, key=lambda one: one.structure)
+        found.append(
+            f"WARNING: a patch of {counted(len(seen))} is further from the original than float32 by more than "
+            f"{STRUCTURE.steps:g} of 255, by {worst.structure:.0f} in {worst.name}: {todo}"
+        )
+    return found

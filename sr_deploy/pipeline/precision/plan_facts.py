@@ -13,7 +13,10 @@ from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_K
 from sr_deploy.core.errors import BadInput
 
 #: What is taken over from the report beside a plan, see pipeline/precision/make_plan.report_of.
-MEASURED = ("macs_share", "loss_db", QUALITY_KEY, FLOAT32_QUALITY_KEY, "pictures", "mean_shift", "worst_shift")
+MEASURED = (
+    "macs_share", "loss_db", QUALITY_KEY, FLOAT32_QUALITY_KEY, "pictures", "mean_shift", "worst_shift", "worst_loss_db",
+    "worst_picture", "largest_off_share", "largest_structure", "promised_worst_db", "promised_mean_db",
+)  # fmt: skip
 
 
 def plan_facts(deployment: Deployment) -> List[Dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""One plan, three forms: the typed graph, TensorRT 8's Q/DQ graph with layer types, and the calibration cache."""
+"""One plan, its forms: the typed graph, one for ONNX Runtime where that has no kernels for a type, TensorRT 8's Q/DQ
+graph with layer types, and the calibration cache."""
 
 from __future__ import annotations
 
@@ -10,7 +11,14 @@ import numpy as np
 from sr_deploy.core.artifact import write_json
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadInput, CheckFailed
-from sr_deploy.pipeline.precision.deployed_plan import CACHE_NAME, LEGACY_NAME, LEGACY_TYPES_NAME, TYPED_NAME
+from sr_deploy.core.number_formats import BFLOAT16
+from sr_deploy.pipeline.precision.deployed_plan import (
+    CACHE_NAME,
+    LEGACY_NAME,
+    LEGACY_TYPES_NAME,
+    SIMULATED_NAME,
+    TYPED_NAME,
+)
 
 if TYPE_CHECKING:
     import onnx
@@ -44,6 +52,7 @@ def write_lowered(
     """
     import onnx
 
+    from sr_deploy.precision.float16_rounding import bfloat16_simulated
     from sr_deploy.precision.lower.calibration_cache import cache_of, write_cache
     from sr_deploy.precision.lower.lint import lint
     from sr_deploy.precision.lower.tensorrt8 import layer_types, legacy_graph
@@ -51,11 +60,13 @@ def write_lowered(
 
     typed = typed_graph(model, plan, weights)
     onnx.save(typed, str(folder / TYPED_NAME))
+    if BFLOAT16.name in plan.formats:
+        onnx.save(bfloat16_simulated(typed), str(folder / SIMULATED_NAME))
     found = lint(typed)
     facts: Dict[str, object] = {
         "lint": {
             "not_fusing": [f"{one.rule}: {one.node}" for one in found.findings],
-            "int8_products": found.int8_products,
+            "narrow_products": found.narrow_products,
             "reformats": found.reformats,
             "casts": found.casts,
         }
@@ -67,7 +78,7 @@ def write_lowered(
     except CheckFailed as error:
         # Not every graph is for TensorRT 8; who builds for it is told why.
         facts["legacy"] = " ".join(str(error).split())
-    if plan.nodes_of("int8") and ranges is not None:
+    if plan.nodes_of("int8") and not plan.nodes_of("float8") and ranges is not None:
         try:
             write_cache(folder / CACHE_NAME, cache_of(model, plan, CACHE_VERSION, ranges))
         except BadInput as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,18 +17,23 @@ from sr_deploy.core.media.image import Picture, find_images, in_8_bits, read_pic
 from sr_deploy.core.media.surface import surface_of_rgb
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
+from sr_deploy.pipeline.precision.content import graphics_to_judge
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.scan import extreme_inputs, pinned, scan_half, too_large
 from sr_deploy.precision.choose.islands import Kinds, kinds_of
 from sr_deploy.precision.evaluate import (
+    GRAPHICS,
     LEAST_SIDE,
+    SHRUNK,
+    Compute,
     Judged,
     Scene,
     computing,
     judge,
     scenes_from_photographs,
     scenes_of,
+    within_reach,
 )
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
@@ -103,34 +108,9 @@ def workbench(
     path, manifest = deployment.path_of(graph), deployment.manifest
     model = load_graph(path)
     work = work_by_node(path, graph.macs_size)
-    reference = computing(model)
-    if graph.size is not None and options.lr is not None:
-        raise UsageError(
-            f"--lr and --hr are of many sizes, and {path.name} takes {format_size(graph.size)} only",
-            "photographs, from which pairs of that size are cut: --images FOLDER",
-        )
-    if options.lr is not None and options.hr is not None:
-        scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)
-    else:
-        files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
-        step = max(1, len(files) // JUDGED)
-        pictures = [(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]]
-        side, least = JUDGED_SIDE, (manifest.scale * LEAST_SIDE,) * 2
-        if graph.size is not None:
-            side, least = max(graph.size), (manifest.scale * graph.size[0], manifest.scale * graph.size[1])
-            pictures = [(name, _centre(one, least)) for name, one in pictures if _holds(one, least)]
-        scenes = scenes_from_photographs(
-            pictures, manifest.scale, manifest.contract, reference, side, manifest.sizes.multiple
-        )
-    if not scenes:
-        raise BadImage(
-            "none of the photographs is large enough to judge a plan on",
-            f"pictures of at least {format_size(least)} pixels",
-            "give others with --images" + ("" if graph.size else ", or pairs with --lr and --hr"),
-        )
-    say(f"judging on {counted(len(scenes))}")
+    scenes = _scenes(deployment, graph, options, computing(model), say)
     kinds = kinds_of(model, {name: one.macs for name, one in work.items()})
-    released = _SPECTRAL if options.spectral_half else _FOLDED if options.precision == "fp16" else None
+    released = _SPECTRAL if options.spectral_half else _FOLDED if options.precision in ("fp16", "bf16") else None
     if released is not None:
         kinds = dataclasses.replace(
             kinds, pinned={n: why for n, why in kinds.pinned.items() if not why.startswith(released)}
@@ -140,6 +120,53 @@ def workbench(
         bench = dataclasses.replace(bench, overflowing=_overflowing(bench))
         say(f"not judged on what the network itself overflows on: {', '.join(bench.overflowing) or 'nothing'}")
     return bench
+
+
+def _scenes(
+    deployment: Deployment,
+    graph: GraphFile,
+    options: PrecisionOptions,
+    reference: Compute,
+    say: Callable[[str], None],
+) -> Tuple[Scene, ...]:
+    """The pairs that were given or shrunk photographs, and graphics where they belong to the content."""
+    manifest = deployment.manifest
+    if graph.size is not None and options.lr is not None:
+        raise UsageError(
+            f"--lr and --hr are of many sizes, and {graph.file} takes {format_size(graph.size)} only",
+            "photographs, from which pairs of that size are cut: --images FOLDER",
+        )
+    side = JUDGED_SIDE if graph.size is None else max(graph.size)
+    height, width = graph.size or (LEAST_SIDE, LEAST_SIDE)
+    least = (manifest.scale * height, manifest.scale * width)
+
+    def shrunk(pictures: Sequence[Tuple[str, Picture]], kind: str) -> Tuple[Scene, ...]:
+        if graph.size is not None:
+            pictures = [(name, _centre(one, least)) for name, one in pictures if _holds(one, least)]
+        return scenes_from_photographs(
+            pictures, manifest.scale, manifest.contract, reference, side, manifest.sizes.multiple, kind
+        )
+
+    if options.lr is not None and options.hr is not None:
+        scenes = scenes_of(options.lr, options.hr, manifest.scale, manifest.contract, reference)
+    else:
+        files = photographs(options.images) or (_OWN_PHOTOGRAPH,)
+        step = max(1, len(files) // JUDGED)
+        scenes = shrunk([(file.name, in_8_bits(read_picture(file))) for file in files[::step][:JUDGED]], SHRUNK)
+    if not scenes:
+        raise BadImage(
+            "none of the photographs is large enough to judge a plan on",
+            f"pictures of at least {format_size(least)} pixels",
+            "give others with --images" + ("" if graph.size else ", or pairs with --lr and --hr"),
+        )
+    painted = shrunk(graphics_to_judge(options.content, deployment, side).pictures(), GRAPHICS)
+    drawn = tuple(scene for scene in painted if within_reach(scene, manifest.scale))
+    say(f"judging on {counted(len(scenes) + len(drawn))}" + (f", {len(drawn)} of them graphics" if drawn else ""))
+    if len(drawn) < len(painted):
+        judged = {scene.name for scene in drawn}
+        beyond = ", ".join(scene.name for scene in painted if scene.name not in judged)
+        say(f"not judged on {beyond}: the float32 network itself is worse than bicubic enlargement there")
+    return scenes + drawn
 
 
 def _holds(picture: Picture, size: Size) -> bool:

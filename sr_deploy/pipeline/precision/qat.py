@@ -21,10 +21,12 @@ from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
 from sr_deploy.core.temporary import sweep, temporary_folder
 from sr_deploy.pipeline.devices import torch_device
+from sr_deploy.pipeline.precision.content import graphics_to_fit, spread
+from sr_deploy.pipeline.precision.deployed_plan import CONTENT, check_content
 from sr_deploy.pipeline.precision.make_plan import known_ranges, plannable, report_of
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
 from sr_deploy.pipeline.precision.plan_inputs import PrecisionOptions, Workbench, counted, workbench
-from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.evaluate import Judged, losses_of
 
 NAME = "qat"
 #: dB that correcting the biases after training may cost.
@@ -46,6 +48,7 @@ class QatRequest:
         device: "auto", "cpu" or "cuda".
         resume: go on with an unfinished one.
         force: begin again though there is an unfinished or a finished one.
+        content: one of deployed_plan.CONTENTS: whether graphics made here are trained on and judged too.
     """
 
     deployment: Path
@@ -61,6 +64,7 @@ class QatRequest:
     seed: int = 0
     resume: bool = False
     force: bool = False
+    content: str = CONTENT
 
 
 @dataclass(frozen=True)
@@ -104,10 +108,14 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     folder = deployment.precision_folder / NAME
     _make_room(request, folder, state)
     images, originals = _pictures(request, deployment)
+    graphics = graphics_to_fit(request.content, len(images), deployment, graph)
+    images = spread(images, list(graphics.inputs(deployment.manifest.contract)))
+    if originals is not None:
+        originals = spread(originals, list(graphics.originals(deployment.manifest.contract)))
     teacher = None if request.teacher is None else _teacher(request.teacher, deployment, say)
-    bench = workbench(deployment, graph, PrecisionOptions("int8", images=request.images), say)
+    bench = workbench(deployment, graph, PrecisionOptions("int8", images=request.images, content=request.content), say)
     before = bench.judged(plan, weights)
-    say(f"before: {before.loss:+.4f} dB lost against float32 on {counted(before.pictures)}")
+    say(f"before: {losses_of(before)}, on {counted(before.pictures)}")
     options = _options(request, deployment)
     value_range = deployment.manifest.contract.value_range
     lesson = Lesson(bench.model, plan, weights, images, value_range, teacher, originals)
@@ -150,6 +158,7 @@ def _check(request: QatRequest) -> None:
         raise UsageError(f"--rate {request.rate:g} is not a learning rate", "a number between 0 and 1, such as 1e-4")
     if request.resume and request.force:
         raise UsageError("--resume and --force contradict each other", "one of them")
+    check_content(request.content)
 
 
 def _start(deployment: Deployment, graph: GraphFile) -> Tuple[Plan, Dict[str, np.ndarray]]:
@@ -277,6 +286,9 @@ def _written(
     report = {
         "loss_db_before": round(before.loss, 4),
         "loss_db": round(after.loss, 4),
+        "worst_loss_db_before": round(before.worst.loss, 4),
+        "worst_loss_db": round(after.worst.loss, 4),
+        "worst_picture": after.worst.name,
         FLOAT32_QUALITY_KEY: round(after.reference_psnr, 4),
         "mean_shift": round(after.mean_shift, 4),
         "pictures": after.pictures,
@@ -285,7 +297,7 @@ def _written(
         "options": dataclasses.asdict(options),
         "points": points,
     }
-    say(f"after: {after.loss:+.4f} dB lost against float32; before: {before.loss:+.4f} dB")
+    say(f"after: {losses_of(after)}")
     with atomic_folder(folder, force=True) as temporary:
         plan = save_plan(temporary, plan, tuned.weights)
         write_json(temporary / "training.json", report)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from sr_deploy.core.artifact import write_json
 from sr_deploy.core.deployment.manifest import open_deployment
-from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
+from sr_deploy.core.number_formats import INT8
+from sr_deploy.pipeline.precision.deployed_plan import CONTENT, PrecisionOptions
+from sr_deploy.precision.calibrate.ranges import METHOD
 
 TABLE_NAME, PLOT_NAME = "sensitivity.json", "sensitivity.png"
 
@@ -22,13 +25,15 @@ class SensitivityOptions:
         images: photographs to calibrate with and, shrunk, to judge on.
         lr, hr: pairs to judge on instead.
         method: of calibration.
+        content: one of deployed_plan.CONTENTS.
     """
 
     deployment: Path
     images: Path
     lr: Optional[Path] = None
     hr: Optional[Path] = None
-    method: str = "mse"
+    method: str = METHOD
+    content: str = CONTENT
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,13 @@ def measure_sensitivity(options: SensitivityOptions, say: Callable[[str], None] 
     from sr_deploy.report.plots_precision import sensitivity_plot
 
     asked = PrecisionOptions("int8", None, options.images, options.lr, options.hr, options.method, improve=False)
+    asked = dataclasses.replace(asked, content=options.content)
     check_options(asked)
     deployment = open_deployment(options.deployment)
     graph = plannable(deployment)
     bench = workbench(deployment, graph, asked, say)
     material = gather(deployment, bench, asked, say)
-    costs = layer_costs(bench, material, list(bench.kinds.candidates), {}, say)
+    costs = layer_costs(bench, material, dict.fromkeys(bench.kinds.candidates, INT8.name), {}, say)
     layers: List[Dict[str, Any]] = [
         {
             "name": one.name,

@@ -21,6 +21,7 @@ from sr_deploy.core.contract import Size, picture_size
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.media.surface import cut_picture
 from sr_deploy.graph.specialise import load_graph
+from sr_deploy.precision.calibrate.noise_curve import CUTS, noise_curve
 from sr_deploy.precision.calibrate.ranges import BINS, Ranges, TensorStats
 from sr_deploy.precision.tensors import floating_activations
 
@@ -217,6 +218,7 @@ class _Running:
         self.histogram = np.zeros(BINS, np.int64)
         self.top = 0.0
         self.zeros = self.count = self.non_finite = 0
+        self.noise, self.pictures = np.zeros(len(CUTS)), 0
         self.sums: Optional[np.ndarray] = None
         self.amaxes: Optional[np.ndarray] = None
         self.pixels = 0
@@ -258,6 +260,8 @@ class _Running:
         flat = values.reshape(-1)
         # An odd step does not meet the same columns again and again in rows of even width.
         step = max(1, -(-flat.size // SAMPLED)) | 1 if flat.size > SAMPLED else 1
+        self.noise += noise_curve(flat[::step])
+        self.pictures += 1
         sample = np.abs(flat[::step].astype(np.float64))
         self.zeros += int(sample.size - np.count_nonzero(sample))
         if self.top == 0.0:
@@ -296,6 +300,8 @@ class _Running:
             channel_amax=amax,
             count=self.count,
             non_finite=self.non_finite,
+            # As its file holds it, so that a scale is the same before and after.
+            noise=(self.noise / self.pictures).astype(np.float32).astype(np.float64) if self.pictures else np.zeros(0),
         )
 
 

@@ -1,9 +1,9 @@
-"""From what a tensor holds to the scale of its 8-bit form: four methods, in numpy alone.
+"""From what a tensor holds to the scale of its 8-bit form: five methods, in numpy alone.
 
 A value x is stored as clip(round(x / scale), -127, 127), so a scale says where the tensor is cut off: at 127 scales.
 
     ranges = ranges_of(graph, pictures)                   # precision/calibrate/collect.py
-    scale = scale_of(ranges.tensors["/conv/Conv_output_0"], "mse")
+    scale = scale_of(ranges.tensors["/conv/Conv_output_0"], "sqnr")
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Tuple
 
@@ -21,16 +21,19 @@ from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.deployment.plan import INT8_MAX
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.core.schema import Amount, Count, Sha256, described, read_described
+from sr_deploy.precision.calibrate.noise_curve import CUTS, quietest, rounding_integral
 
 #: What ``--method`` may be.
-METHODS: Tuple[str, ...] = ("minmax", "entropy", "percentile", "mse")
+METHODS: Tuple[str, ...] = ("minmax", "entropy", "percentile", "mse", "sqnr")
+#: The method without ``--method``.
+METHOD = "sqnr"
 #: The share of values, in per cent, that "percentile" keeps inside the range.
 PERCENTILE = 99.99
 #: Bins of a histogram. At least half of them lie below the largest value, so a step of 8 bits spans 16 bins or more.
 BINS = 4096
 #: The scale of a tensor that is always zero: the smallest number that is normal in float16 and thus everywhere.
 DEAD_SCALE = 2.0**-14
-SCHEMA = 1
+SCHEMA = 2
 
 #: Bins taken as one in the first round of "mse".
 _COARSE_MERGE = 4
@@ -53,6 +56,8 @@ class TensorStats:
         channel_amax: float64 (C,), largest magnitude in each channel; empty likewise.
         count: values seen, the non-finite ones included.
         non_finite: NaN and infinite values.
+        noise: float64, what each cut of noise_curve.CUTS costs in dB, the mean over the pictures; empty where no
+            picture had a finite value.
     """
 
     minimum: float
@@ -64,6 +69,7 @@ class TensorStats:
     channel_amax: np.ndarray
     count: int
     non_finite: int = 0
+    noise: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @property
     def amax(self) -> float:
@@ -89,7 +95,8 @@ class Ranges:
 @described
 @dataclass(frozen=True)
 class TensorRecord:
-    """One tensor in the file; the fields of TensorStats, the histogram as base64 of zlib of little-endian int64."""
+    """One tensor in the file; the fields of TensorStats, the histogram as base64 of zlib of little-endian int64, the
+    noise as that of little-endian float32, or "" without."""
 
     minimum: float
     maximum: float
@@ -98,6 +105,7 @@ class TensorRecord:
     zeros: Count
     top: Amount
     histogram: str
+    noise: str
     channel_mean: Tuple[float, ...]
     channel_amax: Tuple[Amount, ...]
 
@@ -130,7 +138,8 @@ def scale_of(stats: TensorStats, method: str = "minmax", percentile: float = PER
         method: "minmax": the largest magnitude is kept. "percentile": so many per cent of the values are kept.
             "entropy": the cut whose 128 levels lose the least information (Kullback-Leibler divergence), as TensorRT's
             calibrator chooses it: S. Migacz, "8-bit inference with TensorRT", GTC 2017. "mse": the cut with the least
-            mean squared error of rounding and clipping, from the histogram.
+            mean squared error of rounding and clipping, from the histogram of all pictures together. "sqnr": the one
+            with the best ratio of signal to that error in dB, the mean over the pictures, see noise_curve.py.
         percentile: for that method, in (0, 100].
 
     Returns:
@@ -161,6 +170,8 @@ def scale_of(stats: TensorStats, method: str = "minmax", percentile: float = PER
         cut = _percentile_cut(stats, percentile)
     elif method == "entropy":
         cut = _entropy_cut(stats)
+    elif method == "sqnr":
+        cut = quietest(stats.noise)
     else:
         cut = _mse_cut(stats)
     return float(max(np.float32(min(cut, stats.amax) / INT8_MAX), np.finfo(np.float32).tiny))
@@ -184,12 +195,7 @@ def _errors(stats: TensorStats, scales: np.ndarray, merge: int = 1) -> np.ndarra
     counts[0] = max(counts[0] - stats.zeros, 0.0)
     counts = counts[: int(np.flatnonzero(stats.histogram)[-1]) // merge + 1]
     edges = np.arange(len(counts) + 1) * (stats.top / BINS * merge) / scales[:, None]
-    # ∫ (x - round x)² is 1/12 over each whole step; beyond 127.5 the stored value stays at 127.
-    inside = np.minimum(edges, INT8_MAX + 0.5)
-    whole = np.rint(inside)
-    integral = whole / 12.0 + (inside - whole) ** 3 / 3.0
-    integral += (np.maximum(edges - INT8_MAX, 0.5) ** 3 - 0.125) / 3.0
-    means = np.diff(integral, axis=1) / edges[:, 1:2]
+    means = np.diff(rounding_integral(edges), axis=1) / edges[:, 1:2]
     return means @ counts / total * scales**2
 
 
@@ -279,7 +285,6 @@ def open_ranges(path: Path) -> Tuple[Ranges, Dict[str, Any]]:
 
 
 def _packed(stats: TensorStats) -> Dict[str, Any]:
-    packed = base64.b64encode(zlib.compress(stats.histogram.astype("<i8").tobytes(), 9)).decode("ascii")
     return {
         "minimum": stats.minimum,
         "maximum": stats.maximum,
@@ -287,20 +292,33 @@ def _packed(stats: TensorStats) -> Dict[str, Any]:
         "non_finite": stats.non_finite,
         "zeros": stats.zeros,
         "top": stats.top,
-        "histogram": packed,
+        "histogram": _text_of(stats.histogram.astype("<i8")),
+        "noise": _text_of(stats.noise.astype("<f4")),
         "channel_mean": stats.channel_mean.tolist(),
         "channel_amax": stats.channel_amax.tolist(),
     }
 
 
+def _text_of(array: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode("ascii") if array.size else ""
+
+
+def _array_of(text: str, kind: str, size: int) -> np.ndarray:
+    """What ``_text_of`` packed. No more is unpacked than ``size`` values, whatever the file says."""
+    width = np.dtype(kind).itemsize
+    raw = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), size * width + 1)
+    if len(raw) != size * width:
+        raise ValueError(f"of {len(raw) // width} bins")
+    return np.frombuffer(raw, kind)
+
+
 def _unpacked(value: TensorRecord) -> TensorStats:
-    # No more is unpacked than a histogram holds, whatever the file says.
-    raw = zlib.decompressobj().decompress(base64.b64decode(value.histogram, validate=True), BINS * 8 + 1)
-    if len(raw) != BINS * 8:
-        raise ValueError(f"of {len(raw) // 8} bins")
-    histogram = np.frombuffer(raw, "<i8").astype(np.int64)
+    histogram = _array_of(value.histogram, "<i8", BINS).astype(np.int64)
+    noise = _array_of(value.noise, "<f4", len(CUTS)).astype(np.float64) if value.noise else np.zeros(0)
     if histogram.min() < 0:
         raise ValueError("negative")
+    if not np.isfinite(noise).all():
+        raise ValueError("beside noise that is not finite")
     return TensorStats(
         value.minimum,
         value.maximum,
@@ -311,4 +329,5 @@ def _unpacked(value: TensorRecord) -> TensorStats:
         np.asarray(value.channel_amax, np.float64),
         value.count,
         value.non_finite,
+        noise,
     )

@@ -9,42 +9,65 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from sr_deploy.core.deployment.plan import INT8_MAX, Plan
-from sr_deploy.core.number_formats import FloatName, FormatName, PlanPrecision
+from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.number_formats import (
+    BFLOAT16,
+    FLOAT8,
+    FLOAT16,
+    FLOAT32,
+    FORMAT,
+    INT8,
+    QUANTISED,
+    FloatName,
+    FormatName,
+    NumberFormat,
+    PlanPrecision,
+)
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, LEAST_HALF_SCALE
 
 
-def half_plan(kinds: Kinds, graph_sha256: str, wide: Mapping[str, str]) -> Plan:
-    """Everything in float16 but the pinned nodes.
+def floating_plan(kinds: Kinds, graph_sha256: str, wide: Mapping[str, str], one: NumberFormat = FLOAT16) -> Plan:
+    """Everything in one float of 16 bits but the pinned nodes.
 
     Args:
         kinds: from ``kinds_of``.
         graph_sha256: of the float32 graph.
         wide: further nodes that must stay float32, with the reason (from the range scan).
+        one: FLOAT16 or BFLOAT16.
     """
     reasons = {**kinds.pinned, **wide}
-    nodes: Dict[str, FormatName] = {n: "float32" if n in reasons else "float16" for n in kinds.computing}
-    return Plan("fp16", graph_sha256, nodes, "float16", {n: r for n, r in reasons.items() if n in nodes})
+    nodes: Dict[str, FormatName] = {n: FLOAT32.name if n in reasons else one.name for n in kinds.computing}
+    return Plan(one.precision, graph_sha256, nodes, one.name, {n: r for n, r in reasons.items() if n in nodes})
 
 
 @dataclass(frozen=True)
-class Int8Choice:
-    """What runs in INT8, and what the rest is.
+class Scales:
+    """Tensor → scale in each 8-bit format, at least of every tensor that a candidate in it or a fusing Add reads."""
+
+    int8: Mapping[str, float]
+    float8: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NarrowChoice:
+    """What runs in 8 bits, and what the rest is.
 
     Attributes:
-        narrow: the candidates that run in INT8; None takes those that the islands leave.
-        raised: candidate → why it does not run in INT8, where the islands give no reason.
+        narrow: the candidates that run in 8 bits; None takes those that the islands leave.
+        formats: candidate → its 8-bit format; INT8 where it is not named.
+        raised: candidate → why it does not run in 8 bits, where the islands give no reason.
         wide: nodes that must stay float32, with the reason (from the range scan).
-        strict: keep INT8 from the nodes in ``wide`` too. Mostly it need not be kept: an 8-bit input is cut off at its
+        strict: keep 8 bits from the nodes in ``wide`` too. Mostly it need not be kept: an 8-bit input is cut off at its
             calibrated range, so what overflows in float16 on an extreme picture does not get that far.
         skips: quantise the skips of Adds that fuse with an INT8 convolution.
-        rest: "float16" or "float32": of what is neither INT8 nor pinned.
+        rest: "float16", "bfloat16" or "float32": of what is neither of 8 bits nor pinned.
         precision: what was asked for.
         calibration: what the scales follow from.
     """
 
     narrow: Optional[Sequence[str]] = None
+    formats: Mapping[str, str] = field(default_factory=dict)
     raised: Mapping[str, str] = field(default_factory=dict)
     wide: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
@@ -54,52 +77,55 @@ class Int8Choice:
     calibration: Mapping[str, Any] = field(default_factory=dict)
 
 
-def int8_plan(
+def narrow_plan(
     model: onnx.ModelProto,
     kinds: Kinds,
     graph_sha256: str,
-    activation_scales: Mapping[str, float],
-    choice: Int8Choice = Int8Choice(),
+    scales: Scales,
+    choice: NarrowChoice = NarrowChoice(),
     weights: Optional[Mapping[str, np.ndarray]] = None,
 ) -> Plan:
-    """Candidates in INT8, the rest in ``choice.rest``, pinned nodes in float32.
+    """Candidates in 8 bits, the rest in ``choice.rest``, pinned nodes in float32.
 
     Args:
         model: the float32 graph.
         kinds: from ``kinds_of``.
         graph_sha256: of the graph.
-        activation_scales: tensor → scale, at least of every tensor that a candidate or a fusing Add reads.
-        choice: what runs in INT8.
+        scales: of the tensors that are read in 8 bits.
+        choice: what runs in 8 bits.
         weights: constants that replace the graph's own.
     """
     by_name = {node.name: node for node in model.graph.node}
     rest, chosen = choice.rest, _chosen(kinds, choice)
     reasons = {name: why for name, why in {**kinds.pinned, **choice.wide}.items() if name not in chosen}
+    known = {INT8.name: scales.int8, FLOAT8.name: scales.float8}
     nodes: Dict[str, FormatName] = {}
-    scales: Dict[str, float] = {}
+    used: Dict[str, Dict[str, float]] = {one.name: {} for one in QUANTISED}
     for name in kinds.computing:
         nodes[name] = "float32" if name in reasons else rest
         if name in chosen:
-            nodes[name] = "int8"
+            own = nodes[name] = choice.formats.get(name, INT8.name)
             read = by_name[name].input[0]
-            scales[read] = rounded_scale(activation_scales[read], rest)
+            used[own][read] = rounded_scale(known[own][read], rest)
         elif name in kinds.candidates and name not in reasons:
             reasons[name] = choice.raised.get(name) or kinds.wide.get(name, "raised")
     if choice.skips:
         for name, skip in kinds.fusing_adds.items():
-            feeding = {n for n in chosen if set(by_name[n].output) & set(by_name[name].input)}
+            # What fuses is an INT8 convolution with the sum behind it; of FP8 no such kernel is known.
+            feeding = {n for n in chosen if nodes[n] == INT8.name and set(by_name[n].output) & set(by_name[name].input)}
             if feeding and name not in reasons:
-                nodes[name] = "int8"
-                scales.setdefault(skip, rounded_scale(activation_scales[skip], rest))
+                nodes[name] = INT8.name
+                used[INT8.name].setdefault(skip, rounded_scale(scales.int8[skip], rest))
     ordered = [by_name[name] for name in kinds.computing if name in chosen]
     return Plan(
-        choice.precision, graph_sha256, nodes, rest, {n: r for n, r in reasons.items() if n in nodes}, scales,
-        _weight_scales(model, ordered, weights or {}, rest), dict(choice.calibration),
+        choice.precision, graph_sha256, nodes, rest, {n: r for n, r in reasons.items() if n in nodes},
+        used[INT8.name], _weight_scales(model, ordered, weights or {}, nodes, rest), dict(choice.calibration),
+        float8_scales=used[FLOAT8.name],
     )  # fmt: skip
 
 
-def _chosen(kinds: Kinds, choice: Int8Choice) -> Set[str]:
-    """The candidates that run in INT8."""
+def _chosen(kinds: Kinds, choice: NarrowChoice) -> Set[str]:
+    """The candidates that run in 8 bits."""
     kept = {**kinds.pinned, **choice.wide} if choice.strict else kinds.pinned
     if choice.narrow is None:
         return {name for name in kinds.candidates if name not in kept and name not in kinds.wide}
@@ -107,7 +133,11 @@ def _chosen(kinds: Kinds, choice: Int8Choice) -> Set[str]:
 
 
 def _weight_scales(
-    model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], weights: Mapping[str, np.ndarray], rest: str
+    model: onnx.ModelProto,
+    nodes: Iterable[onnx.NodeProto],
+    weights: Mapping[str, np.ndarray],
+    types: Mapping[str, str],
+    rest: str,
 ) -> Dict[str, Tuple[float, ...]]:
     """Weight → scales of its output channels; a weight that many nodes use is taken as the first uses it."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -116,21 +146,22 @@ def _weight_scales(
         name = node.input[1]
         if name not in found:
             values = weights[name] if name in weights else numpy_helper.to_array(constants[name])
-            found[name] = channel_scales(values, CHANNEL_AXIS[node.op_type], rest)
+            found[name] = channel_scales(values, CHANNEL_AXIS[node.op_type], rest, FORMAT[types[node.name]])
     return found
 
 
-def channel_scales(values: np.ndarray, axis: int, rest: str) -> Tuple[float, ...]:
-    """One scale for each output channel: its largest weight becomes ±127.
+def channel_scales(values: np.ndarray, axis: int, rest: str, one: NumberFormat = INT8) -> Tuple[float, ...]:
+    """One scale for each output channel: its largest weight becomes the largest that the format holds.
 
     Args:
         values: float32 weights.
         axis: of the output channels.
         rest: the type that the scales will be stored in.
+        one: INT8 or FLOAT8.
     """
     others = tuple(index for index in range(values.ndim) if index != axis)
     largest = np.abs(values).max(axis=others)
-    return tuple(rounded_scale(float(value) / INT8_MAX, rest) for value in largest)
+    return tuple(rounded_scale(float(value) / one.largest, rest) for value in largest)
 
 
 def rounded_scale(scale: float, rest: str) -> float:
@@ -138,8 +169,13 @@ def rounded_scale(scale: float, rest: str) -> float:
 
     Args:
         scale: above or equal to 0.
-        rest: "float16" or "float32".
+        rest: "float16", "bfloat16" or "float32".
     """
+    if rest == BFLOAT16.name:
+        # numpy has no such type; both ends are normal numbers.
+        scale = max(scale, float(np.finfo(np.float32).tiny))
+        step = 2.0 ** (int(np.frexp(scale)[1]) - 1 - 7)
+        return float(np.ceil(scale / step) * step)
     kind = np.float16 if rest == "float16" else np.float32
     value = kind(max(scale, LEAST_HALF_SCALE if rest == "float16" else float(np.finfo(np.float32).tiny)))
     if float(value) < scale:
@@ -147,7 +183,6 @@ def rounded_scale(scale: float, rest: str) -> float:
     return float(value)
 
 
-def int8_share(plan: Plan, macs: Mapping[str, int], kinds: Kinds) -> float:
-    """Share of the multiply-accumulates outside the pinned islands that the plan runs in INT8, 0…1."""
-    narrow = sum(macs.get(name, 0) for name in plan.nodes_of("int8"))
-    return narrow / max(kinds.macs, 1)
+def narrow_share(plan: Plan, macs: Mapping[str, int], kinds: Kinds) -> float:
+    """Share of the multiply-accumulates outside the pinned islands that the plan runs in 8 bits, 0…1."""
+    return sum(macs.get(name, 0) for name in plan.quantised) / max(kinds.macs, 1)

@@ -1,6 +1,6 @@
 """Learned rounding: every convolution's weights are fitted and rounded so that its output stays that of float32.
 
-One layer after the other, on what the layers before it really give in INT8:
+One layer after the other, on what the layers before it really give:
 
 1. The weights move to where, read with the quantised input, they give the float32 output best: least squares, held to
    the old weights by a ridge. That makes up for what the input's rounding and clipping take away.
@@ -10,7 +10,9 @@ One layer after the other, on what the layers before it really give in INT8:
    AdaRound (Nagel et al., ICML 2020) searches for, the problem of the same layer-wise error, is solved greedily.
 3. The bias takes what is left of the mean.
 
-Convolutions that stay wider are fitted too (steps 1 and 3): they make up for what INT8 did before them. A weight that
+Pictures count alike, not their squares: see ``shares`` in layerwise.py.
+
+Convolutions that stay wider are fitted too (steps 1 and 3): they make up for what 8 bits did before them. A weight that
 several convolutions use is not moved (step 1): what suits the inputs of one shifts the colours of another.
 """
 
@@ -25,10 +27,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sr_deploy.core.deployment.plan import INT8_MAX, Plan
+from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.number_formats import NumberFormat
 from sr_deploy.precision.choose.plan_from_ranges import rounded_scale
-from sr_deploy.precision.fit.layerwise import Layer, channel_means, given, through_layers
-from sr_deploy.precision.fit.to_int8_grid import snapped
+from sr_deploy.precision.fit.fake_quant import on_grid
+from sr_deploy.precision.fit.layerwise import Layer, mean_short, shares, through_layers
+from sr_deploy.precision.fit.to_grid import snapped
 from sr_deploy.precision.interpreter import GraphModule
 
 #: The ridge, as a share of the mean of the Hessian's diagonal: how strongly weights are held where they were.
@@ -45,7 +49,7 @@ def learned_rounding(
     count: int = 32,
     fit: bool = True,
 ) -> Tuple[Plan, Dict[str, np.ndarray]]:
-    """Weights on the INT8 grid that keep every layer's output, their scales, and biases.
+    """Weights on the 8-bit grid of their layer that keep every layer's output, their scales, and biases.
 
     Args:
         model: the float32 graph.
@@ -56,8 +60,8 @@ def learned_rounding(
         fit: move the weights before rounding (step 1).
 
     Returns:
-        The plan with the weights' new scales; ``weights`` with those of the INT8 convolutions as exact multiples of
-        their scales, those of wider ones moved, and biases. Grouped and transposed convolutions keep their weights,
+        The plan with the weights' new scales; ``weights`` with those of the convolutions of 8 bits on their grids,
+        those of wider ones moved, and biases. Grouped and transposed convolutions keep their weights,
         rounded to the nearest, and get a new bias only.
 
     Raises:
@@ -68,24 +72,25 @@ def learned_rounding(
     def learn(module: GraphModule, layer: Layer) -> None:
         weight = module.constants[layer.weight]
         bias = module.constants[layer.bias] if layer.bias else None
-        if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1 and (fit or layer.int8):
+        if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1 and (fit or layer.narrow):
             hessian, fitted = _moved(layer, weight.detach(), bias, fit and not layer.shared)
             changed.add(layer.weight)
-            if layer.int8:
-                scales = _scales(fitted, hessian, plan.rest)
-                fitted = _rounded(fitted, scales, hessian)
-                module.scales[layer.weight].data = scales.float()
+            if layer.narrow is not None:
+                scales = _scales(fitted, hessian, plan.rest, layer.narrow)
+                fitted = _rounded(fitted, scales, hessian, layer.narrow)
+                module.scales[layer.weight, layer.narrow.name].data = scales.float()
             weight.data = fitted.float().reshape(weight.shape)
-        if layer.int8:
+        if layer.narrow is not None:
             changed.add(layer.weight)
         if bias is not None:
-            bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)
+            bias.data += mean_short(module, layer).to(bias.dtype)
             changed.add(layer.bias)
 
     module = through_layers(model, plan, weights, images, count, learn)
     learned, arrays = snapped(module, plan)
     kept = {name: array for name, array in arrays.items() if name in changed}
-    return dataclasses.replace(learned, activation_scales=plan.activation_scales), {**weights, **kept}
+    learned = dataclasses.replace(learned, activation_scales=plan.activation_scales, float8_scales=plan.float8_scales)
+    return learned, {**weights, **kept}
 
 
 def _moved(layer: Layer, weight: Tensor, bias: Optional[Tensor], fit: bool) -> Tuple[Tensor, Tensor]:
@@ -97,13 +102,13 @@ def _moved(layer: Layer, weight: Tensor, bias: Optional[Tensor], fit: bool) -> T
     return hessian, flat + torch.linalg.solve(hessian, cross).T if fit else flat
 
 
-def _rounded(flat: Tensor, scales: Tensor, hessian: Tensor) -> Tensor:
+def _rounded(flat: Tensor, scales: Tensor, hessian: Tensor, one: NumberFormat) -> Tensor:
     """Weights on their grids, (outputs, K)."""
     inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
     grid = torch.zeros_like(flat)
     left = flat.clone()
     for column in range(flat.shape[1]):
-        grid[:, column] = torch.clamp(torch.round(left[:, column] / scales), -INT8_MAX, INT8_MAX) * scales
+        grid[:, column] = on_grid(left[:, column] / scales, one, -one.largest) * scales
         error = (left[:, column] - grid[:, column]) / inverse[column, column]
         left[:, column + 1 :] -= error[:, None] * inverse[column, None, column + 1 :]
     return grid
@@ -119,26 +124,26 @@ def _moments(layer: Layer, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tens
     size = weight[0].numel()
     second = torch.zeros(size, size, dtype=torch.float64)
     cross = torch.zeros(size, len(weight), dtype=torch.float64)
-    first, missing, seen = torch.zeros(size, dtype=torch.float64), torch.zeros(len(weight), dtype=torch.float64), 0
-    for picture, lacking in zip(padded, short):
+    first, missing, seen = torch.zeros(size, dtype=torch.float64), torch.zeros(len(weight), dtype=torch.float64), 0.0
+    for picture, lacking, share in zip(padded, short, shares(short)):
         patches = F.unfold(picture[None], weight.shape[2:], dilations, 0, strides)[0]
         lacks = lacking.reshape(len(lacking), -1)
-        second += (patches @ patches.T).double()
-        cross += (patches @ lacks.T).double()
-        first += patches.double().sum(1)
-        missing += lacks.double().sum(1)
-        seen += patches.shape[1]
+        second += share * (patches @ patches.T).double()
+        cross += share * (patches @ lacks.T).double()
+        first += share * patches.double().sum(1)
+        missing += share * lacks.double().sum(1)
+        seen += float(share) * patches.shape[1]
     return second / seen - torch.outer(first, first) / seen**2, cross / seen - torch.outer(first, missing) / seen**2
 
 
-def _scales(flat: Tensor, hessian: Tensor, rest: str) -> Tensor:
+def _scales(flat: Tensor, hessian: Tensor, rest: str, one: NumberFormat) -> Tensor:
     """For each output channel the scale whose rounding costs the layer's output least, (outputs,)."""
     largest = flat.abs().amax(1)
     best = torch.full_like(largest, float("inf"))
     chosen = torch.zeros_like(largest)
     for cut in _CUTS:
-        scales = torch.tensor([rounded_scale(cut * float(v) / INT8_MAX, rest) for v in largest], dtype=torch.float64)
-        off = torch.clamp(torch.round(flat / scales[:, None]), -INT8_MAX, INT8_MAX) * scales[:, None] - flat
+        scales = torch.tensor([rounded_scale(cut * float(v) / one.largest, rest) for v in largest], dtype=torch.float64)
+        off = on_grid(flat / scales[:, None], one, -one.largest) * scales[:, None] - flat
         cost = ((off @ hessian) * off).sum(1)
         chosen = torch.where(cost < best, scales, chosen)
         best = torch.minimum(cost, best)

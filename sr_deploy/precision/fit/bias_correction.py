@@ -1,7 +1,8 @@
 """Bias correction: what quantisation moves the mean of every output channel by is added to the bias.
 
 After Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.2,
-with means measured on pictures, one layer after the other.
+with means measured on pictures, one layer after the other; pictures on which a network runs away count less (``shares``
+in layerwise.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.precision.fit.layerwise import Layer, channel_means, given, through_layers
+from sr_deploy.precision.fit.layerwise import Layer, mean_short, through_layers
 from sr_deploy.precision.interpreter import GraphModule
 
 
@@ -45,7 +46,7 @@ def corrected_bias(
         if not layer.bias:
             return
         bias = module.constants[layer.bias]
-        bias.data += (channel_means(layer.wanted) - channel_means(given(module, layer))).to(bias.dtype)
+        bias.data += mean_short(module, layer).to(bias.dtype)
         biases[layer.bias] = bias.detach().cpu().numpy().copy()
 
     through_layers(model, plan, weights, images, count, correct)

@@ -1,4 +1,4 @@
-"""One convolution after the other, in the graph's order: each sees what those before it really give in INT8.
+"""One convolution after the other, in the graph's order: each sees what those before it really give.
 
 The float32 graph and the quantised one run side by side, node by node, and a function may change each convolution's
 weights and bias as the run comes to it. Everything after it already sees the change. Convolutions that stay wider come
@@ -19,6 +19,7 @@ from torch import Tensor
 from sr_deploy.core.contract import layout_of_shape, picture_size
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.media.surface import cut_picture
+from sr_deploy.core.number_formats import NumberFormat
 from sr_deploy.graph.operators import FUNCTIONS
 from sr_deploy.precision.interpreter import GraphModule
 from sr_deploy.precision.lower.quantize import CHANNEL_AXIS
@@ -48,7 +49,7 @@ class Layer:
             is off by already.
         weight, bias: names of its constants; no bias is "".
         axis: of the output channels in the weight.
-        int8: whether it runs in INT8.
+        narrow: the 8-bit format it runs in; None: it stays wider.
         shared: whether other convolutions use the same weight, on other inputs.
     """
 
@@ -59,7 +60,7 @@ class Layer:
     weight: str
     bias: str
     axis: int
-    int8: bool
+    narrow: Optional[NumberFormat]
     shared: bool
 
     def computed(self, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
@@ -156,7 +157,7 @@ class _Beside:
         name, changed = node.output[0], None
         if node.name in self.steps and node.input[1] in self.trained and node.input[1] not in self.done:
             layer = self._layer(node, inputs[0], self._wanted(name, expected))
-            if layer.int8 or not torch.equal(result, layer.wanted):
+            if layer.narrow or not torch.equal(result, layer.wanted):
                 self.done.add(layer.weight)
                 self.change(self.student, layer)
                 changed = given(self.student, layer)
@@ -179,7 +180,7 @@ class _Beside:
             weight=node.input[1],
             bias=node.input[2] if len(node.input) > 2 else "",
             axis=CHANNEL_AXIS[node.op_type],
-            int8=1 in step.quantised,
+            narrow=step.format if 1 in step.quantised else None,
             shared=node.input[1] in self.shared,
         )
 
@@ -192,7 +193,9 @@ def shared_weights(model: onnx.ModelProto) -> FrozenSet[str]:
 
 def given(module: GraphModule, layer: Layer) -> Tensor:
     """What the layer gives with the module's constants as they are now."""
-    weight = module.quantised_constant(layer.weight, layer.axis) if layer.int8 else module.constants[layer.weight]
+    weight: Tensor = module.constants[layer.weight]
+    if layer.narrow is not None:
+        weight = module.quantised_constant(layer.weight, layer.axis, layer.narrow)
     return layer.computed(weight, module.constants.get(layer.bias))
 
 
@@ -220,6 +223,25 @@ def _skips(model: onnx.ModelProto) -> Dict[str, str]:
     return found
 
 
-def channel_means(tensor: Tensor) -> Tensor:
-    """Mean over batch and pixels, (K,), in float64."""
-    return tensor.double().mean((0, 2, 3))
+def shares(short: Tensor) -> Tensor:
+    """How much each picture counts in a layer's fit, (N,), float64, of mean 1.
+
+    Squares add up to whoever's errors are largest: where a network runs away on combs of saturated colours, a few
+    squares would move the weights of all others. So each is weighed as in Cauchy's estimator, 1 / (1 + e / median e),
+    of its mean squared error e: a picture that is off by much more than most counts by the logarithm of that. Source
+    of the weight: P. Holland and R. Welsch, "Robust regression using iteratively reweighted least-squares",
+    Communications in Statistics 6(9), 1977.
+
+    Args:
+        short: what the layer's output is short of, (N, K, H, W).
+    """
+    error = short.double().square().mean((1, 2, 3))
+    weight = 1.0 / (error + error.median() + 1e-30)
+    return weight * (len(weight) / weight.sum())
+
+
+def mean_short(module: GraphModule, layer: Layer) -> Tensor:
+    """What the layer's channels are short of with the constants as they are now: weighted mean over the pictures of the
+    mean over pixels, (K,), float64."""
+    short = layer.wanted - given(module, layer)
+    return (short.double().mean((2, 3)) * shares(short)[:, None]).mean(0)

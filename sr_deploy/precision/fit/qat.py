@@ -15,7 +15,7 @@ import numpy as np
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.precision.fit.graph_learner import Point
 from sr_deploy.precision.fit.qat_learner import Lesson, QatLearner, QatOptions
-from sr_deploy.precision.fit.to_int8_grid import snapped
+from sr_deploy.precision.fit.to_grid import snapped
 from sr_deploy.train.loop import Course, Moment, train
 from sr_deploy.train.schedule import Schedule
 from sr_deploy.train.state import Keeping, key_of

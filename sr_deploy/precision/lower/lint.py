@@ -12,6 +12,8 @@ from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 import onnx
 
+from sr_deploy.core.number_formats import FORMATS
+
 #: Operators that become INT8 kernels when their inputs come from DequantizeLinear.
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _ACTIVATIONS = ("Relu", "PRelu", "LeakyRelu", "Clip", "Sigmoid", "Tanh", "HardSigmoid", "Elu", "Softplus", "Gelu")
@@ -86,16 +88,16 @@ class LintReport:
 
     Attributes:
         findings: in the graph's order.
-        int8_products: convolutions and matrix products with INT8 inputs.
+        narrow_products: convolutions and matrix products that read 8 bits, INT8 or FP8.
         quantises: quantisations that no INT8 kernel does while it writes its result; a float kernel or one of their
             own does.
         dequantises: tensors that are held in 8 bits and read as floats by something other than an INT8 product or a
             sum that fuses with one.
-        casts: changes between float16 and float32 on the picture's way.
+        casts: changes between float types on the picture's way.
     """
 
     findings: Tuple[Finding, ...]
-    int8_products: int
+    narrow_products: int
     quantises: int
     dequantises: int
     casts: int
@@ -126,7 +128,7 @@ def lint(model: onnx.ModelProto) -> LintReport:
         found += [Finding(rule, node.name or node.output[0], node.op_type) for rule in _broken(node, view)]
     return LintReport(
         findings=tuple(found),
-        int8_products=sum(view.is_int8(node) for node in model.graph.node),
+        narrow_products=sum(view.is_narrow(node) for node in model.graph.node),
         quantises=sum(view.on_activation(n) and not view.fuses_backwards(n) for n in view.of("QuantizeLinear")),
         dequantises=sum(view.on_activation(n) and _read_as_float(n, view) for n in view.of("DequantizeLinear")),
         casts=sum(view.changes_width(node) for node in view.of("Cast")),
@@ -192,15 +194,15 @@ class _View:
         """Whether Q or DQ acts on something that depends on the picture."""
         return node.input[0] not in self.fixed
 
-    def is_int8(self, node: Optional[onnx.NodeProto]) -> bool:
+    def is_narrow(self, node: Optional[onnx.NodeProto]) -> bool:
         """Whether a node is a product that reads 8 bits."""
         return node is not None and node.op_type in _PRODUCTS and all(map(self.is_dequantised, node.input[:2]))
 
     def changes_width(self, node: onnx.NodeProto) -> bool:
         """Whether a Cast goes between float types, on the picture's way."""
-        floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)
+        floats = {one.onnx_type for one in FORMATS if one.floating}
         pair = (self.types.get(node.input[0]), self.types.get(node.output[0]))
-        return node.input[0] not in self.fixed and set(pair) <= set(floats) and pair[0] != pair[1]
+        return node.input[0] not in self.fixed and set(pair) <= floats and pair[0] != pair[1]
 
     def is_alone(self, name: str) -> bool:
         """Whether one node at most reads a tensor, and the caller of the graph does not."""
@@ -210,7 +212,7 @@ class _View:
         """Whether the INT8 kernel that makes a Q's input can write 8 bits itself: convolution, Add, activation, Q."""
         made = self.maker(node.input[0])
         while made is not None and all(map(self.is_alone, made.output)):
-            if self.is_int8(made):
+            if self.is_narrow(made):
                 return True
             if made.op_type in _ACTIVATIONS:
                 made = self.maker(made.input[0])
@@ -224,7 +226,7 @@ class _View:
         """The INT8 product that does an Add while it writes: its other input is in 8 bits or a constant."""
         for mine, other in ((add.input[0], add.input[1]), (add.input[1], add.input[0])):
             made = self.maker(mine)
-            if self.is_int8(made) and self.is_alone(mine) and (self.is_dequantised(other) or other in self.fixed):
+            if self.is_narrow(made) and self.is_alone(mine) and (self.is_dequantised(other) or other in self.fixed):
                 return made
         return None
 
@@ -237,9 +239,9 @@ def _broken(node: onnx.NodeProto, view: _View) -> List[str]:
         before = view.quantised_from(node.input[0])
         if before is not None and before.op_type in _PRODUCTS:
             broken.append("activation")
-        if node.op_type == "LeakyRelu" and view.is_int8(source):
+        if node.op_type == "LeakyRelu" and view.is_narrow(source):
             broken.append("leaky")
-        if source is not None and source.op_type == "ConvTranspose" and view.is_int8(source):
+        if source is not None and source.op_type == "ConvTranspose" and view.is_narrow(source):
             broken.append("transposed")
     if node.op_type == "DepthToSpace" and view.is_dequantised(node.input[0]):
         broken.append("shuffle")
@@ -249,7 +251,7 @@ def _broken(node: onnx.NodeProto, view: _View) -> List[str]:
         broken.append("skip")
     if node.op_type == "Mul" and _is_float_silu(node, view):
         broken.append("silu")
-    if view.is_int8(node):
+    if view.is_narrow(node):
         if any(attribute.name == "group" and attribute.i > 1 for attribute in node.attribute):
             broken.append("depthwise")
         before = view.quantised_from(node.input[0])
@@ -270,7 +272,7 @@ def _has_float_skip(add: onnx.NodeProto, view: _View) -> bool:
     """Whether an INT8 convolution would do this Add in 8 bits, were its other input quantised."""
     if not _is_stored_in_8_bits(add.output[0], view) or view.fused_product(add) is not None:
         return False
-    products = [name for name in add.input if view.is_int8(view.maker(name)) and view.is_alone(name)]
+    products = [name for name in add.input if view.is_narrow(view.maker(name)) and view.is_alone(name)]
     return bool(products)
 
 
@@ -281,7 +283,7 @@ def _is_float_silu(mul: onnx.NodeProto, view: _View) -> bool:
         if gate is None or gate.op_type != "Sigmoid":
             continue
         made = view.maker(gate.input[0])
-        if made is view.maker(other) and view.is_int8(made):
+        if made is view.maker(other) and view.is_narrow(made):
             return any(reader.op_type != "QuantizeLinear" for reader in view.readers(mul.output[0]))
     return False
 
@@ -290,6 +292,6 @@ def _read_as_float(node: onnx.NodeProto, view: _View) -> bool:
     """Whether something reads a dequantised tensor as floats."""
     for reader in view.readers(node.output[0]):
         fuses = reader.op_type == "Add" and view.fused_product(reader) is not None
-        if not view.is_int8(reader) and not fuses:
+        if not view.is_narrow(reader) and not fuses:
             return True
     return node.output[0] in view.outputs

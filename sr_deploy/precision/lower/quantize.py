@@ -1,6 +1,6 @@
-"""Q/DQ into a float32 graph, as a plan says, where TensorRT fuses it.
+"""Q/DQ into a float32 graph, as a plan says, where TensorRT fuses it: of INT8, and of FP8 (E4M3).
 
-In front of every INT8 convolution or matrix product its input is quantised (per tensor, symmetric), and its weights are
+In front of every convolution of 8 bits its input is quantised (per tensor, symmetric), and its weights are
 stored in 8 bits with one scale for each output channel. Nothing is put between a convolution and its activation, and
 nothing in front of a PixelShuffle. An INT8 Add reads its skip in 8 bits, so that convolution, bias, Add and the
 quantisation of the result become one kernel (TensorRT developer guide, "Q/DQ placement recommendations").
@@ -8,23 +8,29 @@ quantisation of the result become one kernel (TensorRT developer guide, "Q/DQ pl
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Mapping, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from sr_deploy.core.deployment.plan import INT8_MAX, Plan
+from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadDeployment
+from sr_deploy.core.number_formats import FORMAT, INT8, QUANTISED, NumberFormat
+from sr_deploy.precision.grid import float8_bytes, on_grid
 
 #: The least scale in float16: subnormal, yet still with 4 bits, so that rounding it up costs little range.
 LEAST_HALF_SCALE = 2.0**-20
-#: Operators with weights that can run in INT8, and the axis of the output channels in their weights.
+#: Names of the formats that are read through Q/DQ.
+NARROW = frozenset(one.name for one in QUANTISED)
+#: Operators with weights that can run in 8 bits, and the axis of the output channels in their weights.
 CHANNEL_AXIS: Mapping[str, int] = {"Conv": 0, "ConvTranspose": 1}
 
 
 def quantized_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The graph with its weights replaced and Q/DQ at every INT8 node; all scales are float32.
+    """The graph with its weights replaced and Q/DQ at every node of 8 bits; all scales are float32.
+
+    FP8 came to ONNX with operator set 19: a graph that has it is declared so by ``typed_graph``.
 
     Args:
         model: the float32 graph that the plan names. Not modified.
@@ -45,17 +51,15 @@ def quantized_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np
     for node in graph.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        if plan.nodes.get(node.name) == "int8":
-            nodes.extend(placed.before(copy))
+        dtype = plan.nodes.get(node.name)
+        if dtype in NARROW:
+            nodes.extend(placed.before(copy, FORMAT[dtype]))
         nodes.append(copy)
     used = {name for node in nodes for name in node.input}
     del graph.node[:], graph.initializer[:], graph.value_info[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(value, order="C"), name)
-        for name, value in {**constants, **placed.constants}.items()
-        if name in used
-    )
+    stored = {name: numpy_helper.from_array(np.asarray(value, order="C"), name) for name, value in constants.items()}
+    graph.initializer.extend(tensor for name, tensor in {**stored, **placed.constants}.items() if name in used)
     return result
 
 
@@ -68,29 +72,16 @@ def check_plan(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndar
     by_name = {node.name: node for node in model.graph.node}
     shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
     problems = [f"there is no node {name!r}" for name in plan.nodes if name not in by_name]
-    for name in plan.nodes_of("int8"):
-        node = by_name.get(name)
-        if node is None:
-            continue
-        if node.op_type in CHANNEL_AXIS:
-            tensors, weight = [node.input[0]], node.input[1]
-            if weight not in shapes:
-                problems.append(f"{name!r} has no constant weights: {weight!r} is made by a node")
-                continue
-            channels = shapes[weight][CHANNEL_AXIS[node.op_type]]
-            if len(plan.weight_scales.get(weight, ())) != channels:
-                problems.append(f"{name!r} wants {channels} scales for its weights {weight!r}")
-        elif node.op_type == "Add":
-            tensors = [t for t in node.input if t in plan.activation_scales]
-            if not tensors:
-                problems.append(f"{name!r} is an INT8 Add and none of its inputs has a scale")
-        else:
-            problems.append(f"{name!r} is a {node.op_type}, which does not run in INT8 here")
-            continue
-        problems += [f"{name!r} reads {t!r}, which has no scale" for t in tensors if t not in plan.activation_scales]
+    narrow = [name for name in plan.quantised if name in by_name]
+    problems += [problem for name in narrow for problem in _problems(by_name[name], plan, shapes)]
+    problems += _mixed_weights([by_name[name] for name in narrow], plan)
     if plan.rest == "float16":
         # Scales that float16 cannot hold would become 0 or infinite in the typed graph.
-        scales = [*plan.activation_scales.items(), *((n, s) for n, some in plan.weight_scales.items() for s in some)]
+        scales = [
+            *plan.activation_scales.items(),
+            *plan.float8_scales.items(),
+            *((n, s) for n, some in plan.weight_scales.items() for s in some),
+        ]
         most = float(np.finfo(np.float16).max)
         bad = [(name, scale) for name, scale in scales if not LEAST_HALF_SCALE <= scale <= most]
         problems += [f"float16 cannot hold the scale {scale:g} of {name!r}" for name, scale in bad]
@@ -107,79 +98,131 @@ def check_plan(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndar
         )
 
 
-def quantized_weights(values: np.ndarray, scales: Union[Sequence[float], np.ndarray], axis: int) -> np.ndarray:
-    """Weights as 8-bit numbers.
+def _problems(node: onnx.NodeProto, plan: Plan, shapes: Mapping[str, Tuple[int, ...]]) -> List[str]:
+    """What is wrong with one node of 8 bits, in words."""
+    name, one = node.name, FORMAT[plan.nodes[node.name]]
+    scales = plan.scales_of(one.name)
+    if node.op_type in CHANNEL_AXIS:
+        weight = node.input[1]
+        if weight not in shapes:
+            return [f"{name!r} has no constant weights: {weight!r} is made by a node"]
+        missing = [] if node.input[0] in scales else [f"{name!r} reads {node.input[0]!r}, which has no scale"]
+        if len(plan.weight_scales.get(weight, ())) != shapes[weight][CHANNEL_AXIS[node.op_type]]:
+            missing.append(
+                f"{name!r} wants {shapes[weight][CHANNEL_AXIS[node.op_type]]} scales for its weights {weight!r}"
+            )
+        return missing
+    if node.op_type == "Add" and one is INT8:
+        return (
+            []
+            if any(t in scales for t in node.input)
+            else [f"{name!r} is an INT8 Add and none of its inputs has a scale"]
+        )
+    return [f"{name!r} is a {node.op_type}, which does not run in {one.label} here"]
+
+
+def _mixed_weights(nodes: Sequence[onnx.NodeProto], plan: Plan) -> List[str]:
+    """Weights that nodes of several 8-bit formats use: they have scales for one only."""
+    kinds: Dict[str, Set[str]] = {}
+    for node in nodes:
+        if node.op_type in CHANNEL_AXIS:
+            kinds.setdefault(node.input[1], set()).add(plan.nodes[node.name])
+    return [
+        f"the weights {name!r} are used in {' and '.join(sorted(some))}"
+        for name, some in kinds.items()
+        if len(some) > 1
+    ]
+
+
+def quantized_weights(
+    values: np.ndarray, scales: Union[Sequence[float], np.ndarray], axis: int, one: NumberFormat = INT8
+) -> np.ndarray:
+    """Weights in units of their scales, as a format holds them.
 
     Args:
         values: float32 weights.
         scales: one for each index of ``axis``.
         axis: of the output channels.
+        one: INT8 or FLOAT8.
 
     Returns:
-        int8, ``clip(round(values / scale), -127, 127)``, rounded half to even.
+        float64: of INT8 ``clip(round(values / scale), -127, 127)``, rounded half to even; see ``on_grid``.
     """
     shape = [1] * values.ndim
     shape[axis] = -1
-    steps = np.asarray(values, np.float64) / np.asarray(scales, np.float64).reshape(shape)
-    return np.clip(np.rint(steps), -INT8_MAX, INT8_MAX).astype(np.int8)
+    return on_grid(np.asarray(values, np.float64) / np.asarray(scales, np.float64).reshape(shape), one)
+
+
+def _stored(name: str, values: np.ndarray, one: NumberFormat) -> onnx.TensorProto:
+    """A constant of an 8-bit format, of values on its grid."""
+    if one is INT8:
+        return numpy_helper.from_array(np.asarray(values, np.int8, order="C"), name)
+    return onnx.TensorProto(name=name, data_type=one.onnx_type, dims=values.shape, raw_data=float8_bytes(values))
 
 
 class _Placing:
-    """What has been quantised so far: each tensor and each constant once."""
+    """What has been quantised so far: each tensor and each constant once in each format."""
 
-    def __init__(self, plan: Plan, constants: Mapping[str, np.ndarray]) -> None:
-        self.plan, self.floats = plan, constants
-        self.constants: Dict[str, np.ndarray] = {}
-        self.done: Dict[str, str] = {}
+    def __init__(self, plan: Plan, floats: Mapping[str, np.ndarray]) -> None:
+        self.plan, self.floats = plan, floats
+        self.constants: Dict[str, onnx.TensorProto] = {}
+        self.done: Dict[Tuple[str, str], str] = {}
 
-    def before(self, node: onnx.NodeProto) -> List[onnx.NodeProto]:
+    def before(self, node: onnx.NodeProto, one: NumberFormat) -> List[onnx.NodeProto]:
         """The nodes to put in front of ``node``, whose inputs are changed to read them."""
         added: List[onnx.NodeProto] = []
+        scales = self.plan.scales_of(one.name)
         if node.op_type == "Add":
-            wanted = [index for index, name in enumerate(node.input) if name in self.plan.activation_scales]
+            wanted = [index for index, name in enumerate(node.input) if name in scales]
         else:
             wanted = [0]
-            name, made = self._weight(node.input[1], CHANNEL_AXIS[node.op_type])
+            name, made = self._weight(node.input[1], CHANNEL_AXIS[node.op_type], one)
             node.input[1] = name
             added += made
         for index in wanted:
-            name, made = self._activation(node.input[index])
+            name, made = self._activation(node.input[index], scales, one)
             node.input[index] = name
             added += made
         return added
 
-    def _activation(self, tensor: str) -> Tuple[str, List[onnx.NodeProto]]:
-        if tensor in self.done:
-            return self.done[tensor], []
-        scale = np.float32(self.plan.activation_scales[tensor])
-        return self._pair(tensor, np.asarray(scale), None, quantize=tensor)
+    def _activation(
+        self, tensor: str, scales: Mapping[str, float], one: NumberFormat
+    ) -> Tuple[str, List[onnx.NodeProto]]:
+        if (tensor, one.name) in self.done:
+            return self.done[tensor, one.name], []
+        return self._pair(tensor, np.asarray(np.float32(scales[tensor])), None, one, quantize=tensor)
 
-    def _weight(self, constant: str, axis: int) -> Tuple[str, List[onnx.NodeProto]]:
-        if constant in self.done:
-            return self.done[constant], []
+    def _weight(self, constant: str, axis: int, one: NumberFormat) -> Tuple[str, List[onnx.NodeProto]]:
+        if (constant, one.name) in self.done:
+            return self.done[constant, one.name], []
         scales = np.asarray(self.plan.weight_scales[constant], np.float32)
-        stored = f"{constant}/int8"
-        self.constants[stored] = quantized_weights(self.floats[constant], scales, axis)
-        return self._pair(constant, scales, axis, stored=stored)
+        stored = f"{constant}/{one.name}"
+        self.constants[stored] = _stored(stored, quantized_weights(self.floats[constant], scales, axis, one), one)
+        return self._pair(constant, scales, axis, one, stored=stored)
 
     def _pair(
         self,
         name: str,
         scale: np.ndarray,
         axis: Optional[int],
+        one: NumberFormat,
         quantize: Optional[str] = None,
         stored: Optional[str] = None,
     ) -> Tuple[str, List[onnx.NodeProto]]:
         """QuantizeLinear of a tensor (unless it is stored in 8 bits) and DequantizeLinear, with their constants."""
-        parameters = [f"{name}/scale", f"{name}/zero_point"]
-        self.constants[parameters[0]] = scale
-        self.constants[parameters[1]] = np.zeros(scale.shape, np.int8)
+        # A tensor may be read in both formats; the one that all TensorRTs have takes the plain names.
+        own = name if one is INT8 else f"{name}/{one.label.lower()}"
+        parameters = [f"{own}/scale", f"{own}/zero_point"]
+        self.constants[parameters[0]] = numpy_helper.from_array(scale, parameters[0])
+        self.constants[parameters[1]] = _stored(parameters[1], np.zeros(scale.shape), one)
         made = []
-        source = stored or f"{name}/quantized"
+        source = stored or f"{own}/quantized"
         if quantize is not None:
-            made.append(helper.make_node("QuantizeLinear", [quantize, *parameters], [source], name=f"{name}/quantize"))
-        self.done[name] = f"{name}/dequantized"
-        back = helper.make_node("DequantizeLinear", [source, *parameters], [self.done[name]], name=f"{name}/dequantize")
+            made.append(helper.make_node("QuantizeLinear", [quantize, *parameters], [source], name=f"{own}/quantize"))
+        self.done[name, one.name] = f"{own}/dequantized"
+        back = helper.make_node(
+            "DequantizeLinear", [source, *parameters], [f"{own}/dequantized"], name=f"{own}/dequantize"
+        )
         if axis is not None:
             back.attribute.append(helper.make_attribute("axis", axis))
-        return self.done[name], [*made, back]
+        return f"{own}/dequantized", [*made, back]

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import CheckFailed
+from sr_deploy.core.number_formats import FLOAT16, FLOAT32, FORMAT, INT8
 from sr_deploy.precision.lower.quantize import quantized_graph
 from sr_deploy.precision.lower.tensorrt8_importer import NEWEST_IR, check_legacy
 from sr_deploy.precision.tensors import element_types
@@ -37,8 +38,14 @@ def legacy_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.nd
 
     Raises:
         BadDeployment: the plan does not fit the graph.
-        CheckFailed: the result breaks a rule of the importer; the message names nodes and rules.
+        CheckFailed: the plan has types that TensorRT 8 does not, or the result breaks a rule of the importer; the
+            message names nodes and rules.
     """
+    older = (INT8.name, FLOAT16.name, FLOAT32.name)
+    newer = [FORMAT[name].label for name in plan.formats if name not in older]
+    if newer:
+        found = f"the plan has {' and '.join(newer)}, which TensorRT 8 does not"
+        raise CheckFailed(found, "a plan of " + ", ".join(older), "srdeploy build DIR --precision int8 or fp16")
     result = quantized_graph(model, plan, weights)
     _quantise_weights_in_the_graph(result)
     result.ir_version = min(result.ir_version, NEWEST_IR)

@@ -1,13 +1,14 @@
-"""A float32 graph as a typed one: float16 constants and activations, float32 where a node is pinned, casts at borders.
+"""A float32 graph as a typed one: 16-bit constants and activations, float32 where a node is pinned, casts at borders.
 
 A strongly typed builder (TensorRT 10 on request, 11, TensorRT-RTX) computes in exactly the types that the graph
 holds. With Q/DQ the types of the scales decide: QuantizeLinear reads the type of its tensor, DequantizeLinear gives the
-type of the plan's ``rest``. Float16 scales came with operator set 19.
+type of the plan's ``rest``. Float16 scales and FP8 came with operator set 19; convolutions of bfloat16 are declared
+from 22 on. ONNX Runtime's CPU computes nothing in bfloat16: precision/float16_rounding.py.
 """
 
 from __future__ import annotations
 
-from typing import Dict, FrozenSet, List, Mapping, Set, Tuple
+from typing import Dict, FrozenSet, List, Mapping, Tuple
 
 import numpy as np
 import onnx
@@ -15,11 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadDeployment, CheckFailed, UsageError
-from sr_deploy.core.number_formats import FLOAT16, FLOAT32, INT8
+from sr_deploy.core.number_formats import BFLOAT16, FLOAT8, FLOAT16, FLOAT32, FORMAT, FORMATS, INT8
 from sr_deploy.graph.rewrite.editor import is_pinned
+from sr_deploy.precision.grid import bfloat16_bytes
 from sr_deploy.precision.lower.quantize import quantized_graph
 from sr_deploy.precision.tensors import element_types, following_picture
 
+#: Element type → our name for it.
+_NAMES: Mapping[int, str] = {one.onnx_type: one.name for one in FORMATS}
 #: Inputs that ONNX defines as float32 whatever the node computes in.
 _ALWAYS_FLOAT32: Mapping[str, FrozenSet[int]] = {"Resize": frozenset((1, 2))}
 
@@ -38,7 +42,7 @@ def half_graph(model: onnx.ModelProto, keep_pinned: bool = True) -> onnx.ModelPr
         UsageError: the graph holds subgraphs (If, Loop, Scan).
         CheckFailed: a constant does not fit float16; the message names it.
     """
-    wide = {node.name for node in model.graph.node if keep_pinned and is_pinned(node)}
+    wide = {node.name: TensorProto.FLOAT for node in model.graph.node if keep_pinned and is_pinned(node)}
     return _Typing(model, TensorProto.FLOAT16, wide).result()
 
 
@@ -56,10 +60,11 @@ def typed_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.nda
     """
     _check_formats(plan)
     quantized = quantized_graph(model, plan, weights)
-    rest = TensorProto.FLOAT16 if plan.rest == "float16" else TensorProto.FLOAT
-    result = _Typing(quantized, rest, {name for name, dtype in plan.nodes.items() if dtype == "float32"}).result()
-    halves = {t.name for t in result.graph.initializer if t.data_type == TensorProto.FLOAT16}
-    if any(node.op_type.endswith("izeLinear") and node.input[1] in halves for node in result.graph.node):
+    own = {name: FORMAT[dtype].onnx_type for name, dtype in plan.nodes.items() if FORMAT[dtype].floating}
+    result = _Typing(quantized, FORMAT[plan.rest].onnx_type, own).result()
+    if BFLOAT16.name in plan.formats:
+        _raise_opset(result, 22)
+    elif plan.quantised and (plan.rest != FLOAT32.name or plan.nodes_of(FLOAT8.name)):
         _raise_opset(result, 19)
     onnx.checker.check_model(result)
     return result
@@ -67,8 +72,8 @@ def typed_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.nda
 
 def _check_formats(plan: Plan) -> None:
     """Refuse a format that the table has and nothing here lowers: such a node would get the type of its neighbours."""
-    lowered = (INT8.name, FLOAT16.name, FLOAT32.name)
-    foreign = sorted(set(plan.nodes.values()) - set(lowered))
+    lowered = (INT8.name, FLOAT8.name, FLOAT16.name, BFLOAT16.name, FLOAT32.name)
+    foreign = sorted(set(plan.formats) - set(lowered))
     if foreign:
         raise BadDeployment(
             f"the plan has nodes in {', '.join(foreign)}, which is not lowered here",
@@ -80,19 +85,19 @@ def _check_formats(plan: Plan) -> None:
 class _Typing:
     """The new graph while it is written."""
 
-    def __init__(self, model: onnx.ModelProto, rest: int, wide: Set[str]) -> None:
-        """``rest`` is the element type of every node that computes with the picture and is not named in ``wide``."""
+    def __init__(self, model: onnx.ModelProto, rest: int, own: Mapping[str, int]) -> None:
+        """``rest`` is the element type of every node that computes with the picture and has none in ``own``."""
         for node in model.graph.node:
             if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
                 raise UsageError(
                     f"the node {node.name!r} ({node.op_type}) holds a graph of its own", "a graph without branches"
                 )
-        self.model, self.rest, self.wide = model, rest, wide
+        self.model, self.rest, self.own = model, rest, own
         self.types = element_types(model)
         self.constants = {t.name: t for t in model.graph.initializer}
         self.now: Dict[str, int] = {}  # activation → its element type in the new graph, where that differs from before
         self.cast_names: Dict[Tuple[str, int], str] = {}
-        self.halves: Dict[str, onnx.TensorProto] = {}
+        self.narrow: Dict[str, onnx.TensorProto] = {}
         self.nodes: List[onnx.NodeProto] = []
 
     def result(self) -> onnx.ModelProto:
@@ -108,15 +113,15 @@ class _Typing:
             elif node.op_type == "DequantizeLinear":
                 self._set(copy, self.rest)
             elif floating:
-                narrow = node.output[0] in depends and node.name not in self.wide
-                self._set(copy, self.rest if narrow else TensorProto.FLOAT)
+                depending = node.output[0] in depends
+                self._set(copy, self.own.get(node.name, self.rest) if depending else TensorProto.FLOAT)
             for index, name in enumerate(copy.output):
-                if name in outputs and self.now.get(name) == TensorProto.FLOAT16:
-                    copy.output[index] = f"{name}/float16"
+                kind = self.now.get(name, TensorProto.FLOAT)
+                if name in outputs and kind != TensorProto.FLOAT:
+                    own = f"{name}/{_NAMES[kind]}"
+                    copy.output[index] = own
                     self.nodes.append(copy)
-                    copy = helper.make_node(
-                        "Cast", [f"{name}/float16"], [name], name=f"{name}/cast", to=TensorProto.FLOAT
-                    )
+                    copy = helper.make_node("Cast", [own], [name], name=f"{name}/cast", to=TensorProto.FLOAT)
                     self.now[name] = TensorProto.FLOAT
             self.nodes.append(copy)
         return self._assembled()
@@ -138,31 +143,32 @@ class _Typing:
     def _as(self, name: str, kind: int) -> str:
         """A tensor of this element type with the values of ``name``."""
         if name in self.constants:
-            return name if kind == TensorProto.FLOAT else self._half_constant(name)
+            return name if kind == TensorProto.FLOAT else self._narrow_constant(name, kind)
         if self.now.get(name, TensorProto.FLOAT) == kind:
             return name
         key = (name, kind)
         if key not in self.cast_names:
-            suffix = "float16" if kind == TensorProto.FLOAT16 else "float32"
-            self.cast_names[key] = f"{name}/as_{suffix}"
+            self.cast_names[key] = f"{name}/as_{_NAMES[kind]}"
             self.nodes.append(
                 helper.make_node("Cast", [name], [self.cast_names[key]], name=self.cast_names[key], to=kind)
             )
         return self.cast_names[key]
 
-    def _half_constant(self, name: str) -> str:
-        half = f"{name}/float16"
-        if half not in self.halves:
+    def _narrow_constant(self, name: str, kind: int) -> str:
+        """A constant in 16 bits; one of float16 must fit it."""
+        narrow = f"{name}/{_NAMES[kind]}"
+        if narrow not in self.narrow:
             values = numpy_helper.to_array(self.constants[name])
             largest = float(np.max(np.abs(values), initial=0.0))
-            if largest > FLOAT16.largest:
+            if kind == TensorProto.FLOAT16 and largest > FLOAT16.largest:
                 raise CheckFailed(
                     f"the constant {name!r} holds {largest:g}, which float16 cannot",
                     f"constants within ±{FLOAT16.largest:g}",
                     "keep the node that uses it in float32",
                 )
-            self.halves[half] = numpy_helper.from_array(values.astype(np.float16), half)
-        return half
+            stored = values.astype(np.float16).tobytes() if kind == TensorProto.FLOAT16 else bfloat16_bytes(values)
+            self.narrow[narrow] = TensorProto(name=narrow, data_type=kind, dims=values.shape, raw_data=stored)
+        return narrow
 
     def _assembled(self) -> onnx.ModelProto:
         result = onnx.ModelProto()
@@ -171,7 +177,7 @@ class _Typing:
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(self.nodes)
         used = {name for node in self.nodes for name in node.input}
-        graph.initializer.extend(t for t in (*self.constants.values(), *self.halves.values()) if t.name in used)
+        graph.initializer.extend(t for t in (*self.constants.values(), *self.narrow.values()) if t.name in used)
         return result
 
 
@@ -180,10 +186,11 @@ _REDUCTIONS = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceL1",
 
 
 def _raise_opset(model: onnx.ModelProto, version: int) -> None:
-    """Declare a later operator set (16, 17 → 19), and rewrite the two kinds of nodes that it describes otherwise.
+    """Declare a later operator set (16, 17 → 19 or 22), and rewrite the nodes that it describes otherwise.
 
-    Of the operators that the exporter writes, Split wants the number of its outputs since 18, and reductions take their
-    axes as an input; Resize, Pad and the rest only gained options (ONNX, Changelog.md).
+    Of the operators that the exporter writes and takes, Split wants the number of its outputs since 18, reductions take
+    their axes as an input since then, and GridSample calls its modes "linear" and "cubic" since 20; Resize, Pad and the
+    rest only gained options (ONNX, Changelog.md).
     """
     for node in model.graph.node:
         if node.op_type in _REDUCTIONS and len(node.input) == 1:
@@ -195,7 +202,11 @@ def _raise_opset(model: onnx.ModelProto, version: int) -> None:
                 node.attribute.remove(axes)
         elif node.op_type == "Split" and len(node.input) == 1:
             node.attribute.append(helper.make_attribute("num_outputs", len(node.output)))
+        elif node.op_type == "GridSample" and version >= 20:
+            for attribute in node.attribute:
+                if attribute.name == "mode":
+                    attribute.s = {b"bilinear": b"linear", b"bicubic": b"cubic"}.get(attribute.s, attribute.s)
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx"):
             opset.version = max(opset.version, version)
-    model.ir_version = max(model.ir_version, 9)
+    model.ir_version = max(model.ir_version, 9 if version < 21 else 10)

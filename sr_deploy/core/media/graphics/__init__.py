@@ -1,0 +1,1 @@
+"""Graphics made from a seed: what people show beside photographs, for ranges, fitting and judging."""

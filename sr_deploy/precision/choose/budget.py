@@ -1,0 +1,91 @@
+"""What a budget promises: about the worst picture, about the mean, and about what can be seen.
+
+Pictures that a plan is judged on are never all pictures. What is lost on others is bound from three sides:
+
+- A shrunk photograph loses less than others do (SAFETY).
+- The worst of the pictures that were judged is not the worst there is. How much worse it gets is estimated by holding
+  out half of them: what the worst of the one half loses beyond that of the other, exceeded in one of ten such halves.
+- A small loss drowns in how much pictures differ. The noise that a plan makes is known far better, so a picture's loss
+  is taken to be at least what its noise would cost, times how much of such a cost the network shows where the noise is
+  large (``Judged.felt``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+
+from sr_deploy.core.tolerance import STRUCTURE
+from sr_deploy.precision.evaluate import SHRUNK, Judged
+
+#: A shrunk photograph is busier than others, so that float32 itself is further from it and noise costs less: Set14
+#: loses up to 1.9 times what is judged on such.
+SAFETY = 2.0
+#: Halves of the pictures that are held out, one after the other, and the share of them that a promise covers.
+HALVES, COVERED = 64, 0.9
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be lost.
+
+    Attributes:
+        worst: dB of PSNR-Y in any picture; None has no limit.
+        mean: dB in the mean over the pictures; None has no limit.
+        felt: see ``Judged.felt``; of the plan with all layers in INT8.
+    """
+
+    worst: Optional[float] = None
+    mean: Optional[float] = None
+    felt: float = 0.0
+
+    def keeps(self, judged: Judged) -> bool:
+        """Whether a plan that was judged so keeps the budget on pictures that were not judged too."""
+        if judged.sick or any(one.structure > STRUCTURE.steps for one in judged.each):
+            return False
+        losses = self.expected(judged)
+        return (self.worst is None or promised_worst(losses) <= self.worst) and (
+            self.mean is None or float(np.mean(losses)) <= self.mean
+        )
+
+    def text(self) -> str:
+        """For people."""
+        parts = [] if self.worst is None else [f"{self.worst:g} dB in every picture"]
+        return " and ".join(parts + ([] if self.mean is None else [f"{self.mean:g} dB in the mean"]))
+
+    def promise(self, judged: Judged) -> Dict[str, float]:
+        """For a plan's report: what other pictures are expected to lose at most, and in the mean, dB."""
+        losses = self.expected(judged)
+        return {
+            "promised_worst_db": round(promised_worst(losses), 4),
+            "promised_mean_db": round(float(np.mean(losses)), 4),
+        }
+
+    def expected(self, judged: Judged) -> List[float]:
+        """What pictures like those judged lose, dB, one by one."""
+        return [
+            max(one.loss, self.felt * one.independent) * (SAFETY if one.kind == SHRUNK else 1.0) for one in judged.each
+        ]
+
+
+def promised_worst(losses: Sequence[float]) -> float:
+    """The loss that another picture will hardly exceed: the worst of these, and how much worse held-out halves are.
+
+    Args:
+        losses: dB, one a picture; one or more.
+    """
+    return float(max(losses)) + _beyond(np.asarray(losses, np.float64))
+
+
+def _beyond(losses: np.ndarray) -> float:
+    if len(losses) < 2 or not np.isfinite(losses).all():
+        return 0.0
+    random = np.random.default_rng(0)
+    beyond = []
+    for _ in range(HALVES):
+        order = random.permutation(losses)
+        seen, held = order[: len(order) // 2], order[len(order) // 2 :]
+        beyond.append(max(0.0, float(held.max() - seen.max())))
+    return float(np.quantile(beyond, COVERED))

@@ -1,0 +1,57 @@
+"""A budget is a promise about pictures that were not judged: the worst, the mean, what can be seen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sr_deploy.core.tolerance import STRUCTURE
+from sr_deploy.precision.choose.budget import SAFETY, Budget, promised_worst
+from sr_deploy.precision.evaluate import GRAPHICS, PAIR, SHRUNK, Judged, PictureJudged
+
+
+def judged(*each: PictureJudged, sick: int = 0) -> Judged:
+    loss = float(np.mean([one.loss for one in each]))
+    return Judged(30.0 - loss, 30.0, 1.0, loss, 0.0, 0.0, sick, len(each), each)
+
+
+def picture(loss: float, kind: str = PAIR, **more: float) -> PictureJudged:
+    return PictureJudged("a", kind, loss, more.pop("independent", 0.0), **more)
+
+
+def test_the_mean_may_be_kept_and_the_worst_not():
+    losses = judged(picture(0.0), picture(0.02), picture(0.3, GRAPHICS))
+    assert Budget(mean=0.12).keeps(losses) and not Budget(worst=0.12, mean=0.12).keeps(losses)
+    assert not Budget(mean=0.1).keeps(losses)
+
+
+def test_shrunk_photographs_show_less_than_others_lose():
+    assert Budget(worst=0.1).keeps(judged(picture(0.1, GRAPHICS)))
+    assert not Budget(worst=0.1).keeps(judged(picture(0.09, SHRUNK)))
+    assert Budget(worst=0.1).keeps(judged(picture(0.1 / SAFETY, SHRUNK)))
+
+
+def test_noise_that_pictures_hide_counts():
+    lucky = judged(picture(0.0, independent=0.2))
+    assert Budget(worst=0.1).keeps(lucky) and not Budget(worst=0.1, felt=1.0).keeps(lucky)
+
+
+def test_nan_and_visible_structure_are_kept_by_no_budget():
+    assert not Budget(worst=9.0).keeps(judged(picture(0.0), sick=1))
+    assert not Budget(worst=9.0).keeps(judged(picture(0.0, structure=STRUCTURE.steps + 1)))
+
+
+def test_a_promise_grows_with_how_much_worse_held_out_pictures_are():
+    even, uneven = [0.05] * 10, [0.01] * 9 + [0.05]
+    assert promised_worst(even) == pytest.approx(0.05)
+    assert 0.05 < promised_worst(uneven) <= 0.05 + 0.04 + 1e-9
+    assert promised_worst([0.05]) == 0.05 and promised_worst([0.0, np.inf]) == np.inf
+
+
+def test_a_promise_is_kept_by_pictures_of_the_same_kind():
+    random = np.random.default_rng(0)
+    kept = 0
+    for _ in range(200):
+        losses = random.gamma(2.0, 0.02, 40)
+        kept += losses[20:].max() <= promised_worst(losses[:20])
+    assert kept > 140, "three of four such sets; the plain maximum holds for one of two"
