@@ -205,3 +205,12 @@ def test_the_share_that_takes_the_time_asked_for():
 
     assert 0.3 + 0.7 * fitting_share(measured, 0.75) == pytest.approx(0.75, rel=0.05)
     assert len(asked) <= 4 and fitting_share(measured, 0.2) <= 0.2
+
+
+def test_a_record_of_half_a_step_is_no_manifest(compressed, tmp_path, srdeploy):
+    text = json.loads((compressed / "manifest.json").read_text())
+    for key, value in (("widths", {"x": [3]}), ("macs", [1.0]), ("parameters", []), ("time_kind", None)):
+        (step,) = text["compression"]
+        (tmp_path / "manifest.json").write_text(json.dumps({**text, "compression": [{**step, key: value}]}))
+        outcome = srdeploy("report", tmp_path, "-o", tmp_path / "page.html")
+        assert outcome.code == 4 and key in outcome.err, outcome.err
