@@ -96,12 +96,12 @@ def build(deployment: Place, size: Sizes = None, *, precision: Optional[str] = N
     Args:
         deployment: the folder.
         size: fixed inputs; None: any size, where the runtime can.
-        precision: None for fp32, "fp16", "int8" or "auto".
+        precision: None for fp32, "fp16", "bf16", "int8", "fp8" or "auto".
         plan: a plan.json to build instead.
         say: told each step.
         options: fields of ``BuildOptions`` (backend, profile, compute_capabilities, workspace_bytes, force,
-            memory_budget, dla_core, implicit) and arguments of ``precision_options`` (budget, images, lr, hr, method,
-            improve, spectral_half, remake, half_times, int8_times) by name.
+            memory_budget, dla_core, implicit) and arguments of ``precision_options`` (budget, mean_budget, content,
+            images, lr, hr, method, improve, spectral_half, remake, half_times, int8_times) by name.
 
     Returns:
         The record of each engine that was built.

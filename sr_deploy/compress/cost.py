@@ -110,15 +110,20 @@ def cpu_seconds(work: Work, widths: Mapping[str, int]) -> float:
     return max(work.macs(widths, BLOCK) / rate, moved)
 
 
-def gpu_seconds(gpu: GpuRates) -> Callable[[Work, Mapping[str, int]], float]:
-    """Of one node on a GPU in float16: tensor cores take channels in blocks, and every kernel has a launch."""
+def gpu_seconds(gpu: GpuRates, larger: float = 1.0) -> Callable[[Work, Mapping[str, int]], float]:
+    """Of one node on a GPU in float16: tensor cores take channels in blocks, and every kernel has a launch.
+
+    Args:
+        gpu: its rates.
+        larger: pixels of the picture that the time is of, over those that the works were counted at.
+    """
 
     def seconds(work: Work, widths: Mapping[str, int]) -> float:
         if work.operator in _FUSED:
             return 0.0
         rate = gpu.tera_macs["float32"] if work.alone else gpu.tera_macs["float16"]
         moved = 2.0 * work.values(widths, BLOCK) / (gpu.bandwidth * 1e9)
-        return max(work.macs(widths, BLOCK) / (rate * 1e12), moved) + gpu.launch_us * 1e-6
+        return larger * max(work.macs(widths, BLOCK) / (rate * 1e12), moved) + gpu.launch_us * 1e-6
 
     return seconds
 

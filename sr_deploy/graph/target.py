@@ -6,8 +6,9 @@ Sources: docs/operators.md of onnx/onnx-tensorrt, branch release/8.5-GA; the Ten
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import FrozenSet, Iterable, Tuple
+from typing import FrozenSet, Iterable, Optional, Tuple
 
+from sr_deploy.core.deployment.target import Target as RunsOn
 from sr_deploy.core.errors import CheckFailed, UsageError
 
 #: Operators no TensorRT before 11.2 has, and those the 8.5 parser lacks.
@@ -27,19 +28,26 @@ class Target:
         opset: the ONNX operator set to write.
         forbidden: operators that the target's parser does not have.
         about: what it stands for.
+        runs_on: the runtime and GPU there, which number formats depend on; None: any.
     """
 
     name: str
     opset: int
     forbidden: FrozenSet[str]
     about: str
+    runs_on: Optional[RunsOn] = None
 
 
 TARGETS: Tuple[Target, ...] = (
     Target("any", 17, NO_TENSORRT, "ONNX Runtime, TensorRT 8.6 to 11, TensorRT-RTX"),
-    Target("xavier-nx", 16, NO_TENSORRT_8_5, "Jetson Xavier NX and AGX Xavier, JetPack 5: TensorRT 8.5"),
-    Target("orin", 17, NO_TENSORRT, "Jetson Orin, JetPack 6 and 7: TensorRT 8.6 to 10"),
-)
+    Target(
+        "xavier-nx", 16, NO_TENSORRT_8_5, "Jetson Xavier NX and AGX Xavier, JetPack 5: TensorRT 8.5",
+        RunsOn("tensorrt", "8.5.2", ("7.2",)),
+    ),
+    Target(
+        "orin", 17, NO_TENSORRT, "Jetson Orin, JetPack 6 and 7: TensorRT 8.6 to 10", RunsOn("tensorrt", "", ("8.7",)),
+    ),
+)  # fmt: skip
 
 
 def target_named(name: str) -> Target:

@@ -35,6 +35,8 @@ from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 SETS = ("Set5", "Set14")
+#: Metrics in the table.
+SHOWN = ("psnr_y", "grid", "niqe")
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ ROWS = tuple(_rows())
 class Table:
     """Rows as they are measured, kept in a folder."""
 
-    def __init__(self, work: Path, minutes: float) -> None:
-        self.work, self.minutes = work, minutes
+    def __init__(self, work: Path, minutes: float, niqe_params: Optional[Path]) -> None:
+        self.work, self.minutes, self.niqe_params = work, minutes, niqe_params
 
     def of(self, row: Row) -> Dict[str, Any]:
         """What is known of a row: measured, or read where it was before."""
@@ -107,7 +109,7 @@ class Table:
             folder = ASSETS / "images" / name
             options = VerifyOptions(
                 deployment.folder, folder / "LR_bicubic" / f"X{deployment.manifest.scale}", folder / "HR",
-                "onnxruntime", against_torch=False, keep=False,
+                "onnxruntime", against_torch=False, keep=False, niqe_params=self.niqe_params,
             )  # fmt: skip
             found[name] = verify_quality(options).to_dict()["mean"]
         write_json(file, found)
@@ -144,6 +146,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--niqe-params", type=Path, help="niqe_pris_params.npz of BasicSR: NIQE too")
     parser.add_argument("--dry-run", action="store_true")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -152,10 +155,11 @@ def main(arguments: Optional[List[str]] = None) -> None:
         print("\n".join(row.name for row in chosen))
         return
     asked.work.mkdir(parents=True, exist_ok=True)
-    table = Table(asked.work, asked.minutes)
+    table = Table(asked.work, asked.minutes, asked.niqe_params)
+    shown = [metric for metric in METRICS if metric.key in SHOWN]
     print("| network | MACs a pixel | parameters | time | steps | dB to the whole |"
-          + "".join(f" {name} {metric.title} |" for metric in METRICS for name in SETS))  # fmt: skip
-    print("|---|" + "---|" * (5 + len(METRICS) * len(SETS)))
+          + "".join(f" {name} {metric.title} |" for metric in shown for name in SETS))  # fmt: skip
+    print("|---|" + "---|" * (5 + len(shown) * len(SETS)))
     for row in chosen:
         print("| " + " | ".join(_cells(row, table.of(row))) + " |", flush=True)
 
@@ -174,7 +178,7 @@ def _cells(row: Row, found: Dict[str, Any]) -> List[str]:
             f"{record['steps']:,}",
             f"{record['fidelity_db']:.2f}",
         ]
-    for metric in METRICS:
+    for metric in (metric for metric in METRICS if metric.key in SHOWN):
         values = [found[name].get(metric.key) for name in SETS]
         cells += ["" if value is None else f"{value:.{metric.decimals}f}" for value in values]
     return cells

@@ -56,7 +56,7 @@ CASES: Dict[str, Case] = {
                      student=ASSETS / "weights" / "f2srgan_x4_student.pt"),
     "span-tiny": _case("efdn_x4.pth", 60, Wanted(rate=2e-4, batch=4, patch=24),
                        student=ASSETS / "weights" / "span_ch26_x4.pth"),
-    "edsrmini": _case("efdn_x2.pth", 120, Wanted(rate=1e-3, batch=4, patch=32), sizes=("width=16,blocks=8",),
+    "edsrmini": _case("efdn_x2.pth", 80, Wanted(rate=1e-3, batch=4, patch=32), sizes=("width=16,blocks=8",),
                       load=LoadOptions(arch="EDSR", res_scale=2.0)),
 }  # fmt: skip
 #: Weights that make each part a tenth or more of L1's; papers' weights where their units are known.

@@ -4,10 +4,11 @@
     python tests/benchmarks/number_types.py --results types.json --print      the tables
 
     --only NAME …        checkpoints, or swinir (random weights, for the range of bfloat16)
-    --types fp8-naive fp8 int8 bf16 fp16 auto-0.1 auto-0.01
+    --types fp8-naive fp8 int8 bf16 fp16 auto-0.1 mean-0.1 mean-0.01
 
 Plans are made as ``srdeploy build --backend tensorrt-rtx --compute-capability 8.9,12.0,12.1 --precision …`` makes them,
-with the 100 calibration photographs alone; "fp8-naive" is FP8 with the largest magnitude as 448 and nothing fitted.
+with the 100 calibration photographs alone; "fp8-naive" is FP8 with the largest magnitude as 448 and nothing fitted,
+"auto" keeps its budget in the worst picture, "mean" in the mean.
 ONNX Runtime on the CPU simulates each graph. TensorRT-RTX then builds the typed graph for each of the three GPUs at
 96x96 without one, and the listing is read back; for 8.6 it says why not. Data is found through SRDEPLOY_ASSETS (default
 ../shared).
@@ -34,11 +35,12 @@ from sr_deploy.engine.tensorrt import engine_from_graph
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.precision.deployed_plan import Planned, PrecisionOptions
 from sr_deploy.pipeline.precision.make_plan import plan_for
+from sr_deploy.precision.calibrate.ranges import METHOD
 from sr_deploy.precision.evaluate import computing, judge, scenes_of
 from tests.benchmarks.precision_quality import ASSETS, CHECKPOINTS, SETS, say
 from tests.models.test_swinir import small_tensors
 
-TYPES = ("fp8-naive", "fp8", "int8", "bf16", "fp16", "auto-0.1", "auto-0.01")
+TYPES = ("fp8-naive", "fp8", "int8", "bf16", "fp16", "auto-0.1", "mean-0.1", "mean-0.01")
 GPUS, OLDER = ("8.9", "12.0", "12.1"), "8.6"
 IMAGES = ASSETS / "images" / "calibration" / "DIV2K_test_LRx4"
 
@@ -69,10 +71,11 @@ def planned(deployment: Deployment, kind: str) -> Planned:
     """A new plan for the three GPUs."""
     precision, _, rest = kind.partition("-")
     options = PrecisionOptions(
-        precision,
-        budget=float(rest) if precision == "auto" else 99.0,
+        "auto" if precision == "mean" else precision,
+        budget=float(rest) if precision == "auto" else None,
+        mean_budget=float(rest) if precision == "mean" else None,
         images=IMAGES,
-        method="minmax" if rest == "naive" else "mse",
+        method="minmax" if rest == "naive" else METHOD,
         improve=rest != "naive",
         target=Target("tensorrt-rtx", "", GPUS),
     )

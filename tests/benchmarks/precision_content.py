@@ -76,7 +76,7 @@ def measured(place: Path, name: str, precision: str, content: str, images: Path)
 
 def row_of(name: str, precision: str, content: str, row: Dict[str, Any]) -> str:
     """One line of the table."""
-    cells = [name, precision, content, f"{row['report']['int8_share_outside_pinned']:.0%}"]
+    cells = [name, precision, content, f"{row['report']['narrow_share_outside_pinned']:.0%}"]
     for one in SETS:
         losses = [picture["loss"] for picture in row["sets"][one]]
         cells.append(f"{np.mean(losses):.3f} / {max(losses):.3f}")

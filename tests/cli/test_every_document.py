@@ -72,7 +72,7 @@ FILES = {
     "default.json": Default,
     "engines/onnxruntime_20x24.json": EngineManifest,
     "precision/int8/plan.json": Plan,
-    "precision/calibration/mse.json": RangesFile,
+    "precision/calibration/*.json": RangesFile,
     "results/bench_*.json": Result,
     "results/verify_*.json": QualityFile,
     "results/precisions_*.json": PrecisionTable,

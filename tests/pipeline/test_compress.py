@@ -13,7 +13,10 @@ import pytest
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.deployment.manifest import open_deployment, save_manifest
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
+from sr_deploy.pipeline.compress.choose import Way, target_of
+from sr_deploy.pipeline.compress.ground import ground_of, subject_on
 from sr_deploy.pipeline.compress.request import CompressRequest
+from sr_deploy.pipeline.compress.source import plain_graph
 from sr_deploy.pipeline.compress.timed import fitting_share
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.load import LoadOptions
@@ -21,6 +24,14 @@ from sr_deploy.report.compression import said
 from tests.precision import small_plans
 
 QUICK = ("--batch", "4", "--patch", "24", "--device", "cpu", "--rate", "0.002", "--no-refit")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_squares():
+    """A network of 12 channels is seen well enough on a quarter of the squares."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("sr_deploy.pipeline.compress.ground.SQUARES", 6)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +225,17 @@ def test_a_record_of_half_a_step_is_no_manifest(compressed, tmp_path, srdeploy):
         (tmp_path / "manifest.json").write_text(json.dumps({**text, "compression": [{**step, key: value}]}))
         outcome = srdeploy("report", tmp_path, "-o", tmp_path / "page.html")
         assert outcome.code == 4 and key in outcome.err, outcome.err
+
+
+def test_a_psnr_budget_is_kept_and_a_time_is_taken(exported, photographs, tmp_path):
+    """Searched by cutting, fitting and judging; what it costs is timed in turn with the whole, and is some number."""
+    request = CompressRequest(exported, None, photographs, psnr_budget=0.02, multiple=4, size=(16, 16), threads=1)
+    deployment = open_deployment(exported)
+    ground = ground_of(request, deployment, plain_graph(deployment, tmp_path, lambda _: None))
+    subject, target = subject_on(ground, request, lambda _: None), target_of(request, ground)
+    said_of: list = []
+    widths = Way(request, ground, subject, target).for_psnr(0.02, said_of.append)
+    narrow = subject.narrowed(widths)
+    assert ground.lost(narrow) <= 0.02 and widths.cost < 1.0 and len(said_of) == 5
+    assert 0.05 < target.share(ground.model, narrow, widths.cost) < 20.0
+    assert "ONNX Runtime here, 16x16, 1 thread(s)" in target.kind

@@ -138,6 +138,7 @@ def test_a_network_of_ones_own(given, tmp_path, srdeploy, monkeypatch):
 def test_what_cannot_be_is_refused_and_nothing_is_written(given, tmp_path, srdeploy):
     teacher, lr, hr = given / "teacher.safetensors", given / "lr", given / "hr"
     few = write(tmp_path / "few", [np.zeros((40, 40, 3), np.uint8)])
+    dots = write(tmp_path / "dots", [np.zeros((1, 40, 3), np.uint8)] * 2)
     before = set(tmp_path.iterdir())
     taught = ("--teacher", teacher, "--images", lr)
     for words, code, found in (
@@ -149,6 +150,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(given, tmp_path, srdep
         ((*NEW, "--scale", 2, "--images", lr), 2, "alone teach nothing"),
         ((*NEW, "--scale", 2), 2, "nothing to train on"),
         ((*NEW, "--scale", 2, "--hr", few), 4, "1 picture(s) to train on"),
+        ((*NEW, "--scale", 2, "--hr", dots), 4, "2 pixels or more each way"),
         ((*NEW, *taught, "--patch", 40), 4, "smaller than the squares of 40"),
         (("--arch", "RFDN", *taught), 2, "no new network of it can be made"),
         (("--arch", "SPAN", "--arch-arg", "depth=3", *taught), 2, "SPAN has no depth"),

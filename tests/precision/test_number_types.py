@@ -20,6 +20,7 @@ from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.float8_scale import float8_error, float8_scale
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
+from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, floating_plan, narrow_plan, rounded_scale
 from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
 from sr_deploy.precision.fit.fake_quant import on_grid as torch_on_grid
@@ -176,6 +177,20 @@ def test_bf16_holds_what_float16_does_not():
             continue
         found = rounding_session(rounded_graph(typed), 1).run(None, {"lr": lr})[0]
         assert good and np.abs(found - 0.75).max() < 0.01
+
+
+def test_what_reads_and_writes_the_picture_is_wider_than_bf16():
+    """A mean that is added by a 1×1 convolution of three channels stands behind the last convolution of features."""
+    model = graph(
+        [node("Mul", "lr white", "x"), node("Conv", "x head", "a"), node("Conv", "a body", "b"),
+         node("Conv", "b last", "c"), node("DepthToSpace", "c", "d", blocksize=1), node("Conv", "d mean", "e"),
+         node("Clip", "e", "sr")],
+        {"white": 255.0, "head": np.ones((8, 4, 1, 1)), "body": np.ones((8, 8, 1, 1)), "last": np.ones((3, 8, 1, 1)),
+         "mean": np.ones((3, 3, 1, 1))},
+    )  # fmt: skip
+    found = picture_ends(model)
+    assert list(found) == ["sr_node", "e_node", "d_node", "c_node", "x_node", "a_node"]
+    assert found["c_node"].startswith("it writes") and found["a_node"].startswith("it reads")
 
 
 def test_scales_of_fp8_are_chosen_by_squared_error(made):

@@ -8,11 +8,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import numpy_helper
 
 from sr_deploy.core.media.sample import sample_input
 from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
 from sr_deploy.precision.fit.bias_correction import corrected_bias
+from sr_deploy.precision.fit.layerwise import shares
 from sr_deploy.precision.lower.quantize import quantized_graph, quantized_weights
 from tests.precision import small_plans
 
@@ -108,3 +110,14 @@ def test_a_weight_of_several_convolutions_is_rounded_but_not_moved_to_suit_one_o
     fixed = learned_rounding(shared, plan, {}, small_plans.pictures(), fit=False)[1]
     assert np.array_equal(rounded[name], fixed[name]) and not np.array_equal(moved[name], original)
     assert np.abs(rounded[name] - original).max() < 0.25 * np.abs(original).max()
+
+
+def test_a_picture_that_runs_away_counts_little():
+    short = torch.full((8, 2, 4, 4), 0.1)
+    short[0] *= 1000.0
+    weights = shares(short)
+    assert weights.mean() == pytest.approx(1.0) and torch.allclose(weights[1:], weights[1], rtol=1e-9)
+    assert weights[0] < 1e-5 * weights[1], "squares alone would give it a million times the others' say"
+    even = shares(torch.randn(6, 3, 5, 5, generator=torch.Generator().manual_seed(0)))
+    assert even.min() > 0.7, "among pictures alike each counts about the same"
+    assert torch.equal(shares(torch.zeros(3, 1, 2, 2)), torch.ones(3, dtype=torch.float64))

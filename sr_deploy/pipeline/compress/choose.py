@@ -45,7 +45,7 @@ def chosen(request: CompressRequest, ground: Ground, say: Callable[[str], None])
     """
     subject = subject_on(ground, request, say)
     target = target_of(request, ground)
-    way = _Way(request, ground, subject, target)
+    way = Way(request, ground, subject, target)
     name, amount = request.budget
     if name == "macs":
         widths = way.at(amount)
@@ -77,11 +77,12 @@ def allocation_of(request: CompressRequest, subject: Subject, target: Target) ->
 
     of_work: Callable[[Work, Mapping[str, int]], float] = macs_of
     if request.macs is None:
-        of_work = cpu_seconds if target.gpu is None else gpu_seconds(target.gpu)
+        larger = target.size[0] * target.size[1] / subject.costs.pixels
+        of_work = cpu_seconds if target.gpu is None else gpu_seconds(target.gpu, larger)
     return subject.allocation(Spending(subject.costs, of_work), request.step)
 
 
-class _Way:
+class Way:
     """The way down of one allocation, with what is asked on it."""
 
     def __init__(self, request: CompressRequest, ground: Ground, subject: Subject, target: Target) -> None:
@@ -113,17 +114,19 @@ class _Way:
 
     def share_for_time(self, asked: float, say: Callable[[str], None]) -> float:
         """The share of the modelled cost that takes the asked share of the time."""
-        seen: Dict[float, float] = {}
+        seen: Dict[Tuple[int, ...], float] = {}
 
         def measured(share: float) -> float:
             widths = self.at(max(share, self.path[-1].cost))
-            narrow = self.subject.narrowed(widths, refit=False)
-            seen[share] = self.target.share(self.ground.model, narrow, widths.cost)
-            say(f"{widths.cost:.3f} of the modelled time: {seen[share]:.3f} ({self.target.kind})")
-            return seen[share]
+            key = tuple(widths.of.values())
+            if key not in seen:
+                narrow = self.subject.narrowed(widths, refit=False)
+                seen[key] = self.target.share(self.ground.model, narrow, widths.cost)
+                say(f"{widths.cost:.3f} of the modelled time: {seen[key]:.3f} ({self.target.kind})")
+            return seen[key]
 
         share = fitting_share(measured, asked)
-        if min(seen.values()) > 1.02 * asked and self.path[-1].cost >= min(seen):
+        if min(seen.values()) > 1.02 * asked and self.path[-1].cost >= share:
             raise CheckFailed(
                 f"{self.request.asked} cannot be reached: the narrowest takes {min(seen.values()):.3f} of the time",
                 self._more(min(seen.values())),

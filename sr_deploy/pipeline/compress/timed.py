@@ -119,13 +119,17 @@ def fitting_share(measured: Callable[[float], float], asked: float, tries: int =
     Returns:
         The largest modelled share that was found within the asked one; else the one that came nearest.
     """
-    share, within, nearest = asked, 0.0, (float("inf"), asked)
+    seen = {0.0: 0.0, 1.0: 1.0}
+    share = asked
     for _ in range(tries):
-        found = measured(share)
-        if found <= asked:
-            within = max(within, share)
-        nearest = min(nearest, (abs(found - asked), share))
-        if abs(found - asked) < 0.01 * asked and found <= asked:
+        seen[share] = measured(share)
+        if 0.98 * asked <= seen[share] <= asked:
             break
-        share = min(max(share * asked / max(found, 1e-3), 0.3 * share), 0.99)
-    return within or nearest[1]
+        # Between the nearest shares that took less and more, where a straight line has what is asked for.
+        low = max(one for one, found in seen.items() if found <= asked)
+        high = min((one for one, found in seen.items() if found > asked and one > low), default=1.0)
+        slope = (seen[high] - seen[low]) / max(high - low, 1e-6)
+        share = min(max(low + (0.99 * asked - seen[low]) / max(slope, 1e-6), low + 0.1 * (high - low)), high)
+    del seen[0.0], seen[1.0]
+    within = [one for one, found in seen.items() if found <= asked]
+    return max(within) if within else min(seen, key=lambda one: abs(seen[one] - asked))

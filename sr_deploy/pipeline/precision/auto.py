@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,7 +14,6 @@ from sr_deploy.core.deployment.target import formats_of
 from sr_deploy.core.number_formats import AUTO, INT8, QUANTISED
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.int8 import (
-    FITTED,
     Material,
     Weighted,
     everywhere,
@@ -31,8 +30,6 @@ from sr_deploy.precision.choose.search import search
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged, losses_of
 
-#: Squares that weights are fitted on for a set that is only tried; what is chosen is fitted on all.
-TRIED_ON = 12
 #: In one layer another format than INT8, which all targets have, must make this much less of its noise.
 _CLEARLY = 0.9
 
@@ -54,7 +51,6 @@ class _Made:
         slower: layer → why it is no candidate.
         strict: the float16 pins are kept.
         plans: the sets that were judged.
-        whole: those whose weights were fitted on all squares.
     """
 
     bench: Workbench
@@ -63,29 +59,22 @@ class _Made:
     slower: Mapping[str, str]
     strict: bool = False
     plans: Dict[Key, Tuple[Weighted, Judged]] = field(default_factory=dict)
-    whole: Set[Key] = field(default_factory=set)
 
-    def of(self, narrow: Sequence[str], formats: Mapping[str, str], squares: int = FITTED) -> Tuple[Weighted, Judged]:
-        """The plan with these layers in 8 bits, its weights fitted on so many squares or more, and how it does."""
+    def of(self, narrow: Sequence[str], formats: Mapping[str, str]) -> Tuple[Weighted, Judged]:
+        """The plan with these layers in 8 bits, its weights, and how it does."""
         key = _key(narrow, formats)
-        if key not in self.plans or (squares == FITTED and key not in self.whole):
-            choice = NarrowChoice(tuple(narrow), formats, self.slower, strict=self.strict)
+        if key not in self.plans:
             made = _all_floating(self.bench, self.material, self.slower)
             if narrow:
+                choice = NarrowChoice(tuple(narrow), formats, self.slower, strict=self.strict)
                 plan = narrow_of(self.bench, self.material, choice)
-                made = improved(self.bench, plan, self.material, self.improve, squares=squares)
-            self.add(narrow, formats, made, squares == FITTED)
+                made = improved(self.bench, plan, self.material, self.improve)
+            self.add(narrow, formats, made)
         return self.plans[key]
 
-    def tried(self, narrow: Sequence[str], formats: Mapping[str, str]) -> Judged:
-        """How these layers in 8 bits do, about: with weights that were fitted on fewer squares."""
-        return self.of(narrow, formats, TRIED_ON)[1]
-
-    def add(self, narrow: Sequence[str], formats: Mapping[str, str], made: Weighted, whole: bool = True) -> None:
+    def add(self, narrow: Sequence[str], formats: Mapping[str, str], made: Weighted) -> None:
         """Judge a plan."""
-        key = _key(narrow, formats)
-        self.plans[key] = made, self.bench.judged(*made)
-        self.whole |= {key} if whole or not narrow else set()
+        self.plans[_key(narrow, formats)] = made, self.bench.judged(*made)
 
 
 def _key(narrow: Sequence[str], formats: Mapping[str, str]) -> Key:
@@ -95,22 +84,40 @@ def _key(narrow: Sequence[str], formats: Mapping[str, str]) -> Key:
 def auto_plan(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Say
 ) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
+    """See ``chosen_plan``; with scales and pictures from the deployment's calibration.
+
+    Raises:
+        BadInput: there are no calibration pictures.
+    """
+    # Read first: profiles that do not fit end it before anything long is begun.
+    savings = savings_of(bench.work, bench.kinds.candidates, options.half_times, options.int8_times)
+    return chosen_plan(bench, gather(deployment, bench, options, say), savings, options, say)
+
+
+def chosen_plan(
+    bench: Workbench, material: Material, savings: Savings, options: PrecisionOptions, say: Say
+) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
     """8 bits wherever the islands and the budget allow it, what saves most for its noise first.
 
     Of INT8 and FP8, where the target has both, each layer takes the one that makes less noise. Weights are fitted once
     with all layers in each format, which orders the layers, and again for every set that is judged: biases make up for
     what the layers before them do.
 
-    Raises:
-        BadInput: there are no calibration pictures.
+    Args:
+        bench, material: what the plan is made from.
+        savings: what each layer saves in 8 bits.
+        options: budgets, whether weights are fitted, and the target.
+        say: told what was tried.
+
+    Returns:
+        The plan, the weights that go with it, and for its report what was given up, how many sets were tried and what
+        the budget promises.
     """
     budget = Budget(options.budget, options.mean_budget)
     kinds = bench.kinds
-    savings = savings_of(bench.work, kinds.candidates, options.half_times, options.int8_times)
     slower = {name: why for name, why in savings.slower().items() if name not in kinds.wide}
     if slower:
         say(f"{len(slower)} more convolutions stay float16: 8 bits are no faster {savings.source}")
-    material = gather(deployment, bench, options, say)
     names = tuple(name for name in kinds.candidates if name not in kinds.wide and name not in slower)
     if not names:
         plan, weights = _all_floating(bench, material, slower)
@@ -198,7 +205,7 @@ def _searched(
     whole = made.of(tuple(formats), formats)[1]
     budget = dataclasses.replace(budget, felt=1.0 if whole.sick else whole.felt)
     say(f"searching for the layers that keep {budget.text()}")
-    found = search(layers, savings.microseconds, lambda narrow: made.tried(narrow, formats), budget.keeps, say)
+    found = search(layers, savings.microseconds, lambda narrow: made.of(narrow, formats)[1], budget.keeps, say)
     best = _least_loss(made, (found.narrow, formats), singles, budget)
     (plan, weights), judged = made.plans[_key(*best)]
     plan = dataclasses.replace(plan, reasons={**plan.reasons, **found.raised})
@@ -214,11 +221,7 @@ def _searched(
 
 
 def _least_loss(made: _Made, found: Set8, singles: Tuple[Set8, ...], budget: Budget) -> Set8:
-    """What was found, or the same layers in one format where that loses less; weights are fitted on all squares, unless
-    the budget held only with fewer."""
-    tried = made.plans[_key(*found)]
-    if not budget.keeps(made.of(*found)[1]):
-        made.plans[_key(*found)] = tried
+    """What was found, or the same layers in one format where that keeps the budget and loses less."""
     rivals = [(found[0], single) for _, single in singles if found[0] and _key(found[0], single) != _key(*found)]
     good = [one for one in rivals if budget.keeps(made.of(*one)[1])]
     return min([found, *good], key=lambda one: _lost(made, one, budget))

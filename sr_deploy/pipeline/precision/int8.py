@@ -39,8 +39,8 @@ LOUD_NOISE, LOUD_MACS = 0.2, 0.05
 #: Low-resolution side of the pictures in which that is looked at.
 LOUD_SIDE = 64
 
-#: Squares that weights are fitted on, and that biases are corrected on after it.
-FITTED = CORRECTED = 32
+#: Squares that biases are corrected on after the fit.
+CORRECTED = 32
 
 Weighted = Tuple[Plan, Dict[str, np.ndarray]]
 
@@ -239,18 +239,17 @@ def improved(
     material: Material,
     improve: bool,
     say: Callable[[str], None] = lambda _: None,
-    squares: int = FITTED,
 ) -> Weighted:
-    """The plan with weights fitted to it on so many squares, where that is wanted."""
+    """The plan with weights fitted to it, where that is wanted."""
     if not improve:
         return plan, {}
     from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
     from sr_deploy.precision.fit.bias_correction import corrected_bias
 
     say("fitting weights and biases to 8 bits, layer by layer")
-    plan, weights = learned_rounding(bench.model, plan, {}, material.images, squares)
+    plan, weights = learned_rounding(bench.model, plan, {}, material.images)
     # A weight that several convolutions use was changed at the first of them: now all that comes before each bias is as
     # it will be. Elsewhere this changes next to nothing.
-    weights = corrected_bias(bench.model, plan, weights, material.images, count=min(CORRECTED, squares))
+    weights = corrected_bias(bench.model, plan, weights, material.images, count=CORRECTED)
     note = "weights and biases fitted to 8 bits layer by layer (precision/fit/adaptive_rounding.py)"
     return dataclasses.replace(plan, notes=(*plan.notes, note)), weights

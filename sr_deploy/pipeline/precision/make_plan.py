@@ -31,6 +31,7 @@ from sr_deploy.pipeline.precision.int8 import calibrated_plan
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, counted, scan, workbench
 from sr_deploy.precision.choose.islands import Kinds
+from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import floating_plan, narrow_share
 from sr_deploy.precision.evaluate import Judged, PictureJudged
 
@@ -92,8 +93,8 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
 
 
 def _floating(bench: Workbench, one: NumberFormat, say: Callable[[str], None]) -> Plan:
-    """Everything in one float of 16 bits; what float16 cannot hold stays float32; bfloat16 holds it."""
-    wide = scan(bench, say) if one is FLOAT16 else {}
+    """Everything in one float of 16 bits but what float16 cannot hold, or what bfloat16 is too coarse for."""
+    wide = scan(bench, say) if one is FLOAT16 else picture_ends(bench.model)
     return floating_plan(bench.kinds, bench.graph.sha256, wide, one)
 
 

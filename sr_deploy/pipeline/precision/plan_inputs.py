@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.core.errors import BadImage, UsageError
+from sr_deploy.core.errors import BadImage, CheckFailed, UsageError
 from sr_deploy.core.media.image import Picture, find_images, in_8_bits, read_picture, to_network
 from sr_deploy.core.media.surface import surface_of_rgb
 from sr_deploy.graph.census import Work, work_by_node
@@ -159,7 +159,14 @@ def _scenes(
             f"pictures of at least {format_size(least)} pixels",
             "give others with --images" + ("" if graph.size else ", or pairs with --lr and --hr"),
         )
-    painted = shrunk(graphics_to_judge(options.content, deployment, side).pictures(), GRAPHICS)
+    painted: List[Scene] = []
+    for picture in graphics_to_judge(options.content, deployment, side).pictures():
+        try:
+            painted += shrunk([picture], GRAPHICS)
+        except CheckFailed:
+            if not manifest.fold.get("noise_overflows"):
+                raise
+            say(f"not judged on {picture[0]}: the float32 network itself overflows there")
     drawn = tuple(scene for scene in painted if within_reach(scene, manifest.scale))
     say(f"judging on {counted(len(scenes) + len(drawn))}" + (f", {len(drawn)} of them graphics" if drawn else ""))
     if len(drawn) < len(painted):

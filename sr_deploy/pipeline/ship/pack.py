@@ -23,6 +23,7 @@ from sr_deploy.core.deployment.manifest import (
     open_deployment,
 )
 from sr_deploy.core.deployment.plan import PLAN_NAME, open_plan
+from sr_deploy.core.deployment.target import check_formats
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import is_temporary
@@ -172,12 +173,8 @@ def _planned(options: PackOptions) -> Tuple[Deployment, str, Dict[str, Content],
     check_target(deployment, target)
     recipe = options.recipe
     check_recipe(deployment, recipe)
-    if recipe.plan is not None and find_planned(deployment, recipe.plan) is None:
-        raise BadDeployment(
-            f"{deployment.folder} has no plan {PRECISION_FOLDER}/{recipe.plan}",
-            "a plan that the board shall build",
-            f"srdeploy build {deployment.folder} --precision {recipe.plan} makes one",
-        )
+    if recipe.plan is not None:
+        check_plan(deployment, recipe.plan, target)
     files: Dict[str, Content] = {
         MANIFEST_NAME: deployment.folder / MANIFEST_NAME,
         RECIPE_NAME: recipe_text(recipe).encode("utf-8"),
@@ -214,6 +211,26 @@ def _carried(deployment: Deployment) -> List[Path]:
 def _stays(name: str) -> bool:
     """Whether a file or folder of that name under ``DIR/precision`` is for this machine only."""
     return name == UNFINISHED_FOLDER or is_temporary(name)
+
+
+def check_plan(deployment: Deployment, name: str, target: str) -> None:
+    """Refuse a plan that is not there, or one with types that the target does not have.
+
+    Raises:
+        BadDeployment, UsageError: naming what is missing.
+    """
+    from sr_deploy.graph.target import target_named
+
+    planned = find_planned(deployment, name)
+    if planned is None:
+        raise BadDeployment(
+            f"{deployment.folder} has no plan {PRECISION_FOLDER}/{name}",
+            "a plan that the board shall build",
+            f"srdeploy build {deployment.folder} --precision {name} makes one",
+        )
+    runs_on = target_named(target).runs_on
+    if runs_on is not None:
+        check_formats(runs_on, planned.plan.formats, f"the plan {planned.folder}")
 
 
 def check_target(deployment: Deployment, name: str) -> None:

@@ -133,7 +133,7 @@ def _keeping(request: DistillRequest, training: Settled, learner: DistillLearner
     """The state's file, and what it must be of: all that decides what training gives, but for its length in time."""
     from sr_deploy.train.state import Keeping, key_of
 
-    settings = {**_settings(training), "steps": request.steps}
+    settings = {**_settings(training), "steps": request.steps, "judge_every": request.judge_every}
     weights = [value.detach().cpu().float().numpy() for value in learner.student.state_dict().values()]
     key = key_of([settings, training.material.sha256s], weights)
     return Keeping(_state_of(request), key, settings, "--resume goes on there", "begin again with --force")

@@ -10,7 +10,7 @@ import numpy as np
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import IOContract
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.errors import BadImage, UsageError
 from sr_deploy.core.media.bicubic import crop_to_multiple, resize
 from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_network
 from sr_deploy.core.quality.pairing import pair_images
@@ -58,7 +58,7 @@ def material_of(images: Optional[Path], hr: Optional[Path], scale: int) -> Mater
         return _pairs(images, hr, scale)
     if hr is not None:
         files = find_images([hr])
-        wholes = [crop_to_multiple(_pixels(file), scale) for file in files]
+        wholes = [_whole(file, scale) for file in files]
         smalls = [resize(whole, (whole.shape[0] // scale, whole.shape[1] // scale)) for whole in wholes]
         about = f"{len(files)} originals, made smaller by bicubic"
         return Material(_channels_first(smalls), _channels_first(wholes), about, tuple(map(sha256_of, files)))
@@ -78,6 +78,16 @@ def _pairs(images: Path, hr: Path, scale: int) -> Material:
         files += [low, high]
     about = f"{len(lows)} pairs"
     return Material(_channels_first(lows), _channels_first(highs), about, tuple(map(sha256_of, files)))
+
+
+def _whole(file: Path, scale: int) -> np.ndarray:
+    """An original, cropped so that it can be made ``scale`` times smaller."""
+    pixels = _pixels(file)
+    if min(pixels.shape[:2]) < scale:
+        raise BadImage(
+            f"{file} is {pixels.shape[0]}x{pixels.shape[1]}", f"{scale} pixels or more each way", "take it out"
+        )
+    return crop_to_multiple(pixels, scale)
 
 
 def _pixels(file: Path) -> np.ndarray:
