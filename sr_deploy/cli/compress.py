@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, print_json, print_line, render, say
+from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, SEED, print_json, print_line, render, say
 from sr_deploy.core.contract import parse_size
 
 IMAGES = typer.Option(
@@ -49,7 +49,7 @@ def compress(
     patch: int = typer.Option(32, "--patch", help="Side of a square, in low-resolution pixels."),
     rate: float = typer.Option(4e-4, "--rate", help="Learning rate of the weights."),
     device: str = typer.Option("auto", "--device", help="Of distillation: cpu, cuda, or auto: a GPU if there is one."),
-    seed: int = typer.Option(0, "--seed", help="Of all that is random."),
+    seed: int = SEED,
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted distillation stopped."),
     force: bool = typer.Option(False, "--force", help="Replace an existing folder, and begin again."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only show what budgets would leave: cost, parameters, dB."),

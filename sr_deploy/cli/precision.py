@@ -12,6 +12,7 @@ from sr_deploy.cli.shared import (
     DEPLOYMENT,
     JSON_FLAG,
     METHOD_OPTION,
+    SEEDS,
     print_json,
     print_line,
     render,
@@ -26,7 +27,9 @@ def calibrate(
     content: str = CONTENT_OPTION,
     percentile: float = typer.Option(99.99, "--percentile", help="With --method percentile: what stays inside, in %."),
     count: Optional[int] = typer.Option(None, "--count", help="Use so many of the photographs. Default: all."),
-    seed: Optional[int] = typer.Option(None, "--seed", help="Of the choice and of the patches' places. Default: 0."),
+    seed: Optional[int] = typer.Option(
+        None, "--seed", help="Of the choice and of the patches' places. Default: 0.", **SEEDS
+    ),
     manifest: Optional[Path] = typer.Option(
         None, "--manifest", help="A calibration set (calibration/NAME.toml): the photographs must be its files."
     ),

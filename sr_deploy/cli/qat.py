@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import CONTENT_OPTION, DEPLOYMENT, JSON_FLAG, print_json, print_line, say
+from sr_deploy.cli.shared import CONTENT_OPTION, DEPLOYMENT, JSON_FLAG, SEED, print_json, print_line, say
 
 
 def qat(
@@ -27,7 +27,7 @@ def qat(
     patch: int = typer.Option(48, "--patch", help="Side of a square, in low-resolution pixels."),
     rate: Optional[float] = typer.Option(None, "--rate", help="Learning rate of the weights."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda, or auto: a GPU if there is one."),
-    seed: int = typer.Option(0, "--seed", help="Of all that is random."),
+    seed: int = SEED,
     content: str = CONTENT_OPTION,
     json_output: bool = JSON_FLAG,
 ) -> None:

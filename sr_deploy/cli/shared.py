@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, List, Sequence
+from typing import Any, Dict, List, Sequence
 
 import typer
 
@@ -28,6 +28,9 @@ CONTENT_OPTION = typer.Option(
     autocompletion=lambda: ["photo", "graphics", "any"],
 )
 METHOD_OPTION = typer.Option("sqnr", "--method", help="Calibration: minmax, entropy, percentile, mse or sqnr.")
+#: NumPy takes no less, and its older generators no more.
+SEEDS: Dict[str, Any] = {"min": 0, "max": 2**32 - 1}
+SEED = typer.Option(0, "--seed", help="Of all that is random.", **SEEDS)
 QUALITY = typer.Option(None, "--quality", help="Of JPEG, 1 to 100 (default 95), and of WebP (default: lossless).")
 CHROMA = typer.Option(None, "--chroma", help="Of JPEG: 444 (default: colour for every pixel), 422 or 420.")
 STRIP = typer.Option(False, "--strip", help="Leave EXIF and XMP out. Colour profiles always stay.")

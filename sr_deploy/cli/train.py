@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 
 import typer
 
-from sr_deploy.cli.shared import JSON_FLAG, architecture_names, print_json, print_line, print_plan, say
+from sr_deploy.cli.shared import JSON_FLAG, SEED, architecture_names, print_json, print_line, print_plan, say
 from sr_deploy.core.errors import UsageError
 
 _PRESET = typer.Option(
@@ -61,7 +61,7 @@ def distill(
     judge_every: int = typer.Option(200, "--judge-every", help="Steps between two looks at what is kept back."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda, or auto: a GPU if there is one."),
     mixed: bool = typer.Option(False, "--mixed", help="CUDA: bfloat16 where it is safe."),
-    seed: int = typer.Option(0, "--seed", help="Of all that is random."),
+    seed: int = SEED,
     plot: Optional[Path] = typer.Option(None, "--plot", help="Curves, .png or .svg. Default: OUT.png."),
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted training stopped."),
     force: bool = typer.Option(False, "--force", help="Begin again, or replace OUT."),
@@ -115,7 +115,7 @@ def density(
     value_range: Optional[float] = typer.Option(None, "--value-range", help="White, 1 or 255, as export has it."),
     judge_every: int = typer.Option(200, "--judge-every", help="Steps between two looks at what is kept back."),
     device: str = typer.Option("auto", "--device", help="cpu, cuda, or auto: a GPU if there is one."),
-    seed: int = typer.Option(0, "--seed", help="Of all that is random."),
+    seed: int = SEED,
     resume: bool = typer.Option(False, "--resume", help="Go on where an interrupted training stopped."),
     force: bool = typer.Option(False, "--force", help="Begin again, or replace OUT."),
     json_output: bool = JSON_FLAG,
@@ -126,8 +126,12 @@ def density(
 
     choices = Choices(root, rounding, of)
     if value is not None:
-        if checkpoint is not None:
-            raise UsageError("--density trains nothing, so it takes no checkpoint", "one of them")
+        given = {"a checkpoint": checkpoint, "-o": out, "--images": images, "--hr": hr, "--deep": deep, "--arch": arch,
+                 "--model": model, "--model-arg": model_arg, "--res-scale": res_scale, "--value-range": value_range,
+                 "--resume": resume, "--force": force}  # fmt: skip
+        idle = ", ".join(name for name, one in given.items() if one not in (None, False, []))
+        if idle:
+            raise UsageError(f"--density trains nothing, so it takes no {idle.removeprefix('a ')}", "one of them")
         record = calculated(value, choices)
     else:
         if checkpoint is None or out is None:

@@ -166,7 +166,7 @@ def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedMode
     from sr_deploy.checkpoint.read import checkpoint_from_file
     from sr_deploy.models.loading import SurplusTensors
 
-    _check_together(options)
+    check_together(options)
     checkpoint = checkpoint_from_file(path, under=options.key)
     try:
         return checkpoint, _built(checkpoint, options)
@@ -180,8 +180,12 @@ def load_model(path: Path, options: LoadOptions) -> Tuple[Checkpoint, LoadedMode
     return checkpoint, _built(checkpoint, options)
 
 
-def _check_together(options: LoadOptions) -> None:
-    """Refuse options that say something of the other kind of network."""
+def check_together(options: LoadOptions) -> None:
+    """Refuse options that say something of the other kind of network.
+
+    Raises:
+        UsageError: naming the option.
+    """
     if options.factory is None and options.model_arg:
         raise UsageError("--model-arg has no meaning without --model", "a factory that takes it: --model net.py:build")
     for name in ("arch", "lora_alpha", "res_scale") if options.factory is not None else ():

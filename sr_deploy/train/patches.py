@@ -52,6 +52,7 @@ def pool_of(
     judged_side: int,
     originals: Optional[Sequence[np.ndarray]] = None,
     multiple: int = 1,
+    todo: str = "leave it out, or make the squares smaller with --patch",
 ) -> Pool:
     """Part the pictures into those trained on and those judged on.
 
@@ -61,6 +62,7 @@ def pool_of(
         judged_side: of those that are judged on; less where a picture is smaller.
         originals: of each image, (1, 3, s·H, s·W).
         multiple: of which the side of judged squares is one.
+        todo: what helps where a picture is too small.
 
     Raises:
         BadInput: fewer than two pictures, or one smaller than the squares.
@@ -76,7 +78,7 @@ def pool_of(
         raise BadInput(
             f"a picture of {small[0][0]}x{small[0][1]} is smaller than the squares of {side} that are trained on",
             f"pictures of at least {side}x{side}",
-            "leave it out, or make the squares smaller with --patch",
+            todo,
         )
     back = list(range(0, len(images), KEPT_BACK))[:JUDGED]
     judged_side = min(judged_side, *(min(images[index].shape[2:]) for index in back))

@@ -167,15 +167,25 @@ def test_what_cannot_be_is_refused(exported, photographs, tmp_path, srdeploy):
         ((*asked,), 2, "exactly one of"),
         ((*asked, "--macs", "0.5", "--time", "0.5"), 2, "exactly one of"),
         ((*asked, "--macs", "1.5"), 2, "between 0 and 1"),
-        ((*asked, "--psnr-budget", "0"), 2, "allows no loss"),
+        ((*asked, "--psnr-budget", "0"), 2, "no loss to allow"),
         ((*asked, "--macs", "0.5", "--for", "xavier-nx"), 2, "--for has no meaning"),
         ((*asked, "--time", "0.5", "--for", "abacus"), 2, "one of"),
         ((*asked, "--macs", "0.5", "--importance", "luck"), 2, "obs, l1, lamp"),
         ((*asked, "--macs", "0.5", "--resume"), 2, "--resume"),
         ((*asked, "--macs", "0.5", "--steps", "3", "--resume"), 2, "no unfinished"),
         ((*asked, "--macs", "0.001"), 1, "or more"),
+        ((*asked, "--macs", "0.9", "--multiple", "999"), 1, "wanted: --multiple 1"),
+        ((*asked, "--psnr-budget", "inf"), 2, "no loss to allow"),
+        ((*asked, "--macs", "0.5", "--seed", "-1"), 2, "--seed"),
+        ((*asked, "--macs", "0.5", "--threads", "1"), 2, "--threads has no meaning with --macs"),
+        ((*asked, "--time", "0.5", "--for", "xavier-nx", "--threads", "1"), 2, "no meaning with --for"),
+        ((*asked, "--macs", "0.5", "--batch", "2"), 2, "--batch has no meaning without --steps"),
+        ((*asked, "--macs", "0.5", "--steps", "3", "--patch", "80"), 4, "give a smaller --patch"),
+        ((*asked, "--macs", "0.5", "-o", exported, "--force"), 2, "which is read"),
+        ((*asked, "--macs", "0.5", "-o", photographs, "--force"), 2, "which is read"),
+        ((*asked, "--macs", "0.5", "-o", photographs.parent, "--force"), 2, "which is read"),
         (("--images", one, "--macs", "0.5"), 4, "at least 2"),
-        (("--images", tiny, "--macs", "0.5"), 4, "smaller than the squares"),
+        (("--images", tiny, "--macs", "0.5"), 4, "next:   leave it out\n"),
         (("--images", tmp_path / "none", "--macs", "0.5"), 4, "none"),
     )
     for words, code, message in cases:
@@ -206,6 +216,15 @@ def test_the_share_that_takes_the_time_asked_for():
 
     assert 0.3 + 0.7 * fitting_share(measured, 0.75) == pytest.approx(0.75, rel=0.05)
     assert len(asked) <= 4 and fitting_share(measured, 0.2) <= 0.2
+
+
+def test_a_record_of_half_a_step_is_no_manifest(compressed, tmp_path, srdeploy):
+    text = json.loads((compressed / "manifest.json").read_text())
+    for key, value in (("widths", {"x": [3]}), ("macs", [1.0]), ("parameters", []), ("time_kind", None)):
+        (step,) = text["compression"]
+        (tmp_path / "manifest.json").write_text(json.dumps({**text, "compression": [{**step, key: value}]}))
+        outcome = srdeploy("report", tmp_path, "-o", tmp_path / "page.html")
+        assert outcome.code == 4 and key in outcome.err, outcome.err
 
 
 def test_a_psnr_budget_is_kept_and_a_time_is_taken(exported, photographs, tmp_path):

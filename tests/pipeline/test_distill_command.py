@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -163,11 +164,35 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(given, tmp_path, srdep
         ((*NEW, *taught, "--resume"), 2, "no state to resume"),
         ((*NEW, "--images", lr, "--hr", few, "--scale", 2), 4, "no partner"),
         ((*NEW, "--hr", hr, "--scale", 2, "--rate", 3), 2, "not a learning rate"),
+        ((*NEW, *taught, "--seed", -1), 2, "--seed"),
+        (("--model", "net.py:make", "--arch", "EDSR", *taught), 2, "--arch has no meaning beside --model"),
+        (("--model", "net.py:make", "--arch-arg", "width=4", *taught), 2, "--arch-arg has no meaning beside --model"),
     ):
         outcome = srdeploy("distill", *words, "-o", tmp_path / "net.safetensors")
         assert (outcome.code, found in outcome.err) == (code, True), (words, outcome.err)
     assert srdeploy("distill", *NEW, *taught, "-o", tmp_path / "net.pth").code == 2
     assert set(tmp_path.iterdir()) == before
+
+
+def test_files_beside_it_and_what_it_learns_from_are_not_lost(given, tmp_path, srdeploy):
+    """The record, the plot and the student are files of the user's own, too."""
+    out, own = tmp_path / "net.safetensors", tmp_path / "own.png"
+    taught = ("--teacher", given / "teacher.safetensors", "--images", given / "lr")
+    own.write_text("mine")
+    drawn = srdeploy("distill", *NEW, *taught, "-o", out, "--plot", own)
+    assert drawn.code == 2 and f"{own} exists already" in drawn.err
+    out.with_suffix(".json").write_text("mine")
+    for words in (("distill", *NEW, *taught), ("density", given / "edsr.safetensors", "--images", given / "lr")):
+        kept = srdeploy(*words, "-o", out)
+        assert kept.code == 2 and "net.json exists already" in kept.err, kept.err
+    student = shutil.copy(given / "edsr.safetensors", tmp_path / "edsr.safetensors")
+    for words in (("distill", student, *taught), ("density", student, "--images", given / "lr")):
+        itself = srdeploy(*words, "--res-scale", 1, "-o", student, "--force")
+        assert itself.code == 2 and "while it is read" in itself.err, itself.err
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir() if path != student} == {
+        "own.png": 4, "net.json": 4,
+    }  # fmt: skip
+    assert student.read_bytes() == (given / "edsr.safetensors").read_bytes()
 
 
 def test_density_makes_a_network_sparse(given, tmp_path, srdeploy):
@@ -186,6 +211,9 @@ def test_density_makes_a_network_sparse(given, tmp_path, srdeploy):
     words = ("density", given / "teacher.safetensors", "--images", given / "lr", "-o", tmp_path / "b.safetensors")
     unknown = srdeploy(*words, "--deep", "tail.")
     assert unknown.code == 2 and "--deep PREFIX" in unknown.err
+    for wrong in (("--judge-every", 0), ("--penalty", "nan"), ("--rate", 0), ("--seed", -1)):
+        refused = srdeploy(*words, *wrong)
+        assert refused.code == 2 and wrong[0] in refused.err, refused.err
 
 
 def test_density_alone_is_a_calculator(srdeploy):
@@ -198,6 +226,8 @@ def test_density_alone_is_a_calculator(srdeploy):
     edsr = srdeploy("density", "--density", 0.03, "--of", "blocks=16,layers=1,channels=64", "--root", "square",
                     "--round", "blocks=floor,layers=ceil,channels=nearest")  # fmt: skip
     assert len(edsr.out.splitlines()) == 2 and "(16 channels, 1 layers, 8 blocks)" in edsr.out
+    idle = srdeploy(*words, "--images", "photos", "--force")
+    assert idle.code == 2 and "takes no --images, --force" in idle.err
     for wrong in (("--density", 0.5), ("--density", 2, "--of", "blocks=1,layers=1,channels=1"), (),
                   (*words[1:3], "--of", "blocks=4"), (*words[1:], "--root", "third")):  # fmt: skip
         assert srdeploy("density", *wrong).code == 2

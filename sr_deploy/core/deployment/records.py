@@ -5,7 +5,7 @@ They stay dicts and not dataclasses: an entry may lack what its step did not fin
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 from typing_extensions import Required, TypedDict
 
@@ -99,7 +99,7 @@ class CompressRecord(TypedDict, total=False):
         widths: group of channels → how many before and after; those that stayed are left out.
         groups: how many groups there were.
         parameters, macs: of the plain graph, before and after; multiply-accumulates for a low-resolution pixel.
-        time_share, time_kind: the time after as a share of that before, and how it was found; where it was asked for.
+        time_share, time_kind: the time after as a share of that before, where it was asked for, and whose time counts.
         refitted: whether weights were fitted by least squares.
         fitted_db: PSNR of its output to the whole network's after that, on photographs kept back, dB.
         steps, best_step, rate, device: of distillation; 0 steps: none.
@@ -113,12 +113,12 @@ class CompressRecord(TypedDict, total=False):
     source: Required[ShortText]
     asked: Required[ShortText]
     importance: Required[ShortText]
-    widths: Required[Dict[str, List[Count]]]
+    widths: Required[Dict[str, Tuple[Count, Count]]]
     groups: Required[Count]
-    parameters: Required[List[Count]]
-    macs: Required[List[Amount]]
+    parameters: Required[Tuple[Count, Count]]
+    macs: Required[Tuple[Amount, Amount]]
     time_share: Optional[Amount]
-    time_kind: ShortText
+    time_kind: Required[ShortText]
     refitted: Required[bool]
     fitted_db: Required[float]
     steps: Required[Count]

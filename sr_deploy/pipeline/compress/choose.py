@@ -102,9 +102,15 @@ class Way:
             raise CheckFailed(
                 f"{self.request.asked} cannot be reached: with {self.request.step} channel(s) in every group "
                 f"{nearest:.3f} of the cost is left",
-                f"{_rounded_up(nearest):g} or more, or --multiple 1",
+                self._more(nearest),
             )
         return at_most(self.allocation, self.path, share)
+
+    def _more(self, nearest: float) -> str:
+        """What can be asked for instead, where a share of ``nearest`` is the least."""
+        ways = [f"{_rounded_up(nearest):g} or more"] if _rounded_up(nearest) < 1 else []
+        ways += ["--multiple 1"] if self.request.step > 1 else []
+        return ", or ".join(ways) or "another network: this one has nothing to spare"
 
     def share_for_time(self, asked: float, say: Callable[[str], None]) -> float:
         """The share of the modelled cost that takes the asked share of the time."""
@@ -123,7 +129,7 @@ class Way:
         if min(seen.values()) > 1.02 * asked and self.path[-1].cost >= share:
             raise CheckFailed(
                 f"{self.request.asked} cannot be reached: the narrowest takes {min(seen.values()):.3f} of the time",
-                f"{_rounded_up(min(seen.values())):g} or more, or --multiple 1",
+                self._more(min(seen.values())),
             )
         return max(share, self.path[-1].cost)
 
@@ -150,7 +156,7 @@ class Way:
                 low = share
         if best is None:
             raise CheckFailed(
-                f"{self.request.asked} cannot be kept: {nearest:.3f} dB are lost at {share:.3f} of the cost",
+                f"{self.request.asked} cannot be kept: {nearest:.3f} dB are lost at the least",
                 f"{_rounded_up(nearest):g} or more, or --macs or --time with distillation",
             )
         return best
@@ -206,10 +212,10 @@ def _record(
         "source": manifest.source["file"][:1000],
         "asked": request.asked,
         "importance": request.importance,
-        "widths": {name: [full[name], width] for name, width in widths.of.items() if width < full[name]},
+        "widths": {name: (full[name], width) for name, width in widths.of.items() if width < full[name]},
         "groups": len(full),
-        "parameters": [costs.parameters(full), costs.parameters(widths.of)],
-        "macs": [round(costs.macs(full), 2), round(costs.macs(widths.of), 2)],
+        "parameters": (costs.parameters(full), costs.parameters(widths.of)),
+        "macs": (round(costs.macs(full), 2), round(costs.macs(widths.of), 2)),
         "time_share": None if time_share is None else round(time_share, 4),
         "time_kind": kind,
         "refitted": request.refit,

@@ -52,12 +52,15 @@ def compress_deployment(request: CompressRequest, say: Callable[[str], None] = l
     folder = make_room(request)
     with temporary_folder() as work:
         ground = ground_of(request, deployment, plain_graph(deployment, work, say))
+        options = _options(request, ground, device)
+        if request.trains:
+            ground.pool(options.patch, options.judged_patch)  # squares larger than the pictures are refused now
         narrow = kept(folder, request, ground) if request.resume else chosen(request, ground, say)
         if not request.trains:
             return _written(request, ground, narrow, None, say)
         if not request.resume:
             keep(folder, narrow)
-        return _distilled(request, ground, narrow, _options(request, ground, device), (folder, say))
+        return _distilled(request, ground, narrow, options, (folder, say))
 
 
 def compress_table(request: CompressRequest, say: Callable[[str], None] = lambda _: None) -> List[Dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Optional, Tuple
 
@@ -116,12 +117,29 @@ class CompressRequest:
             raise UsageError(f"--resume and {other} contradict each other", "--resume with --steps or --minutes")
         if self.device_for is not None:
             gpu_named(self.device_for, "--for")
+        self._check_idle()
         if dry_run:
             return
         if self.out is None:
             raise UsageError("no place to write to was given", "-o FOLDER, or --dry-run")
+        for read in (self.deployment, self.images):
+            if self.out.resolve() in (read.resolve(), *read.resolve().parents):
+                raise UsageError(f"-o {self.out} would replace {read}, which is read", "another place for the new one")
         if not self.resume:
             check_free(self.out, self.force, "a new folder", "choose another -o, or replace it with --force")
+
+    def _check_idle(self) -> None:
+        """Refuse options that would change nothing: those that differ from their default, and what they go with."""
+        standard = {one.name: one.default for one in fields(self)}
+        idle = {
+            "without --steps or --minutes": () if self.trains else ("batch", "patch", "rate", "device"),
+            "with --macs": () if self.macs is None else ("size", "threads"),
+            "with --for": () if self.device_for is None else ("threads",),
+        }
+        for beside, names in idle.items():
+            given = [f"--{name}" for name in names if getattr(self, name) != standard[name]]
+            if given:
+                raise UsageError(f"{', '.join(given)} has no meaning {beside}", "options that change something")
 
     def _check_budget(self, dry_run: bool) -> None:
         given = self._given()
@@ -130,8 +148,8 @@ class CompressRequest:
             found = " and ".join(f"--{name}" for name, _ in given) or "no budget"
             raise UsageError(f"{found} was given", f"exactly one of {options}")
         for name, value in given:
-            if name == "psnr-budget" and not value > 0:
-                raise UsageError(f"--{name} {value:g} allows no loss", "more than 0, in dB, such as 0.3")
+            if name == "psnr-budget" and not 0 < value < math.inf:
+                raise UsageError(f"--{name} {value:g} is no loss to allow", "more than 0, in dB, such as 0.3")
             if name != "psnr-budget" and not 0 < value < 1:
                 raise UsageError(f"--{name} {value:g} is no share of what there is", "between 0 and 1, such as 0.75")
         if self.macs is not None and self.device_for is not None:

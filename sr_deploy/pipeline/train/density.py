@@ -12,7 +12,7 @@ from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
 from sr_deploy.core.contract import round_up
 from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.load import LoadOptions
-from sr_deploy.pipeline.train.distill import check_places
+from sr_deploy.pipeline.train.distill import check_places, record_of
 from sr_deploy.pipeline.train.request import device_of
 from sr_deploy.pipeline.train.settle import freeze
 from sr_deploy.pipeline.train.student import Student, student_of, training_of
@@ -85,11 +85,14 @@ class DensityRequest:
         """
         if self.out.suffix != ".safetensors":
             raise UsageError(f"-o {self.out} is no .safetensors file", "such as -o sparse.safetensors")
-        for name, number, least in (("steps", self.steps, 10), ("batch", self.batch, 1), ("patch", self.patch, 8)):
+        limits = (("steps", self.steps, 10), ("batch", self.batch, 1), ("patch", self.patch, 8),
+                  ("judge-every", self.judge_every, 1))  # fmt: skip
+        for name, number, least in limits:
             if number < least:
                 raise UsageError(f"--{name} {number} is too small", f"{least} or more")
-        if not (0 < self.rate < 1 and 0 < self.penalty < 1):
-            raise UsageError(f"--rate {self.rate:g} and --penalty {self.penalty:g}", "each between 0 and 1")
+        for name, share in (("rate", self.rate), ("penalty", self.penalty)):
+            if not 0 < share < 1:
+                raise UsageError(f"--{name} {share:g} is too much, too little or no number", "between 0 and 1")
         if self.resume and self.force:
             raise UsageError("--resume and --force contradict each other", "one of them")
 
@@ -110,7 +113,8 @@ def made_sparse(request: DensityRequest, say: Callable[[str], None] = lambda _: 
 
     request.check()
     state = request.out.with_name(request.out.name + ".state")
-    check_places(request.out, state, request.resume, request.force)
+    places = (request.out, record_of(request.out))
+    check_places(places, state, request.resume, request.force, (request.checkpoint,))
     device = device_of(request.device, mixed=False)
     student = student_of(request.checkpoint, request.load, (), None, request.seed)
     original = original_of(request.choices.of, student)
@@ -273,5 +277,5 @@ def _written(out: Path, student: Student, learner: DensityLearner, settings: Dic
         "density": learner.densities[-1][1], **settings, "psnr": last.psnr, "fidelity": last.fidelity,
         "densities": [list(one) for one in learner.densities],
     }  # fmt: skip
-    write_json(out.with_suffix(".json"), record)
+    write_json(record_of(out), record)
     return record

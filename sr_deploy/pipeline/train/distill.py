@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from sr_deploy.core.artifact import atomic_file, check_free, sha256_of, write_json
 from sr_deploy.core.errors import UsageError
@@ -71,17 +71,36 @@ def _check_places(request: DistillRequest) -> None:
     """Nothing that took long to make is lost without being asked."""
     from sr_deploy.report.plots import check_suffix
 
-    check_suffix(_plot_of(request))
-    state = _state_of(request)
-    check_places(request.out, state, request.resume, request.force)
+    plot = _plot_of(request)
+    check_suffix(plot)
+    check_places(
+        (request.out, record_of(request.out), plot), _state_of(request), request.resume, request.force,
+        (request.student, request.teacher),
+    )  # fmt: skip
 
 
-def check_places(out: Path, state: Path, resume: bool, force: bool) -> None:
-    """Refuse what would lose a training, and what cannot be gone on with.
+def record_of(out: Path) -> Path:
+    """Where the record of a checkpoint lies: beside it."""
+    return out.with_suffix(".json")
+
+
+def check_places(
+    outs: Sequence[Path], state: Path, resume: bool, force: bool, read: Sequence[Optional[Path]] = ()
+) -> None:
+    """Refuse what would lose a training or a file, and what cannot be gone on with.
+
+    Args:
+        outs: all that is written at the end.
+        state: of the training while it runs.
+        resume, force: as they were asked for.
+        read: what the training is made from, which --resume needs again; None is none.
 
     Raises:
-        UsageError: nothing to resume, an unfinished training, or ``out`` exists.
+        UsageError: nothing to resume, an unfinished training, one of ``outs`` exists or is what is read.
     """
+    for path in outs:
+        if any(one is not None and one.resolve() == path.resolve() for one in read):
+            raise UsageError(f"{path} would be written over while it is read", "another place", "choose another -o")
     if resume:
         if not state.is_file():
             raise UsageError(f"there is no state to resume at {state}", "an interrupted one", "start without --resume")
@@ -91,7 +110,8 @@ def check_places(out: Path, state: Path, resume: bool, force: bool) -> None:
             f"there is an unfinished training in {state}", "its place to be free",
             "--resume goes on with it, --force begins again",
         )  # fmt: skip
-    check_free(out, force, "a new file", "choose another -o, or replace it with --force")
+    for path in outs:
+        check_free(path, force, "a new file", "choose another -o, or replace it with --force")
 
 
 def _lesson(training: Settled) -> Any:
@@ -173,7 +193,7 @@ def _written(
         "points": [_plain(point) for point in learner.points],
         "export": ["srdeploy", "export", str(request.out), *student.export_words],
     }
-    write_json(request.out.with_suffix(".json"), record)
+    write_json(record_of(request.out), record)
     title = f"{student.loaded.architecture} x{student.loaded.scale}: {','.join(map(str, training.options.terms))}"
     points = [(point.step, point.loss, point.psnr, point.fidelity) for point in learner.points]
     distillation_plot(points, best.step, _plot_of(request), title)

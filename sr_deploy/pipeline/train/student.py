@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed, SrDeployError, UsageError
-from sr_deploy.pipeline.load import LoadOptions, is_graph, load_model, load_words
+from sr_deploy.pipeline.load import LoadOptions, check_together, is_graph, load_model, load_words
 
 if TYPE_CHECKING:
     import torch
@@ -87,11 +87,14 @@ def student_of(
     Raises:
         BadInput, UsageError: see load_model; no network at all; sizes that it has not.
     """
+    check_together(load)
     if path is not None:
         if sizes:
             raise UsageError("--arch-arg has no meaning beside a checkpoint, which has its sizes", "one of both")
         return _from_file(path, load)
     if load.factory is not None:
+        if sizes:
+            raise UsageError("--arch-arg has no meaning beside --model", "--model-arg, which the factory takes")
         return _from_factory(load, seed)
     if load.arch is None:
         raise UsageError(
