@@ -249,11 +249,12 @@ def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan, say: C
         (options.budget, picture.loss, f"in {picture.name} ({picture.kind})"),
     ):
         if budget is not None and lost > budget:
+            search = f"srdeploy build DIR --precision auto --psnr-budget {budget:g} finds the layers to keep wider; "
+            float16_loses = "float16 alone loses that: a larger budget, or --precision fp32"
             raise CheckFailed(
-                f"the {plan.precision} graph loses {lost:.4f} dB {where}",
+                f"the {plan.precision} graph loses {lost:.4g} dB {where}",
                 f"at most {budget:g} dB",
-                f"srdeploy build DIR --precision auto --psnr-budget {budget:g} finds the layers to keep wider; "
-                "srdeploy qat DIR fine-tunes",
+                float16_loses if options.precision == "auto" else search + "srdeploy qat DIR fine-tunes",
             )
     for warning in warnings_of(judged) if not options.bounded else ():
         say(warning)
