@@ -17,6 +17,7 @@ from typing_extensions import Literal
 
 from sr_deploy.core.errors import MissingPackage, UsageError
 from sr_deploy.core.host.install import pip_install
+from sr_deploy.core.signals import held_back
 from sr_deploy.engine.listing_parse import is_listing
 
 FlavourName = Literal["tensorrt", "tensorrt-rtx"]
@@ -84,7 +85,8 @@ def import_flavour(flavour: str) -> Any:
     problems = []
     for module in modules:
         try:
-            trt = importlib.import_module(module)
+            with held_back():
+                trt = importlib.import_module(module)
             trt.Builder  # noqa: B018 - a half-removed installation imports as an empty namespace
         except Exception as error:
             # Besides ImportError: OSError of a missing library, AttributeError of np.bool (8.5 with numpy 1.24), ….

@@ -18,6 +18,7 @@ from sr_deploy.core.artifact import explained_write_errors, sha256_of
 from sr_deploy.core.contract import IOContract, Size, format_size, shape_in, size_in
 from sr_deploy.core.errors import BadDeployment, CheckFailed, EnvironmentFault, MissingPackage
 from sr_deploy.core.host.install import pip_install
+from sr_deploy.core.signals import held_back
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.engine.manifest import EngineManifest, Profile, check_precision, engine_name, save_engine
 from sr_deploy.engine.onnxruntime_cuda import CPU, CUDA, CUDA_OPTIONS, is_cuda_fault, no_start, preload_cuda, tf32_of
@@ -37,7 +38,9 @@ def import_onnxruntime() -> Any:
         MissingPackage: it is not installed, or its libraries do not load; the message says which.
     """
     try:
-        import onnxruntime
+        # A signal's SystemExit within the loading of a library becomes an ImportError, so it has to wait.
+        with held_back():
+            import onnxruntime
 
         onnxruntime.InferenceSession  # noqa: B018 - a broken installation imports as an empty namespace
     except (ImportError, OSError, AttributeError) as error:

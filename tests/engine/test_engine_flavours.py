@@ -7,6 +7,9 @@ anything younger, or of anything removed, is an AttributeError and fails the tes
 from __future__ import annotations
 
 import enum
+import os
+import signal
+import subprocess
 import sys
 import types
 
@@ -261,3 +264,25 @@ def test_classic_tensorrt_without_a_gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", stand_in("10.3.0"))
     with pytest.raises(EnvironmentFault, match="(?s)no NVIDIA GPU.*tensorrt-rtx --compute-capability"):
         targets_of("tensorrt")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "tensorrt_rtx"])
+def test_a_signal_while_a_library_loads_is_no_fault_of_the_library(tmp_path, name):
+    """Bindings turn every exception within their loading, SystemExit too, into an ImportError."""
+    (tmp_path / f"{name}.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os.getpid()\n"
+        "except SystemExit as error:\n"
+        "    raise ImportError('initialization failed') from error\n"
+        "InferenceSession = Builder = None\n__version__ = '1'\n"
+    )
+    loads = {
+        "onnxruntime": "from sr_deploy.engine.onnxruntime import import_onnxruntime; import_onnxruntime()",
+        "tensorrt_rtx": "from sr_deploy.engine.flavour import import_flavour; import_flavour('tensorrt-rtx')",
+    }
+    lines = f"from sr_deploy.core.signals import ended_by_signals\nwith ended_by_signals():\n    {loads[name]}\n"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", lines], env=environment, capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
