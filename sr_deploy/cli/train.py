@@ -126,12 +126,12 @@ def density(
 
     choices = Choices(root, rounding, of)
     if value is not None:
-        given = {"a checkpoint": checkpoint, "-o": out, "--images": images, "--hr": hr, "--deep": deep, "--arch": arch,
+        given = {"checkpoint": checkpoint, "-o": out, "--images": images, "--hr": hr, "--deep": deep, "--arch": arch,
                  "--model": model, "--model-arg": model_arg, "--res-scale": res_scale, "--value-range": value_range,
                  "--resume": resume, "--force": force}  # fmt: skip
         idle = ", ".join(name for name, one in given.items() if one not in (None, False, []))
         if idle:
-            raise UsageError(f"--density trains nothing, so it takes no {idle.removeprefix('a ')}", "one of them")
+            raise UsageError(f"--density trains nothing, so it takes no {idle}", "one of them")
         record = calculated(value, choices)
     else:
         if checkpoint is None or out is None:
