@@ -300,7 +300,7 @@ def _packed(stats: TensorStats) -> Dict[str, Any]:
 
 
 def _text_of(array: np.ndarray) -> str:
-    return base64.b64encode(zlib.compress(array.tobytes(), 9)).decode("ascii") if array.size else ""
+    return base64.b64encode(zlib.compress(array.tobytes(), 1)).decode("ascii") if array.size else ""
 
 
 def _array_of(text: str, kind: str, size: int) -> np.ndarray:
