@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional, Sequence, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.text import mathtext
@@ -25,19 +25,7 @@ def training_plot(points: Sequence[Judgement], path: Path, title: str) -> None:
         UsageError: no points, or another suffix.
         DiskFull, EnvironmentFault: the file cannot be written.
     """
-    check_suffix(path)
-    if not points:
-        raise UsageError("there is no training to plot", "at least one judgement")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.0, 5.6), dpi=150, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    learned = [(step, loss) for step, loss, _ in points if loss == loss]
-    if learned:
-        above.plot(*zip(*learned), DASHES[0], marker=MARKERS[0], color=COLOURS[0], markersize=4)
-        above.set_ylim(0, 1.08 * max(loss for _, loss in learned))
-    above.set_ylabel("loss, 8-bit steps", fontsize=11)
-    above.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
+    figure, below = _with_losses([point[:2] for point in points], path, title, "loss, 8-bit steps")
     steps, psnrs = [step for step, _, _ in points], [psnr for _, _, psnr in points]
     below.plot(steps, psnrs, DASHES[0], marker=MARKERS[1], color=COLOURS[1], markersize=4)
     best = max(range(len(points)), key=lambda index: psnrs[index])
@@ -45,9 +33,6 @@ def training_plot(points: Sequence[Judgement], path: Path, title: str) -> None:
     below.axvline(steps[best], color=COLOURS[4], linewidth=0.8, linestyle=":", label=label)
     below.legend(fontsize=SMALL)
     below.set_ylabel("PSNR against float32, dB\n(pictures not trained on)", fontsize=11)
-    below.set_xlabel("step", fontsize=11)
-    for axes in (above, below):
-        axes.grid(True, alpha=0.3)
     save_figure(figure, path)
 
 
@@ -69,19 +54,7 @@ def distillation_plot(points: Sequence[Judged], best: int, path: Path, title: st
         UsageError: no points, or another suffix.
         DiskFull, EnvironmentFault: the file cannot be written.
     """
-    check_suffix(path)
-    if not points:
-        raise UsageError("there is no training to plot", "at least one judgement")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.0, 5.6), dpi=150, layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True)
-    learned = [(step, loss) for step, loss, _, _ in points if loss == loss]
-    if learned:
-        above.plot(*zip(*learned), DASHES[0], marker=MARKERS[0], color=COLOURS[0], markersize=4)
-        above.set_ylim(0, 1.08 * max(loss for _, loss in learned))
-    above.set_ylabel("loss", fontsize=11)
-    above.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
+    figure, below = _with_losses([point[:2] for point in points], path, title, "loss")
     for index, label in ((2, "to the originals"), (3, "to the teacher (fidelity)")):
         known = [(point[0], point[index]) for point in points if point[index] is not None]
         if known:
@@ -90,7 +63,25 @@ def distillation_plot(points: Sequence[Judged], best: int, path: Path, title: st
     below.axvline(best, color=COLOURS[4], linewidth=0.8, linestyle=":", label=f"best: step {best}")
     below.legend(fontsize=SMALL)
     below.set_ylabel("PSNR, dB\n(pictures not trained on)", fontsize=11)
+    save_figure(figure, path)
+
+
+def _with_losses(points: Sequence[Tuple[int, float]], path: Path, title: str, label: str) -> Tuple[Any, Any]:
+    """A figure with the losses above, and its axes below, which are still empty."""
+    check_suffix(path)
+    if not points:
+        raise UsageError("there is no training to plot", "at least one judgement")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 5.6), dpi=150, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    learned = [(step, loss) for step, loss in points if loss == loss]
+    if learned:
+        above.plot(*zip(*learned), DASHES[0], marker=MARKERS[0], color=COLOURS[0], markersize=4)
+        above.set_ylim(0, 1.08 * max(loss for _, loss in learned))
+    above.set_ylabel(label, fontsize=11)
+    above.set_title(mathtext(title), fontsize=12, loc="left", wrap=True)
     below.set_xlabel("step", fontsize=11)
     for axes in (above, below):
         axes.grid(True, alpha=0.3)
-    save_figure(figure, path)
+    return figure, below
