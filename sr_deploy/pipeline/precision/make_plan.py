@@ -13,6 +13,7 @@ from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
 from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_KEY, REPORT_NAME, read_plan_report
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
+from sr_deploy.core.media.image import to_network
 from sr_deploy.core.number_formats import AUTO, FLOAT16, FORMATS, QUANTISED, NumberFormat
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.structure import OFF_STEPS, WINDOW
@@ -33,7 +34,7 @@ from sr_deploy.pipeline.precision.plan_inputs import Workbench, counted, scan, w
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import floating_plan, narrow_share
-from sr_deploy.precision.evaluate import Judged, PictureJudged
+from sr_deploy.precision.evaluate import Judged, PictureJudged, prove_factors
 
 #: What may be asked for → its format.
 _FORMAT = {one.precision: one for one in FORMATS}
@@ -73,6 +74,7 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
     else:
         plan, weights = calibrated_plan(deployment, bench, options, say)
     plan = dataclasses.replace(plan, target=options.target or plan.target)
+    prove_factors(bench.model, plan, [to_network(bench.scenes[0].lr, bench.contract)], bench.contract.value_range)
     judged = bench.judged(plan, weights)
     report = {**report_of(bench, plan, judged), **facts, "request": request_of(options)}
     for line in describe(report):
@@ -146,7 +148,8 @@ def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:
     if replace or not own.is_file() or plan_file(path).resolve() == own.resolve():
         return
     there = open_plan(folder)[0]
-    if any(getattr(there, key) != getattr(plan, key) for key in ("nodes", "activation_scales", "weight_scales")):
+    keys = ("nodes", "activation_scales", "weight_scales", "channel_factors")
+    if any(getattr(there, key) != getattr(plan, key) for key in keys):
         raise UsageError(
             f"{folder} holds another plan than {path}",
             "a name that is free",
