@@ -25,6 +25,7 @@ from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
 from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment, UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.core.number_formats import BFLOAT16, PLAN_PRECISIONS
 from sr_deploy.precision.calibrate.ranges import METHOD
 
@@ -250,8 +251,7 @@ def check_options(options: PrecisionOptions) -> None:
 
 def check_content(content: str) -> None:
     """Raises UsageError for a content that does not exist."""
-    if content not in CONTENTS:
-        raise UsageError(f"there is no content {content!r}", "one of " + ", ".join(CONTENTS))
+    check_name("content", content, CONTENTS)
 
 
 def folder_name(options: PrecisionOptions) -> str:
