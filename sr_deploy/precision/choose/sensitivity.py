@@ -12,7 +12,7 @@ from sr_deploy.core.contract import IOContract
 from sr_deploy.core.number_formats import INT8
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
-from sr_deploy.precision.evaluate import Scene, computing, judge
+from sr_deploy.precision.evaluate import Scene, judge, judging
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
 
@@ -83,7 +83,7 @@ def sensitivities(
         own = {constant: value for constant, value in weights.items() if constant in inputs[name]}
         alone = NarrowChoice((name,), formats, skips=False, rest="float32")
         plan = narrow_plan(model, kinds, "", scales, alone, own)
-        compute = computing(typed_graph(model, plan, own), view.threads)
+        compute = judging(typed_graph(model, plan, own), view.threads)
         judged = judge(view.scenes, compute, view.scale, view.contract)
         share = kinds.candidates[name] / max(kinds.macs, 1)
         found.append(LayerCost(name, judged.loss, judged.noise, share, kinds.wide.get(name, ""), formats[name]))
