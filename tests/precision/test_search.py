@@ -26,7 +26,9 @@ def within(budget: float, felt: float = 0.0):
 
 
 def costs(noises):
-    return [LayerCost(f"layer{index}", noise / 10, noise, 0.1, "") for index, noise in enumerate(noises)]
+    return [
+        LayerCost(f"layer{index}", noise / 10, noise, 0.1, "", cost=noise / 7) for index, noise in enumerate(noises)
+    ]
 
 
 def names(narrow):
@@ -147,7 +149,8 @@ def both(seed, count=14):
     rng = random.Random(seed)
     noise = {kind: [rng.expovariate(1) for _ in range(count)] for kind in ("int8", "float8")}
     layers = {
-        kind: [LayerCost(f"layer{i}", 0.0, one, 0.1, "", kind) for i, one in enumerate(noise[kind])] for kind in noise
+        kind: [LayerCost(f"layer{i}", 0.0, one, 0.1, "", kind, one) for i, one in enumerate(noise[kind])]
+        for kind in noise
     }
     quieter = [min(pair, key=lambda one: one.noise) for pair in zip(*layers.values())]
     return layers, quieter, {f"layer{index}": rng.uniform(0.1, 9) for index in range(count)}

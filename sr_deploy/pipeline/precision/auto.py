@@ -182,21 +182,22 @@ def _lost(made: JudgedSets, one: Set8, budget: Budget) -> float:
 def _costs(made: JudgedSets, singles: Tuple[Set8, ...], say: Say) -> Dict[str, Dict[str, LayerCost]]:
     """Format → layer → what it costs alone, in the order of ``singles``."""
     found = {}
+    telling = made.telling_scenes(singles)
     for layers in singles:
         (_, weights), _ = made.of(layers)
-        costs = layer_costs(made.bench, made.material, dict(layers), weights, say)
+        costs = layer_costs(made.bench, made.material, dict(layers), weights, say, telling)
         found[layers[0][1]] = {one.name: one for one in costs}
     return found
 
 
 def _quietest(bench: Workbench, costs: Mapping[str, Mapping[str, LayerCost]]) -> Tuple[LayerCost, ...]:
-    """Each layer in the format in which it alone makes the least noise."""
+    """Each layer in the format in which the noise that it makes alone costs least."""
     chosen: List[LayerCost] = []
     # INT8, which all targets have, comes first.
     first = next(iter(costs))
     for group in _sharing(bench, tuple(costs[first])):
-        noise = {kind: sum(one[name].noise for name in group) for kind, one in costs.items()}
-        best = min(noise, key=lambda kind: noise[kind] * (_CLEARLY if kind == first else 1.0))
+        cost = {kind: sum(one[name].cost for name in group) for kind, one in costs.items()}
+        best = min(cost, key=lambda kind: cost[kind] * (_CLEARLY if kind == first else 1.0))
         chosen += [costs[best][name] for name in group]
     return tuple(chosen)
 

@@ -181,12 +181,14 @@ def layer_costs(
     formats: Mapping[str, str],
     weights: Mapping[str, np.ndarray],
     say: Callable[[str], None],
+    scenes: Sequence[Scene] = (),
 ) -> Tuple[LayerCost, ...]:
-    """What each layer of ``formats`` costs when it alone runs in that 8-bit format, on a few of the scenes."""
+    """What each layer of ``formats`` costs when it alone runs in that 8-bit format, on these scenes or a few of the
+    workbench's."""
     say(f"sensitivity of {len(formats)} layers")
     kinds = _of_each_kind(bench.scenes)
     few = kinds if len(kinds) >= FEW else bench.scenes[:: max(1, len(bench.scenes) // FEW)][:FEW]
-    view = View(few, bench.scale, bench.contract)
+    view = View(scenes or few, bench.scale, bench.contract)
     return sensitivities(bench.model, bench.kinds, material.scales, weights, view, formats, say)
 
 

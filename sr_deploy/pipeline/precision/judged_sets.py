@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,11 +17,13 @@ from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, floating_plan
 from sr_deploy.precision.choose.search import Layer8
-from sr_deploy.precision.evaluate import Judged
+from sr_deploy.precision.evaluate import Judged, Scene
 
 if TYPE_CHECKING:
     from sr_deploy.precision.fit.adaptive_rounding import Fits
 
+#: Of each kind of pictures so many tell what single layers cost.
+TELLING = 3
 #: Layers in 8 bits, each with its format.
 Set8 = Tuple[Layer8, ...]
 
@@ -109,6 +111,18 @@ class JudgedSets:
             self.strict = True
             self.plans.clear()
         self.of(layers)
+
+    def telling_scenes(self, sets: Sequence[Set8]) -> List[Scene]:
+        """The scenes that tell most about a budget: of each kind those where the noise of these sets costs most."""
+        cost: Dict[Tuple[str, str], float] = {}
+        for layers in sets:
+            for one in self.of(layers)[1].each:
+                key = one.kind, one.name
+                cost[key] = max(cost.get(key, 0.0), one.independent)
+        chosen: Dict[str, List[Scene]] = {}
+        for scene in sorted(self.bench.scenes, key=lambda scene: -cost.get((scene.kind, scene.name), 0.0)):
+            chosen.setdefault(scene.kind, []).append(scene)
+        return [scene for scenes in chosen.values() for scene in scenes[:TELLING]]
 
     def _made(self, layers: Set8) -> Weighted:
         kinds, ground = self.bench.kinds, self.ground

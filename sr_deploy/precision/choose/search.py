@@ -1,15 +1,15 @@
 """The set of 8-bit layers that saves most and keeps a quality budget.
 
-Layers are given back to 16 bits in the order of the noise they make for each microsecond they save; how many is found
-by bisection, because the loss falls with every one of them as far as pictures can tell. That order gives back all that
-stands before a loud layer too. So then the noise that the budget bears is known about, and the layers that save most
-within it are chosen (a knapsack, solved exactly on a fine scale of noise) and judged, with more noise while the budget
-holds and less where it does not; last, single layers are put back. Noises add up only roughly, so nothing is taken that
+Layers are given back to 16 bits in the order of what their noise costs for each microsecond they save; how many is
+found by bisection, because the loss falls with every one of them as far as pictures can tell. That order gives back all
+that stands before a loud layer too. So then the cost that the budget bears is known about, and the layers that save
+most within it are chosen (a knapsack, solved exactly on a fine scale of costs) and judged, with more while the budget
+holds and less where it does not; last, single layers are put back. Costs add up only roughly, so nothing is taken that
 was not judged.
 
-Where there are several 8-bit formats, each layer in the one in which it makes less noise is looked through first, then
+Where there are several 8-bit formats, each layer in the one in which its noise costs less is looked through first, then
 all layers in one format: of these only sets that save more than the best so far are looked at. So a mix saves no less
-than one format would with the same budget, also where the noises of a mix do not add up.
+than one format would with the same budget, also where the costs of a mix do not add up.
 
 Whether a set keeps the budget is the caller's to say, see budget.py.
 """
@@ -28,11 +28,11 @@ from sr_deploy.precision.evaluate import Judged, losses_of
 
 #: Sets that are judged at most, the bisection included; of each further family so many more.
 TRIALS, MORE_TRIALS = 25, 16
-#: Of these, knapsacks of other noise.
+#: Of these, knapsacks of other costs.
 _KNAPSACKS = 8
-#: Steps that noise is counted in.
+#: Steps that costs are counted in.
 _GRAIN = 4096
-#: A single layer is tried only if the predicted noise stays below this many times what is known to be borne.
+#: A single layer is tried only if the predicted cost stays below this many times what is known to be borne.
 _HOPE = 1.5
 
 #: A layer and its 8-bit format.
@@ -154,13 +154,13 @@ class _Tries:
 
 def _look_through(tries: _Tries, family: Sequence[LayerCost], trials: int) -> None:
     """Find the best set of a family that saves more than the best there is."""
-    order = sorted(family, key=lambda one: one.noise / max(tries.saved.get(one.name, 0.0), 1e-9), reverse=True)
+    order = sorted(family, key=lambda one: one.cost / max(tries.saved.get(one.name, 0.0), 1e-9), reverse=True)
     items = [(one.name, one.format) for one in order]
-    noise = {(one.name, one.format): one.noise for one in order}
+    cost = {(one.name, one.format): one.cost for one in order}
     cut = _bisected(tries, items)
     if cut > 0 and tries.bears(frozenset(items[cut:])):
-        borne = _fuller(tries, noise, cut, trials)
-        _put_back(tries, noise, borne, trials)
+        borne = _fuller(tries, cost, cut, trials)
+        _put_back(tries, cost, borne, trials)
 
 
 def _bisected(tries: _Tries, items: List[Layer8]) -> int:
@@ -178,20 +178,20 @@ def _bisected(tries: _Tries, items: List[Layer8]) -> int:
     return high
 
 
-def _fuller(tries: _Tries, noise: Mapping[Layer8, float], cut: int, trials: int) -> float:
-    """Try the sets that save most within the noise that the budget seems to bear; gives that noise.
+def _fuller(tries: _Tries, cost: Mapping[Layer8, float], cut: int, trials: int) -> float:
+    """Try the sets that save most within the cost that the budget seems to bear; gives that cost.
 
     Args:
-        noise: of the family's layers, in the order of giving back.
+        cost: of the family's layers, in the order of giving back.
         cut: how many were given back.
     """
-    items = list(noise)
-    kept = sum(noise[one] for one in items[cut:])
-    # What failed last bears witness only of its own set: others of a little more noise may hold.
-    low, high = kept, kept + 2.0 * noise[items[cut - 1]]
+    items = list(cost)
+    kept = sum(cost[one] for one in items[cut:])
+    # What failed last bears witness only of its own set: others of a little more cost may hold.
+    low, high = kept, kept + 2.0 * cost[items[cut - 1]]
     for count in range(_KNAPSACKS):
         bound = high if count == 0 else (low + high) / 2
-        narrow = _fullest(tries, noise, bound)
+        narrow = _fullest(tries, cost, bound)
         if narrow not in tries.seen and len(tries.seen) >= trials:
             break
         if tries.bears(narrow):
@@ -204,31 +204,31 @@ def _fuller(tries: _Tries, noise: Mapping[Layer8, float], cut: int, trials: int)
     return low
 
 
-def _fullest(tries: _Tries, noise: Mapping[Layer8, float], bound: float) -> FrozenSet[Layer8]:
-    """The layers that save most with a sum of noises of at most ``bound``: a 0/1 knapsack by dynamic programming."""
+def _fullest(tries: _Tries, cost: Mapping[Layer8, float], bound: float) -> FrozenSet[Layer8]:
+    """The layers that save most with a sum of costs of at most ``bound``: a 0/1 knapsack by dynamic programming."""
     best = np.zeros(_GRAIN + 1)
     taken: List[np.ndarray] = []
     weights = [int(np.ceil(one / bound * _GRAIN)) if bound > 0.0 else int(one > 0.0) * (_GRAIN + 1)
-               for one in noise.values()]  # fmt: skip
-    for item, weight in zip(noise, weights):
+               for one in cost.values()]  # fmt: skip
+    for item, weight in zip(cost, weights):
         with_it = np.full(_GRAIN + 1, -np.inf)
         if weight <= _GRAIN:
             with_it[weight:] = best[: _GRAIN + 1 - weight] + tries.gain(frozenset([item]))
         taken.append(with_it > best)
         best = np.maximum(best, with_it)
     chosen, left = set(), _GRAIN
-    for item, weight, take in zip(reversed(list(noise)), reversed(weights), reversed(taken)):
+    for item, weight, take in zip(reversed(list(cost)), reversed(weights), reversed(taken)):
         if take[left]:
             chosen.add(item)
             left -= weight
     return frozenset(chosen)
 
 
-def _put_back(tries: _Tries, noise: Mapping[Layer8, float], borne: float, trials: int) -> None:
-    """Try each layer that is still given back, cheapest noise for its saving first; the best must be of this family."""
-    for item in reversed(list(noise)):
+def _put_back(tries: _Tries, cost: Mapping[Layer8, float], borne: float, trials: int) -> None:
+    """Try each layer that is still given back, cheapest for its saving first; the best must be of this family."""
+    for item in reversed(list(cost)):
         more = tries.best | {item}
-        if not more <= noise.keys() or item in tries.best or more in tries.seen or len(tries.seen) >= trials:
+        if not more <= cost.keys() or item in tries.best or more in tries.seen or len(tries.seen) >= trials:
             continue
-        if sum(noise[one] for one in more) <= _HOPE * borne:
+        if sum(cost[one] for one in more) <= _HOPE * borne:
             tries.keeps(more)

@@ -27,6 +27,8 @@ class LayerCost:
         macs_share: of the graph's multiply-accumulates outside pinned islands, 0…1.
         why_wide: the reason why it does not run in 8 bits by default; empty where it does.
         format: the 8-bit format.
+        cost: dB that its noise would cost where it has nothing to do with float32's error, the mean over the pictures.
+            Adds up, roughly, and tells more than noise where float32 is near to the originals.
     """
 
     name: str
@@ -35,6 +37,7 @@ class LayerCost:
     macs_share: float
     why_wide: str
     format: str = INT8.name
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def sensitivities(
         compute = judging(typed_graph(model, plan, own), view.threads)
         judged = judge(view.scenes, compute, view.scale, view.contract)
         share = kinds.candidates[name] / max(kinds.macs, 1)
-        found.append(LayerCost(name, judged.loss, judged.noise, share, kinds.wide.get(name, ""), formats[name]))
+        why = kinds.wide.get(name, "")
+        found.append(LayerCost(name, judged.loss, judged.noise, share, why, formats[name], judged.independent))
         if (index + 1) % 10 == 0 or index + 1 == len(formats):
             say(f"  {index + 1} of {len(formats)} layers")
     return tuple(sorted(found, key=lambda one: -one.noise))
