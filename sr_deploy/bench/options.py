@@ -7,6 +7,7 @@ from typing import Optional, Tuple
 
 from sr_deploy.bench.load import LoadOptions
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.run.settings import DeviceSettings
 
 #: What one sample spans. "compute": compute() and synchronize(), the input already on the device. "enqueue": the
@@ -72,10 +73,8 @@ class BenchOptions:
         Raises:
             UsageError: an unknown scope or timer, a count below one, a negative time, or a bound below its minimum.
         """
-        if self.scope not in SCOPES:
-            raise UsageError(f"{self.scope!r} is not a timing scope", "one of " + ", ".join(SCOPES))
-        if self.timer not in TIMERS:
-            raise UsageError(f"{self.timer!r} is not a timer", "one of " + ", ".join(TIMERS))
+        check_name("timing scope", self.scope, SCOPES)
+        check_name("timer", self.timer, TIMERS)
         if self.timer == "events" and self.scope != "compute":
             raise UsageError(
                 f"device events cannot time the scope {self.scope}, which is the host's", "--scope compute"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from sr_deploy.core.contract import Size
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import row_named
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,4 @@ def preset_named(name: str) -> Preset:
     Raises:
         UsageError: there is none.
     """
-    for preset in PRESETS:
-        if preset.name == name:
-            return preset
-    raise UsageError(f"there is no preset {name!r}", "one of " + ", ".join(preset.name for preset in PRESETS))
+    return row_named("preset", name, PRESETS)

@@ -21,6 +21,7 @@ from sr_deploy.bench.result import EnqueueFacts, Point, Result, description_of, 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.core.names import check_name
 
 #: What one entry of --exportTimes holds, all in ms: times since the start of the run, then durations.
 TIME_KEYS = (
@@ -67,8 +68,7 @@ class TrtexecRun:
         Raises:
             UsageError: another scope, no device name, a scale below 1, or a version that is not 8.5 or newer.
         """
-        if self.scope not in SCOPE_KEYS:
-            raise UsageError(f"{self.scope!r} is not a timing scope of trtexec", "one of " + ", ".join(SCOPE_KEYS))
+        check_name("timing scope of trtexec called", self.scope, SCOPE_KEYS)
         if not self.device.strip():
             raise UsageError("the device has no name", "the GPU that trtexec ran on, such as --device 'Xavier NX'")
         if self.scale is not None and self.scale < 1:

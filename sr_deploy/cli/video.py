@@ -12,6 +12,7 @@ from typing_extensions import get_args
 
 from sr_deploy.cli.shared import print_json, print_line, say
 from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.core.yuv import Matrix, Range, Siting, YuvColour
 
 #: What ``-i`` and ``-o`` are called where frames come and go through a pipe.
@@ -139,8 +140,8 @@ def _assumed(asked: VideoAsked) -> Any:
     words: Dict[str, Tuple[str, ...]] = {"matrix": get_args(Matrix), "siting": get_args(Siting)}
     for name, known in words.items():
         value = getattr(asked, name)
-        if value is not None and value not in known:
-            raise UsageError(f"--{name} {value} does not exist", "one of " + ", ".join(known))
+        if value is not None:
+            check_name(f"--{name}", value, known)
     return Assumed(cast(Any, asked.matrix), cast(Any, asked.siting))
 
 
@@ -156,8 +157,7 @@ def yuv_colour(matrix: Optional[str], levels: Optional[str], siting: Optional[st
         return None
     given = {"matrix": matrix, "range": levels or "limited", "siting": siting or "left"}
     for name, kind in (("matrix", Matrix), ("range", Range), ("siting", Siting)):
-        if given[name] not in get_args(kind):
-            raise UsageError(f"--{name} {given[name]} does not exist", "one of " + ", ".join(get_args(kind)))
+        check_name(f"--{name}", given[name], get_args(kind))
     return YuvColour(**cast(Any, given))
 
 

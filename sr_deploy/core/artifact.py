@@ -142,6 +142,26 @@ def check_free(target: Path, force: bool, wanted: str, todo: str) -> None:
         raise UsageError(f"{target} exists already", wanted, todo)
 
 
+def check_can_write(target: Path) -> None:
+    """Refuse a place that cannot be written, before long work is done for it: a file is made there and removed.
+
+    Where the folder of ``target`` is not there yet, the nearest one above it that is there is tried.
+
+    Raises:
+        DiskFull: no space left.
+        EnvironmentFault: not allowed to write, or not a place that can be written.
+    """
+    target = Path(os.path.abspath(str(target)))
+    with explained_write_errors(target):
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(str(target))
+        folder = target.parent
+        while not folder.exists():
+            folder = folder.parent
+        with temporary_file(folder / target.name) as temporary:
+            temporary.touch()
+
+
 def write_json(target: Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically, with a final newline."""
     with atomic_file(target) as temporary:

@@ -45,6 +45,11 @@ def _escape(letter: str) -> str:
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def counted(count: int, thing: str) -> str:
+    """So many of a thing whose plural has an s: ``1 group``, ``1,200 groups``."""
+    return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
+
+
 def log_line(text: str) -> str:
     """``plain``, and no CI log takes the line for a command of its own."""
     return _CI_COMMAND.sub(_shown_command, plain(text))

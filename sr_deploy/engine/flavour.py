@@ -15,8 +15,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from typing_extensions import Literal
 
-from sr_deploy.core.errors import MissingPackage, UsageError
+from sr_deploy.core.errors import MissingPackage
 from sr_deploy.core.host.install import pip_install
+from sr_deploy.core.names import check_name
 from sr_deploy.core.signals import held_back
 from sr_deploy.engine.listing_parse import is_listing
 
@@ -59,9 +60,7 @@ def flavour_version(flavour: str) -> Optional[str]:
 
 def check_flavour(flavour: str) -> FlavourName:
     """The flavour; raises UsageError where there is no such one."""
-    if flavour not in MODULES:
-        raise UsageError(f"there is no TensorRT flavour {flavour!r}", "one of " + ", ".join(MODULES))
-    return flavour
+    return check_name("TensorRT flavour", flavour, MODULES)
 
 
 def tensorrt_version() -> Optional[str]:

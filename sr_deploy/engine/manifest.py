@@ -19,6 +19,7 @@ from sr_deploy.core.confine import FileName
 from sr_deploy.core.contract import KNOWN_FORMS, IOContract, Size, format_size
 from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.errors import BadDeployment, BadInput, UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS, EnginePrecision
 from sr_deploy.core.schema import Count, Scale, Seconds, Sha256, ShortText, SizePair, described, read_described
 from sr_deploy.engine.listing import Listing, listing_path, listing_text
@@ -144,9 +145,7 @@ def check_precision(precision: str) -> EnginePrecision:
     Raises:
         UsageError: there is no such precision.
     """
-    if precision not in ENGINE_PRECISIONS:
-        raise UsageError(f"there is no precision {precision!r}", "one of " + ", ".join(ENGINE_PRECISIONS))
-    return precision
+    return check_name("precision", precision, ENGINE_PRECISIONS)
 
 
 def _in_order(sizes: Sequence[Size]) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import FrozenSet, Iterable, Optional, Tuple
 
 from sr_deploy.core.deployment.target import Target as RunsOn
-from sr_deploy.core.errors import CheckFailed, UsageError
+from sr_deploy.core.errors import CheckFailed
+from sr_deploy.core.names import row_named
 
 #: Operators no TensorRT before 11.2 has, and those the 8.5 parser lacks.
 NO_TENSORRT = frozenset({"DFT", "STFT"})
@@ -56,10 +57,7 @@ def target_named(name: str) -> Target:
     Raises:
         UsageError: there is none; the message lists them.
     """
-    for target in TARGETS:
-        if target.name == name:
-            return target
-    raise UsageError(f"there is no target {name!r}", "one of " + ", ".join(t.name for t in TARGETS))
+    return row_named("target", name, TARGETS)
 
 
 def check_operators(operators: Iterable[str], target: Target, graph_name: str) -> None:

@@ -12,6 +12,7 @@ from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.default import read_default
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.errors import BadDeployment, BadImage, BadInput, UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.engine.manifest import EngineManifest
@@ -148,14 +149,14 @@ class Chosen:
 
 def check_precision(name: Optional[str]) -> None:
     """Raise UsageError for a precision that no engine has."""
-    if name is not None and name not in ENGINE_PRECISIONS:
-        raise UsageError(f"there is no engine of precision {name!r}", "one of " + ", ".join(ENGINE_PRECISIONS))
+    if name is not None:
+        check_name("engine of precision", name, ENGINE_PRECISIONS)
 
 
 def check_backend(name: Optional[str]) -> None:
     """Raise UsageError for a backend that does not exist."""
-    if name is not None and name not in RUNTIMES:
-        raise UsageError(f"there is no backend {name!r}", "one of " + ", ".join(names()))
+    if name is not None:
+        check_name("backend", name, names())
 
 
 def decide(resolved: Resolved, size: Size) -> Decision:

@@ -14,14 +14,19 @@ import numpy as np
 import onnx
 
 from sr_deploy.core.contract import IOContract
+from sr_deploy.core.deployment.plan import Plan
+from sr_deploy.core.errors import CheckFailed
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.image import Picture, colours_of, from_network, read_picture, to_network
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like, luma_of_colours
 from sr_deploy.core.quality.structure import new_structure, off_share
+from sr_deploy.core.tolerance import CHANNEL_FACTORS, largest_difference
 from sr_deploy.graph.byte_io import without_rounding
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
+from sr_deploy.precision.lower.channel_factors import factored_floats
+from sr_deploy.precision.lower.quantize import check_plan
 
 #: The smallest height or width of a low-resolution picture that is worth judging, pixels.
 LEAST_SIDE = 16
@@ -159,6 +164,34 @@ def judging(model: onnx.ModelProto, threads: int = 0) -> Compute:
     Graphs of a decoder's planes round their samples: what that adds, 1/6 at most, stays in.
     """
     return computing(without_rounding(model), threads)
+
+
+def prove_factors(model: onnx.ModelProto, plan: Plan, inputs: Sequence[np.ndarray], value_range: float) -> None:
+    """Run the float32 graph with and without a plan's channel factors: it must give the same.
+
+    Args:
+        model: the float32 graph of the plan.
+        plan: with factors or without.
+        inputs: as the graph takes them.
+        value_range: of its output: the value of white.
+
+    Raises:
+        CheckFailed: it gives more than CHANNEL_FACTORS else.
+        BadDeployment: the factors do not fit the graph.
+    """
+    if not plan.channel_factors:
+        return
+    check_plan(model, plan, {})
+    plain = computing(model)
+    for absorb in (True, False):
+        divided = computing(factored_floats(model, plan, absorb))
+        largest = max(largest_difference(divided(one), plain(one), value_range) for one in inputs)
+        if largest > CHANNEL_FACTORS.steps:
+            raise CheckFailed(
+                f"the plan's channel factors change the float32 graph by {largest:.3g} of 255",
+                f"{CHANNEL_FACTORS.steps:g}: factors are powers of two",
+                "make the plan again, and report the network",
+            )
 
 
 def scenes_of(lr: Path, hr: Path, scale: int, contract: IOContract, reference: Compute) -> Tuple[Scene, ...]:

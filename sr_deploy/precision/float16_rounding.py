@@ -13,7 +13,7 @@ the same; where they fuse nodes they round less often.
 
 from __future__ import annotations
 
-from typing import Any, Iterable, List
+from typing import Any, Callable, Iterable, List, Mapping
 
 import numpy as np
 import onnx
@@ -32,19 +32,7 @@ def rounded_graph(model: onnx.ModelProto, exposed: Iterable[str] = ()) -> onnx.M
         exposed: tensors that become outputs too.
     """
     result = bfloat16_simulated(model)
-    kinds = element_types(result)
-    nodes: List[onnx.NodeProto] = []
-    for node in result.graph.node:
-        behind: List[onnx.NodeProto] = []
-        for index, name in enumerate(node.output):
-            if kinds.get(name) != TensorProto.FLOAT16:
-                continue
-            computed, between = f"{name}/computed", f"{name}/between"
-            node.output[index] = computed
-            behind.append(helper.make_node("Identity", [computed], [between], name=between))
-            behind.append(helper.make_node("Identity", [between], [name], name=f"{name}/rounded"))
-        nodes.extend([node, *behind])
-    _replace_nodes(result, nodes)
+    _put_behind(result, element_types(result), TensorProto.FLOAT16, _kept_apart)
     have = {value.name for value in result.graph.output}
     result.graph.output.extend(onnx.ValueInfoProto(name=name) for name in exposed if name not in have)
     return result
@@ -66,27 +54,44 @@ def bfloat16_simulated(model: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == TensorProto.BFLOAT16:
             upper = np.frombuffer(tensor.raw_data, "<u2").astype(np.uint32) << 16
             tensor.data_type, tensor.raw_data = TensorProto.FLOAT, upper.astype("<u4").tobytes()
-    nodes: List[onnx.NodeProto] = []
     for node in result.graph.node:
-        behind: List[onnx.NodeProto] = []
-        for index, name in enumerate(node.output):
-            if kinds.get(name) != TensorProto.BFLOAT16:
-                continue
-            computed, between = f"{name}/computed", f"{name}/bfloat16"
-            node.output[index] = computed
-            behind.append(helper.make_node("Cast", [computed], [between], name=between, to=TensorProto.BFLOAT16))
-            behind.append(helper.make_node("Cast", [between], [name], name=f"{name}/rounded", to=TensorProto.FLOAT))
-            if node.op_type == "Cast":
-                next(attribute for attribute in node.attribute if attribute.name == "to").i = TensorProto.FLOAT
-        nodes.extend([node, *behind])
-    _replace_nodes(result, nodes)
+        if node.op_type == "Cast" and kinds.get(node.output[0]) == TensorProto.BFLOAT16:
+            next(attribute for attribute in node.attribute if attribute.name == "to").i = TensorProto.FLOAT
+    _put_behind(result, kinds, TensorProto.BFLOAT16, _rounded_by_casts)
     return result
 
 
-def _replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+def _kept_apart(computed: str, name: str) -> List[onnx.NodeProto]:
+    between = f"{name}/between"
+    return [
+        helper.make_node("Identity", [computed], [between], name=between),
+        helper.make_node("Identity", [between], [name], name=f"{name}/rounded"),
+    ]
+
+
+def _rounded_by_casts(computed: str, name: str) -> List[onnx.NodeProto]:
+    between = f"{name}/bfloat16"
+    return [
+        helper.make_node("Cast", [computed], [between], name=between, to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", [between], [name], name=f"{name}/rounded", to=TensorProto.FLOAT),
+    ]
+
+
+def _put_behind(
+    model: onnx.ModelProto, kinds: Mapping[str, int], kind: int, behind: Callable[[str, str], List[onnx.NodeProto]]
+) -> None:
+    """Between each node and its outputs of type ``kind``, the nodes that ``behind(computed, output)`` makes."""
+    nodes: List[onnx.NodeProto] = []
+    for old in model.graph.node:
+        node = onnx.NodeProto()
+        node.CopyFrom(old)
+        nodes.append(node)
+        for index, name in enumerate(node.output):
+            if kinds.get(name) == kind:
+                node.output[index] = f"{name}/computed"
+                nodes.extend(behind(node.output[index], name))
     del model.graph.node[:], model.graph.value_info[:]
-    model.graph.node.extend(copies)
+    model.graph.node.extend(nodes)
 
 
 def rounding_session(model: onnx.ModelProto, threads: int = 0) -> Any:

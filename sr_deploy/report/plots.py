@@ -12,6 +12,7 @@ from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.core.text import mathtext
 from sr_deploy.report.numbers import ran_in, result_title
 
@@ -179,8 +180,7 @@ def titles_of(what: str, results: Sequence[Result]) -> Tuple[str, List[str]]:
 
 def check_axis(axis: str) -> None:
     """Raise UsageError for an axis that no latency plot has."""
-    if axis not in AXES:
-        raise UsageError(f"{axis!r} is no axis of a latency plot", "one of " + ", ".join(AXES))
+    check_name("axis of a latency plot called", axis, AXES)
 
 
 def _line(axes: Axes, result: Result, label: str, index: int) -> None:

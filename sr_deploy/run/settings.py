@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import check_name
 
 #: "auto" leaves it to CUDA: it spins while there are more processors than contexts.
 WAITS = ("auto", "spin", "block")
@@ -31,8 +32,7 @@ class DeviceSettings:
         Raises:
             UsageError: another way to wait, or no stream.
         """
-        if self.wait not in WAITS:
-            raise UsageError(f"there is no wait {self.wait!r}", "one of " + ", ".join(WAITS))
+        check_name("wait", self.wait, WAITS)
         if self.streams < 1:
             raise UsageError(f"{self.streams} streams cannot run anything", "1")
 

@@ -96,6 +96,7 @@ class Lesson:
         teacher: None without; then there are originals.
         teacher_white: the value of white of its pictures.
         pairs: modules whose features are compared; None: none are.
+        names: of the images, for messages.
     """
 
     student: nn.Module
@@ -105,6 +106,7 @@ class Lesson:
     teacher: Optional[nn.Module] = None
     teacher_white: float = 1.0
     pairs: Optional[FeaturePairs] = None
+    names: Sequence[str] = ()
 
 
 class DistillLearner:
@@ -122,7 +124,9 @@ class DistillLearner:
 
     def __init__(self, lesson: Lesson, options: DistillOptions) -> None:
         self.lesson, self.options = lesson, options
-        self.pool = pool_of(lesson.images, options.patch, options.judged_patch, lesson.originals, options.multiple)
+        self.pool = pool_of(
+            lesson.images, options.patch, options.judged_patch, lesson.originals, options.multiple, names=lesson.names
+        )
         self.student = lesson.student.to(options.device)
         self.teacher = None if lesson.teacher is None else lesson.teacher.to(options.device)
         if self.teacher is not None:

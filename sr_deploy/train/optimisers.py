@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import torch
 
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import check_name
 
 #: Groups of parameters, each with its highest rate as ``peak``; the schedule sets the rates.
 Groups = List[Dict[str, Any]]
@@ -40,7 +40,6 @@ class Optimiser:
         Raises:
             UsageError: there is none of that name.
         """
-        if self.name not in OPTIMISERS:
-            raise UsageError(f"there is no optimiser {self.name!r}", "one of " + ", ".join(OPTIMISERS))
+        check_name("optimiser", self.name, OPTIMISERS)
         groups: Groups = [{"params": parameters, "peak": self.rate}]
         return OPTIMISERS[self.name](groups, lr=self.rate, betas=self.betas)

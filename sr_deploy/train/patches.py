@@ -11,6 +11,7 @@ from typing import List, Optional, Sequence, Tuple
 import numpy as np
 
 from sr_deploy.core.errors import BadInput
+from sr_deploy.core.text import counted
 
 #: One picture in so many is kept back for judging, from the first on.
 KEPT_BACK = 8
@@ -53,6 +54,7 @@ def pool_of(
     originals: Optional[Sequence[np.ndarray]] = None,
     multiple: int = 1,
     todo: str = "leave it out, or make the squares smaller with --patch",
+    names: Sequence[str] = (),
 ) -> Pool:
     """Part the pictures into those trained on and those judged on.
 
@@ -63,20 +65,24 @@ def pool_of(
         originals: of each image, (1, 3, s·H, s·W).
         multiple: of which the side of judged squares is one.
         todo: what helps where a picture is too small.
+        names: of the images, for messages; () where they have none.
 
     Raises:
         BadInput: fewer than two pictures, or one smaller than the squares.
     """
     if len(images) < 2:
         raise BadInput(
-            f"{len(images)} picture(s) to train on",
+            f"{counted(len(images), 'picture')} to train on",
             "at least 2: some are kept back for judging",
             "give more pictures",
         )
-    small = [picture.shape[2:] for picture in images if min(picture.shape[2:]) < side]
+    small = [index for index, picture in enumerate(images) if min(picture.shape[2:]) < side]
     if small:
+        height, width = images[small[0]].shape[2:]
+        more = f", as {len(small) - 1} more are," if len(small) > 1 else ""
         raise BadInput(
-            f"a picture of {small[0][0]}x{small[0][1]} is smaller than the squares of {side} that are trained on",
+            f"{names[small[0]] if names else 'a picture'} of {height}x{width}{more} is smaller than the squares of "
+            f"{side} that are looked at",
             f"pictures of at least {side}x{side}",
             todo,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from sr_deploy.core.errors import UsageError
 from sr_deploy.train.optimisers import Optimiser
 
 
@@ -92,15 +91,3 @@ PRESETS: Tuple[Preset, ...] = (
         lora="r=2,alpha=2r",
     ),
 )  # fmt: skip
-
-
-def preset_named(name: str) -> Preset:
-    """The preset of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    for preset in PRESETS:
-        if preset.name == name:
-            return preset
-    raise UsageError(f"there is no preset {name!r}", "one of " + ", ".join(preset.name for preset in PRESETS))

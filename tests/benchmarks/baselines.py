@@ -24,7 +24,7 @@ from typing import List
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", ROOT.parent / "shared"))
-SUFFIXES = (".pth", ".pt", ".tar", ".ckpt", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".pkl", ".tar", ".ckpt", ".safetensors")
 sys.path.insert(0, str(ROOT))
 
 from sr_deploy.core.contract import format_size  # noqa: E402

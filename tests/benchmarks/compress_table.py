@@ -2,13 +2,13 @@
 measured, beside the whole network, other ways to choose channels, and published networks of the same cost.
 
     python tests/benchmarks/compress_table.py WORK                          every row that is not there yet
-    python tests/benchmarks/compress_table.py WORK --only student --minutes 0.5
+    python tests/benchmarks/compress_table.py WORK --only student --steps 50
     python tests/benchmarks/compress_table.py WORK --dry-run                which rows there are
 
 A row's deployment is kept in WORK and is not made again; an interrupted distillation goes on where it stopped.
-Channels, weights and training see the calibration photographs only; Set5 and Set14 only judge. Rows with minutes take
-these of wall time each, on one thread; the rest takes a minute or so. Data is found through SRDEPLOY_ASSETS (default
-../shared).
+Channels, weights and training see the calibration photographs only; Set5 and Set14 only judge. Training is bounded by
+steps, so that a busy machine changes nothing but the time that it takes; one thread. Data is found through
+SRDEPLOY_ASSETS (default ../shared).
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from sr_deploy.pipeline.verify import VerifyOptions, verify_quality
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 SETS = ("Set5", "Set14")
+#: Steps of distillation.
+STEPS = {"f2srgan_x4_student.pt": 1000, "span_ch26_x4.pth": 4000, "efdn_x4.pth": 2000, "f2srgan_x4.pt": 500}
 #: Metrics in the table.
 SHOWN = ("psnr_y", "grid", "niqe")
 
@@ -47,7 +49,7 @@ class Row:
         network: a file of weights/.
         label: of the row, unique for a network.
         options: of CompressRequest.
-        trained: whether ``--minutes`` of distillation follow.
+        trained: whether distillation follows, of so many steps as STEPS has for the network.
     """
 
     network: str
@@ -94,8 +96,8 @@ ROWS = tuple(_rows())
 class Table:
     """Rows as they are measured, kept in a folder."""
 
-    def __init__(self, work: Path, minutes: float, niqe_params: Optional[Path]) -> None:
-        self.work, self.minutes, self.niqe_params = work, minutes, niqe_params
+    def __init__(self, work: Path, steps: Optional[int], niqe_params: Optional[Path]) -> None:
+        self.work, self.steps, self.niqe_params = work, steps, niqe_params
 
     def of(self, row: Row) -> Dict[str, Any]:
         """What is known of a row: measured, or read where it was before."""
@@ -125,8 +127,8 @@ class Table:
             self._whole(row.network).folder,
             folder,
             ASSETS / "images" / "calibration" / "DIV2K_test_LRx4",
-            minutes=self.minutes if row.trained else None,
-            device="cpu",
+            steps=(self.steps or STEPS[row.network]) if row.trained else None,
+            **({"device": "cpu"} if row.trained else {}),
             **dict(row.options),
         )
         resume = row.trained and (folder_of(request) / RECORD_NAME).is_file()
@@ -145,7 +147,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--only", default="", help="rows whose name has this in it")
-    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--steps", type=int, help="of rows that are trained, instead of the table's")
     parser.add_argument("--niqe-params", type=Path, help="niqe_pris_params.npz of BasicSR: NIQE too")
     parser.add_argument("--dry-run", action="store_true")
     asked = parser.parse_args(arguments)
@@ -155,7 +157,7 @@ def main(arguments: Optional[List[str]] = None) -> None:
         print("\n".join(row.name for row in chosen))
         return
     asked.work.mkdir(parents=True, exist_ok=True)
-    table = Table(asked.work, asked.minutes, asked.niqe_params)
+    table = Table(asked.work, asked.steps, asked.niqe_params)
     shown = [metric for metric in METRICS if metric.key in SHOWN]
     print("| network | MACs a pixel | parameters | time | steps | dB to the whole |"
           + "".join(f" {name} {metric.title} |" for metric in shown for name in SETS))  # fmt: skip

@@ -21,6 +21,7 @@ from sr_deploy.pipeline.compress.timed import fitting_share
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.report.compression import said
+from tests.compress.graphs import Case, model_of
 from tests.precision import small_plans
 
 QUICK = ("--batch", "4", "--patch", "24", "--device", "cpu", "--rate", "0.002", "--no-refit")
@@ -147,6 +148,14 @@ def test_ctrl_c_writes_the_best_and_resume_goes_on_to_the_bit(
     assert refused.code == 2 and "--resume goes on with it" in refused.err
     other = srdeploy(*words[:-3], "0.7", "--steps", "8", *QUICK, "--resume")
     assert other.code == 2 and "'--macs 0.6', now '--macs 0.7'" in other.err, other.err
+    kept = out.with_name("small.unfinished") / "network.onnx"
+    whole = kept.read_bytes()
+    for broken in (b"", whole[: len(whole) // 2], b"nonsense"):
+        kept.write_bytes(broken)
+        damaged = srdeploy(*words, *QUICK, "--resume")
+        assert damaged.code == 4 and "network.onnx is missing or damaged" in damaged.err, damaged.err
+        assert "next:   begin again with --force" in damaged.err
+    kept.write_bytes(whole)
     done = srdeploy(*words, *QUICK, "--resume")
     assert done.code == 0 and "going on after step 1" in done.err, done.err
     assert (out / "network.onnx").read_bytes() == (compressed / "network.onnx").read_bytes()
@@ -177,6 +186,7 @@ def test_what_cannot_be_is_refused(exported, photographs, tmp_path, srdeploy):
         ((*asked, "--macs", "0.9", "--multiple", "999"), 1, "wanted: --multiple 1"),
         ((*asked, "--psnr-budget", "inf"), 2, "no loss to allow"),
         ((*asked, "--macs", "0.5", "--seed", "-1"), 2, "--seed"),
+        *(((*asked, "--macs", "0.5", "--minutes", word), 2, "no time to train") for word in ("inf", "nan", "0")),
         ((*asked, "--macs", "0.5", "--threads", "1"), 2, "--threads has no meaning with --macs"),
         ((*asked, "--time", "0.5", "--for", "xavier-nx", "--threads", "1"), 2, "no meaning with --for"),
         ((*asked, "--macs", "0.5", "--batch", "2"), 2, "--batch has no meaning without --steps"),
@@ -185,13 +195,49 @@ def test_what_cannot_be_is_refused(exported, photographs, tmp_path, srdeploy):
         ((*asked, "--macs", "0.5", "-o", photographs, "--force"), 2, "which is read"),
         ((*asked, "--macs", "0.5", "-o", photographs.parent, "--force"), 2, "which is read"),
         (("--images", one, "--macs", "0.5"), 4, "at least 2"),
+        (("--images", tiny, "--macs", "0.5"), 4, "tiny/0.png of 20x20, as 2 more are, is smaller"),
         (("--images", tiny, "--macs", "0.5"), 4, "next:   leave it out\n"),
+        ((*asked, "--macs", "0.5", "-o", one / "0.png" / "small"), 3, "a writable place"),
         (("--images", tmp_path / "none", "--macs", "0.5"), 4, "none"),
     )
     for words, code, message in cases:
         outcome = srdeploy("compress", exported, "-o", tmp_path / "out", *words)
         assert outcome.code == code and message in outcome.err, (words, outcome)
         assert not (tmp_path / "out").exists() and not (tmp_path / "out.unfinished").exists()
+
+
+def test_a_network_of_one_layer_has_nothing_to_prune(photographs, tmp_path, srdeploy):
+    """Its inputs are colours and its outputs pixels."""
+    onnx.save(model_of(Case("a = Conv(lr, w) sr = DepthToSpace<blocksize=2>(a)", {"w": (12, 3, 1, 1)}, ())),
+              str(tmp_path / "net.onnx"))  # fmt: skip
+    load = LoadOptions(value_range=1.0, colours="rgb")
+    net = export_deployment(ExportOptions(tmp_path / "net.onnx", tmp_path / "net", load=load)).folder
+    for words in (("-o", tmp_path / "out", "--macs", "0.5"), ("--dry-run",)):
+        outcome = srdeploy("compress", net, "--images", photographs, *words)
+        assert outcome.code == 4 and "nothing in the graph of" in outcome.err, outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_grey_alpha_and_16_bits_are_read_as_everywhere(exported, photographs, tmp_path):
+    """Grey is repeated, alpha left out, 16 bits are the same values: the network sees what it sees of 8-bit colour."""
+    request = CompressRequest(exported, None, photographs, macs=0.5)
+    deployment = open_deployment(exported)
+    plain = plain_graph(deployment, tmp_path, lambda _: None)
+    expected = ground_of(request, deployment, plain)
+    odd = tmp_path / "odd"
+    odd.mkdir()
+    for index, file in enumerate(sorted(photographs.iterdir())):
+        pixels = read_picture(file).pixels
+        alpha = np.full(pixels.shape[:2], 9, np.uint8)
+        written = (Picture(pixels, alpha), Picture(pixels.astype(np.uint16) * 257), Picture(pixels[:, :, :1]))[
+            index % 3
+        ]
+        write_picture(written, odd / file.name)
+    found = ground_of(dataclasses.replace(request, images=odd), deployment, plain)
+    for index, (one, other) in enumerate(zip(found.images, expected.images)):
+        wanted = np.repeat(other[:, :1], 3, 1) if index % 3 == 2 else other
+        assert np.allclose(one, wanted, atol=1e-6) and one.shape == other.shape
+    assert len(found.scenes) == len(expected.scenes) and found.pictures_sha256 != expected.pictures_sha256
 
 
 def test_deployments_that_cannot_be_compressed(exported, photographs, tmp_path, srdeploy):
@@ -238,4 +284,4 @@ def test_a_psnr_budget_is_kept_and_a_time_is_taken(exported, photographs, tmp_pa
     narrow = subject.narrowed(widths)
     assert ground.lost(narrow) <= 0.02 and widths.cost < 1.0 and len(said_of) == 5
     assert 0.05 < target.share(ground.model, narrow, widths.cost) < 20.0
-    assert "ONNX Runtime here, 16x16, 1 thread(s)" in target.kind
+    assert "ONNX Runtime here, 16x16, 1 thread" in target.kind

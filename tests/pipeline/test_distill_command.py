@@ -149,12 +149,17 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(given, tmp_path, srdep
         ((*NEW, *taught, "--loss", "l1,afd", "--batch", 1), 2, "--batch 2 or more"),
         ((*NEW, "--scale", 2, "--images", lr), 2, "alone teach nothing"),
         ((*NEW, "--scale", 2), 2, "nothing to train on"),
-        ((*NEW, "--scale", 2, "--hr", few), 4, "1 picture(s) to train on"),
+        ((*NEW, "--scale", 2, "--hr", few), 4, "1 picture to train on"),
         ((*NEW, "--scale", 2, "--hr", dots), 4, "2 pixels or more each way"),
+        ((*NEW, *taught, "--patch", 28), 4, "lr/0.png of 24x32, as 2 more are, is smaller"),
         ((*NEW, *taught, "--patch", 40), 4, "smaller than the squares of 40"),
         (("--arch", "RFDN", *taught), 2, "no new network of it can be made"),
         (("--arch", "SPAN", "--arch-arg", "depth=3", *taught), 2, "SPAN has no depth"),
         (("--arch", "SwinIR", "--arch-arg", "width=7", *taught), 2, "cannot be built so"),
+        (("--arch", "EDSR", "--arch-arg", "width=9000000", *taught), 2, "GB is the most here"),
+        (("--arch", "EDSR", "--arch-arg", "width=4,blocks=99999999", *taught), 2, "more than 20,000 tensors"),
+        (("--arch", "SwinIR", "--arch-arg", "window=100000", *taught), 2, "GB is the most here"),
+        *(((*NEW, *taught, "--minutes", word), 2, "no time to train") for word in ("inf", "nan", "0")),
         (taught, 2, "no student is given"),
         ((teacher, "--arch-arg", "width=4", *taught), 2, "no meaning beside a checkpoint"),
         ((*NEW, *taught, "--features", "a=b"), 2, "without a loss of features"),
@@ -220,12 +225,13 @@ def test_density_alone_is_a_calculator(srdeploy):
     words = ("density", "--density", 0.089, "--of", "blocks=4,layers=6,channels=60")
     every = srdeploy(*words)
     assert every.code == 0 and "(24 channels, 4 layers, 3 blocks)" in every.out and "33 channels" in every.out
+    assert max(map(len, every.out.splitlines())) <= 80
     one = srdeploy(*words, "--root", "square", "--round", "blocks=nearest,layers=nearest,channels=nearest", "--json")
     (shape,) = json.loads(one.out)["shapes"]
     assert (shape["channels"], shape["layers"], shape["blocks"]) == (24, 4, 3)
     edsr = srdeploy("density", "--density", 0.03, "--of", "blocks=16,layers=1,channels=64", "--root", "square",
                     "--round", "blocks=floor,layers=ceil,channels=nearest")  # fmt: skip
-    assert len(edsr.out.splitlines()) == 2 and "(16 channels, 1 layers, 8 blocks)" in edsr.out
+    assert edsr.out.count(" blocks)") == 2 and "(16 channels, 1 layers, 8 blocks)" in edsr.out
     idle = srdeploy(*words, "--images", "photos", "--force")
     assert idle.code == 2 and "takes no --images, --force" in idle.err
     for wrong in (("--density", 0.5), ("--density", 2, "--of", "blocks=1,layers=1,channels=1"), (),

@@ -131,7 +131,7 @@ def clip(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "out", "message"),
     [
-        (("--codec", "h265"), "b.mp4", "--codec h265 does not exist"),
+        (("--codec", "h265"), "b.mp4", "there is no --codec 'h265'"),
         (("--crf", "60"), "b.mp4", "--crf 60"),
         (("--codec", "prores"), "b.mov", "does not store yuv420p"),
         (("--codec", "h264"), "b.webm", "does not hold h264"),

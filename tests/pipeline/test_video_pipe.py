@@ -115,7 +115,7 @@ def test_hostile_headers_are_bad_input(net, head, message):
         (("-o", "-", "--raw", "rgb15", "8x8"), "--raw rgb15"),
         (("-o", "-", "--raw", "nv12", "8x8"), "does not say its matrix"),
         (("-o", "-", "--raw", "rgb24", "8x8", "--matrix", "bt709"), "has no matrix"),
-        (("-o", "-", "--raw", "nv12", "8x8", "--matrix", "bt"), "--matrix bt does not exist"),
+        (("-o", "-", "--raw", "nv12", "8x8", "--matrix", "bt"), "there is no --matrix 'bt'"),
     ],
 )
 def test_what_contradicts_itself_is_a_usage_error(net, srdeploy, arguments, message):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Dict, Tuple
 
-from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import row_named
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,4 @@ def gpu_named(name: str, option: str) -> GpuRates:
     Raises:
         UsageError: there is none; the message lists them.
     """
-    for gpu in GPUS:
-        if gpu.name == name:
-            return gpu
-    raise UsageError(f"{option} {name}: its rates are not known", "one of " + ", ".join(gpu.name for gpu in GPUS))
+    return row_named(f"GPU with known rates for {option}", name, GPUS)

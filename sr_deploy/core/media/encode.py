@@ -16,6 +16,7 @@ from PIL import Image, TiffImagePlugin
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.media.imagefile import PNG_SIGNATURE, png_chunk
 from sr_deploy.core.media.metadata import Metadata, png_metadata_chunks
+from sr_deploy.core.names import check_name
 
 #: A JPEG's quality without --quality.
 JPEG_QUALITY = 95
@@ -45,8 +46,8 @@ class Saving:
         """Raise UsageError for a value that does not exist."""
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise UsageError(f"--quality {self.quality} does not exist", "1 to 100")
-        if self.chroma is not None and self.chroma not in CHROMA:
-            raise UsageError(f"--chroma {self.chroma} does not exist", "one of " + ", ".join(CHROMA))
+        if self.chroma is not None:
+            check_name("--chroma", self.chroma, CHROMA)
 
 
 #: 4:4:4 at 95, lossless WebP, all metadata.

@@ -11,6 +11,7 @@ import onnx
 
 from sr_deploy.core.contract import Size, SizeRules, format_size
 from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.core.text import plain
 from sr_deploy.graph.census import parameters_of
 from sr_deploy.graph.given.ends import Axes, End, Order, input_ends, output_value, with_ends
@@ -111,10 +112,7 @@ def network_from_onnx(path: Path, asked: AskedOfGraph) -> GivenNetwork:
 
 
 def _order(asked: AskedOfGraph) -> Order:
-    for order in ORDERS:
-        if asked.colours in (None, order):
-            return order
-    raise UsageError(f"--colours {asked.colours} does not exist", " or ".join(ORDERS))
+    return ORDERS[0] if asked.colours is None else check_name("--colours", asked.colours, ORDERS)
 
 
 def _fixed(given: GivenFile, lr: End) -> Optional[Size]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from sr_deploy.core.deployment.records import CompressRecord
 from sr_deploy.core.errors import BadInput, CheckFailed
 from sr_deploy.core.host.gpu_rates import gpu_named
+from sr_deploy.core.text import counted
 from sr_deploy.pipeline.compress.ground import Ground, subject_on
 from sr_deploy.pipeline.compress.request import CompressRequest
 from sr_deploy.pipeline.compress.timed import Target, fitting_share
@@ -100,7 +101,7 @@ class Way:
         nearest = self.path[-1].cost
         if nearest > share + _NEARLY:
             raise CheckFailed(
-                f"{self.request.asked} cannot be reached: with {self.request.step} channel(s) in every group "
+                f"{self.request.asked} cannot be reached: with {counted(self.request.step, 'channel')} in every group "
                 f"{nearest:.3f} of the cost is left",
                 self._more(nearest),
             )
@@ -224,6 +225,6 @@ def _record(
         "fidelity_db": round(fidelity, 3),
         "lost_db": None,
         "seed": request.seed,
-        "pictures": ground.pictures,
+        "pictures": len(ground.files),
         "pictures_sha256": ground.pictures_sha256,
     }

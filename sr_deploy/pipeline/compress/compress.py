@@ -17,7 +17,7 @@ from sr_deploy.pipeline.compress.request import CompressRequest
 from sr_deploy.pipeline.compress.source import check_compressible, plain_graph
 from sr_deploy.pipeline.compress.unfinished import keep, kept, make_room
 from sr_deploy.pipeline.compress.write import write_compressed
-from sr_deploy.pipeline.devices import torch_device
+from sr_deploy.pipeline.training import torch_device
 
 if TYPE_CHECKING:
     from sr_deploy.compress.distil import Distilled, DistilOptions

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
 
 import numpy as np
@@ -11,6 +13,7 @@ from sr_deploy.core.contract import round_up
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.media.image import find_images, in_8_bits, read_picture, to_network
 from sr_deploy.core.media.natural import natural_input
+from sr_deploy.core.text import counted
 from sr_deploy.pipeline.compress.request import CompressRequest
 from sr_deploy.pipeline.proof import proof_sizes
 
@@ -38,15 +41,16 @@ class Ground:
         deployment: what is compressed.
         model: its plain graph.
         images: float32 (1, 3, H, W), in the units of the graph.
+        files: of the images.
         scenes: shrunk photographs with their originals, of those kept back; empty where they are too small.
-        pictures, pictures_sha256: how many photographs, and one hash over theirs.
+        pictures_sha256: one hash over the files'.
     """
 
     deployment: Deployment
     model: onnx.ModelProto
     images: Tuple[np.ndarray, ...]
+    files: Tuple[Path, ...]
     scenes: Tuple[Scene, ...]
-    pictures: int
     pictures_sha256: str
 
     @property
@@ -62,6 +66,7 @@ class Ground:
         return pool_of(
             self.images, round_up(side, multiple), round_up(judged, multiple),
             todo="leave it out, or give a smaller --patch" if side > SIDE else "leave it out",
+            names=tuple(map(str, self.files)),
         )  # fmt: skip
 
     def lost(self, narrow: onnx.ModelProto) -> Optional[float]:
@@ -96,12 +101,12 @@ def ground_of(request: CompressRequest, deployment: Deployment, model: onnx.Mode
     images = tuple(to_network(read_picture(file), manifest.contract) for file in files)
     plain = plain_graph(model)
     kept = [(file.name, in_8_bits(read_picture(file))) for file in files[::KEPT_BACK][:JUDGED]]
-    ground = Ground(deployment, plain, images, (), len(files), images_sha256(list(hashes_of(files).values())))
+    ground = Ground(deployment, plain, images, files, (), images_sha256(list(hashes_of(files).values())))
     ground.pool(SIDE)
     scenes = scenes_from_photographs(
         kept, manifest.scale, manifest.contract, judging(plain), JUDGED_SIDE, manifest.sizes.multiple
     )
-    return Ground(deployment, plain, images, scenes, ground.pictures, ground.pictures_sha256)
+    return dataclasses.replace(ground, scenes=scenes)
 
 
 def subject_on(ground: Ground, request: CompressRequest, say: Callable[[str], None]) -> Subject:
@@ -145,5 +150,7 @@ def _proved(ground: Ground, traced: int, seed: int, say: Callable[[str], None]) 
             "a network with channels between its layers",
         )
     channels = sum(group.width for group in network.groups)
-    say(f"{channels:,} channels in {len(network.groups)} groups, proved: slicing equals not reading")
+    say(
+        f"{counted(channels, 'channel')} in {counted(len(network.groups), 'group')}, proved: slicing equals not reading"
+    )
     return network

@@ -11,6 +11,7 @@ from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.host.gpu_rates import gpu_named
+from sr_deploy.pipeline.training import check_minutes
 
 #: What a budget may be of, as its option is called.
 BUDGETS = ("time", "macs", "psnr-budget")
@@ -108,8 +109,7 @@ class CompressRequest:
                 raise UsageError(f"--{name} {value} leaves nothing", "1 or more")
         if self.patch < 8:
             raise UsageError(f"--patch {self.patch} shows the network almost nothing", "8 or more, in pixels")
-        if self.minutes is not None and not self.minutes > 0:
-            raise UsageError(f"--minutes {self.minutes:g} leaves no time", "more than 0")
+        check_minutes(self.minutes)
         if not 0 < self.rate < 1:
             raise UsageError(f"--rate {self.rate:g} is not a learning rate", "a number between 0 and 1, such as 4e-4")
         if self.resume and (self.force or not self.trains):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable, Dict, Optional
 
 from sr_deploy.core.contract import IOContract, Size, format_size
 from sr_deploy.core.host.gpu_rates import GpuRates
 from sr_deploy.core.temporary import temporary_folder
+from sr_deploy.core.text import counted
 
 if TYPE_CHECKING:
     import onnx
@@ -27,6 +29,7 @@ class Target:
         size: input (height, width).
         threads: of ONNX Runtime; None lets it choose.
         gpu: estimate for it instead.
+        known: hash of a graph → its estimate, ms, so that the whole network's is made once.
     """
 
     contract: IOContract
@@ -34,13 +37,14 @@ class Target:
     size: Size
     threads: Optional[int]
     gpu: Optional[GpuRates]
+    known: Dict[bytes, float] = field(default_factory=dict, compare=False)
 
     @property
     def kind(self) -> str:
         """How times come about, in words."""
         at = format_size(self.size)
         if self.gpu is None:
-            threads = "" if self.threads is None else f", {self.threads} thread(s)"
+            threads = "" if self.threads is None else f", {counted(self.threads, 'thread')}"
             return f"ONNX Runtime here, {at}{threads}, in turn"
         if _listed():
             return f"{self.gpu.title}, {at}, estimate from TensorRT-RTX's listing"
@@ -54,7 +58,7 @@ class Target:
             guess: by the sum over nodes, for a GPU whose builder is not here.
         """
         if self.gpu is not None:
-            return self._estimated(whole, narrow, self.gpu) if _listed() else guess
+            return self._estimated(narrow, self.gpu) / self._estimated(whole, self.gpu) if _listed() else guess
         return self._timed(whole, narrow)
 
     def _timed(self, whole: onnx.ModelProto, narrow: onnx.ModelProto) -> float:
@@ -88,18 +92,19 @@ class Target:
         onnx.save(rewrite(model, passes_named("default"), options)[0], str(path))
         return path
 
-    def _estimated(self, whole: onnx.ModelProto, narrow: onnx.ModelProto, gpu: GpuRates) -> float:
+    def _estimated(self, model: onnx.ModelProto, gpu: GpuRates) -> float:
+        """Milliseconds."""
         from sr_deploy.engine.estimate import estimated_ms
         from sr_deploy.engine.runtimes import RUNTIMES
         from sr_deploy.pipeline.measure.listed import LISTING_RUNTIME, listed_in_half
 
-        times = []
-        with temporary_folder() as folder:
-            for name, model in (("whole", whole), ("narrow", narrow)):
-                path = self._deployed(model, folder / f"{name}.onnx")
+        key = hashlib.sha256(model.SerializeToString(deterministic=True)).digest()
+        if key not in self.known:
+            with temporary_folder() as folder:
+                path = self._deployed(model, folder / "model.onnx")
                 listing = listed_in_half(path, self.size, RUNTIMES[LISTING_RUNTIME].rewrite, gpu.capability)
-                times.append(estimated_ms(listing, gpu) or 0.0)
-        return times[1] / times[0]
+            self.known[key] = estimated_ms(listing, gpu) or 0.0
+        return self.known[key]
 
 
 def _listed() -> bool:

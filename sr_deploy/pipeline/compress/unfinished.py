@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict
 
-from sr_deploy.core.artifact import atomic_file, write_json
+from sr_deploy.core.artifact import atomic_file, check_can_write, write_json
 from sr_deploy.core.deployment.external_data import check_self_contained
 from sr_deploy.core.deployment.records import CompressRecord
 from sr_deploy.core.errors import BadInput, UsageError
@@ -30,8 +30,10 @@ def make_room(request: CompressRequest) -> Path:
 
     Raises:
         UsageError: nothing to resume, or something that took long would be lost.
+        EnvironmentFault: the place cannot be written.
     """
     folder = folder_of(request)
+    check_can_write(folder)
     sweep(folder.parent)
     there = (folder / RECORD_NAME).is_file()
     if request.resume and not there:
@@ -85,8 +87,10 @@ def kept(folder: Path, request: CompressRequest, ground: Ground) -> Narrow:
             "give the same again, or begin again with --force",
         )
     path = folder / NETWORK_NAME
-    check_self_contained(path)
     try:
+        check_self_contained(path)
         return Narrow(onnx.load(str(path), load_external_data=False), record)
     except Exception as error:  # protobuf's DecodeError has moved between packages
-        raise BadInput(f"{path} is damaged", "the graph as it was kept", "begin again with --force") from error
+        raise BadInput(
+            f"{path} is missing or damaged", "the graph as it was kept", "begin again with --force"
+        ) from error

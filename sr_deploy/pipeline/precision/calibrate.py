@@ -14,6 +14,7 @@ from sr_deploy.core.artifact import check_free
 from sr_deploy.core.deployment.manifest import CALIBRATION_FOLDER, Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadImage, BadInput, CheckFailed, SrDeployError, UsageError
 from sr_deploy.core.media.image import find_images, read_picture, to_network
+from sr_deploy.core.names import check_name
 from sr_deploy.pipeline.precision.content import graphics_to_fit
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, check_content
 from sr_deploy.precision.calibrate.collect import PATCH, PATCHES, patches, ranges_of
@@ -249,8 +250,7 @@ def _holds(path: Path, text: str) -> bool:
 
 
 def _check_method(method: str) -> None:
-    if method not in METHODS:
-        raise UsageError(f"there is no calibration method {method!r}", "one of " + ", ".join(METHODS))
+    check_name("calibration method", method, METHODS)
 
 
 def _pictures(options: CalibrateOptions) -> Tuple[Tuple[Path, ...], Crop]:

@@ -25,7 +25,7 @@ from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, photographs, scan
 from sr_deploy.precision.calibrate.collect import PATCH, patches
 from sr_deploy.precision.calibrate.float8_scale import float8_scale
-from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
+from sr_deploy.precision.choose.plan_from_ranges import Divided, NarrowChoice, Scales, narrow_plan
 from sr_deploy.precision.choose.sensitivity import LayerCost, View, sensitivities
 from sr_deploy.precision.evaluate import Judged, Scene, judge, judging, part_of
 from sr_deploy.precision.lower.typed_graph import typed_graph
@@ -210,10 +210,14 @@ def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, 
             f"give it with --images, or take the weights as they are with --no-fit: srdeploy build {deployment.folder} "
             "--precision int8 --images FOLDER",
         )
+    squares = list(patches(arrays, bench.graph.size or PATCH, multiple=deployment.manifest.sizes.multiple))
     known = ("method", "images_sha256", "pictures", "set", "graphics")
     about = {key: calibration.provenance[key] for key in known if calibration.provenance.get(key) is not None}
-    squares = list(patches(arrays, bench.graph.size or PATCH, multiple=deployment.manifest.sizes.multiple))
-    scales = Scales(calibration.scales, _float8_scales(bench, calibration, options.method == "minmax"))
+    scales = Scales(
+        calibration.scales,
+        _float8_scales(bench, calibration, options.method == "minmax"),
+        _divided(bench, calibration, squares, say) if options.improve else {},
+    )
     return Material(squares, scales, scan(bench, say), about)
 
 
@@ -221,6 +225,17 @@ def _float8_scales(bench: Workbench, calibration: Calibration, naive: bool) -> D
     """Tensor → FP8 scale, of what the candidates read; with "minmax" the largest magnitude becomes 448."""
     read = {node.input[0] for node in bench.model.graph.node if node.name in bench.kinds.candidates}
     return {name: float8_scale(calibration.ranges.tensors[name], naive) for name in sorted(read)}
+
+
+def _divided(
+    bench: Workbench, calibration: Calibration, squares: List[np.ndarray], say: Callable[[str], None]
+) -> Dict[str, Divided]:
+    """Tensors whose channels INT8 convolutions should read divided."""
+    from sr_deploy.precision.fit.channel_factors import divided_channels
+
+    found = divided_channels(bench.model, bench.kinds, calibration.scales, squares)
+    say(f"channels of {len(found)} tensors are scaled in front of INT8")
+    return found
 
 
 def _calibration(

@@ -18,9 +18,11 @@ from sr_deploy.core.deployment.plan_report import (
     read_plan_report,
 )
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
+from sr_deploy.core.media.image import to_network
 from sr_deploy.core.number_formats import AUTO, FLOAT16, FORMATS, QUANTISED, NumberFormat
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.structure import OFF_STEPS, WINDOW
+from sr_deploy.core.text import counted
 from sr_deploy.core.tolerance import COLOUR_SHIFT, LOUD_LOSS, STRUCTURE
 from sr_deploy.pipeline.precision.auto import auto_plan
 from sr_deploy.pipeline.precision.calibrate import open_calibration
@@ -34,11 +36,11 @@ from sr_deploy.pipeline.precision.deployed_plan import (
 )
 from sr_deploy.pipeline.precision.int8 import calibrated_plan
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
-from sr_deploy.pipeline.precision.plan_inputs import Workbench, counted, scan, workbench
+from sr_deploy.pipeline.precision.plan_inputs import Workbench, scan, workbench
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import floating_plan, narrow_share
-from sr_deploy.precision.evaluate import Judged, PictureJudged
+from sr_deploy.precision.evaluate import Judged, PictureJudged, prove_factors
 
 #: What may be asked for → its format.
 _FORMAT = {one.precision: one for one in FORMATS}
@@ -78,6 +80,7 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
     else:
         plan, weights = calibrated_plan(deployment, bench, options, say)
     plan = dataclasses.replace(plan, target=options.target or plan.target)
+    prove_factors(bench.model, plan, [to_network(bench.scenes[0].lr, bench.contract)], bench.contract.value_range)
     judged = bench.judged(plan, weights)
     report = {**report_of(bench, plan, judged), **facts, "request": request_of(options)}
     for line in describe(report):
@@ -151,7 +154,8 @@ def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:
     if replace or not own.is_file() or plan_file(path).resolve() == own.resolve():
         return
     there = open_plan(folder)[0]
-    if any(getattr(there, key) != getattr(plan, key) for key in ("nodes", "activation_scales", "weight_scales")):
+    keys = ("nodes", "activation_scales", "weight_scales", "channel_factors")
+    if any(getattr(there, key) != getattr(plan, key) for key in keys):
         raise UsageError(
             f"{folder} holds another plan than {path}",
             "a name that is free",
@@ -214,7 +218,7 @@ def describe(report: Mapping[str, Any]) -> List[str]:
     shares = ", ".join(f"{share:.1%} {dtype}" for dtype, share in report["macs_share"].items() if share)
     return [
         f"multiply-accumulates: {shares}",
-        f"{CRITERION.title} {report[QUALITY_KEY]:.3f} {CRITERION.unit} on {counted(report['pictures'])}, "
+        f"{CRITERION.title} {report[QUALITY_KEY]:.3f} {CRITERION.unit} on {counted(report['pictures'], 'picture')}, "
         f"{report['loss_db']:+.4f} dB lost against float32; colours shift by {report['mean_shift']:.3f} of 255, "
         f"in one picture by up to {report['worst_shift']:.3f}",
         f"worst: {report['worst_loss_db']:+.4f} dB in {report['worst_picture']}; of a picture's pixels up to "
@@ -250,7 +254,7 @@ def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan, say: C
         mean = one.tolerance.decibels
     picture = judged.worst
     for budget, lost, where in (
-        (mean, judged.loss, f"on {counted(judged.pictures)}"),
+        (mean, judged.loss, f"on {counted(judged.pictures, 'picture')}"),
         (options.budget, picture.loss, f"in {picture.name} ({picture.kind})"),
     ):
         if budget is not None and lost > budget:
@@ -275,18 +279,19 @@ def warnings_of(judged: Judged) -> List[str]:
     if loud:
         named = ", ".join(f"{one.name} {one.loss:.2f}" for one in sorted(loud, key=lambda one: -one.loss)[:4])
         found.append(
-            f"WARNING: {len(loud)} of {counted(judged.pictures)} lose more than {LOUD_LOSS:g} dB ({named}): {todo}"
+            f"WARNING: {len(loud)} of {counted(judged.pictures, 'picture')} lose more than {LOUD_LOSS:g} dB "
+            f"({named}): {todo}"
         )
     if shifted:
         worst = max(shifted, key=lambda one: one.shift)
         found.append(
-            f"WARNING: colours shift by more than {COLOUR_SHIFT:g} of 255 in {counted(len(shifted))}, by "
+            f"WARNING: colours shift by more than {COLOUR_SHIFT:g} of 255 in {counted(len(shifted), 'picture')}, by "
             f"{worst.shift:.2f} in {worst.name}: {todo}"
         )
     if seen:
         worst = max(seen, key=lambda one: one.structure)
         found.append(
-            f"WARNING: a patch of {counted(len(seen))} is further from the original than float32 by more than "
-            f"{STRUCTURE.steps:g} of 255, by {worst.structure:.0f} in {worst.name}: {todo}"
+            f"WARNING: a patch of {counted(len(seen), 'picture')} is further from the original than float32 by more "
+            f"than {STRUCTURE.steps:g} of 255, by {worst.structure:.0f} in {worst.name}: {todo}"
         )
     return found

@@ -15,6 +15,7 @@ from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadImage, CheckFailed, UsageError
 from sr_deploy.core.media.image import Picture, find_images, in_8_bits, read_picture, to_network
 from sr_deploy.core.media.surface import surface_of_rgb
+from sr_deploy.core.text import counted
 from sr_deploy.graph.census import Work, work_by_node
 from sr_deploy.graph.specialise import load_graph
 from sr_deploy.pipeline.precision.content import graphics_to_judge
@@ -184,7 +185,10 @@ def _scenes(
                 raise
             say(f"not judged on {picture[0]}: the float32 network itself overflows there")
     drawn = tuple(scene for scene in painted if within_reach(scene, manifest.scale))
-    say(f"judging on {counted(len(scenes) + len(drawn))}" + (f", {len(drawn)} of them graphics" if drawn else ""))
+    say(
+        f"judging on {counted(len(scenes) + len(drawn), 'picture')}"
+        + (f", {len(drawn)} of them graphics" if drawn else "")
+    )
     if len(drawn) < len(painted):
         judged = {scene.name for scene in drawn}
         beyond = ", ".join(scene.name for scene in painted if scene.name not in judged)
@@ -200,11 +204,6 @@ def _centre(picture: Picture, size: Size) -> Picture:
     """So much of the middle of a picture."""
     top, left = ((length - part) // 2 for length, part in zip(picture.size, size))
     return Picture(np.ascontiguousarray(picture.pixels[top : top + size[0], left : left + size[1]]))
-
-
-def counted(pictures: int) -> str:
-    """How many pictures, in words."""
-    return "1 picture" if pictures == 1 else f"{pictures} pictures"
 
 
 def photographs(images: Optional[Path]) -> Tuple[Path, ...]:

@@ -20,12 +20,13 @@ from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
 from sr_deploy.core.temporary import sweep, temporary_folder
-from sr_deploy.pipeline.devices import torch_device
+from sr_deploy.core.text import counted
 from sr_deploy.pipeline.precision.content import graphics_to_fit, spread
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, check_content
 from sr_deploy.pipeline.precision.make_plan import known_ranges, plannable, report_of
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
-from sr_deploy.pipeline.precision.plan_inputs import PrecisionOptions, Workbench, counted, workbench
+from sr_deploy.pipeline.precision.plan_inputs import PrecisionOptions, Workbench, workbench
+from sr_deploy.pipeline.training import check_minutes, torch_device
 from sr_deploy.precision.evaluate import Judged, losses_of
 
 NAME = "qat"
@@ -107,7 +108,7 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     state = deployment.precision_folder / UNFINISHED_FOLDER
     folder = deployment.precision_folder / NAME
     _make_room(request, folder, state)
-    images, originals = _pictures(request, deployment)
+    images, originals, names = _pictures(request, deployment)
     graphics = graphics_to_fit(request.content, len(images), deployment, graph)
     images = spread(images, list(graphics.inputs(deployment.manifest.contract)))
     if originals is not None:
@@ -115,10 +116,10 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     teacher = None if request.teacher is None else _teacher(request.teacher, deployment, say)
     bench = workbench(deployment, graph, PrecisionOptions("int8", images=request.images, content=request.content), say)
     before = bench.judged(plan, weights)
-    say(f"before: {losses_of(before)}, on {counted(before.pictures)}")
+    say(f"before: {losses_of(before)}, on {counted(before.pictures, 'picture')}")
     options = _options(request, deployment)
     value_range = deployment.manifest.contract.value_range
-    lesson = Lesson(bench.model, plan, weights, images, value_range, teacher, originals)
+    lesson = Lesson(bench.model, plan, weights, images, value_range, teacher, originals, names)
     tuned = fine_tune(lesson, options, folder=state, resume=request.resume, say=say)
     after = bench.judged(tuned.plan, tuned.weights)
     tuned, after = _colours_kept(bench, tuned, after, images, say)
@@ -152,8 +153,7 @@ def _check(request: QatRequest) -> None:
             raise UsageError(f"--{name} {getattr(request, name)} trains nothing", "1 or more")
     if request.patch < 8:
         raise UsageError(f"--patch {request.patch} shows the network almost nothing", "8 or more, in pixels")
-    if request.minutes is not None and not request.minutes > 0:
-        raise UsageError(f"--minutes {request.minutes:g} leaves no time", "more than 0")
+    check_minutes(request.minutes)
     if request.rate is not None and not 0 < request.rate < 1:
         raise UsageError(f"--rate {request.rate:g} is not a learning rate", "a number between 0 and 1, such as 1e-4")
     if request.resume and request.force:
@@ -201,18 +201,23 @@ def _make_room(request: QatRequest, folder: Path, state: Path) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def _pictures(request: QatRequest, deployment: Deployment) -> Tuple[List[np.ndarray], Optional[List[np.ndarray]]]:
+def _pictures(
+    request: QatRequest, deployment: Deployment
+) -> Tuple[List[np.ndarray], Optional[List[np.ndarray]], List[str]]:
+    """Pictures, their originals where there are any, and names of the files of the first."""
     contract, scale = deployment.manifest.contract, deployment.manifest.scale
     if request.hr is None:
-        return [to_network(read_picture(file), contract) for file in find_images([request.images])], None
-    lows, highs = [], []
+        files = find_images([request.images])
+        return [to_network(read_picture(file), contract) for file in files], None, [str(file) for file in files]
+    lows, highs, names = [], [], []
     for _, low, high in pair_images(request.images, request.hr, scale):
+        names.append(str(low))
         small, large = read_picture(low), read_picture(high)
         lows.append(to_network(small, contract))
         shape = np.empty((small.size[0] * scale, small.size[1] * scale, 0), np.uint8)
         cut = dataclasses.replace(large, pixels=crop_like(large.pixels, shape, str(high)), alpha=None)
         highs.append(to_network(cut, contract))
-    return lows, highs
+    return lows, highs, names
 
 
 def _teacher(path: Path, deployment: Deployment, say: Callable[[str], None]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -13,9 +14,9 @@ from sr_deploy.core.contract import round_up
 from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.pipeline.train.distill import check_places, record_of
-from sr_deploy.pipeline.train.request import device_of
 from sr_deploy.pipeline.train.settle import freeze
 from sr_deploy.pipeline.train.student import Student, student_of, training_of
+from sr_deploy.pipeline.training import torch_device
 
 if TYPE_CHECKING:
     from sr_deploy.train.density import DensityLearner
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: In the file and in its record.
 MADE_BY = "srdeploy density"
+#: Columns of a terminal that nobody made wider.
+WIDTH = 80
 #: Share of the steps that are proximal, and of the schedule at which the rate is halved (CDISM's code).
 _PROXIMAL, _HALVINGS = 0.1, (0.2,)
 
@@ -115,7 +118,7 @@ def made_sparse(request: DensityRequest, say: Callable[[str], None] = lambda _: 
     state = request.out.with_name(request.out.name + ".state")
     places = (request.out, record_of(request.out))
     check_places(places, state, request.resume, request.force, (request.checkpoint,))
-    device = device_of(request.device, mixed=False)
+    device = torch_device(request.device)
     student = student_of(request.checkpoint, request.load, (), None, request.seed)
     original = original_of(request.choices.of, student)
     read = _readings(request.choices)
@@ -183,17 +186,21 @@ def calculated(density: float, choices: Choices) -> Dict[str, Any]:
 
 
 def shape_lines(record: Mapping[str, Any]) -> List[str]:
-    """The shapes for people: a line each, with the choices that lead to it."""
+    """The shapes for people, each with the choices that lead to it, in lines of at most WIDTH characters."""
     if record["original"] is None:
-        return ["the original's shape is not known here: --of blocks=N,layers=N,channels=N gives the smaller one"]
-    lines = [f"density {record['density']:.4f} of {_shape_text(record['original'])} gives"]
+        return _wrapped(
+            "the original's shape is not known here: --of blocks=N,layers=N,channels=N gives the smaller one", 0
+        )
+    lines = _wrapped(f"density {record['density']:.4f} of {_shape_text(record['original'])} gives", 0)
     for shape in record["shapes"]:
         exact = shape["exact"]
-        lines.append(
-            f"  {_shape_text(shape)}   (before rounding {exact['channels']:.2f}, {exact['layers']:.2f}, "
-            f"{exact['blocks']:.2f}): {_choices_text(shape['readings'])}"
-        )
+        rounded = f"{exact['channels']:.2f}, {exact['layers']:.2f}, {exact['blocks']:.2f} before rounding"
+        lines += _wrapped(f"{_shape_text(shape)}; {rounded}", 2) + _wrapped(_choices_text(shape["readings"]), 4)
     return lines
+
+
+def _wrapped(text: str, indent: int) -> List[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))
 
 
 def original_of(text: str, student: Optional[Student]) -> Optional[Shape]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
-from sr_deploy.core.artifact import atomic_file, check_free, sha256_of, write_json
+from sr_deploy.core.artifact import atomic_file, check_can_write, check_free, sha256_of, write_json
 from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.train.request import DistillRequest
 from sr_deploy.pipeline.train.settle import Settled, lines_of, prepared
@@ -97,10 +97,12 @@ def check_places(
 
     Raises:
         UsageError: nothing to resume, an unfinished training, one of ``outs`` exists or is what is read.
+        EnvironmentFault: the place of the first cannot be written.
     """
     for path in outs:
         if any(one is not None and one.resolve() == path.resolve() for one in read):
             raise UsageError(f"{path} would be written over while it is read", "another place", "choose another -o")
+    check_can_write(outs[0])
     if resume:
         if not state.is_file():
             raise UsageError(f"there is no state to resume at {state}", "an interrupted one", "start without --resume")
@@ -126,6 +128,7 @@ def _lesson(training: Settled) -> Any:
         None if teacher is None else teacher.module,
         1.0 if teacher is None else teacher.white,
         training.pairs,
+        material.names,
     )
 
 

@@ -28,12 +28,14 @@ class Material:
         highs: uint8 (1, 3, s·H, s·W) of each; None without originals.
         about: what they are, for people.
         sha256s: of the files that were read, in their order.
+        names: of the files that ``lows`` are of or are made of.
     """
 
     lows: Tuple[np.ndarray, ...]
     highs: Optional[Tuple[np.ndarray, ...]]
     about: str
     sha256s: Tuple[str, ...]
+    names: Tuple[str, ...]
 
 
 def material_of(images: Optional[Path], hr: Optional[Path], scale: int) -> Material:
@@ -61,11 +63,13 @@ def material_of(images: Optional[Path], hr: Optional[Path], scale: int) -> Mater
         wholes = [_whole(file, scale) for file in files]
         smalls = [resize(whole, (whole.shape[0] // scale, whole.shape[1] // scale)) for whole in wholes]
         about = f"{len(files)} originals, made smaller by bicubic"
-        return Material(_channels_first(smalls), _channels_first(wholes), about, tuple(map(sha256_of, files)))
+        hashes = tuple(map(sha256_of, files))
+        return Material(_channels_first(smalls), _channels_first(wholes), about, hashes, tuple(map(str, files)))
     assert images is not None
     files = find_images([images])
     about = f"{len(files)} low-resolution pictures without originals"
-    return Material(_channels_first([_pixels(file) for file in files]), None, about, tuple(map(sha256_of, files)))
+    lows = _channels_first([_pixels(file) for file in files])
+    return Material(lows, None, about, tuple(map(sha256_of, files)), tuple(map(str, files)))
 
 
 def _pairs(images: Path, hr: Path, scale: int) -> Material:
@@ -77,7 +81,8 @@ def _pairs(images: Path, hr: Path, scale: int) -> Material:
         highs.append(crop_like(large, shape, str(high)))
         files += [low, high]
     about = f"{len(lows)} pairs"
-    return Material(_channels_first(lows), _channels_first(highs), about, tuple(map(sha256_of, files)))
+    names = tuple(map(str, files[::2]))
+    return Material(_channels_first(lows), _channels_first(highs), about, tuple(map(sha256_of, files)), names)
 
 
 def _whole(file: Path, scale: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Optional, Tuple
 
 from sr_deploy.core.errors import UsageError
 from sr_deploy.pipeline.load import LoadOptions
+from sr_deploy.pipeline.training import check_minutes
 
 #: Minutes of a training whose length is not said.
 DEFAULT_MINUTES = 10.0
@@ -90,8 +91,7 @@ class DistillRequest:
         for name, number, least in limits:
             if number is not None and number < least:
                 raise UsageError(f"--{name} {number} is too small", f"{least} or more")
-        if self.minutes is not None and not self.minutes > 0:
-            raise UsageError(f"--minutes {self.minutes:g} leaves no time", "more than 0")
+        check_minutes(self.minutes)
         if wanted.rate is not None and not 0 < wanted.rate < 1:
             raise UsageError(f"--rate {wanted.rate:g} is not a learning rate", "between 0 and 1, such as 5e-4")
         if wanted.ema is not None and not 0 <= wanted.ema < 1:
@@ -104,21 +104,3 @@ class DistillRequest:
             raise UsageError(
                 "low-resolution pictures alone teach nothing", "a teacher, or their originals", "--teacher CKPT or --hr"
             )
-
-
-def device_of(name: str, mixed: bool) -> str:
-    """ "cpu" or "cuda" for ``--device``.
-
-    Raises:
-        UsageError: no such device, none here, or mixed precision on a CPU.
-    """
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"there is no device {name!r}", "auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda was asked for, and PyTorch sees no GPU here", "a GPU", "--device cpu")
-    device = "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
-    if mixed and device == "cpu":
-        raise UsageError("--mixed is for CUDA only: on a CPU it is slower and no smaller", "a GPU", "leave --mixed out")
-    return device

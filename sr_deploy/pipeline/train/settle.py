@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Callable, List, Optional, Tuple
 
 from sr_deploy.core.contract import round_up
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import row_named
 from sr_deploy.pipeline.train.pictures import Material, material_of
-from sr_deploy.pipeline.train.request import DEFAULT_MINUTES, DistillRequest, device_of
+from sr_deploy.pipeline.train.request import DEFAULT_MINUTES, DistillRequest
 from sr_deploy.pipeline.train.student import Student, student_of, training_of
 from sr_deploy.pipeline.train.teacher import Teacher, teacher_of
+from sr_deploy.pipeline.training import torch_device
 
 if TYPE_CHECKING:
     from sr_deploy.train.distill import DistillOptions
@@ -56,9 +58,9 @@ def prepared(request: DistillRequest, say: Callable[[str], None]) -> Settled:
 
     from sr_deploy.train.lora import add_changes, lora_of
     from sr_deploy.train.objective import check_terms
-    from sr_deploy.train.presets import preset_named
+    from sr_deploy.train.presets import PRESETS
 
-    preset, device = preset_named(request.preset), device_of(request.device, request.mixed)
+    preset, device = row_named("preset", request.preset, PRESETS), torch_device(request.device, request.mixed)
     teacher = None if request.teacher is None else teacher_of(request.teacher, say)
     student = student_of(
         request.student, request.load, request.sizes, None if teacher is None else teacher.scale, request.seed

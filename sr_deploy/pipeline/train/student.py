@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed, SrDeployError, UsageError
+from sr_deploy.core.host.machine import available_memory_bytes
+from sr_deploy.core.media.room import MEMORY_SHARE
 from sr_deploy.pipeline.load import LoadOptions, check_together, is_graph, load_model, load_words
 
 if TYPE_CHECKING:
     import torch
 
     from sr_deploy.models.base import Architecture, Asked, LoadedModel, Tensors, Training
+
+
+#: Copies of the weights while they are trained: themselves, as they are stored, their gradients, two moments of the
+#: optimiser, their moving average, the best so far, and the state that is written.
+TRAINED_COPIES = 8
+#: Bytes of weights where the system does not tell what is free.
+UNLIMITED = 1 << 40
 
 
 @dataclass(frozen=True)
@@ -158,6 +167,7 @@ def _fresh(load: LoadOptions, sizes: Sequence[str], scale: Optional[int], seed: 
     fresh = architecture.training.fresh
     assert fresh is not None, "_sizes has refused it"
     try:
+        _check_room(lambda: fresh(wanted, **arguments))
         module = fresh(wanted, **arguments)
         names = names_in_file(module, architecture.training.file_names)
         loaded = architecture.load({names[key]: value for key, value in module.state_dict().items()}, _asked(load))
@@ -170,6 +180,14 @@ def _fresh(load: LoadOptions, sizes: Sequence[str], scale: Optional[int], seed: 
     words = load_words({"res_scale": load.res_scale})
     source = {"architecture": architecture.name, "sizes": arguments, "scale": wanted}
     return Student(loaded, f"new: {_named(loaded)}", source, _loader(load), words)
+
+
+def _check_room(make: Callable[[], torch.nn.Module]) -> None:
+    """Raise TooLarge of a network that there is no memory to train, before it is made."""
+    from sr_deploy.models.size import bytes_of
+
+    free = available_memory_bytes()
+    bytes_of(make, UNLIMITED if free is None else int(MEMORY_SHARE * free) // TRAINED_COPIES)
 
 
 def _asked(load: LoadOptions) -> Asked:

@@ -20,6 +20,7 @@ import numpy as np
 from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.deployment.plan import INT8_MAX
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.core.schema import Amount, Count, Sha256, described, read_described
 from sr_deploy.precision.calibrate.noise_curve import CUTS, quietest, rounding_integral
 
@@ -150,8 +151,7 @@ def scale_of(stats: TensorStats, method: str = "minmax", percentile: float = PER
         BadInput: no value was seen.
         CheckFailed: NaN or infinite values were seen.
     """
-    if method not in METHODS:
-        raise UsageError(f"there is no calibration method {method!r}", "one of " + ", ".join(METHODS))
+    check_name("calibration method", method, METHODS)
     if not 0 < percentile <= 100:
         raise UsageError(f"a percentile of {percentile:g} does not exist", "a number above 0, at most 100")
     if stats.count == 0:

@@ -160,8 +160,8 @@ def _prefixes(model: onnx.ModelProto, plan: Plan) -> Dict[str, Tuple[onnx.NodePr
     for node in model.graph.node:
         kind = plan.nodes.get(node.name, "")
         if kind in NARROW:
-            scales = [plan.scales_of(kind).get(name) for name in node.input]
-            digest.update(repr((node.name, kind, scales)).encode())
+            read = [(plan.scales_of(kind).get(name), plan.channel_factors.get(name)) for name in node.input]
+            digest.update(repr((node.name, kind, read)).encode())
         if node.op_type in CHANNEL_AXIS:
             found[node.name] = node, f"{node.name} {digest.hexdigest()}"
     return found

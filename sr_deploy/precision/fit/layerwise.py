@@ -22,7 +22,7 @@ from sr_deploy.core.media.surface import cut_picture
 from sr_deploy.core.number_formats import NumberFormat
 from sr_deploy.graph.operators import FUNCTIONS
 from sr_deploy.precision.interpreter import GraphModule
-from sr_deploy.precision.lower.quantize import CHANNEL_AXIS
+from sr_deploy.precision.tensors import CHANNEL_AXIS
 
 #: What the two runs may hold, about; fewer squares are used where a graph's tensors are larger.
 HELD_BYTES = 3 * 10**9

@@ -70,6 +70,7 @@ class Lesson:
         value_range: the units of the graph: 1 or 255.
         teacher: the graph to follow; None takes ``model`` itself.
         originals: high-resolution pictures of the images, (1, 3, s·H, s·W); None without.
+        names: of the images, for messages.
     """
 
     model: onnx.ModelProto
@@ -79,6 +80,7 @@ class Lesson:
     value_range: float
     teacher: Optional[onnx.ModelProto] = None
     originals: Optional[Sequence[np.ndarray]] = None
+    names: Sequence[str] = ()
 
 
 class QatLearner(GraphLearner):
@@ -94,7 +96,7 @@ class QatLearner(GraphLearner):
 
     def __init__(self, lesson: Lesson, options: QatOptions) -> None:
         self.lesson, self.options = lesson, options
-        pool = pool_of(lesson.images, options.patch, options.judged_patch, lesson.originals)
+        pool = pool_of(lesson.images, options.patch, options.judged_patch, lesson.originals, names=lesson.names)
         student = GraphModule(lesson.model, lesson.plan, lesson.weights)
         super().__init__(student, GraphModule(lesson.teacher or lesson.model), pool, lesson.value_range, options.device)
         self.optimiser = torch.optim.Adam(

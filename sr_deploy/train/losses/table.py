@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import Literal
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import row_named
 from sr_deploy.train.losses import features, pictures
 
 #: What a loss looks at: the student's picture and another, the student's picture alone, or features of both.
@@ -83,14 +84,7 @@ def loss_named(name: str) -> Loss:
     Raises:
         UsageError: there is none; the message lists all.
     """
-    for loss in LOSSES:
-        if loss.name == name:
-            return loss
-    raise UsageError(
-        f"there is no loss {name!r}",
-        "one of " + ", ".join(loss.name for loss in LOSSES),
-        "--loss l1=1,laplacian=0.5; against originals: l1@hr=0.1",
-    )
+    return row_named("loss", name, LOSSES, "--loss l1=1,laplacian=0.5; against originals: l1@hr=0.1")
 
 
 def terms_of(text: str) -> Tuple[Term, ...]:

@@ -85,7 +85,7 @@ def test_a_range_that_a_photograph_contradicts_is_taken_and_said(explored_here, 
     [
         (AskedOfGraph(scale=4), "enlarges 2 times"),
         (AskedOfGraph(value_range=2.0), "--value-range 2 is not supported"),
-        (AskedOfGraph(colours="cmyk"), "--colours cmyk does not exist"),
+        (AskedOfGraph(colours="cmyk"), "there is no --colours 'cmyk'"),
     ],
 )
 def test_what_contradicts_the_file_is_refused(explored_here, tmp_path, asked, message):

@@ -16,6 +16,7 @@ from sr_deploy.core.media.colour import Planes
 from sr_deploy.core.media.video.clip import Clip
 from sr_deploy.core.media.video.package import import_av
 from sr_deploy.core.media.video.pixels import PIXEL_FORMATS, PixelFormat, fill_frame
+from sr_deploy.core.names import check_name
 from sr_deploy.core.text import plain
 
 
@@ -115,8 +116,7 @@ def settle(clip: Clip, out: Path, scale: int, codec: Optional[str], crf: Optiona
     if suffix not in CONTAINERS:
         raise UsageError(f"cannot write {out}: unknown suffix {suffix!r}", "one of " + ", ".join(CONTAINERS))
     name = codec or ("vp9" if suffix == ".webm" else "h264" if clip.form.depth == 8 else "hevc")
-    if name not in CODECS:
-        raise UsageError(f"--codec {name} does not exist", "one of " + ", ".join(CODECS))
+    check_name("--codec", name, CODECS)
     row = CODECS[name]
     if crf is not None and (not row.quality or not 0 <= crf <= row.most):
         wanted = f"0 (best) to {row.most}" if row.quality else "no --crf: the codec has none"
