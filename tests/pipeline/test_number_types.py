@@ -22,7 +22,9 @@ from sr_deploy.core.media.sample import sample_input
 from sr_deploy.core.quality.psnr_ssim import psnr_y
 from sr_deploy.engine.layers import NetworkLayer, check_network
 from sr_deploy.engine.listing import Layer, Listing, Tensor
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.read_back import read_back
+from sr_deploy.engine.tensorrt import engine_from_graph
 from sr_deploy.graph.census import Work
 from sr_deploy.pipeline.precision.auto import chosen_plan
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
@@ -36,6 +38,7 @@ from sr_deploy.precision.choose.islands import kinds_of
 from sr_deploy.precision.choose.plan_from_ranges import Scales
 from sr_deploy.precision.evaluate import computing, scenes_from_photographs
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
+from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests.precision import small_plans
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="no TensorRT-RTX")
@@ -216,6 +219,19 @@ def test_bfloat16_is_where_float16_overflows_if_the_budget_bears_it_and_float32_
         assert found.sick == 0 and found.loss <= budget
     older = Target("tensorrt-rtx", "1.7.1", ("7.5",))
     assert "bfloat16" not in auto(far, older, 4.0)[0].formats
+
+
+@needs_rtx
+def test_a_mix_with_bfloat16_is_built(far, tmp_path):
+    """Layers of 8 bits that give bfloat16 beside float16: every product in its planned type."""
+    made, _ = far
+    plan, weights, _ = auto(far, ADA, 20.0)
+    assert plan.rest == "bfloat16" and plan.nodes["head/Conv"] == "float16" and plan.nodes["one.b/Conv"] == "int8"
+    path = tmp_path / "model.onnx"
+    onnx.save(typed_graph(made.model, plan, weights), str(path))
+    options = EngineOptions(precision="auto", planned=plan.nodes)
+    engine = engine_from_graph("tensorrt-rtx", path, [(24, 24)] * 3, ("8.9",), options)
+    assert engine.refusal is None and "int8" in engine.settings["built"]
 
 
 def product(kind):
