@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -195,7 +196,6 @@ def main() -> None:
     asked = parser.parse_args()
     results = json.loads(asked.results.read_text()) if asked.results.is_file() else {}
     place = asked.results.with_suffix("")
-    images = gather(place, asked.photographs, asked.graphics)
     if not asked.print:
         write_held(place / "held")
     for name in () if asked.print else asked.only:
@@ -206,7 +206,9 @@ def main() -> None:
                 key = "|".join((name, precision, shown))
                 if key not in results:
                     say(key)
-                    results[key] = measured(place, name, precision, content, images)
+                    results[key] = measured(
+                        place, name, precision, content, gather(place, asked.photographs, asked.graphics)
+                    )
                     write_json(asked.results, results)
     print(table(results))
     if asked.plot is not None:
