@@ -113,7 +113,7 @@ def better_engine(request: Request, build: Build, plain: BuiltEngine, say: Calla
 
 
 def is_better(plain: BuiltEngine, other: BuiltEngine) -> bool:
-    """Whether the listing of ``other`` moves fewer bytes, or as many in fewer kernels; of a range of sizes kernels count.
+    """Whether the listing of ``other`` moves fewer bytes, or as many in fewer kernels; in a range, has fewer kernels.
 
     Memory is the second judge: an engine that needs more than MEMORY_SHARE of the other's activations is not taken.
     """
