@@ -103,6 +103,7 @@ def engine_within_budget(
     settings = {
         "memory_budget_bytes": str(budget),
         "strips": str(streamed.strips),
+        "strips_share": f"{streamed.share:g}",
         "activation_bytes_by_strips": ", ".join(f"{strips}: {found}" for strips, found in streamed.asked.items()),
         "streaming_difference": f"{difference:.1e} of 255, in float64",
     }
