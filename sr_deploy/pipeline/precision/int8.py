@@ -299,5 +299,7 @@ def improved(
         # A weight that several convolutions use was changed at the first of them: now all that comes before each bias
         # is as it will be. Elsewhere the fit has done this.
         weights = corrected_bias(bench.model, plan, weights, material.images, count=FITTED)
-    note = "weights and biases fitted to 8 bits layer by layer (precision/fit/adaptive_rounding.py)"
-    return dataclasses.replace(plan, notes=(*plan.notes, note)), weights
+    notes = ["weights and biases fitted to 8 bits layer by layer (precision/fit/adaptive_rounding.py)"]
+    if plan.channel_factors:
+        notes.append(f"channels of {len(plan.channel_factors)} tensors divided before INT8 (fit/channel_factors.py)")
+    return dataclasses.replace(plan, notes=(*plan.notes, *notes)), weights
