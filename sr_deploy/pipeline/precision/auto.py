@@ -238,12 +238,19 @@ def _searched(
     say(f"searching for the layers that keep {budget.text()}")
     found: List[Found] = []
     asked: Set[int] = set()
+    said: Set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
     for trials in ROUNDS:
         first = _quietest(made.bench, costs)
         others = [tuple(one.values()) for one in costs.values()]
         families = [first, *(one for one in others if _set(one) != _set(first))]
         found.append(
-            search(families, savings.microseconds, lambda one: made.of(one, budget)[1], budget.keeps, say, trials)
+            search(families, savings.microseconds, lambda one: made.of(one, budget)[1], budget.keeps, say_once, trials)
         )
         breaking = [scene for index, scene in made.breaking.items() if index not in asked]
         asked.update(made.breaking)
