@@ -1,15 +1,18 @@
 """What INT8 costs on photographs and on graphics, in the mean and in the worst picture, by the content it was made for.
 
-    python tests/benchmarks/precision_content.py --results content.json              what is missing in content.json
-    python tests/benchmarks/precision_content.py --results content.json --print      the tables
+    python -m tests.benchmarks.precision_content --results content.json              what is missing in content.json
+    python -m tests.benchmarks.precision_content --results content.json --print      the tables
 
     --only NAME …   checkpoints     --precisions int8 auto-0.1 auto-0.05     --contents photo any
     --photographs N                 calibrate with the first N of the 100 photographs
+    --graphics N                    and with N graphics as a user may have them, in the same folder
     --plot FILE                     the errors of the promises as a picture, .png or .svg
 
 Plans are made by ``srdeploy build --precision … --content …`` with the calibration photographs and the graphics that
-srdeploy paints. Set5, Set14 and Graphics (five rendered pictures) are not seen before they are judged. The error of a
-promise is what a picture loses less what the plan's report promises of the worst one, of the plans with a budget.
+srdeploy paints. Set5, Set14, Graphics (five rendered pictures) and Held (those of held_graphics.py, but for the ones on
+which float32 itself is worse than bicubic enlargement) are not seen before they are judged. The user's graphics are
+painted from a seed of their own and shrunk: whole screens beside photographs. The error of a promise is what a picture
+loses less what the plan's report promises of the worst one, of the plans with a budget.
 Data is found through SRDEPLOY_ASSETS (default ../shared).
 """
 
@@ -18,10 +21,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import onnx
@@ -29,16 +33,22 @@ from matplotlib.figure import Figure
 
 from sr_deploy.core.artifact import write_json
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
+from sr_deploy.core.media.bicubic import resize
+from sr_deploy.core.media.graphics.paint import painted
+from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.make_plan import plan_for
-from sr_deploy.precision.evaluate import computing, judge, scenes_of
+from sr_deploy.precision.evaluate import computing, judge, scenes_of, within_reach
 from sr_deploy.report.plots import COLOURS, save_figure
+from tests.benchmarks.held_graphics import write_held
 from tests.benchmarks.precision_quality import photographs
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
-CHECKPOINTS = ("span_ch26_x4.pth", "efdn_x4.pth", "f2srgan_x4_student.pt", "dsclora_x4.pth")
-SETS = ("Set5", "Set14", "Graphics")
+CHECKPOINTS = ("span_ch26_x4.pth", "dsclora_x4.pth", "efdn_x4.pth", "f2srgan_x4_student.pt", "spanf_x4.pth")
+SETS = ("Set5", "Set14", "Graphics", "Held")
+#: Of the graphics that a user might have.
+USER_SEED, USER_SIDE = 77, 160
 #: Of the histogram, in budgets; what is beyond counts in the last.
 EDGES = (-3.0, -1.0, -0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 1.0)
 #: How far above its budget the worst picture may be, as a share of it.
@@ -50,35 +60,46 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def judged(deployment: Deployment, typed: Path) -> Dict[str, List[Dict[str, Any]]]:
+def folders_of(name: str, scale: int, held: Path) -> Tuple[Path, Path]:
+    """Where the low-resolution pictures and the originals of a set are."""
+    if name == "Held":
+        return held / f"X{scale}", held / "HR"
+    folder = ASSETS / "images" / name
+    return folder / f"X{scale}" if name == "Graphics" else folder / "LR_bicubic" / f"X{scale}", folder / "HR"
+
+
+def judged(deployment: Deployment, typed: Path, held: Path) -> Dict[str, List[Dict[str, Any]]]:
     """Set → what each of its pictures loses."""
     manifest = deployment.manifest
     exact, graph = (computing(onnx.load(str(path))) for path in (deployment.folder / "model.onnx", typed))
     found = {}
     for name in SETS:
-        folder = ASSETS / "images" / name
-        low = folder / f"X{manifest.scale}" if name == "Graphics" else folder / "LR_bicubic" / f"X{manifest.scale}"
-        scenes = scenes_of(low, folder / "HR", manifest.scale, manifest.contract, exact)
+        scenes = scenes_of(*folders_of(name, manifest.scale, held), manifest.scale, manifest.contract, exact)
+        if name == "Held":
+            scenes = tuple(scene for scene in scenes if within_reach(scene, manifest.scale))
         each = judge(scenes, graph, manifest.scale, manifest.contract).each
         found[name] = [{"name": one.name, "loss": one.loss, "shift": one.shift, "off": one.off} for one in each]
     return found
 
 
-def measured(place: Path, name: str, precision: str, content: str, count: int) -> Dict[str, Any]:
+def measured(place: Path, name: str, precision: str, content: str, images: Path) -> Dict[str, Any]:
     """One row."""
     folder = place / f"{name.split('.')[0]}_{content}"
     if not folder.exists():
         export_deployment(ExportOptions(ASSETS / "weights" / name, folder, target="xavier-nx"), say)
     deployment = open_deployment(folder)
     kind, _, budget = precision.partition("-")
-    images = photographs(place, count)
     options = PrecisionOptions(
         kind, budget=float(budget) if budget else None, images=images, content=content, remake=True
     )
     started = time.perf_counter()
     made = plan_for(deployment, options, say)
     report = {key: value for key, value in made.report.items() if key != "judged"}
-    return {"seconds": time.perf_counter() - started, "report": report, "sets": judged(deployment, made.typed)}
+    return {
+        "seconds": time.perf_counter() - started,
+        "report": report,
+        "sets": judged(deployment, made.typed, place / "held"),
+    }
 
 
 def row_of(name: str, precision: str, content: str, row: Dict[str, Any]) -> str:
@@ -148,6 +169,19 @@ def table(results: Dict[str, Dict[str, Any]]) -> str:
     return "\n".join([*lines, "", histogram(results)])
 
 
+def gather(place: Path, count: int, graphics: int) -> Path:
+    """A folder as a user may have it: photographs, and graphics of LR size among them."""
+    images = photographs(place, count)
+    if not graphics:
+        return images
+    mixed = place / f"photographs_{count}_graphics_{graphics}"
+    if not mixed.is_dir():
+        shutil.copytree(images, mixed)
+        for name, pixels in painted(graphics, 4 * USER_SIDE, USER_SEED):
+            write_picture(Picture(resize(pixels, (USER_SIDE, USER_SIDE))), mixed / f"user_{name}.png")
+    return mixed
+
+
 def main() -> None:
     """See the top of the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -156,18 +190,25 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="*", default=("int8",))
     parser.add_argument("--contents", nargs="*", default=("photo", "any"))
     parser.add_argument("--photographs", type=int, default=100)
+    parser.add_argument("--graphics", type=int, default=0)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--print", action="store_true")
     asked = parser.parse_args()
     results = json.loads(asked.results.read_text()) if asked.results.is_file() else {}
     place = asked.results.with_suffix("")
+    if not asked.print:
+        write_held(place / "held")
     for name in () if asked.print else asked.only:
         for content in asked.contents:
             for precision in asked.precisions:
-                key = "|".join((name, precision, content))
+                usual = (asked.photographs, asked.graphics) == (100, 0)
+                shown = content if usual else f"{content}, {asked.photographs} + {asked.graphics}"
+                key = "|".join((name, precision, shown))
                 if key not in results:
                     say(key)
-                    results[key] = measured(place, name, precision, content, asked.photographs)
+                    results[key] = measured(
+                        place, name, precision, content, gather(place, asked.photographs, asked.graphics)
+                    )
                     write_json(asked.results, results)
     print(table(results))
     if asked.plot is not None:
