@@ -46,12 +46,11 @@ def test_graph_equals_the_published_code(assets, shared_export, weights, golden,
         assert largest_difference(actual, np.clip(expected, 0, value_range), value_range) <= GRAPH_FP32.steps
 
 
-@pytest.mark.parametrize(("weights", "rewrite"), [("f2srgan_x4.pt", "none"), ("f2srgan_x2.pt", "default")])
-def test_dft_form_equals_the_published_code_and_is_pinned(assets, shared_export, weights, rewrite):
+def test_dft_form_equals_the_published_code_and_is_pinned(assets, shared_export):
     import onnx
 
-    value_range = 255.0
-    deployment = open_deployment(shared_export(weights, spectral="dft", rewrite=rewrite))
+    value_range, weights = 255.0, "f2srgan_x4.pt"
+    deployment = open_deployment(shared_export(weights, spectral="dft"))
     runner = runner_from_graph(
         deployment.folder / "model.onnx", deployment.manifest.contract, deployment.manifest.scale
     )

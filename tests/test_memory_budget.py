@@ -39,10 +39,10 @@ def build(srdeploy, deployment, *more):
 
 def test_streams_until_the_budget_is_met(shared_export, srdeploy, tmp_path):
     light = shutil.copytree(shared_export("light_f2srgan_x4_whole_module.pt"), tmp_path / "light")
-    plain = json.loads(build(srdeploy, light, "--size", "360").out)[0]
+    plain = json.loads(build(srdeploy, light, "--size", "192").out)[0]
     assert "strips" not in plain["settings"]
-    budget = plain["activation_bytes"] // 2
-    outcome = build(srdeploy, light, "--size", "360", "--memory-budget", f"{budget / 1e6}MB")
+    budget = plain["activation_bytes"] * 2 // 3
+    outcome = build(srdeploy, light, "--size", "192", "--memory-budget", f"{budget / 1e6}MB")
     assert outcome.code == 0, outcome.err
     (engine,) = json.loads(outcome.out)
     assert engine["activation_bytes"] <= budget

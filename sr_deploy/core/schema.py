@@ -15,7 +15,7 @@ import math
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Type, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import Annotated, Literal
 
 from sr_deploy.core.errors import BadInput
@@ -52,6 +52,16 @@ Rate = Annotated[float, Field(gt=0.0, le=1e6)]
 Duration = Annotated[float, Field(ge=1e-12, le=1e7)]
 #: A scale of quantisation: a positive, normal float32.
 QuantScale = Annotated[float, Field(ge=2.0**-126, le=3.4e38)]
+
+
+def _power_of_two(value: float) -> float:
+    if math.frexp(value)[0] != 0.5:
+        raise ValueError("no power of two")
+    return value
+
+
+#: A factor that no float type rounds: a power of two, normal in float16 as its inverse is.
+ExactFactor = Annotated[float, Field(ge=2.0**-14, le=2.0**14), AfterValidator(_power_of_two)]
 ShortText = Annotated[str, Field(max_length=1000)]
 
 

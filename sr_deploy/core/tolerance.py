@@ -47,6 +47,10 @@ GRAPH_FP32 = Tolerance("graph float32", 0.05)
 #: equal to the last bit; a runtime that takes another algorithm for another size rounds otherwise.
 TILES = Tolerance("tiles", 255e-5)
 
+#: The float32 graph with channels divided in front of convolutions and weights multiplied to match: factors are powers
+#: of two, which no float type rounds.
+CHANNEL_FACTORS = Tolerance("channel factors", 0.0)
+
 #: A float16 graph or engine against float32.
 HALF = LossyTolerance("float16", decibels=0.01, rms_steps=0.5)
 #: One in bfloat16: 3 bits less than float16 has, over all of float32's range.

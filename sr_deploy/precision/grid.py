@@ -6,6 +6,9 @@ import numpy as np
 
 from sr_deploy.core.number_formats import FLOAT8, NumberFormat
 
+#: The least scale in float16: subnormal, yet still with 4 bits, so that rounding it up costs little range.
+LEAST_HALF_SCALE = 2.0**-20
+
 
 def on_grid(values: np.ndarray, one: NumberFormat) -> np.ndarray:
     """The nearest values that a format holds, ties to even, cut off at ±``one.largest``; NaN stays NaN.

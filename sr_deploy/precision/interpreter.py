@@ -20,8 +20,9 @@ from sr_deploy.core.errors import UsageError
 from sr_deploy.core.number_formats import FORMAT, INT8, QUANTISED, NumberFormat
 from sr_deploy.graph.operators import FUNCTIONS
 from sr_deploy.precision.fit.fake_quant import quantised_activation, quantised_weight
-from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, NARROW, check_plan
-from sr_deploy.precision.tensors import following_picture
+from sr_deploy.precision.lower.channel_factors import weight_factors
+from sr_deploy.precision.lower.quantize import NARROW, check_plan
+from sr_deploy.precision.tensors import CHANNEL_AXIS, following_picture
 
 #: Inputs of an operator that training may change. Other constants (means, limits, Fourier matrices) stay.
 _TRAINED_INPUTS: Mapping[str, Tuple[int, ...]] = {
@@ -78,6 +79,8 @@ class GraphModule(nn.Module):
             is pinned to float32 by the exporter.
         scales: (quantised tensor, format) → scale, shape (); (quantised constant, format) → scales, one for each output
             channel.
+        factors: weight of an INT8 convolution whose input has channel factors → what its constant is already multiplied
+            by, to be broadcast.
         stretches: the same → factor on its scale, which starts at 1 and is what training changes, so that one rate
             suits scales of all magnitudes.
 
@@ -106,10 +109,15 @@ class GraphModule(nn.Module):
         self.scales: Dict[Key, nn.Parameter] = {}
         self.stretches: Dict[Key, nn.Parameter] = {}
         self._kept: Dict[Tuple[int, ...], Dict[str, Tensor]] = {}
+        self.factors = {} if plan is None else weight_factors(model, plan)
+        #: Tensor → the name of the buffer with what INT8 convolutions read it multiplied by, (channels, 1, 1).
+        self._inverse: Dict[str, str] = {}
         trained = _trained(self.steps)
         for tensor in model.graph.initializer:
-            values = weights.get(tensor.name, numpy_helper.to_array(tensor))
-            value = torch.from_numpy(np.array(values))
+            values = np.array(weights.get(tensor.name, numpy_helper.to_array(tensor)))
+            if tensor.name in self.factors:
+                values = values * self.factors[tensor.name]
+            value = torch.from_numpy(values)
             if not value.is_floating_point():
                 self._fixed[tensor.name] = value
                 continue
@@ -124,6 +132,10 @@ class GraphModule(nn.Module):
         return parameter
 
     def _add_scales(self, plan: Plan) -> None:
+        for number, (name, factors) in enumerate(plan.channel_factors.items()):
+            self._inverse[name] = f"inverse{number}"
+            inverse = 1.0 / torch.tensor(factors, dtype=torch.float32).reshape(-1, 1, 1)
+            self.register_buffer(self._inverse[name], inverse, persistent=False)
         for step in self.steps:
             for index, axis in step.quantised.items():
                 key = step.key(index)
@@ -210,7 +222,10 @@ class GraphModule(nn.Module):
         if key not in quantised:
             axis = step.quantised[index]
             if axis is None:
-                quantised[key] = quantised_activation(values[name], self.scale(key), step.format)
+                value = values[name]
+                if step.format is INT8 and name in self._inverse:
+                    value = value * getattr(self, self._inverse[name])
+                quantised[key] = quantised_activation(value, self.scale(key), step.format)
             else:
                 quantised[key] = self.quantised_constant(name, axis, step.format)
         return quantised[key]
@@ -251,8 +266,11 @@ class GraphModule(nn.Module):
         return {name: value for name, value in self.constants.items() if value.requires_grad}
 
     def arrays(self) -> Dict[str, np.ndarray]:
-        """The constants that may be trained, as float32 arrays."""
-        return {name: value.detach().cpu().numpy().copy() for name, value in self.trained().items()}
+        """The constants that may be trained, as float32 arrays, without channel factors."""
+        return {
+            name: value.detach().cpu().numpy() / self.factors.get(name, np.float32(1.0))
+            for name, value in self.trained().items()
+        }
 
 
 def _steps(model: onnx.ModelProto, plan: Optional[Plan]) -> Tuple[_Step, ...]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Dict, Set, Tuple
+from typing import Dict, Mapping, Set, Tuple
 
 import onnx
 
 from sr_deploy.core.number_formats import FORMATS
+
+#: Operators with weights that can run in 8 bits, and the axis of the output channels in their weights.
+CHANNEL_AXIS: Mapping[str, int] = {"Conv": 0, "ConvTranspose": 1}
 
 _FLOATS = tuple(one.onnx_type for one in FORMATS if one.floating)
 

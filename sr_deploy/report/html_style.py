@@ -61,7 +61,7 @@ img.dark { display: none; }
 @media screen and (prefers-color-scheme: dark) { .turned { filter: invert(.91) hue-rotate(180deg); }
   img.light { display: none; } img.dark { display: block; } }
 details { margin: .6rem 0; }
-summary { cursor: pointer; color: var(--mark); }
+summary { cursor: pointer; color: var(--mark); overflow-wrap: anywhere; }
 @media (max-width: 30rem) {
   .panels { grid-template-columns: repeat(2, 1fr); gap: .6rem; }
   h1 { font-size: 1.4rem; } th, td { padding: .3rem .5rem; } }

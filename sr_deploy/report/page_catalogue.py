@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping
+from typing import Dict, List, Mapping, Tuple
 
 from sr_deploy.bench.energy import joules, mean_power
 from sr_deploy.bench.result import Point
@@ -41,27 +41,28 @@ def catalogue_page(title: str, made: str, entries: Mapping[str, Submission]) -> 
         title, made: plain text.
         entries: file name → entry, each without problems.
     """
-    groups: Dict[str, List[str]] = {}
+    groups: Dict[Tuple[str, str], List[str]] = {}
     for name, entry in entries.items():
         groups.setdefault(_shared(entry), []).append(name)
     body = f"<header>\n<h1>{xml(title)}</h1>\n{html.paragraph(made, 'small')}</header>\n"
     body += html.paragraph(INTRODUCTION, "note")
-    for index, (shared, names) in enumerate(sorted(groups.items())):
-        body += html.section(shared, _group(shared, {name: entries[name] for name in names}), f"device-{index + 1}")
+    for index, ((shared, caption), names) in enumerate(sorted(groups.items())):
+        body += html.section(shared, _group(caption, {name: entries[name] for name in names}), f"device-{index + 1}")
     return html.page(title, body)
 
 
-def _shared(entry: Submission) -> str:
-    """What the rows of one table share: device, runtime, scope, and whose pictures."""
+def _shared(entry: Submission) -> Tuple[str, str]:
+    """What the rows of one table share, for its heading: device, runtime, scope; and its caption: whose pictures."""
     point, pictures = entry.result.points[0], entry.quality.pictures
     on = f"; quality on {pictures.count} pictures of {pictures.name}" if pictures else ""
+    caption = f"Time a picture{on}"
     version = point.description.get("version", "")
     threads = point.description.get("threads")
     told = f", {threads} {'thread' if threads == 1 else 'threads'}" if threads else ""
-    return f"{point.device}: {point.runtime} {version}{told}, {point.scope}, ×{entry.network.scale}{on}"
+    return f"{point.device}: {point.runtime} {version}{told}, {point.scope}, ×{entry.network.scale}", caption
 
 
-def _group(shared: str, entries: Mapping[str, Submission]) -> str:
+def _group(caption: str, entries: Mapping[str, Submission]) -> str:
     rows = [
         _row(entry, point)
         for entry in sorted(entries.values(), key=lambda one: one.network.name)
@@ -77,7 +78,10 @@ def _group(shared: str, entries: Mapping[str, Submission]) -> str:
         for point in entry.result.points
         if doubts(point)
     ]
-    return html.table(shared, HEADINGS, rows, 3) + html.items(told, "warn") + details
+    # Few devices have a sensor, and not everybody measures every load.
+    said = [column for column in range(len(HEADINGS)) if any(row[column] != NONE for row in rows)]
+    table = html.table(caption, [HEADINGS[column] for column in said], [[row[c] for c in said] for row in rows], 3)
+    return table + html.items(told, "warn") + details
 
 
 def _row(entry: Submission, point: Point) -> List[html.Cell]:
@@ -104,7 +108,7 @@ def _row(entry: Submission, point: Point) -> List[html.Cell]:
     return row
 
 
-def _identity(entry: Submission) -> List[tuple[str, str]]:
+def _identity(entry: Submission) -> List[Tuple[str, str]]:
     network = entry.network
     return [
         ("network", f"{network.architecture} ×{network.scale}, {network.parameters:,} parameters"),

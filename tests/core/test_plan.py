@@ -107,6 +107,8 @@ def test_what_is_no_plan(tmp_path, text):
         ({"activation_scales": {"/head/out": 10**400}}, "activation_scales"),
         ({"activation_scales": {"/head/out": "wide"}}, "activation_scales"),
         ({"activation_scales": {"/head/out": None}}, "activation_scales"),
+        ({"channel_factors": {"/head/out": [2.0, 1.5]}}, "no power of two"),
+        ({"channel_factors": {"/head/out": [0.0]}}, "channel_factors"),
         ({"weight_scales": {"body.weight": [0.5, float("nan")]}}, r"weight_scales.body.weight\[1\] is nan"),
         ({"weight_scales": {"body.weight": [0.5, -1]}}, r"weight_scales.body.weight\[1\] is -1"),
         ({"weight_scales": {"body.weight": 0.5}}, "weight_scales"),

@@ -38,7 +38,8 @@ def exported(tmp_path_factory):
 def prepared(exported, photographs, tmp_path_factory):
     """The demo's network with an INT8 plan, without fitted weights."""
     folder = shutil.copytree(exported, tmp_path_factory.mktemp("planned") / "net")
-    planned_for(open_deployment(folder), PrecisionOptions("int8", images=photographs, improve=False), lambda _: None)
+    asked = PrecisionOptions("int8", images=photographs, improve=False, content="photo")
+    planned_for(open_deployment(folder), asked, lambda _: None)
     return folder
 
 

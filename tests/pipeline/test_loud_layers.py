@@ -29,7 +29,7 @@ def test_the_loud_one_is_found_and_named(net, bench, monkeypatch):
     bench, material = bench
     plan, _ = open_plan(net / "precision" / "int8")
     monkeypatch.setattr(int8, "LOUD_MACS", 0.04)
-    assert int8._loud_layers(bench, material, plan, {}, lambda _: None) == {}
+    assert int8._loud_layers(bench, material, (plan, {}), bench.judged(plan, {}), lambda _: None) == {}
 
     layers = [name for name in plan.nodes_of("int8") if name in bench.kinds.candidates]
     loud = layers[len(layers) // 2]
@@ -41,9 +41,13 @@ def test_the_loud_one_is_found_and_named(net, bench, monkeypatch):
     )
     told = []
     monkeypatch.setattr(int8, "LOUD_MACS", 1.0)
-    found = int8._loud_layers(bench, spoilt, plan, {}, told.append)
+    judged = bench.judged(plan, {})
+    found = int8._loud_layers(bench, spoilt, (plan, {}), judged, told.append)
     readers = {node.name for node in bench.model.graph.node if tensor in node.input}
     assert set(found) <= readers and loud in found and all("of the noise" in why for why in found.values())
     assert len(told) == len(found)
+    kept = sum(bench.kinds.candidates[name] for name in layers if name not in found)
+    monkeypatch.setattr(int8, "LEAST_NARROW", kept / bench.kinds.macs + 1e-6)
+    assert len(int8._loud_layers(bench, spoilt, (plan, {}), judged, told.append)) < len(found), "so much stays narrow"
     monkeypatch.setattr(int8, "LOUD_MACS", 0.001)
-    assert int8._loud_layers(bench, spoilt, plan, {}, told.append) == {}, "it holds too much of the work"
+    assert int8._loud_layers(bench, spoilt, (plan, {}), judged, told.append) == {}, "it holds too much of the work"

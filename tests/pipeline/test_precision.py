@@ -13,6 +13,7 @@ import onnx
 import pytest
 
 from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.deployment.calibration_cache import read_cache
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.deployment.plan import open_plan
 from sr_deploy.core.errors import BadDeployment
@@ -67,8 +68,13 @@ def test_int8_fitted_and_auto(plain, photographs, srdeploy):
     assert plan.calibration["graphics"]["count"] == 12 and f"{report['worst_loss_db']:+.4f} dB in" in done.err
     assert report["lint"]["narrow_products"] == sum("Conv" in name for name in plan.nodes_of("int8"))
     assert {path.name for path in (plain / "precision" / "int8").iterdir()} == {
-        "plan.json", "weights.npz", "model.onnx", "legacy.onnx", "legacy.json", "calibration.cache", "report.json",
+        "plan.json", "weights.npz", "model.onnx", "legacy.onnx", "legacy.json", "calibration.cache", "implicit.onnx",
+        "report.json",
     }  # fmt: skip
+    cache = read_cache(plain / "precision" / "int8" / "calibration.cache").scales
+    implicit = onnx.load(str(plain / "precision" / "int8" / "implicit.onnx"))
+    divided = {name for one in implicit.graph.node for name in one.output if name.endswith("/divided")}
+    assert len(divided) == len(plan.channel_factors) > 0 and divided <= set(cache)
     done = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.4", "--images", photographs, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)[0]["precision"] == "auto"

@@ -17,7 +17,8 @@ from sr_deploy.precision.choose.plan_from_ranges import (
     narrow_share,
     rounded_scale,
 )
-from sr_deploy.precision.lower.quantize import LEAST_HALF_SCALE, check_plan
+from sr_deploy.precision.grid import LEAST_HALF_SCALE
+from sr_deploy.precision.lower.quantize import check_plan
 from tests.precision import small_plans
 
 MACS = {"head/Conv": 10, "one.a/Conv": 100, "one.b/Conv": 100, "two.a/Conv": 100, "two.b/Conv": 100, "tail/Conv": 20}

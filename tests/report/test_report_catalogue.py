@@ -77,10 +77,11 @@ def test_true_entries_become_one_page(tmp_path, srdeploy):
     outcome = srdeploy("report", "--catalogue", tmp_path / "entries", "-o", tmp_path / "c.html")
     assert outcome.code == 0, outcome.err
     page = Page((tmp_path / "c.html").read_text())
-    rows = [row for row in page.rows if len(row) == 15 and row[1] == "144×144"]
+    rows = [row for row in page.rows if len(row) == 13 and row[1] == "144×144"]
     assert [row[0] for row in rows] == ["<b>", "net"] and "b" not in page.tags
-    assert rows[1][2] == "FP32" and rows[1][9:11] == ["30.500", "30.000"] and rows[1][12] == "0 of 20"
+    assert rows[1][2] == "FP32" and rows[1][7:9] == ["30.500", "30.000"] and rows[1][10] == "0 of 20"
     assert "AMD EPYC: onnxruntime 1.23, 1 thread, compute, ×2" in page.text
+    assert not any("mJ" in row for row in page.rows), "no entry has a sensor, so no column waits for one"
     assert srdeploy("report", "--catalogue", tmp_path / "entries", "-o", tmp_path / "c.html").code == 2, "it exists"
 
 

@@ -19,7 +19,7 @@ from sr_deploy.core.artifact import atomic_file, sha256_of, write_json
 from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment
 from sr_deploy.core.number_formats import FLOAT8, FLOAT16, INT8, QUANTISED, FloatName, FormatName, PlanPrecision
-from sr_deploy.core.schema import QuantScale, Sha256, described, read_described
+from sr_deploy.core.schema import ExactFactor, QuantScale, Sha256, described, read_described
 from sr_deploy.core.temporary import put_back
 from sr_deploy.core.text import plain
 
@@ -49,6 +49,10 @@ class Plan:
             ±448.
         weight_scales: constant name → one scale for each output channel. Nodes of one constant are of one type, if of
             8 bits.
+        channel_factors: tensor name → one factor for each of its channels: INT8 convolutions read the tensor divided by
+            them (its scale is of that), and their weights are multiplied by them along the input channels, before they
+            are quantised (their scales are of that). Together they change nothing, and channels of very different size
+            get steps that suit each. Powers of two, so that neither is rounded.
         calibration: images, method and hash that the scales follow from; empty for "fp16".
         notes: what was done to the weights, what the search gave up, ….
         weights_sha256: of ``weights.npz``; None when the graph's own weights are used.
@@ -68,6 +72,7 @@ class Plan:
     weights_sha256: Optional[Sha256] = None
     float8_scales: Dict[str, QuantScale] = field(default_factory=dict)
     target: Optional[Target] = None
+    channel_factors: Dict[str, Tuple[ExactFactor, ...]] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property

@@ -16,7 +16,7 @@ from sr_deploy.engine.runtimes import RUNTIMES
 from sr_deploy.pipeline.engines.plans import planned_for
 from sr_deploy.pipeline.engines.request import BuildOptions, BuildPlan
 from sr_deploy.pipeline.engines.timings import timings_file
-from sr_deploy.pipeline.precision.deployed_plan import CACHE_NAME, LEGACY_NAME, Planned
+from sr_deploy.pipeline.precision.deployed_plan import CACHE_NAME, IMPLICIT_NAME, LEGACY_NAME, Planned
 
 if TYPE_CHECKING:
     from sr_deploy.engine.built import BuiltEngine
@@ -179,4 +179,5 @@ def _source(plan: BuildPlan, graph: Path, options: BuildOptions) -> _Source:
         raise UsageError(
             f"{plan.planned.folder} has no calibration cache", CACHE_NAME, "make the plan again with --images"
         )
-    return _Source(graph, types, plan.planned.cache)
+    factored = plan.planned.folder / IMPLICIT_NAME
+    return _Source(factored if plan.planned.plan.channel_factors else graph, types, plan.planned.cache)

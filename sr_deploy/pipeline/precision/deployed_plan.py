@@ -5,6 +5,7 @@ DIR/precision/int8/plan.json          types, reasons and scales; weights.npz bes
                    simulated.onnx     for ONNX Runtime, of a plan with bfloat16: float32, rounded to it
                    legacy.onnx        float32 with Q/DQ: TensorRT 8.5 and 8.6, with the types in legacy.json
                    calibration.cache  scales for TensorRT 8.5 without Q/DQ, and for trtexec --calib
+                   implicit.onnx      the graph that the cache is for, of a plan with channel factors
                    report.json        what was measured
 """
 
@@ -32,6 +33,8 @@ TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legac
 #: The typed graph with bfloat16 as rounded float32; only of a plan that has it.
 SIMULATED_NAME = "simulated.onnx"
 CACHE_NAME = "calibration.cache"
+#: The float32 graph that the cache is for, where it is not the deployment's own: of a plan with channel factors.
+IMPLICIT_NAME = "implicit.onnx"
 #: What ``--content`` may be: pictures that a plan shall suit. The user's own are used with each; for "graphics" and
 #: "any" the tool adds graphics that it makes itself, see content.py.
 CONTENTS = ("photo", "graphics", "any")
@@ -167,7 +170,7 @@ def find_planned(deployment: Deployment, name: str) -> Optional[Planned]:
     for path in (planned.typed, planned.simulated):
         if not path.is_file():
             raise BadDeployment(f"{path} is missing", "the typed graph of the plan", "make it with --remake-plan")
-    for path in (planned.typed, planned.simulated, folder / LEGACY_NAME):
+    for path in (planned.typed, planned.simulated, folder / LEGACY_NAME, folder / IMPLICIT_NAME):
         if path.is_file():
             check_self_contained(path)
     return planned

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from types import MappingProxyType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.core.media.image import read_picture, to_network
 from sr_deploy.core.number_formats import QUANTISED
 from sr_deploy.pipeline.precision.calibrate import (
@@ -25,22 +25,27 @@ from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, photographs, scan
 from sr_deploy.precision.calibrate.collect import PATCH, patches
 from sr_deploy.precision.calibrate.float8_scale import float8_scale
-from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
+from sr_deploy.precision.choose.plan_from_ranges import Divided, NarrowChoice, Scales, narrow_plan
 from sr_deploy.precision.choose.sensitivity import LayerCost, View, sensitivities
-from sr_deploy.precision.evaluate import Scene, computing, judge, part_of
+from sr_deploy.precision.evaluate import Judged, Scene, judge, judging, losses_of, part_of
 from sr_deploy.precision.lower.typed_graph import typed_graph
+
+if TYPE_CHECKING:
+    from sr_deploy.precision.fit.adaptive_rounding import Fits
 
 #: Sensitivity is judged on this many pictures: it only orders the layers.
 FEW = 2
-#: A layer that alone makes this share of all layers' noise stays float16; all such hold at most this share of the work.
-#: One 3×3 convolution of SPAN-tiny, behind its first activation, costs photographs half of all that INT8 costs them and
-#: holds 4.7 %.
-LOUD_NOISE, LOUD_MACS = 0.2, 0.05
-#: Low-resolution side of the pictures in which that is looked at.
-LOUD_SIDE = 64
+#: Where a picture loses more dB than this, layers are looked for that are better left in float16: those of at most
+#: LOUD_MACS of the work that make LOUD times their share of it of the noise, and LOUD_NOISE of it at least. In EFDN
+#: four 1×1 convolutions with 5 % of the work make most of it. 8 bits keep LEAST_NARROW of the work.
+QUIET = 0.1
+LOUD, LOUD_NOISE, LOUD_MACS, LEAST_NARROW = 4.0, 0.05, 0.05, 0.8
+#: So often it is looked again, with weights fitted anew, and at so many pictures of each kind, of this low-resolution
+#: side.
+LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 2, 64
 
-#: Squares that biases are corrected on after the fit.
-CORRECTED = 32
+#: Squares that weights are fitted on, and biases are corrected on after it.
+FITTED = 32
 
 Weighted = Tuple[Plan, Dict[str, np.ndarray]]
 
@@ -74,36 +79,39 @@ def calibrated_plan(
     one = next(one for one in QUANTISED if one.precision == options.precision)
     formats = dict.fromkeys(bench.kinds.candidates, one.name)
     plan, weights, _ = everywhere(bench, material, options, formats, say)
-    loud = _loud_layers(bench, material, plan, weights, say) if options.improve else {}
-    if loud:
-        plan, weights, _ = everywhere(bench, material, options, formats, say, loud)
+    wide: Dict[str, str] = {}
+    judged = bench.judged(plan, weights)
+    for _ in range(LOUD_ROUNDS if options.improve else 0):
+        loud = {} if judged.worst.loss <= QUIET else _loud_layers(bench, material, (plan, weights), judged, say)
+        if not loud:
+            break
+        wide.update(loud)
+        quieter = everywhere(bench, material, options, formats, say, wide)[:2]
+        now = bench.judged(*quieter)
+        if not now.worst.loss < judged.worst.loss:
+            say(f"they stay {one.label} after all: {losses_of(now)} with them wider, {losses_of(judged)} without")
+            break
+        (plan, weights), judged = quieter, now
     return dataclasses.replace(plan, precision=one.precision), weights
 
 
 def _loud_layers(
-    bench: Workbench,
-    material: Material,
-    plan: Plan,
-    weights: Mapping[str, np.ndarray],
-    say: Callable[[str], None],
+    bench: Workbench, material: Material, made: Weighted, judged: Judged, say: Callable[[str], None]
 ) -> Dict[str, str]:
     """Layer → why it should stay float16: it makes much of the noise and does little of the work."""
-    scenes = _of_each_kind(bench.scenes)
-    if bench.graph.size is None:
-        reference = computing(bench.model)
-        scenes = [part_of(one, LOUD_SIDE, bench.scale, bench.contract, reference) for one in scenes]
+    (plan, weights), macs = made, bench.kinds.candidates
+    scenes = _losing_most(bench, judged)
 
     def noise(judged: Plan) -> np.ndarray:
-        compute = computing(typed_graph(bench.model, judged, weights))
+        compute = judging(typed_graph(bench.model, judged, weights))
         return np.array([judge((one,), compute, bench.scale, bench.contract).noise for one in scenes])
 
-    narrow = {name: plan.nodes[name] for name in plan.quantised if name in bench.kinds.candidates}
-    small = [name for name in narrow if bench.kinds.candidates[name] <= LOUD_MACS * bench.kinds.macs]
+    narrow = {name: plan.nodes[name] for name in plan.quantised if name in macs}
+    small = [name for name in narrow if macs[name] <= LOUD_MACS * bench.kinds.macs]
     whole = np.maximum(noise(plan), 1e-12)
     large = NarrowChoice(tuple(name for name in narrow if name not in small), narrow)
-    rest = narrow_of(bench, material, large, weights)
     # Mostly the small layers do not even make so much noise together, and none needs to be looked at.
-    if not small or np.mean(1.0 - noise(rest) / whole) < LOUD_NOISE:
+    if not small or np.mean(1.0 - noise(narrow_of(bench, material, large, weights)) / whole) < LOUD_NOISE:
         return {}
     # The share of a picture's noise, so that each picture counts alike.
     shares: Dict[str, float] = dict.fromkeys(small, 0.0)
@@ -113,18 +121,30 @@ def _loud_layers(
         for cost in sensitivities(bench.model, bench.kinds, material.scales, weights, view, formats):
             shares[cost.name] += cost.noise / loudness / len(scenes)
     loud: Dict[str, str] = {}
-    work = 0.0
-    for name in sorted(small, key=lambda name: -shares[name]):
-        macs = bench.kinds.candidates[name] / max(bench.kinds.macs, 1)
-        work += macs
-        if shares[name] < LOUD_NOISE or work > LOUD_MACS:
-            break
+    left = sum(macs[name] for name in narrow)
+    for name in sorted(small, key=lambda name: -shares[name] / max(macs[name], 1)):
+        work = macs[name] / max(bench.kinds.macs, 1)
+        if shares[name] < max(LOUD_NOISE, LOUD * work) or left - macs[name] < LEAST_NARROW * bench.kinds.macs:
+            continue
+        left -= macs[name]
         loud[name] = (
             f"loud: alone it makes {shares[name]:.0%} of the noise of all layers together, with "
-            f"{macs:.1%} of the multiply-accumulates"
+            f"{work:.1%} of the multiply-accumulates"
         )
         say(f"stays float16: {name}, {loud[name]}")
     return loud
+
+
+def _losing_most(bench: Workbench, judged: Judged) -> List[Scene]:
+    """Parts of the scenes of each kind that lose most."""
+    found: List[Scene] = []
+    for kind in dict.fromkeys(scene.kind for scene in bench.scenes):
+        both = [(one.loss, scene) for one, scene in zip(judged.each, bench.scenes) if scene.kind == kind]
+        found += [scene for _, scene in sorted(both, key=lambda pair: -pair[0])[:LOUD_SCENES]]
+    if bench.graph.size is not None:
+        return found
+    reference = judging(bench.model)
+    return [part_of(one, LOUD_SIDE, bench.scale, bench.contract, reference) for one in found]
 
 
 def _of_each_kind(scenes: Sequence[Scene]) -> List[Scene]:
@@ -147,10 +167,18 @@ def everywhere(
     for strict in (False, True):
         choice = NarrowChoice(narrow, formats, without, strict=strict)
         plan, weights = improved(bench, narrow_of(bench, material, choice), material, options.improve, say)
-        if strict or not material.wide or not bench.judged(plan, weights).sick:
+        if strict or not material.wide or not sick(lambda: bench.judged(plan, weights)):  # noqa: B023
             break
         say("NaN or infinite values on extreme pictures: layers that float16 cannot hold stay float32")
     return plan, weights, strict
+
+
+def sick(look: Callable[[], Judged]) -> bool:
+    """Whether a plan gives NaN or infinite values, or holds a constant that float16 does not."""
+    try:
+        return look().sick > 0
+    except CheckFailed:
+        return True
 
 
 def narrow_of(
@@ -170,12 +198,14 @@ def layer_costs(
     formats: Mapping[str, str],
     weights: Mapping[str, np.ndarray],
     say: Callable[[str], None],
+    scenes: Sequence[Scene] = (),
 ) -> Tuple[LayerCost, ...]:
-    """What each layer of ``formats`` costs when it alone runs in that 8-bit format, on a few of the scenes."""
+    """What each layer of ``formats`` costs when it alone runs in that 8-bit format, on these scenes or a few of the
+    workbench's."""
     say(f"sensitivity of {len(formats)} layers")
     kinds = _of_each_kind(bench.scenes)
     few = kinds if len(kinds) >= FEW else bench.scenes[:: max(1, len(bench.scenes) // FEW)][:FEW]
-    view = View(few, bench.scale, bench.contract)
+    view = View(scenes or few, bench.scale, bench.contract)
     return sensitivities(bench.model, bench.kinds, material.scales, weights, view, formats, say)
 
 
@@ -197,10 +227,14 @@ def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, 
             f"give it with --images, or take the weights as they are with --no-fit: srdeploy build {deployment.folder} "
             "--precision int8 --images FOLDER",
         )
+    squares = list(patches(arrays, bench.graph.size or PATCH, multiple=deployment.manifest.sizes.multiple))
     known = ("method", "images_sha256", "pictures", "set", "graphics")
     about = {key: calibration.provenance[key] for key in known if calibration.provenance.get(key) is not None}
-    squares = list(patches(arrays, bench.graph.size or PATCH, multiple=deployment.manifest.sizes.multiple))
-    scales = Scales(calibration.scales, _float8_scales(bench, calibration, options.method == "minmax"))
+    scales = Scales(
+        calibration.scales,
+        _float8_scales(bench, calibration, options.method == "minmax"),
+        _divided(bench, calibration, squares, say) if options.improve else {},
+    )
     return Material(squares, scales, scan(bench, say), about)
 
 
@@ -208,6 +242,17 @@ def _float8_scales(bench: Workbench, calibration: Calibration, naive: bool) -> D
     """Tensor → FP8 scale, of what the candidates read; with "minmax" the largest magnitude becomes 448."""
     read = {node.input[0] for node in bench.model.graph.node if node.name in bench.kinds.candidates}
     return {name: float8_scale(calibration.ranges.tensors[name], naive) for name in sorted(read)}
+
+
+def _divided(
+    bench: Workbench, calibration: Calibration, squares: List[np.ndarray], say: Callable[[str], None]
+) -> Dict[str, Divided]:
+    """Tensors whose channels INT8 convolutions should read divided."""
+    from sr_deploy.precision.fit.channel_factors import divided_channels
+
+    found = divided_channels(bench.model, bench.kinds, calibration.scales, squares)
+    say(f"channels of {len(found)} tensors are scaled in front of INT8")
+    return found
 
 
 def _calibration(
@@ -239,17 +284,20 @@ def improved(
     material: Material,
     improve: bool,
     say: Callable[[str], None] = lambda _: None,
+    fits: Optional[Fits] = None,
 ) -> Weighted:
-    """The plan with weights fitted to it, where that is wanted."""
+    """The plan with weights fitted to it, where that is wanted; for ``fits`` see ``learned_rounding``."""
     if not improve:
         return plan, {}
     from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
     from sr_deploy.precision.fit.bias_correction import corrected_bias
+    from sr_deploy.precision.fit.layerwise import shared_weights
 
     say("fitting weights and biases to 8 bits, layer by layer")
-    plan, weights = learned_rounding(bench.model, plan, {}, material.images)
-    # A weight that several convolutions use was changed at the first of them: now all that comes before each bias is as
-    # it will be. Elsewhere this changes next to nothing.
-    weights = corrected_bias(bench.model, plan, weights, material.images, count=CORRECTED)
+    plan, weights = learned_rounding(bench.model, plan, {}, material.images, count=FITTED, fits=fits)
+    if shared_weights(bench.model):
+        # A weight that several convolutions use was changed at the first of them: now all that comes before each bias
+        # is as it will be. Elsewhere the fit has done this.
+        weights = corrected_bias(bench.model, plan, weights, material.images, count=FITTED)
     note = "weights and biases fitted to 8 bits layer by layer (precision/fit/adaptive_rounding.py)"
     return dataclasses.replace(plan, notes=(*plan.notes, note)), weights

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
 from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
-from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_KEY, REPORT_NAME, read_plan_report
+from sr_deploy.core.deployment.plan_report import (
+    FLOAT32_QUALITY_KEY,
+    QUALITY_KEY,
+    REPORT_NAME,
+    PictureRecord,
+    read_plan_report,
+)
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
+from sr_deploy.core.media.image import to_network
 from sr_deploy.core.number_formats import AUTO, FLOAT16, FORMATS, QUANTISED, NumberFormat
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.structure import OFF_STEPS, WINDOW
@@ -34,7 +40,7 @@ from sr_deploy.pipeline.precision.plan_inputs import Workbench, scan, workbench
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import floating_plan, narrow_share
-from sr_deploy.precision.evaluate import Judged, PictureJudged
+from sr_deploy.precision.evaluate import Judged, PictureJudged, prove_factors
 
 #: What may be asked for → its format.
 _FORMAT = {one.precision: one for one in FORMATS}
@@ -74,6 +80,7 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
     else:
         plan, weights = calibrated_plan(deployment, bench, options, say)
     plan = dataclasses.replace(plan, target=options.target or plan.target)
+    prove_factors(bench.model, plan, [to_network(bench.scenes[0].lr, bench.contract)], bench.contract.value_range)
     judged = bench.judged(plan, weights)
     report = {**report_of(bench, plan, judged), **facts, "request": request_of(options)}
     for line in describe(report):
@@ -147,7 +154,8 @@ def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:
     if replace or not own.is_file() or plan_file(path).resolve() == own.resolve():
         return
     there = open_plan(folder)[0]
-    if any(getattr(there, key) != getattr(plan, key) for key in ("nodes", "activation_scales", "weight_scales")):
+    keys = ("nodes", "activation_scales", "weight_scales", "channel_factors")
+    if any(getattr(there, key) != getattr(plan, key) for key in keys):
         raise UsageError(
             f"{folder} holds another plan than {path}",
             "a name that is free",
@@ -201,8 +209,8 @@ def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
 
 
 def _rounded(one: PictureJudged) -> Dict[str, Any]:
-    facts = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}
-    return {key: value for key, value in facts.items() if key != "independent"}
+    facts = {key: getattr(one, key) for key in PictureRecord.__annotations__}
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in facts.items()}
 
 
 def describe(report: Mapping[str, Any]) -> List[str]:

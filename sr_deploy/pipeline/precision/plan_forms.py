@@ -14,6 +14,7 @@ from sr_deploy.core.errors import BadInput, CheckFailed
 from sr_deploy.core.number_formats import BFLOAT16
 from sr_deploy.pipeline.precision.deployed_plan import (
     CACHE_NAME,
+    IMPLICIT_NAME,
     LEGACY_NAME,
     LEGACY_TYPES_NAME,
     SIMULATED_NAME,
@@ -54,6 +55,7 @@ def write_lowered(
 
     from sr_deploy.precision.float16_rounding import bfloat16_simulated
     from sr_deploy.precision.lower.calibration_cache import cache_of, write_cache
+    from sr_deploy.precision.lower.channel_factors import factored_floats
     from sr_deploy.precision.lower.lint import lint
     from sr_deploy.precision.lower.tensorrt8 import layer_types, legacy_graph
     from sr_deploy.precision.lower.typed_graph import typed_graph
@@ -81,6 +83,8 @@ def write_lowered(
     if plan.nodes_of("int8") and not plan.nodes_of("float8") and ranges is not None:
         try:
             write_cache(folder / CACHE_NAME, cache_of(model, plan, CACHE_VERSION, ranges))
+            if plan.channel_factors:
+                onnx.save(factored_floats(model, plan, absorb=False), str(folder / IMPLICIT_NAME))
         except BadInput as error:
             facts["calibration_cache"] = error.found
     return facts

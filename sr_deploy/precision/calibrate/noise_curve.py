@@ -4,6 +4,15 @@ The largest values of a network on drawings, text or combs of saturated colours 
 photographs. A squared error over all pictures together is theirs alone, and the cut that is best for it leaves a
 photograph a few of the 127 steps. The mean over the pictures of the error in dB has no such leaders: what doubles the
 error of one picture may cost no more than what doubles that of another.
+
+Cutting off costs more than its squared error. Rounding is off either way, pixel by pixel, and a convolution averages it
+out. What is cut off is too small along a whole line and in several channels at once, and a convolution adds it up: its
+square counts CLIPPED times. dB lost with channel factors and the same layers wider, on ten judged photographs and on
+painted pictures, mean / worst each:
+
+    counted      1 time                             30 times
+    SPAN-tiny    0.022 / 0.072, -0.024 / 0.315      0.010 / 0.065, -0.013 / 0.249
+    EFDN         0.014 / 0.035, -0.044 / 0.241      0.014 / 0.023, -0.009 / 0.128
 """
 
 from __future__ import annotations
@@ -25,30 +34,33 @@ _EDGES = np.append(
     np.ldexp(1.0, _OCTAVES[1]),
 )
 CUTS = _EDGES[1:]
+#: How much more the squared error of a value that is cut off counts than that of rounding.
+CLIPPED = 30.0
 #: Below this a mean squared error is none.
 _NOTHING = 1e-30
 
 
-def rounding_integral(steps: np.ndarray) -> np.ndarray:
+def rounding_integral(steps: np.ndarray, clipped: float = 1.0) -> np.ndarray:
     """∫ (x − stored x)² from 0 to ``steps``, in steps: 1/12 over each whole one; beyond 127.5 what is stored stays at
-    127."""
+    127, and the error counts ``clipped`` times."""
     inside = np.minimum(steps, INT8_MAX + 0.5)
     whole = np.rint(inside)
     result: np.ndarray = whole / 12.0 + (inside - whole) ** 3 / 3.0
-    return result + (np.maximum(steps - INT8_MAX, 0.5) ** 3 - 0.125) / 3.0
+    return result + clipped * (np.maximum(steps - INT8_MAX, 0.5) ** 3 - 0.125) / 3.0
 
 
 @lru_cache(maxsize=1)
 def _costs() -> np.ndarray:
-    """Mean squared error of a value in each bin under each cut, (cuts, bins)."""
+    """Mean squared error of a value in each bin under each cut, what is cut off CLIPPED times, (cuts, bins)."""
     scales = CUTS[:, None] / INT8_MAX
     edges = _EDGES[None, :] / scales
-    costs: np.ndarray = np.diff(rounding_integral(edges), axis=1) / np.diff(edges, axis=1) * scales**2
+    costs: np.ndarray = np.diff(rounding_integral(edges, CLIPPED), axis=1) / np.diff(edges, axis=1) * scales**2
     return costs
 
 
 def noise_curve(values: np.ndarray) -> np.ndarray:
-    """10 log₁₀ of the mean squared error of storing these values in 8 bits, for each of CUTS; float64.
+    """10 log₁₀ of the mean squared error of storing these values in 8 bits, for each of CUTS, what is cut off counted
+    CLIPPED times; float64.
 
     Args:
         values: finite, any shape, of one picture. Magnitudes below 2⁻²⁴ count as zeros, those above 2²⁴ as that.

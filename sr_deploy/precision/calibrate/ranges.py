@@ -34,7 +34,7 @@ PERCENTILE = 99.99
 BINS = 4096
 #: The scale of a tensor that is always zero: the smallest number that is normal in float16 and thus everywhere.
 DEAD_SCALE = 2.0**-14
-SCHEMA = 2
+SCHEMA = 3
 
 #: Bins taken as one in the first round of "mse".
 _COARSE_MERGE = 4

@@ -17,8 +17,7 @@ import onnx
 
 from sr_deploy.graph.rewrite.editor import is_pinned
 from sr_deploy.precision.choose.float32_patterns import float32_recipes, global_skips
-from sr_deploy.precision.lower.quantize import CHANNEL_AXIS
-from sr_deploy.precision.tensors import floating_nodes
+from sr_deploy.precision.tensors import CHANNEL_AXIS, floating_nodes
 
 #: The last convolution stays wide while it holds at most this share of the multiply-accumulates.
 TAIL_SHARE = 0.10

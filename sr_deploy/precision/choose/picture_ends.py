@@ -12,7 +12,7 @@ import onnx
 
 from sr_deploy.precision.choose.float32_patterns import global_skips
 from sr_deploy.precision.choose.islands import FEW_CHANNELS
-from sr_deploy.precision.lower.quantize import CHANNEL_AXIS
+from sr_deploy.precision.tensors import CHANNEL_AXIS
 
 READS = "it reads the picture: bfloat16 has steps of 1 of 255 near white"
 WRITES = "it writes the picture: bfloat16 has steps of 1 of 255 near white"

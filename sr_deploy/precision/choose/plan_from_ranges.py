@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
@@ -24,7 +24,9 @@ from sr_deploy.core.number_formats import (
     PlanPrecision,
 )
 from sr_deploy.precision.choose.islands import Kinds
-from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, LEAST_HALF_SCALE
+from sr_deploy.precision.grid import LEAST_HALF_SCALE
+from sr_deploy.precision.lower.channel_factors import weight_factors
+from sr_deploy.precision.tensors import CHANNEL_AXIS
 
 
 def floating_plan(kinds: Kinds, graph_sha256: str, wide: Mapping[str, str], one: NumberFormat = FLOAT16) -> Plan:
@@ -42,11 +44,26 @@ def floating_plan(kinds: Kinds, graph_sha256: str, wide: Mapping[str, str], one:
 
 
 @dataclass(frozen=True)
+class Divided:
+    """How INT8 convolutions should read a tensor: its channels divided by factors, and the scale of what is left."""
+
+    factors: Tuple[float, ...]
+    scale: float
+
+
+@dataclass(frozen=True)
 class Scales:
-    """Tensor → scale in each 8-bit format, at least of every tensor that a candidate in it or a fusing Add reads."""
+    """Tensor → scale in each 8-bit format, at least of every tensor that a candidate in it or a fusing Add reads.
+
+    Attributes:
+        int8, float8: the scales.
+        divided: of some tensors how INT8 convolutions should rather read them. FP8's steps grow with the values, so
+            factors bring it nothing.
+    """
 
     int8: Mapping[str, float]
     float8: Mapping[str, float] = field(default_factory=dict)
+    divided: Mapping[str, Divided] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,12 +133,24 @@ def narrow_plan(
             if feeding and name not in reasons:
                 nodes[name] = INT8.name
                 used[INT8.name].setdefault(skip, rounded_scale(scales.int8[skip], rest))
-    ordered = [by_name[name] for name in kinds.computing if name in chosen]
-    return Plan(
+    plan = Plan(
         choice.precision, graph_sha256, nodes, rest, {n: r for n, r in reasons.items() if n in nodes},
-        used[INT8.name], _weight_scales(model, ordered, weights or {}, nodes, rest), dict(choice.calibration),
-        float8_scales=used[FLOAT8.name],
+        used[INT8.name], {}, dict(choice.calibration), float8_scales=used[FLOAT8.name],
     )  # fmt: skip
+    plan = _divided(plan, {skip for name, skip in kinds.fusing_adds.items() if nodes.get(name) == INT8.name}, scales)
+    ordered = [by_name[name] for name in kinds.computing if name in chosen]
+    return replace(plan, weight_scales=_weight_scales(model, ordered, weights or {}, plan))
+
+
+def _divided(plan: Plan, skips: Set[str], scales: Scales) -> Plan:
+    """The plan with factors for the channels of what INT8 convolutions read, but for skips, which Adds read too."""
+    chosen = {name: one for name, one in scales.divided.items() if name in plan.activation_scales and name not in skips}
+    left = {name: rounded_scale(one.scale, plan.rest) for name, one in chosen.items()}
+    return replace(
+        plan,
+        activation_scales={**plan.activation_scales, **left},
+        channel_factors={name: one.factors for name, one in chosen.items()},
+    )
 
 
 def _chosen(kinds: Kinds, choice: NarrowChoice) -> Set[str]:
@@ -133,20 +162,18 @@ def _chosen(kinds: Kinds, choice: NarrowChoice) -> Set[str]:
 
 
 def _weight_scales(
-    model: onnx.ModelProto,
-    nodes: Iterable[onnx.NodeProto],
-    weights: Mapping[str, np.ndarray],
-    types: Mapping[str, str],
-    rest: str,
+    model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto], weights: Mapping[str, np.ndarray], plan: Plan
 ) -> Dict[str, Tuple[float, ...]]:
     """Weight → scales of its output channels; a weight that many nodes use is taken as the first uses it."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    factors = weight_factors(model, plan)
     found: Dict[str, Tuple[float, ...]] = {}
     for node in nodes:
         name = node.input[1]
         if name not in found:
             values = weights[name] if name in weights else numpy_helper.to_array(constants[name])
-            found[name] = channel_scales(values, CHANNEL_AXIS[node.op_type], rest, FORMAT[types[node.name]])
+            values = values * factors.get(name, np.float32(1.0))
+            found[name] = channel_scales(values, CHANNEL_AXIS[node.op_type], plan.rest, FORMAT[plan.nodes[node.name]])
     return found
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.number_formats import BFLOAT16, FLOAT8, FORMAT, INT8, QUANTISED, NumberFormat
-from sr_deploy.precision.grid import on_grid
+from sr_deploy.precision.grid import LEAST_HALF_SCALE, on_grid
 from sr_deploy.precision.interpreter import GraphModule
-from sr_deploy.precision.lower.quantize import LEAST_HALF_SCALE, quantized_weights
+from sr_deploy.precision.lower.quantize import quantized_weights
 
 
 def snapped(module: GraphModule, plan: Plan) -> Tuple[Plan, Dict[str, np.ndarray]]:
@@ -38,7 +38,9 @@ def snapped(module: GraphModule, plan: Plan) -> Tuple[Plan, Dict[str, np.ndarray
     for (name, dtype), axis in module.weight_axes().items():
         weight_scales[name] = tuple(float(value) for value in scales[name, dtype])
         if name in weights:
-            weights[name] = on_scaled_grid(weights[name], weight_scales[name], axis, FORMAT[dtype])
+            factors = module.factors.get(name, np.float32(1.0))
+            # Factors are powers of two: there and back is exact.
+            weights[name] = on_scaled_grid(weights[name] * factors, weight_scales[name], axis, FORMAT[dtype]) / factors
     changed = dataclasses.replace(
         plan,
         activation_scales=activations[INT8.name],

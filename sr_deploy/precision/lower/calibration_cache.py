@@ -23,6 +23,7 @@ from sr_deploy.core.deployment.calibration_cache import CalibrationCache, Versio
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadInput
 from sr_deploy.precision.calibrate.ranges import Ranges, scale_of
+from sr_deploy.precision.lower.channel_factors import with_factors
 from sr_deploy.precision.tensors import floating_nodes
 
 #: What trtexec and the DLA take; the name says how TensorRT would have chosen the scales, not how these were chosen.
@@ -37,7 +38,8 @@ def cache_of(
     algorithm: str = DEFAULT_ALGORITHM,
     method: Optional[str] = None,
 ) -> CalibrationCache:
-    """The cache of a plan.
+    """The cache of a plan, for its float32 graph; of one with channel factors for
+    ``factored_floats(…, absorb=False)``.
 
     Args:
         model: the float32 graph of the plan.
@@ -55,7 +57,9 @@ def cache_of(
     chosen = method or str(plan.calibration.get("method", "minmax"))
     scales: Dict[str, float] = {}
     missing: List[str] = []
-    for name in int8_tensors(model, plan):
+    made = with_factors(model, plan, {}, absorb=False)
+    plan = made.plan
+    for name in int8_tensors(made.model, plan):
         if name in plan.activation_scales:
             scales[name] = plan.activation_scales[name]
         elif ranges is not None and name in ranges.tensors:

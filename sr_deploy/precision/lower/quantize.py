@@ -1,9 +1,10 @@
 """Q/DQ into a float32 graph, as a plan says, where TensorRT fuses it: of INT8, and of FP8 (E4M3).
 
-In front of every convolution of 8 bits its input is quantised (per tensor, symmetric), and its weights are
-stored in 8 bits with one scale for each output channel. Nothing is put between a convolution and its activation, and
-nothing in front of a PixelShuffle. An INT8 Add reads its skip in 8 bits, so that convolution, bias, Add and the
-quantisation of the result become one kernel (TensorRT developer guide, "Q/DQ placement recommendations").
+In front of every convolution of 8 bits its input is quantised (per tensor, symmetric; channels that the plan has
+factors for are divided before, see channel_factors.py), and its weights are stored in 8 bits with one scale for each
+output channel. Nothing is put between a convolution and its activation, and nothing in front of a PixelShuffle. An INT8
+Add reads its skip in 8 bits, so that convolution, bias, Add and the quantisation of the result become one kernel
+(TensorRT developer guide, "Q/DQ placement recommendations").
 """
 
 from __future__ import annotations
@@ -17,14 +18,12 @@ from onnx import helper, numpy_helper
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadDeployment
 from sr_deploy.core.number_formats import FORMAT, INT8, QUANTISED, NumberFormat
-from sr_deploy.precision.grid import float8_bytes, on_grid
+from sr_deploy.precision.grid import LEAST_HALF_SCALE, float8_bytes, on_grid
+from sr_deploy.precision.lower.channel_factors import factor_problems, with_factors
+from sr_deploy.precision.tensors import CHANNEL_AXIS
 
-#: The least scale in float16: subnormal, yet still with 4 bits, so that rounding it up costs little range.
-LEAST_HALF_SCALE = 2.0**-20
 #: Names of the formats that are read through Q/DQ.
 NARROW = frozenset(one.name for one in QUANTISED)
-#: Operators with weights that can run in 8 bits, and the axis of the output channels in their weights.
-CHANNEL_AXIS: Mapping[str, int] = {"Conv": 0, "ConvTranspose": 1}
 
 
 def quantized_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
@@ -41,8 +40,10 @@ def quantized_graph(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np
         BadDeployment: the plan names a node, tensor or constant that the graph does not have, or lacks a scale.
     """
     check_plan(model, plan, weights)
+    factored = with_factors(model, plan, weights)
+    plan, weights = factored.plan, factored.weights
     result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result.CopyFrom(factored.model)
     graph = result.graph
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     constants.update(weights)
@@ -75,6 +76,7 @@ def check_plan(model: onnx.ModelProto, plan: Plan, weights: Mapping[str, np.ndar
     narrow = [name for name in plan.quantised if name in by_name]
     problems += [problem for name in narrow for problem in _problems(by_name[name], plan, shapes)]
     problems += _mixed_weights([by_name[name] for name in narrow], plan)
+    problems += factor_problems(model, plan)
     if plan.rest == "float16":
         # Scales that float16 cannot hold would become 0 or infinite in the typed graph.
         scales = [

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import CheckFailed
 from sr_deploy.core.number_formats import FLOAT16, FLOAT32, FORMAT, INT8
+from sr_deploy.precision.lower.channel_factors import with_factors
 from sr_deploy.precision.lower.quantize import quantized_graph
 from sr_deploy.precision.lower.tensorrt8_importer import NEWEST_IR, check_legacy
 from sr_deploy.precision.tensors import element_types
@@ -108,6 +109,9 @@ def layer_types(model: onnx.ModelProto, plan: Plan, implicit: bool = False) -> D
         Node name → "float16" or "float32", in the graph's order. Empty where TensorRT has no choice: nothing is
         float16, so that flag is off.
     """
+    if implicit:
+        made = with_factors(model, plan, {}, absorb=False)
+        model, plan = made.model, made.plan
     if not implicit and "float16" not in plan.nodes.values() and plan.rest == "float32":
         return {}
     floats = {name for name, kind in element_types(model).items() if kind == TensorProto.FLOAT}
