@@ -158,8 +158,9 @@ def check_can_write(target: Path) -> None:
         folder = target.parent
         while not folder.exists():
             folder = folder.parent
-        with temporary_file(folder / target.name) as temporary:
-            temporary.touch()
+    tried = folder / target.name
+    with explained_write_errors(tried), temporary_file(tried) as temporary:
+        temporary.touch()
 
 
 def write_json(target: Path, value: Any) -> None:

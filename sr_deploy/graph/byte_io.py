@@ -94,6 +94,27 @@ def byte_graph(model: onnx.ModelProto, value_range: float) -> onnx.ModelProto:
     return result
 
 
+def without_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A graph of ``byte_graph`` that gives float32 in 0…255 before it is rounded; any other graph as it is.
+
+    Args:
+        model: with the nodes of ``byte_graph``, between and beside which others may have been put. Not modified.
+    """
+    last = {role: IO_PREFIX + role for role in ("output_round", "output_layout", "output_cast")}
+    nodes = {node.name: node for node in model.graph.node if node.name in last.values()}
+    # Of planes other nodes stand between the rounding and the cast.
+    if len(nodes) < len(last) or nodes[last["output_layout"]].input[0] != nodes[last["output_round"]].output[0]:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for node in result.graph.node:
+        if node.name in (last["output_round"], last["output_cast"]):
+            node.op_type = "Identity"
+            del node.attribute[:]
+    result.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    return result
+
+
 def _node(operator: str, role: str, *constants: str, **attributes: Any) -> onnx.NodeProto:
     """A pinned node; ``_chain`` gives it its tensors."""
     node = helper.make_node(operator, ["", *constants], [""], name=IO_PREFIX + role, **attributes)

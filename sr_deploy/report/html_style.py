@@ -28,7 +28,7 @@ code { font: .875rem/1.45 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans
 .wide { overflow-x: auto; margin: .6rem 0 1.2rem; }
 .wide:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .9375rem; min-width: min(100%, 34rem); }
-caption { text-align: left; padding-bottom: .35rem; }
+caption { text-align: left; padding-bottom: .35rem; max-width: min(46rem, calc(100vw - 2rem)); }
 th, td { padding: .3rem .8rem; text-align: left; vertical-align: baseline; border-bottom: 1px solid var(--line); }
 th:first-child { padding-left: 0; }
 thead th { color: var(--soft); font-weight: 600; font-size: .875rem; vertical-align: bottom; }
@@ -64,7 +64,6 @@ details { margin: .6rem 0; }
 summary { cursor: pointer; color: var(--mark); overflow-wrap: anywhere; }
 @media (max-width: 30rem) {
   .panels { grid-template-columns: repeat(2, 1fr); gap: .6rem; }
-  caption { max-width: calc(100vw - 2rem); }
   h1 { font-size: 1.4rem; } th, td { padding: .3rem .5rem; } }
 @media print {
   :root { --text: #000; --soft: #444; --back: #fff; --card: #f3f3f3; --line: #bbb; --mark: #000; --warn: #000;

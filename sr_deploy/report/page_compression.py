@@ -7,6 +7,7 @@ from typing import List, Sequence
 
 from sr_deploy.core.deployment.records import CompressRecord
 from sr_deploy.core.quality.metrics import CRITERION
+from sr_deploy.core.text import counted
 from sr_deploy.report import html
 from sr_deploy.report.content import Comparison, Deployed
 from sr_deploy.report.numbers import NONE, figures
@@ -15,32 +16,28 @@ from sr_deploy.report.pareto import pareto_front
 from sr_deploy.report.plots_bench import Candidate, pareto_plot
 
 _HEADINGS = (
-    *("", "budget", "channels by", "channels", "MACs a pixel", "parameters", "time", "dB fitted", "steps"),
-    *("dB after", "PSNR-Y lost", "photographs"),
+    *("", "budget", "channels", "MACs a pixel", "parameters", "time", "dB fitted", "steps", "dB after", "dB lost"),
 )
 _CAPTION = (
-    "Steps of compression, each from the network before it. MACs: multiply-accumulates for a low-resolution pixel of "
-    "the plain graph. Time: of the one after as a share of the one before. dB fitted: PSNR of its output to the whole "
-    "network's after least squares, dB after: after so many steps of distillation. PSNR-Y lost: dB, on photographs "
-    "that were shrunk"
+    "Steps of compression, each from the network before it. Channels that went, in so many of the groups. MACs: "
+    "multiply-accumulates for a low-resolution pixel of the plain graph. Time: of the one after as a share of the one "
+    "before. dB fitted: PSNR of its output to the whole network's after least squares, dB after: after so many steps "
+    "of distillation. dB lost: of PSNR-Y, on photographs that were shrunk"
 )
 
 
 def compression_section(deployments: Sequence[Deployed]) -> str:
     """A row for every step of every deployment; nothing where none was compressed."""
     rows: List[List[html.Cell]] = []
-    kinds = []
+    seen = []
     for deployed in deployments:
         for step in deployed.manifest.compression:
             rows.append([deployed.name, *_cells(step)])
-            if step.get("time_share") is not None:
-                kinds.append(f"{deployed.name}, {step['asked']}: {step['time_kind']}")
+            seen.append(f"{deployed.name}, {step['asked']}: {_how(step)}")
     if not rows:
         return ""
-    table = html.table(_CAPTION, _HEADINGS, rows, 3)
-    return html.section(
-        "Compression", table + html.items([f"Time of {kind}" for kind in kinds], "small"), "compression"
-    )
+    table = html.table(_CAPTION, _HEADINGS, rows, 1)
+    return html.section("Compression", table + html.items(seen, "small"), "compression")
 
 
 def _cells(step: CompressRecord) -> List[html.Cell]:
@@ -48,8 +45,7 @@ def _cells(step: CompressRecord) -> List[html.Cell]:
     gone = sum(before - after for before, after in step["widths"].values())
     return [
         step["asked"],
-        step["importance"] + ("" if step["refitted"] else ", not fitted"),
-        f"−{gone:,} in {len(step['widths'])} of {step['groups']} groups",
+        f"−{gone:,} in {len(step['widths'])} of {step['groups']}",
         " → ".join(f"{count:,.0f}" for count in step["macs"]),
         " → ".join(f"{count:,}" for count in step["parameters"]),
         NONE if share is None else f"{share:.2f}",
@@ -57,8 +53,14 @@ def _cells(step: CompressRecord) -> List[html.Cell]:
         f"{step['steps']:,}",
         f"{step['fidelity_db']:.2f}",
         NONE if lost is None else f"{lost:+.3f}",
-        f"{step['pictures']:,}",
     ]
+
+
+def _how(step: CompressRecord) -> str:
+    """What of a step is no number."""
+    fitted = "fitted" if step["refitted"] else "not fitted"
+    time = "" if step.get("time_share") is None else f"; time: {step['time_kind']}"
+    return f"channels by {step['importance']}, {fitted}, on {counted(step['pictures'], 'photograph')}{time}"
 
 
 def fidelity_drawing(comparison: Comparison, shared: str) -> str:
@@ -73,7 +75,7 @@ def fidelity_drawing(comparison: Comparison, shared: str) -> str:
     )
 
     def draw(path: Path) -> None:
-        pareto_plot(candidates, front, shared, path, "PSNR to the network it was made from")
+        pareto_plot(candidates, front, shared, path, "PSNR to the network before")
 
     return drawing(
         draw,

@@ -86,7 +86,7 @@ def _identity(manifest: Manifest) -> List[Tuple[str, str]]:
     sizes = [format_size(g.size).replace("x", "×") for g in manifest.graphs if g.size]
     return [
         ("network", f"{manifest.architecture} ×{manifest.scale}"),
-        ("hyper-parameters", given or NONE),
+        ("before compression" if manifest.compression else "hyper-parameters", given or NONE),
         ("checkpoint", str(manifest.source.get("file", NONE))),
         ("its sha256", f"{str(manifest.source.get('sha256', ''))[:12]}…"),
         ("parameters as trained", f"{manifest.parameters:,}"),

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.host.allocation import keep_freed_memory
 from sr_deploy.core.signals import held_back
 from sr_deploy.train.schedule import Schedule
 from sr_deploy.train.state import DAMAGED, Keeping, State, damaged, keep, kept_state
@@ -81,6 +82,7 @@ def train(learner: Learner, course: Course, resume: bool, say: Callable[[str], N
         KeyboardInterrupt, SystemExit: it was interrupted; the state is kept.
     """
     schedule, keeping = course.schedule, course.keeping
+    keep_freed_memory()
     step, seconds, losses = _resumed(learner, keeping, say) if resume else (0, 0.0, [])
     began, written = time.monotonic() - seconds, -math.inf
     if step == 0:

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/cpu_profile.py [--size 144] [--only span_ch26] [--repeats 9]
 
-Milliseconds and share of each operator of the graph that ``export --rewrite default,prelu`` writes. The bound is the
+Milliseconds and share of each operator of the graph that ``export --rewrite cpu`` writes. The bound is the
 fastest that this runtime multiplies two float32 matrices here (1024x1024, in the same run, between the profiled runs):
 no convolution kernel without a transform does more. "padded" counts channels as the runtime's blocked kernels do,
 rounded up to their block (--block, 16 with AVX-512): 26 channels cost as much as 32, and no rewriting of the graph that
@@ -135,10 +135,7 @@ def main() -> None:
     for weights in filter(lambda name: name.startswith(arguments.only), NETWORKS):
         with tempfile.TemporaryDirectory() as folder:
             checkpoint, place = ASSETS / "weights" / weights, Path(folder) / "net"
-            path = (
-                export_deployment(ExportOptions(checkpoint, place, (size,), rewrite="default,prelu")).folder
-                / "model.onnx"
-            )
+            path = export_deployment(ExportOptions(checkpoint, place, (size,), rewrite="cpu")).folder / "model.onnx"
             lr = sample_input(size, 255.0 if "f2srgan" in weights else 1.0)
             nodes, wall, peak = profiled(path, lr, arguments.repeats)
             macs, padded = convolutions(path, size, arguments.block)

@@ -5,13 +5,14 @@
 
     --only NAME …        checkpoints, or swinir (random weights, for the range of bfloat16)
     --types fp8-naive fp8 int8 bf16 fp16 auto-0.1 mean-0.1 mean-0.01
+    --photographs N      calibrate with the first N of the 100 photographs
 
 Plans are made as ``srdeploy build --backend tensorrt-rtx --compute-capability 8.9,12.0,12.1 --precision …`` makes them,
-with the 100 calibration photographs alone; "fp8-naive" is FP8 with the largest magnitude as 448 and nothing fitted,
-"auto" keeps its budget in the worst picture, "mean" in the mean.
+with the calibration photographs and the graphics that srdeploy paints; "fp8-naive" is FP8 with the largest magnitude as
+448 and nothing fitted, "auto" keeps its budget in the worst picture, "mean" in the mean.
 ONNX Runtime on the CPU simulates each graph. TensorRT-RTX then builds the typed graph for each of the three GPUs at
-96x96 without one, and the listing is read back; for 8.6 it says why not. Data is found through SRDEPLOY_ASSETS (default
-../shared).
+96x96 without one, and the listing is read back; for 7.5 and 8.6, which lack FP8 or BF16 too, it says why not. Data is
+found through SRDEPLOY_ASSETS (default ../shared).
 """
 
 from __future__ import annotations
@@ -37,12 +38,11 @@ from sr_deploy.pipeline.precision.deployed_plan import Planned, PrecisionOptions
 from sr_deploy.pipeline.precision.make_plan import plan_for
 from sr_deploy.precision.calibrate.ranges import METHOD
 from sr_deploy.precision.evaluate import computing, judge, scenes_of
-from tests.benchmarks.precision_quality import ASSETS, CHECKPOINTS, SETS, say
+from tests.benchmarks.precision_quality import ASSETS, CHECKPOINTS, SETS, photographs, say
 from tests.models.test_swinir import small_tensors
 
 TYPES = ("fp8-naive", "fp8", "int8", "bf16", "fp16", "auto-0.1", "mean-0.1", "mean-0.01")
-GPUS, OLDER = ("8.9", "12.0", "12.1"), "8.6"
-IMAGES = ASSETS / "images" / "calibration" / "DIV2K_test_LRx4"
+GPUS, OLDER = ("8.9", "12.0", "12.1"), ("7.5", "8.6")
 
 
 def deployed(folder: Path, name: str) -> Deployment:
@@ -67,14 +67,14 @@ def far_tensors() -> Dict[str, torch.Tensor]:
     return tensors
 
 
-def planned(deployment: Deployment, kind: str) -> Planned:
+def planned(deployment: Deployment, kind: str, images: Path) -> Planned:
     """A new plan for the three GPUs."""
     precision, _, rest = kind.partition("-")
     options = PrecisionOptions(
         "auto" if precision == "mean" else precision,
         budget=float(rest) if precision == "auto" else None,
         mean_budget=float(rest) if precision == "mean" else None,
-        images=IMAGES,
+        images=images,
         method="minmax" if rest == "naive" else METHOD,
         improve=rest != "naive",
         target=Target("tensorrt-rtx", "", GPUS),
@@ -82,10 +82,10 @@ def planned(deployment: Deployment, kind: str) -> Planned:
     return plan_for(deployment, options, say)
 
 
-def measured(deployment: Deployment, kind: str) -> Dict[str, Any]:
+def measured(deployment: Deployment, kind: str, images: Path) -> Dict[str, Any]:
     """One row."""
     started = time.perf_counter()
-    made = planned(deployment, kind)
+    made = planned(deployment, kind, images)
     row: Dict[str, Any] = {"seconds": time.perf_counter() - started, "report": made.report, "notes": made.plan.notes}
     manifest = deployment.manifest
     exact = computing(onnx.load(str(deployment.folder / "model.onnx")))
@@ -96,7 +96,7 @@ def measured(deployment: Deployment, kind: str) -> Dict[str, Any]:
         scenes = scenes_of(lr, folder / "HR", manifest.scale, manifest.contract, exact)
         found = judge(scenes, typed, manifest.scale, manifest.contract)
         row[name] = {"lost": found.loss, "sick": found.sick}
-    row["built"] = {gpu: built(made, gpu) for gpu in (OLDER, *GPUS)}
+    row["built"] = {gpu: built(made, gpu) for gpu in (*OLDER, *GPUS)}
     return row
 
 
@@ -130,10 +130,14 @@ def table(results: Dict[str, Any]) -> str:
     for name, rows in results.items():
         cells: List[str] = [lost(rows.get(kind, {}), kind not in ("bf16", "fp16")) for kind in TYPES]
         lines.append("| " + " | ".join([name, *cells]) + " |")
-    lines += ["", "| checkpoint, type | " + " | ".join((OLDER, *GPUS)) + " |", "|---" * (len(GPUS) + 2) + "|"]
+    lines += [
+        "",
+        "| checkpoint, type | " + " | ".join((*OLDER, *GPUS)) + " |",
+        "|---" * (len(OLDER) + len(GPUS) + 1) + "|",
+    ]
     for name, rows in results.items():
         for kind, row in rows.items():
-            lines.append(f"| {name}, {kind} | " + " | ".join(row["built"][gpu][:90] for gpu in (OLDER, *GPUS)) + " |")
+            lines.append(f"| {name}, {kind} | " + " | ".join(row["built"][gpu][:90] for gpu in (*OLDER, *GPUS)) + " |")
     return "\n".join(lines)
 
 
@@ -143,17 +147,19 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("types.json"))
     parser.add_argument("--only", nargs="*", default=(*CHECKPOINTS, "swinir"))
     parser.add_argument("--types", nargs="*", default=TYPES)
+    parser.add_argument("--photographs", type=int, default=100)
     parser.add_argument("--print", action="store_true")
     asked = parser.parse_args()
     results = json.loads(asked.results.read_text()) if asked.results.is_file() else {}
     place = asked.results.with_suffix("")
+    images = photographs(place, asked.photographs)
     for name in () if asked.print else asked.only:
         for kind in asked.types:
             if kind in results.get(name, {}):
                 continue
             say(f"{name} {kind}")
             try:
-                row = measured(deployed(place, name), kind)
+                row = measured(deployed(place, name), kind, images)
             except SrDeployError as error:
                 print(f"{name} {kind}: {error}", file=sys.stderr)
                 continue

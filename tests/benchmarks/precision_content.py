@@ -6,12 +6,13 @@
     --only NAME …   checkpoints     --precisions int8 auto-0.1 auto-0.05     --contents photo any
     --photographs N                 calibrate with the first N of the 100 photographs
     --graphics N                    and with N graphics as a user may have them, in the same folder
+    --plot FILE                     the errors of the promises as a picture, .png or .svg
 
 Plans are made by ``srdeploy build --precision … --content …`` with the calibration photographs and the graphics that
 srdeploy paints. Set5, Set14, Graphics (five rendered pictures) and Held (those of held_graphics.py, but for the ones on
 which float32 itself is worse than bicubic enlargement) are not seen before they are judged. The user's graphics are
-painted from a seed of their own and shrunk: whole screens beside photographs. "Found less
-promised" is what each picture loses less what the plan's report promises of the worst, of the plans with a budget.
+painted from a seed of their own and shrunk: whole screens beside photographs. The error of a promise is what a picture
+loses less what the plan's report promises of the worst one, of the plans with a budget.
 Data is found through SRDEPLOY_ASSETS (default ../shared).
 """
 
@@ -28,23 +29,30 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import onnx
+from matplotlib.figure import Figure
 
 from sr_deploy.core.artifact import write_json
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.graphics.paint import painted
-from sr_deploy.core.media.image import Picture, find_images, write_picture
+from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.make_plan import plan_for
 from sr_deploy.precision.evaluate import computing, judge, scenes_of, within_reach
+from sr_deploy.report.plots import COLOURS, save_figure
 from tests.benchmarks.held_graphics import write_held
+from tests.benchmarks.precision_quality import photographs
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[3] / "shared"))
 CHECKPOINTS = ("span_ch26_x4.pth", "dsclora_x4.pth", "efdn_x4.pth", "f2srgan_x4_student.pt", "spanf_x4.pth")
 SETS = ("Set5", "Set14", "Graphics", "Held")
 #: Of the graphics that a user might have.
 USER_SEED, USER_SIDE = 77, 160
+#: Of the histogram, in budgets; what is beyond counts in the last.
+EDGES = (-3.0, -1.0, -0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 1.0)
+#: How far above its budget the worst picture may be, as a share of it.
+ALLOWED = 0.2
 
 
 def say(text: str) -> None:
@@ -108,20 +116,46 @@ def row_of(name: str, precision: str, content: str, row: Dict[str, Any]) -> str:
     return "| " + " | ".join([*cells, f"{row['seconds']:.0f}"]) + " |"
 
 
-def histogram(rows: List[Dict[str, Any]]) -> str:
-    """How far what is found is from what was promised, over all pictures of plans with a budget."""
-    beyond = [
-        picture["loss"] - row["report"]["promised_worst_db"]
-        for row in rows
-        if "promised_worst_db" in row["report"]
-        for pictures in row["sets"].values()
-        for picture in pictures
-    ]
-    edges = [-np.inf, -0.1, -0.05, -0.02, 0.0, 0.02, 0.05, 0.1, np.inf]
-    counts = [str(count) for count in np.histogram(beyond, edges)[0]]
-    named = [f"{low:+.2f} … {high:+.2f}" for low, high in zip(edges, edges[1:])]
-    lines = [" | ".join(["| found less promised, dB", *named]), "|---" * (len(named) + 1)]
-    return " |\n".join([*lines, " | ".join(["| pictures", *counts])]) + " |"
+def errors(results: Dict[str, Dict[str, Any]]) -> Dict[str, Dict[str, List[float]]]:
+    """Budget → set → of each picture of each plan with that budget what it loses less what was promised, dB."""
+    found: Dict[str, Dict[str, List[float]]] = {}
+    for key, row in results.items():
+        budget = key.split("|")[1].partition("-")[2]
+        if not budget:
+            continue
+        for name, pictures in row["sets"].items():
+            beyond = [picture["loss"] - row["report"]["promised_worst_db"] for picture in pictures]
+            found.setdefault(budget, {name: [] for name in SETS})[name] += beyond
+    return found
+
+
+def histogram(results: Dict[str, Dict[str, Any]]) -> str:
+    """The errors counted, each in the unit of its budget."""
+    heads = [f"{low:+.1f} … {high:+.1f}" for low, high in zip(EDGES, EDGES[1:])]
+    lines = ["| budget, dB | set | " + " | ".join(heads) + " |", "|---" * (len(heads) + 2) + "|"]
+    for budget, sets in errors(results).items():
+        for name, beyond in sets.items():
+            shares = np.clip(np.asarray(beyond) / float(budget), EDGES[0], EDGES[-1])
+            counts = np.histogram(shares, EDGES)[0]
+            lines.append(" | ".join([f"| {budget} | {name}", *(str(count or "") for count in counts)]) + " |")
+    return "\n".join(lines)
+
+
+def plot(results: Dict[str, Dict[str, Any]], path: Path) -> None:
+    """The same as bars, one panel a budget."""
+    found = errors(results)
+    figure = Figure(figsize=(8.0, 1.0 + 2.4 * len(found)), dpi=110, layout="constrained")
+    bins = np.linspace(EDGES[0], EDGES[-1], 31)
+    for axes, (budget, sets) in zip(np.atleast_1d(figure.subplots(len(found), 1, sharex=True)), found.items()):
+        shares = [np.clip(np.asarray(beyond) / float(budget), bins[0], bins[-1]) for beyond in sets.values()]
+        axes.hist(shares, bins, stacked=True, label=list(sets), color=COLOURS[: len(sets)])
+        axes.axvline(0.0, color="black", linewidth=0.8)
+        axes.axvline(ALLOWED, color="black", linewidth=0.8, linestyle=":")
+        axes.set_ylabel("pictures")
+        axes.set_title(f"budget {budget} dB in every picture, {sum(map(len, shares))} pictures", loc="left")
+        axes.legend()
+    axes.set_xlabel("loss less the promised worst loss, in budgets (right of the line: lost more than was promised)")
+    save_figure(figure, path)
 
 
 def table(results: Dict[str, Dict[str, Any]]) -> str:
@@ -132,18 +166,20 @@ def table(results: Dict[str, Dict[str, Any]]) -> str:
     for key, row in results.items():
         name, precision, content = key.split("|")
         lines.append(row_of(name, precision, content, row))
-    return "\n".join([*lines, "", histogram(list(results.values()))])
+    return "\n".join([*lines, "", histogram(results)])
 
 
-def gather(folder: Path, photographs: int, graphics: int) -> None:
+def gather(place: Path, count: int, graphics: int) -> Path:
     """A folder as a user may have it: photographs, and graphics of LR size among them."""
-    if folder.is_dir():
-        return
-    folder.mkdir(parents=True)
-    for file in find_images([ASSETS / "images" / "calibration" / "DIV2K_test_LRx4"])[:photographs]:
-        shutil.copy(file, folder)
-    for name, pixels in painted(graphics, 4 * USER_SIDE, USER_SEED):
-        write_picture(Picture(resize(pixels, (USER_SIDE, USER_SIDE))), folder / f"user_{name}.png")
+    images = photographs(place, count)
+    if not graphics:
+        return images
+    mixed = place / f"photographs_{count}_graphics_{graphics}"
+    if not mixed.is_dir():
+        shutil.copytree(images, mixed)
+        for name, pixels in painted(graphics, 4 * USER_SIDE, USER_SEED):
+            write_picture(Picture(resize(pixels, (USER_SIDE, USER_SIDE))), mixed / f"user_{name}.png")
+    return mixed
 
 
 def main() -> None:
@@ -155,15 +191,12 @@ def main() -> None:
     parser.add_argument("--contents", nargs="*", default=("photo", "any"))
     parser.add_argument("--photographs", type=int, default=100)
     parser.add_argument("--graphics", type=int, default=0)
+    parser.add_argument("--plot", type=Path)
     parser.add_argument("--print", action="store_true")
     asked = parser.parse_args()
     results = json.loads(asked.results.read_text()) if asked.results.is_file() else {}
     place = asked.results.with_suffix("")
-    images = place / f"photographs_{asked.photographs}"
-    if asked.graphics:
-        images = place / f"photographs_{asked.photographs}_graphics_{asked.graphics}"
     if not asked.print:
-        gather(images, asked.photographs, asked.graphics)
         write_held(place / "held")
     for name in () if asked.print else asked.only:
         for content in asked.contents:
@@ -173,9 +206,13 @@ def main() -> None:
                 key = "|".join((name, precision, shown))
                 if key not in results:
                     say(key)
-                    results[key] = measured(place, name, precision, content, images)
+                    results[key] = measured(
+                        place, name, precision, content, gather(place, asked.photographs, asked.graphics)
+                    )
                     write_json(asked.results, results)
     print(table(results))
+    if asked.plot is not None:
+        plot(results, asked.plot)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ import onnx
 from sr_deploy.core.artifact import write_json
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import SrDeployError
+from sr_deploy.core.media.image import find_images
 from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
@@ -46,6 +48,16 @@ SETS = ("Set5", "Set14")
 def say(text: str) -> None:
     """Progress to stderr: the table alone goes to stdout."""
     print(text, file=sys.stderr, flush=True)
+
+
+def photographs(place: Path, count: int) -> Path:
+    """A folder with the first so many of the calibration photographs."""
+    folder = place / f"photographs_{count}"
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        for file in find_images([ASSETS / "images" / "calibration" / "DIV2K_test_LRx4"])[:count]:
+            shutil.copy(file, folder)
+    return folder
 
 
 def deployed(folder: Path, name: str) -> Deployment:

@@ -27,7 +27,8 @@ from sr_deploy.pipeline.precision.plan_inputs import Workbench, workbench
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, narrow_plan
 from sr_deploy.precision.evaluate import SHRUNK, computing
 from sr_deploy.precision.lower.typed_graph import typed_graph
-from tests.benchmarks.number_types import IMAGES, deployed
+from tests.benchmarks.number_types import deployed
+from tests.benchmarks.precision_quality import photographs
 
 #: Luma of BT.601 from RGB in 0…255.
 _LUMA = np.array([65.481, 128.553, 24.966]) / 255
@@ -41,7 +42,7 @@ def say(text: str) -> None:
 def errors(bench: Workbench, material, names: Sequence[str], kind: str) -> np.ndarray:
     """What each layer alone in one format changes, (layers, pixels), in 8-bit steps of the luma."""
     formats = dict.fromkeys(names, kind)
-    _, weights, _ = everywhere(bench, material, PrecisionOptions("int8", images=IMAGES), formats, say)
+    _, weights, _ = everywhere(bench, material, PrecisionOptions("int8"), formats, say)
     inputs = [to_network(one.lr, bench.contract) for one in bench.scenes if one.kind == SHRUNK][:2]
     owned = {node.name: set(node.input) for node in bench.model.graph.node}
 
@@ -90,10 +91,11 @@ def main() -> None:
     parser.add_argument("--deployments", type=Path, default=Path("types"))
     parser.add_argument("--only", nargs="*", default=("span_ch26_x4.pth", "efdn_x2.pth"))
     parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--photographs", type=int, default=100)
     asked = parser.parse_args()
     for checkpoint in asked.only:
         deployment = deployed(asked.deployments, checkpoint)
-        options = PrecisionOptions("int8", images=IMAGES)
+        options = PrecisionOptions("int8", images=photographs(asked.deployments, asked.photographs))
         bench = workbench(deployment, plannable(deployment), options, say)
         material = gather(deployment, bench, options, say)
         names = [name for name in bench.kinds.candidates if name not in bench.kinds.wide]

@@ -1,6 +1,6 @@
 """Rewritten and streamed graphs against unrewritten ones, every shared checkpoint: golden pictures and random sizes.
 
-    python tests/benchmarks/rewrite_equality.py [--sizes 20] [--seed 0] [--only f2srgan] [--rewrite default,prelu]
+    python tests/benchmarks/rewrite_equality.py [--sizes 20] [--seed 0] [--only f2srgan] [--rewrite cpu]
         [--seams 4] [--strips 8,24] [--results equality.jsonl]
 
 Each checkpoint is exported once, for any size and without rewriting; the rewritten graph must give the same picture, in
@@ -145,7 +145,7 @@ def main() -> int:
     parser.add_argument("--sizes", type=int, default=20, help="random sizes for each checkpoint")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="only checkpoints whose name begins so")
-    parser.add_argument("--rewrite", nargs="+", default=["default", "default,prelu"], help="sets of passes to check")
+    parser.add_argument("--rewrite", nargs="+", default=["default", "cpu"], help="sets of passes to check")
     parser.add_argument("--seams", type=int, default=4, help="random sizes at which the streamed graph is checked")
     parser.add_argument("--strips", default="8,24", help="strip counts of the streamed graph, by commas")
     parser.add_argument("--results", type=Path, help="JSON lines to keep and to go on from")

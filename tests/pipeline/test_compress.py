@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 
 import numpy as np
 import onnx
@@ -160,6 +161,22 @@ def test_ctrl_c_writes_the_best_and_resume_goes_on_to_the_bit(
     assert done.code == 0 and "going on after step 1" in done.err, done.err
     assert (out / "network.onnx").read_bytes() == (compressed / "network.onnx").read_bytes()
     assert not out.with_name("small.unfinished").exists()
+
+
+def test_killed_before_the_first_step_is_kept_resume_begins_with_it(
+    exported, photographs, compressed, tmp_path, srdeploy, monkeypatch, explored_here
+):
+    """The fitted graph is there, and no state of the training yet."""
+    out = tmp_path / "small"
+    words = ("compress", exported, "-o", out, "--images", photographs, "--macs", "0.6", "--steps", "8", *QUICK)
+    with monkeypatch.context() as patched:
+        patched.setattr("sr_deploy.pipeline.compress.compress._distilled", lambda *_: sys.exit(137))
+        assert srdeploy(*words).code == 137
+    assert not (out.with_name("small.unfinished") / "training.pt").exists() and not out.exists()
+    assert "--resume goes on with it" in srdeploy(*words).err
+    done = srdeploy(*words, "--resume")
+    assert done.code == 0 and "it begins with the first one" in done.err, done.err
+    assert (out / "network.onnx").read_bytes() == (compressed / "network.onnx").read_bytes()
 
 
 def test_what_cannot_be_is_refused(exported, photographs, tmp_path, srdeploy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -9,6 +10,7 @@ import re
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.deployment.manifest import GraphFile, open_deployment
@@ -17,15 +19,18 @@ from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import CheckFailed
 from sr_deploy.core.media.image import Picture
 from sr_deploy.core.media.sample import sample_input
+from sr_deploy.core.quality.psnr_ssim import psnr_y
 from sr_deploy.engine.layers import NetworkLayer, check_network
 from sr_deploy.engine.listing import Layer, Listing, Tensor
+from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.read_back import read_back
+from sr_deploy.engine.tensorrt import engine_from_graph
 from sr_deploy.graph.census import Work
 from sr_deploy.pipeline.precision.auto import chosen_plan
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.int8 import Material
 from sr_deploy.pipeline.precision.layer_savings import savings_of
-from sr_deploy.pipeline.precision.plan_inputs import Workbench
+from sr_deploy.pipeline.precision.plan_inputs import Workbench, scan
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.float8_scale import float8_scale
 from sr_deploy.precision.calibrate.ranges import scale_of
@@ -33,6 +38,7 @@ from sr_deploy.precision.choose.islands import kinds_of
 from sr_deploy.precision.choose.plan_from_ranges import Scales
 from sr_deploy.precision.evaluate import computing, scenes_from_photographs
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
+from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests.precision import small_plans
 
 needs_rtx = pytest.mark.skipif(importlib.util.find_spec("tensorrt_rtx") is None, reason="no TensorRT-RTX")
@@ -100,10 +106,8 @@ def test_fp8_is_built_from_ada_on_and_refused_before_a_plan_is_made(plain, photo
         assert refused.code == 2 and "not 8.6" in refused.err and "type that the target has: INT8" in refused.err
 
 
-@pytest.fixture(scope="module")
-def bench():
-    """The small network, of which one tensor suits INT8 alone and one FP8 alone: the other's scale is far off."""
-    model = small_plans.network()
+def bench_of(model, spoilt):
+    """A small network, its scales after ``spoilt``, and pictures to judge on."""
     macs = {
         "head/Conv": 10,
         "one.a/Conv": 100,
@@ -115,7 +119,6 @@ def bench():
     tensors = ranges_of(model, small_plans.pictures(2)).tensors
     int8 = {name: scale_of(stats) for name, stats in tensors.items()}
     float8 = {name: float8_scale(stats) for name, stats in tensors.items()}
-    scales = Scales({**int8, "two.r": 30 * int8["two.r"]}, {**float8, "one.r": float8["one.r"] / 300})
     contract = IOContract(1.0)
     pictures = [(str(n), Picture(np.rint(255 * one[0].transpose(1, 2, 0)).astype(np.uint8))) for n, one in
                 enumerate(small_plans.pictures(2, (48, 48)))]  # fmt: skip
@@ -123,7 +126,35 @@ def bench():
     work = {name: Work(count, 1000) for name, count in macs.items()}
     graph = GraphFile("model.onnx", None, "0" * 64, 17, 0, 0, 0, (48, 48))
     made = Workbench(model, graph, contract, 2, work, kinds_of(model, macs), scenes)
-    return made, Material([], scales, {}, {})
+    return made, Material([], spoilt(int8, float8), scan(made, lambda _: None), {})
+
+
+@pytest.fixture(scope="module")
+def bench():
+    """The small network, of which one tensor suits INT8 alone and one FP8 alone: the other's scale is far off."""
+
+    def spoilt(int8, float8):
+        return Scales({**int8, "two.r": 30 * int8["two.r"]}, {**float8, "one.r": float8["one.r"] / 300})
+
+    return bench_of(small_plans.network(), spoilt)
+
+
+@pytest.fixture(scope="module")
+def far():
+    """The small network with values beyond 65504 inside its first block, which computes what it did before."""
+    model = small_plans.network()
+    for tensor in model.graph.initializer:
+        factor = {"one.a.weight": 1e6, "one.a.bias": 1e6, "one.b.weight": 1e-6}.get(tensor.name)
+        if factor is not None:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(factor), tensor.name))
+    made, material = bench_of(model, Scales)
+    # Originals that the network nearly gives, so that all noise costs.
+    grain = np.random.default_rng(0).integers(-1, 2, made.scenes[0].hr.shape)
+    scenes = []
+    for scene in made.scenes:
+        near = np.clip(scene.reference + grain, 0, 255).astype(np.uint8)
+        scenes.append(dataclasses.replace(scene, hr=near, reference_psnr=psnr_y(scene.reference, near, 2)))
+    return dataclasses.replace(made, scenes=tuple(scenes)), material
 
 
 def auto(bench, target, budget):
@@ -154,6 +185,53 @@ def test_auto_gives_each_layer_the_type_of_less_noise_that_the_target_has(bench)
     older, _, _ = auto(bench, AMPERE, 0.9 * lost[AMPERE])
     assert older.nodes["two.b/Conv"] == "float16" and older.nodes["one.b/Conv"] == "int8"
     assert "given back for the PSNR budget" in older.reasons["two.b/Conv"] and not older.nodes_of("float8")
+
+
+def saved_by(bench, plan):
+    """Microseconds that a plan's layers of 8 bits save."""
+    savings = savings_of(bench[0].work, bench[0].kinds.candidates, None, None).microseconds
+    return sum(savings[name] for name in plan.quantised if name in savings)
+
+
+def test_a_mix_saves_no_less_than_int8_would_with_the_same_budget(bench):
+    for share in (0.8, 0.5, 0.25, 0.1):
+        lost = 0.0
+        saved = {}
+        for target in (AMPERE, ADA):
+            whole, _, _ = auto(bench, target, 99.0)
+            lost = lost or bench[0].judged(whole, {}).loss
+            plan, _, _ = auto(bench, target, share * lost)
+            assert bench[0].judged(plan, {}).loss <= share * lost
+            saved[target] = saved_by(bench, plan)
+        assert saved[ADA] >= saved[AMPERE] >= 0
+
+
+def test_bfloat16_is_where_float16_overflows_if_the_budget_bears_it_and_float32_else(far):
+    made, material = far
+    beyond = ["one.a/Conv", "one/PRelu", "one.b/Conv"]
+    assert list(material.wide) == beyond
+    for budget, kind in ((4.0, "bfloat16"), (0.2, "float32")):
+        plan, _, facts = auto(far, ADA, budget)
+        floating = [name for name in beyond if name not in plan.quantised]
+        assert floating and {plan.nodes[name] for name in floating} == {kind}
+        assert all("beyond" in plan.reasons[name] for name in floating if plan.rest == "float16")
+        found = made.judged(plan, {})
+        assert found.sick == 0 and found.loss <= budget
+    older = Target("tensorrt-rtx", "1.7.1", ("7.5",))
+    assert "bfloat16" not in auto(far, older, 4.0)[0].formats
+
+
+@needs_rtx
+def test_a_mix_with_bfloat16_is_built(far, tmp_path):
+    """Layers of 8 bits that give bfloat16 beside float16: every product in its planned type."""
+    made, _ = far
+    plan, weights, _ = auto(far, ADA, 20.0)
+    assert plan.rest == "bfloat16" and plan.nodes["head/Conv"] == "float16" and plan.nodes["one.b/Conv"] == "int8"
+    path = tmp_path / "model.onnx"
+    onnx.save(typed_graph(made.model, plan, weights), str(path))
+    options = EngineOptions(precision="auto", planned=plan.nodes)
+    engine = engine_from_graph("tensorrt-rtx", path, [(24, 24)] * 3, ("8.9",), options)
+    assert engine.refusal is None and "int8" in engine.settings["built"]
 
 
 def product(kind):

@@ -41,6 +41,23 @@ def test_nan_and_visible_structure_are_kept_by_no_budget():
     assert not Budget(worst=9.0).keeps(judged(picture(0.0, structure=STRUCTURE.steps + 1)))
 
 
+def test_a_picture_that_breaks_a_budget_breaks_it_for_the_set():
+    """So nothing else need be looked at; a set may break it with no single picture doing so."""
+    random = np.random.default_rng(1)
+    broken = kept = 0
+    for _ in range(300):
+        each = [picture(loss, kind, independent=noise) for loss, noise, kind in zip(
+            random.gamma(1.0, 0.03, 6), random.gamma(1.0, 0.03, 6), [SHRUNK, GRAPHICS, PAIR] * 2)]  # fmt: skip
+        budget = Budget(worst=0.12, mean=0.1, felt=0.8)
+        alone = any(budget.broken_by(one) for one in each)
+        broken += alone
+        kept += budget.keeps(judged(*each))
+        assert not (alone and budget.keeps(judged(*each)))
+    assert broken > 50 and kept > 20
+    assert Budget(mean=0.1).broken_by(picture(0.0, structure=STRUCTURE.steps + 1))
+    assert Budget(mean=0.1).broken_by(picture(0.0, sick=1)) and not Budget(mean=0.1).broken_by(picture(9.0))
+
+
 def test_a_promise_grows_with_how_much_worse_held_out_pictures_are():
     even, uneven = [0.05] * 10, [0.01] * 9 + [0.05]
     assert promised_worst(even) == pytest.approx(0.05)

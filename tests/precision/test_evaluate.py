@@ -6,11 +6,13 @@ import dataclasses
 
 import numpy as np
 import pytest
+from onnx import numpy_helper
 
 from sr_deploy.core.contract import IOContract
 from sr_deploy.core.errors import BadImage
-from sr_deploy.core.media.image import Picture, to_network, write_picture
-from sr_deploy.core.quality.psnr_ssim import luma, psnr_y
+from sr_deploy.core.media.image import Picture, from_network, to_network, write_picture
+from sr_deploy.core.quality.psnr_ssim import LUMA_WEIGHTS, luma, psnr_y
+from sr_deploy.graph.byte_io import byte_graph
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.ranges import scale_of
 from sr_deploy.precision.choose.islands import kinds_of
@@ -21,6 +23,7 @@ from sr_deploy.precision.evaluate import (
     SHRUNK,
     computing,
     judge,
+    judging,
     scenes_from_photographs,
     scenes_of,
     within_reach,
@@ -101,6 +104,60 @@ def test_noise_and_shift_are_in_8_bit_steps(scenes):
         np.mean([psnr_y(np.clip(s.reference.astype(int) + green, 0, 255).astype(np.uint8), s.hr, 2) for s in scenes])
     )
     assert found.loss == pytest.approx(found.reference_psnr - found.psnr)
+
+
+@pytest.mark.parametrize("strength", [0.02, 0.3])
+def test_noise_is_measured_before_rounding(strength):
+    """Rounded pictures alone would show 0.02 steps of noise as more than 0.06."""
+    picture = [("a", photograph(80, 96))]
+
+    def smooth(lr):
+        return nearest(lr) + np.linspace(0, 1 / 255, 64, dtype=np.float32)
+
+    def noisy(lr):
+        out = smooth(lr)
+        return (out + np.random.default_rng(1).normal(0, strength / 255, out.shape)).astype(np.float32)
+
+    scenes = scenes_from_photographs(picture, 2, CONTRACT, smooth, 32)
+    weights = np.asarray(LUMA_WEIGHTS) / 255
+    wanted = strength**2 * float(weights @ weights)
+    assert judge(scenes, noisy, 2, CONTRACT).noise == pytest.approx(wanted, rel=0.05)
+    pixels = from_network(noisy(to_network(scenes[0].lr, CONTRACT)), CONTRACT, scenes[0].lr).pixels
+    assert np.mean((luma(pixels) - luma(scenes[0].reference)) ** 2) > 1.5 * wanted
+
+
+def test_a_graph_that_rounds_itself_is_judged_before_it_does():
+    """The same network in floats and with 8-bit ends: the same noise, the same pixels."""
+    model, pictures, found = small_plans.network(), [("a", photograph(64, 64))], []
+    for tensor in model.graph.initializer:
+        if tensor.name in ("low", "high"):
+            tensor.CopyFrom(numpy_helper.from_array(np.array(tensor.name == "high", np.float32), tensor.name))
+    for contract, ends in (
+        (CONTRACT, lambda one: one),
+        (IOContract(255.0, layout="NHWC", dtype="uint8"), lambda one: byte_graph(one, 1.0)),
+    ):
+        exact, rounded = ends(model), half_graph(ends(model))
+        scenes = scenes_from_photographs(pictures, 2, contract, judging(exact, 1), 24)
+        found.append(judge(scenes, judging(rounded, 1), 2, contract))
+        pixels = computing(exact, 1)(to_network(scenes[0].lr, contract))
+        if contract.dtype == "uint8":
+            assert pixels.dtype == np.uint8 and np.array_equal(pixels[0], scenes[0].reference)
+    assert 0 < found[0].noise < 0.1 and found[1].noise == pytest.approx(found[0].noise, rel=0.2)
+
+
+def test_it_ends_where_it_is_enough_and_begins_where_it_is_told(scenes):
+    seen = []
+
+    def watched(lr):
+        seen.append(next(index for index, one in enumerate(scenes) if np.array_equal(to_network(one.lr, CONTRACT), lr)))
+        return nearest(lr)
+
+    found = judge(scenes, watched, 2, CONTRACT, order=(1, 0))
+    assert seen == [1, 0] and [one.name for one in found.each] == ["a", "b"]
+    seen.clear()
+    found = judge(scenes, watched, 2, CONTRACT, order=(1, 0), enough=lambda one: one.name == "b")
+    assert seen == [1] and [one.name for one in found.each] == ["b"] and found.pictures == 1
+    assert found.reference_psnr == scenes[1].reference_psnr
 
 
 def test_shifts_of_opposite_sign_cancel_over_the_set_but_not_in_a_picture(scenes):

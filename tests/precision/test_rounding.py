@@ -12,6 +12,7 @@ import torch
 from onnx import numpy_helper
 
 from sr_deploy.core.media.sample import sample_input
+from sr_deploy.precision.fit import adaptive_rounding, layerwise
 from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
 from sr_deploy.precision.fit.bias_correction import corrected_bias
 from sr_deploy.precision.fit.layerwise import shares
@@ -83,6 +84,26 @@ def test_learned_rounding_is_the_same_each_time(model, coarse):
     first = learned_rounding(model, coarse, {}, small_plans.pictures())
     second = learned_rounding(model, coarse, {}, small_plans.pictures())
     assert first[0] == second[0] and all(np.array_equal(first[1][name], second[1][name]) for name in first[1])
+
+
+def test_what_plans_have_in_common_is_fitted_once_and_the_same(model, coarse, monkeypatch):
+    fits, began = adaptive_rounding.Fits(), []
+    real = adaptive_rounding._fitted
+    monkeypatch.setattr(adaptive_rounding, "_fitted", lambda *given: began.append(given[1].node.name) or real(*given))
+    for wider, again in (((), 5), (("two.b/Conv",), 2), (("two.a/Conv",), 3), (("one.a/Conv", "two.a/Conv"), 4)):
+        nodes = {name: "float32" if name in wider else kind for name, kind in coarse.nodes.items()}
+        plan = dataclasses.replace(coarse, nodes=nodes)
+        began.clear()
+        known = learned_rounding(model, plan, {}, small_plans.pictures(), fits=fits)
+        assert len(began) == again, "only what stands behind the first difference"
+        fresh = learned_rounding(model, plan, {}, small_plans.pictures())
+        assert known[0] == fresh[0] and known[1].keys() == fresh[1].keys()
+        assert all(np.array_equal(known[1][name], fresh[1][name]) for name in fresh[1])
+    assert fits.taught.results is not None
+    monkeypatch.setattr(layerwise, "KEPT_BYTES", 10**5)
+    fits = adaptive_rounding.Fits()
+    again = learned_rounding(model, plan, {}, small_plans.pictures(), fits=fits)
+    assert fits.taught.results is None and all(np.array_equal(again[1][name], fresh[1][name]) for name in fresh[1])
 
 
 def test_the_head_reads_the_picture_itself_and_is_left_alone(model, coarse):

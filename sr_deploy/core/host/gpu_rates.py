@@ -1,13 +1,22 @@
 """What GPUs can do at best: the figures that estimates of a network's time start from.
 
-Sources: NVIDIA's architecture whitepapers (GA102: RTX 3060 by its clock and cores, RTX 3090; AD102: RTX 4090; GB202:
-RTX 5090), the H200 and Jetson Orin data sheets and technical briefs, and for the Xavier NX its nvpmodel clocks
-(graph/roofline.py). All rates are dense. Float16 is that with float16 accumulation, as the names of TensorRT's
-convolutions have it (…f16f16_f16f16_f16_nhwckrsc…); on GeForce cards float32 accumulation halves it. Orin's cores do
-256 float16 multiply-accumulates a clock, which gives the 85 (AGX) and 30 (NX) dense int8 TOPS of their GPUs. Bfloat16
-always accumulates in float32, so GeForce cards do half as many of it; FP8 with float16 accumulation is as fast as int8
-(AD102 and GB202 whitepapers: RTX 4090 660.6, RTX 5090 838 dense TFLOPS). What a launch costs is an assumption: about
-2 µs within a CUDA graph on a desktop, 5 µs on a Jetson.
+All rates are dense; data sheets of Hopper and Orin print those with sparsity, twice as much. Float16 is that with
+float16 accumulation, as the names of TensorRT's convolutions have it (…f16f16_f16f16_f16_nhwckrsc…). Sources:
+
+Xavier NX: clocks of NVIDIA's nvpmodel file for module p3668, 64 float16 products a clock and tensor core
+    (graph/roofline.py).
+Orin: Jetson AGX Orin Series Technical Brief v1.2, of 2048 CUDA and 64 tensor cores at 1.3 GHz: 5.3 FP32 TFLOPS, 170
+    sparse INT8 TOPS. The NX has half as many cores, at 918 MHz. Float16 is half of int8. Bandwidth: their data sheets.
+RTX 3090: NVIDIA Ampere GA102 GPU Architecture V2.0, appendix A (35.6, 142.3, 284.7; 936 GB/s).
+RTX 3060: NVIDIA's announcement of February 2021 (3584 CUDA cores in 28 SMs, 1.78 GHz, 13 TFLOPS, 101 sparse tensor
+    TFLOPS) with the 512 float16 products a clock and SM of that paper's table of tensor cores; 192 bits of 15 Gbit/s.
+RTX 4090: NVIDIA Ada GPU Architecture V2.01, appendix A (82.6, 330.3, 660.6 INT8, and FP8 with float16 accumulation).
+RTX 5090: NVIDIA RTX Blackwell GPU Architecture, appendix (104.8, 419, 838; 1792 GB/s).
+H200: NVIDIA H200 data sheet, SXM (67; half of its sparse 1,979 and 3,958; 4.8 TB/s).
+
+On GeForce cards float32 accumulation halves float16 (the same papers; an A40 does it at full rate: its data sheet), so
+bfloat16, which always accumulates so, is half of it there. What a launch costs is an assumption: about 2 µs within a
+CUDA graph on a desktop, 5 µs on a Jetson.
 """
 
 from __future__ import annotations

@@ -216,6 +216,23 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
             "finite values",
             "build the engine again with float32, and verify it on this device",
         )
+    colours = colours_of(array, contract, like)
+    pixels = np.rint(np.clip(colours, 0, np.iinfo(like.pixels.dtype).max)).astype(like.pixels.dtype)
+    size = (scale * height, scale * width)
+    alpha = None if like.alpha is None else resize(like.alpha, size)
+    return Picture(pixels, alpha, like.about.of_size(size))
+
+
+def colours_of(array: np.ndarray, contract: IOContract, like: Picture) -> np.ndarray:
+    """The colours of the network's output before they are limited and rounded, in the units of ``like``.
+
+    Args:
+        array, contract, like: as for ``from_network``; finite, of a fitting shape.
+
+    Returns:
+        (scale·H, scale·W, 3) RGB or (scale·H, scale·W, 1) grey; white is the largest value of ``like``'s type. Floats,
+        of a graph that rounds itself whole numbers.
+    """
     full = np.iinfo(like.pixels.dtype).max
     if contract.yuv is not None:
         colours = rgb_of_surface(array, contract) * np.float32(255)
@@ -227,10 +244,7 @@ def from_network(array: np.ndarray, contract: IOContract, like: Picture) -> Pict
         colours = colours[:, :, ::-1]
     if like.kind == "grey":
         colours = (colours @ np.asarray(LUMA))[:, :, None]
-    pixels = np.rint(np.clip(colours, 0, full)).astype(like.pixels.dtype)
-    size = (scale * height, scale * width)
-    alpha = None if like.alpha is None else resize(like.alpha, size)
-    return Picture(pixels, alpha, like.about.of_size(size))
+    return colours
 
 
 def _check(contract: IOContract) -> None:

@@ -17,7 +17,7 @@ from sr_deploy.core.errors import BadImage
 #: How results name this convention.
 CONVENTION = "BT.601 Y, border = scale left out, 8-bit"
 
-_Y_WEIGHTS = (65.481, 128.553, 24.966)
+LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 #: Width of SSIM's window, pixels, and its sigma.
 WINDOW, _SIGMA = 11, 1.5
 #: Originals are cropped to a multiple of the scale, in some sets to a multiple of all scales, 12.
@@ -32,8 +32,13 @@ def luma(pixels: np.ndarray) -> np.ndarray:
     """
     if pixels.dtype != np.uint8:
         raise BadImage(f"PSNR and SSIM were asked of {pixels.dtype} pixels", "8-bit pictures", "convert them to 8 bits")
-    colours = np.broadcast_to(pixels, pixels.shape[:2] + (3,)).astype(np.float64)
-    plane: np.ndarray = colours @ np.asarray(_Y_WEIGHTS) / 255.0 + 16.0
+    return luma_of_colours(pixels)
+
+
+def luma_of_colours(colours: np.ndarray) -> np.ndarray:
+    """The same of colours in 0…255 that need not be whole numbers, (H, W, 3) or (H, W, 1)."""
+    three = np.broadcast_to(colours, colours.shape[:2] + (3,)).astype(np.float64)
+    plane: np.ndarray = three @ np.asarray(LUMA_WEIGHTS) / 255.0 + 16.0
     return plane
 
 

@@ -9,10 +9,13 @@ import onnx
 from sr_deploy.core.errors import UsageError
 from sr_deploy.graph.rewrite import (
     affine,
+    around,
     columns,
     compose,
+    crop,
     deconvolve,
     dense,
+    lanes,
     max_min,
     overwrite,
     pairs,
@@ -35,6 +38,9 @@ PASSES: Tuple[Pass, ...] = (
     compose.PASS,
     shuffle.PASS,
     dense.PASS,
+    around.PASS,
+    lanes.PASS,
+    crop.PASS,
     prelu.PASS,
     parity.PASS,
     affine.PASS,
@@ -46,11 +52,11 @@ PASSES: Tuple[Pass, ...] = (
     max_min.PASS,
 )
 
-#: What each target is given: ``--rewrite`` takes these names too, and a build the one of its runtime's row
-#: (engine/runtimes.py). Of TensorRT 8.5 to 11 no listing could be had, so it is given what ONNX Runtime is: single
-#: convolutions with their functions behind them, which NVIDIA documents as fused.
+#: What each target is given: ``--rewrite`` takes these names too, ``tune`` tries them, and a build the one of its
+#: runtime's row (engine/runtimes.py). "cpu" is ONNX Runtime there. Of TensorRT 8.5 to 11 no listing could be had, so
+#: it is given single convolutions with their functions behind them, which NVIDIA documents as fused.
 TARGETS: Mapping[str, Tuple[str, ...]] = {
-    "cpu": ("default",),
+    "cpu": ("default", "around", "lanes", "crop", "prelu"),
     "tensorrt": ("default",),
     "tensorrt-rtx": ("default", "affine", "fewest", "columns", "deconvolve", "pairs", "maxmin"),
 }

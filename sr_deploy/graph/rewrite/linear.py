@@ -257,15 +257,25 @@ def _concatenated(linear: Linear, node: onnx.NodeProto) -> Optional[Form]:
 
 def _sliced(linear: Linear, node: onnx.NodeProto) -> Optional[Form]:
     """Some channels in a row."""
-    bounds = [linear.editor.constant(node, position) for position in range(1, len(node.input))]
+    channels = linear.channels(node.input[0])
+    bounds = None if channels is None else channel_bounds(linear.editor, node, channels)
+    form = None if bounds is None else linear.through(node.input[0])
+    if form is None or bounds is None:
+        return None
+    rows = slice(*bounds)
+    return form.mapped(lambda w: w[rows], form.bias[rows], node)
+
+
+def channel_bounds(editor: Editor, node: onnx.NodeProto, channels: int) -> Optional[Tuple[int, int]]:
+    """First channel, and the one after the last, of a Slice of channels in a row; None for any other Slice."""
+    bounds = [editor.constant(node, position) for position in range(1, len(node.input))]
     if len(bounds) < 3 or any(value is None or value.size != 1 for value in bounds):
         return None
-    start, end, axis, *step = (int(value.reshape(())) for value in bounds if value is not None)
+    first, last, axis, *step = (int(value.reshape(())) for value in bounds if value is not None)
     if axis != 1 or step not in ([], [1]):
         return None
-    form = linear.through(node.input[0])
-    rows = slice(start, end)
-    return None if form is None else form.mapped(lambda w: w[rows], form.bias[rows], node)
+    start, end, _ = slice(first, last).indices(channels)
+    return start, end
 
 
 _RULES: Mapping[str, Callable[[Linear, onnx.NodeProto], Optional[Form]]] = {

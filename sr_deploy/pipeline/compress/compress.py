@@ -83,14 +83,17 @@ def _distilled(
     options: DistilOptions,
     place: Tuple[Path, Callable[[str], None]],
 ) -> Compressed:
-    from sr_deploy.compress.distil import Distiller, distilled, interrupted
+    from sr_deploy.compress.distil import STATE_NAME, Distiller, distilled, interrupted
 
     folder, say = place
+    begun = (folder / STATE_NAME).is_file()
+    if request.resume and not begun:
+        say("interrupted before a step of distillation was kept: it begins with the first one")
     distiller = Distiller(narrow.model, ground.model, ground.pool(options.patch, options.judged_patch), ground.white,
                           options)  # fmt: skip
     graphs = [model.SerializeToString(deterministic=True) for model in (narrow.model, ground.model)]
     try:
-        done = distilled(distiller, graphs, folder, request.resume, say)
+        done = distilled(distiller, graphs, folder, request.resume and begun, say)
     except KeyboardInterrupt:
         if distiller.steps:
             best = interrupted(distiller)

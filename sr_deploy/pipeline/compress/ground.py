@@ -71,12 +71,12 @@ class Ground:
 
     def lost(self, narrow: onnx.ModelProto) -> Optional[float]:
         """PSNR-Y that another graph loses on the scenes, dB; None without any."""
-        from sr_deploy.precision.evaluate import computing, judge
+        from sr_deploy.precision.evaluate import judge, judging
 
         if not self.scenes:
             return None
         manifest = self.deployment.manifest
-        return judge(self.scenes, computing(narrow), manifest.scale, manifest.contract).loss
+        return judge(self.scenes, judging(narrow), manifest.scale, manifest.contract).loss
 
     def fidelity(self, narrow: onnx.ModelProto) -> float:
         """PSNR of another graph's output to this one's on squares kept back, dB."""
@@ -93,7 +93,7 @@ def ground_of(request: CompressRequest, deployment: Deployment, model: onnx.Mode
     """
     from sr_deploy.compress.groups import plain_graph
     from sr_deploy.precision.calibrate.picture_set import hashes_of, images_sha256
-    from sr_deploy.precision.evaluate import computing, scenes_from_photographs
+    from sr_deploy.precision.evaluate import judging, scenes_from_photographs
     from sr_deploy.train.patches import JUDGED, KEPT_BACK
 
     files = find_images([request.images])
@@ -104,7 +104,7 @@ def ground_of(request: CompressRequest, deployment: Deployment, model: onnx.Mode
     ground = Ground(deployment, plain, images, files, (), images_sha256(list(hashes_of(files).values())))
     ground.pool(SIDE)
     scenes = scenes_from_photographs(
-        kept, manifest.scale, manifest.contract, computing(plain), JUDGED_SIDE, manifest.sizes.multiple
+        kept, manifest.scale, manifest.contract, judging(plain), JUDGED_SIDE, manifest.sizes.multiple
     )
     return dataclasses.replace(ground, scenes=scenes)
 

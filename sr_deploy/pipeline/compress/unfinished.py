@@ -50,12 +50,16 @@ def make_room(request: CompressRequest) -> Path:
 
 
 def keep(folder: Path, narrow: Narrow) -> None:
-    """Write the fitted graph, then its record, which says that both are there."""
+    """Write the fitted graph, then its record, which says that both are there; where that fails nothing stays."""
     import onnx
 
-    with atomic_file(folder / NETWORK_NAME) as temporary:
-        onnx.save(narrow.model, str(temporary))
-    write_json(folder / RECORD_NAME, dict(narrow.record))
+    try:
+        with atomic_file(folder / NETWORK_NAME) as temporary:
+            onnx.save(narrow.model, str(temporary))
+        write_json(folder / RECORD_NAME, dict(narrow.record))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def kept(folder: Path, request: CompressRequest, ground: Ground) -> Narrow:

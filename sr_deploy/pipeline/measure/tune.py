@@ -26,7 +26,7 @@ from sr_deploy.run.parity import check_parity, compare
 
 #: The variants, as for ``--rewrite``: "none" is the deployment's own graph, which wins unless another one is faster by
 #: more than the noise.
-VARIANTS: Tuple[str, ...] = ("none", "default", "default,prelu", "default,prelu,parity")
+VARIANTS: Tuple[str, ...] = ("none", "default", "default,prelu", "cpu", "cpu,parity")
 #: On a GPU a dense convolution may be faster than a depthwise and a 1×1 one; on a CPU it is two to three times slower.
 GPU_VARIANTS: Tuple[str, ...] = (*VARIANTS, "default,dense")
 #: What else is worth timing, or estimating, with a builder that has passes of its own: what moves least, what is

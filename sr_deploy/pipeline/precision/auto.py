@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -11,21 +12,13 @@ import numpy as np
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.deployment.target import formats_of
-from sr_deploy.core.number_formats import AUTO, INT8, QUANTISED
+from sr_deploy.core.number_formats import BFLOAT16, FLOAT16, FLOAT32, INT8, QUANTISED
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
-from sr_deploy.pipeline.precision.int8 import (
-    Material,
-    Weighted,
-    everywhere,
-    gather,
-    improved,
-    layer_costs,
-    narrow_of,
-)
-from sr_deploy.pipeline.precision.layer_savings import Savings, savings_of
+from sr_deploy.pipeline.precision.int8 import Material, gather, layer_costs
+from sr_deploy.pipeline.precision.judged_sets import Ground, JudgedSets, Set8, grounds_of
+from sr_deploy.pipeline.precision.layer_savings import Savings, float_savings, savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench
 from sr_deploy.precision.choose.budget import Budget
-from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, floating_plan
 from sr_deploy.precision.choose.search import search
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged, losses_of
@@ -33,52 +26,27 @@ from sr_deploy.precision.evaluate import Judged, losses_of
 #: In one layer another format than INT8, which all targets have, must make this much less of its noise.
 _CLEARLY = 0.9
 
-
-#: Layers in 8 bits, and the format of each.
-Set8 = Tuple[Tuple[str, ...], Mapping[str, str]]
-#: The same, for a dict.
-Key = Tuple[Tuple[str, str], ...]
 Say = Callable[[str], None]
 
 
-@dataclass
-class _Made:
-    """The plans that were made and judged, each set once.
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen on one ground.
 
     Attributes:
-        bench, material: what they are made from.
-        improve: fit weights to each.
-        slower: layer → why it is no candidate.
-        strict: the float16 pins are kept.
-        plans: the sets that were judged.
+        plan, weights: that go together.
+        judged: of them.
+        facts: for the plan's report.
+        kept: whether the budget is.
+        saved: microseconds, of layers in 8 bits and of what is in 16 bits and else would be float32.
     """
 
-    bench: Workbench
-    material: Material
-    improve: bool
-    slower: Mapping[str, str]
-    strict: bool = False
-    plans: Dict[Key, Tuple[Weighted, Judged]] = field(default_factory=dict)
-
-    def of(self, narrow: Sequence[str], formats: Mapping[str, str]) -> Tuple[Weighted, Judged]:
-        """The plan with these layers in 8 bits, its weights, and how it does."""
-        key = _key(narrow, formats)
-        if key not in self.plans:
-            made = _all_floating(self.bench, self.material, self.slower)
-            if narrow:
-                choice = NarrowChoice(tuple(narrow), formats, self.slower, strict=self.strict)
-                plan = narrow_of(self.bench, self.material, choice)
-                made = improved(self.bench, plan, self.material, self.improve)
-            self.add(narrow, formats, made)
-        return self.plans[key]
-
-    def add(self, narrow: Sequence[str], formats: Mapping[str, str], made: Weighted) -> None:
-        """Judge a plan."""
-        self.plans[_key(narrow, formats)] = made, self.bench.judged(*made)
-
-
-def _key(narrow: Sequence[str], formats: Mapping[str, str]) -> Key:
-    return tuple(sorted((name, formats[name]) for name in narrow))
+    plan: Plan
+    weights: Dict[str, np.ndarray]
+    judged: Judged
+    facts: Dict[str, Any]
+    kept: bool
+    saved: float
 
 
 def auto_plan(
@@ -101,7 +69,8 @@ def chosen_plan(
 
     Of INT8 and FP8, where the target has both, each layer takes the one that makes less noise. Weights are fitted once
     with all layers in each format, which orders the layers, and again for every set that is judged: biases make up for
-    what the layers before them do.
+    what the layers before them do. Where float16 overflows, bfloat16 takes its place if the target has it and the plan
+    saves more so, else float32.
 
     Args:
         bench, material: what the plan is made from.
@@ -113,74 +82,128 @@ def chosen_plan(
         The plan, the weights that go with it, and for its report what was given up, how many sets were tried and what
         the budget promises.
     """
-    budget = Budget(options.budget, options.mean_budget)
     kinds = bench.kinds
     slower = {name: why for name, why in savings.slower().items() if name not in kinds.wide}
     if slower:
         say(f"{len(slower)} more convolutions stay float16: 8 bits are no faster {savings.source}")
     names = tuple(name for name in kinds.candidates if name not in kinds.wide and name not in slower)
+    grounds = grounds_of(bench, material, options.target)
+    found: List[Chosen] = []
+    for ground in grounds:
+        if len(grounds) > 1:
+            say(f"where float16 overflows: {_told(ground)}")
+        made = JudgedSets(bench, material, options.improve, slower, ground)
+        found.append(_on_ground(made, names, savings, options, say))
+        if found[-1].kept and set(names) <= set(found[-1].plan.quantised):
+            break
+    # Of those that save alike the first is cheapest: max takes it.
+    best = max((one for one in found if one.kept), key=lambda one: one.saved, default=found[-1])
+    return best.plan, best.weights, {**best.facts, "sets_tried": sum(one.facts["sets_tried"] for one in found)}
+
+
+def _told(ground: Ground) -> str:
+    if ground.rest == BFLOAT16.name:
+        return f"{BFLOAT16.label} all over but where it is too coarse for the picture"
+    return f"{(BFLOAT16 if ground.types else FLOAT32).label}, and {FLOAT16.label} elsewhere"
+
+
+def _on_ground(
+    made: JudgedSets, names: Tuple[str, ...], savings: Savings, options: PrecisionOptions, say: Say
+) -> Chosen:
+    """The layers in 8 bits that save most within the budget."""
+    budget = Budget(options.budget, options.mean_budget)
+    singles = _singles(made, names, options) if names else ()
+    if made.strict:
+        names = tuple(name for name in names if name not in made.ground.wide)
+        singles = _singles(made, names, options) if names else ()
     if not names:
-        plan, weights = _all_floating(bench, material, slower)
-        return plan, weights, {"gave_up": slower, "sets_tried": 0}
-    made = _Made(bench, material, options.improve, slower)
-    singles = _singles(made, names, options, say)
+        return _chosen(made, (), budget, savings, None)
     kept = _keeping(made, singles, budget)
     if kept is None:
-        layers, mixture = _quietest(made, singles, say)
+        costs = _costs(made, singles, say)
+        layers = _quietest(made.bench, costs)
+        mixture = _set(layers)
         kept = _keeping(made, (mixture,), budget)
         if kept is None:
-            return _searched(made, layers, singles, budget, savings, say)
-    (plan, weights), judged = made.of(*kept)
-    note = f"all {len(names)} layers in {_labels(kept)} for a budget of {budget.text()}: {losses_of(judged)}"
+            families = [layers, *(tuple(one.values()) for one in costs.values())]
+            return _searched(made, families, singles, budget, savings, say)
+    note = f"all {len(names)} layers in {_labels(kept)} for a budget of {budget.text()}: {losses_of(made.of(kept)[1])}"
     note += _beside(made, singles, kept)
     say(note)
-    plan = dataclasses.replace(plan, notes=(*plan.notes, note))
-    return plan, weights, {"gave_up": slower, "sets_tried": len(made.plans), **budget.promise(judged)}
+    return _chosen(made, kept, budget, savings, note)
 
 
-def _singles(made: _Made, names: Tuple[str, ...], options: PrecisionOptions, say: Say) -> Tuple[Set8, ...]:
+def _chosen(
+    made: JudgedSets,
+    layers: Set8,
+    budget: Budget,
+    savings: Savings,
+    note: Optional[str],
+    raised: Mapping[str, str] = MappingProxyType({}),
+) -> Chosen:
+    (plan, weights), judged = made.of(layers)
+    plan = dataclasses.replace(
+        plan, reasons={**plan.reasons, **raised}, notes=plan.notes if note is None else (*plan.notes, note)
+    )
+    facts = {"gave_up": {**made.slower, **raised}, "sets_tried": len(made.plans), **budget.promise(judged)}
+    saved = sum(max(savings.microseconds[name], 0.0) for name, _ in layers)
+    saved += sum(
+        spared
+        for name, spared in float_savings(made.bench.work, made.ground.types).items()
+        if plan.nodes[name] == made.ground.types[name]
+    )
+    return Chosen(plan, weights, judged, facts, budget.keeps(judged), saved)
+
+
+def _singles(made: JudgedSets, names: Tuple[str, ...], options: PrecisionOptions) -> Tuple[Set8, ...]:
     """All layers in one 8-bit format, for each that the target has."""
     have = (INT8.name,) if options.target is None else formats_of(options.target)
-    found = []
-    for one in (one for one in QUANTISED if one.name in have):
-        formats = dict.fromkeys(names, one.name)
-        plan, weights, strict = everywhere(made.bench, made.material, options, formats, say, made.slower)
-        made.strict = made.strict or strict
-        made.add(names, formats, (plan, weights))
-        found.append((names, formats))
-    return tuple(found)
+    found = tuple(tuple(sorted((name, one.name) for name in names)) for one in QUANTISED if one.name in have)
+    for layers in found:
+        made.everywhere(layers)
+    return found
 
 
-def _keeping(made: _Made, sets: Iterable[Set8], budget: Budget) -> Optional[Set8]:
+def _keeping(made: JudgedSets, sets: Iterable[Set8], budget: Budget) -> Optional[Set8]:
     """Of the sets that keep the budget, the one that loses least; None where none does.
 
     With all layers in 8 bits the noise is large, and what is lost is what was measured.
     """
-    good = [one for one in sets if dataclasses.replace(budget, felt=0.0).keeps(made.of(*one)[1])]
+    good = [one for one in sets if dataclasses.replace(budget, felt=0.0).keeps(made.of(one)[1])]
     return min(good, key=lambda one: _lost(made, one, budget)) if good else None
 
 
-def _lost(made: _Made, one: Set8, budget: Budget) -> float:
+def _lost(made: JudgedSets, one: Set8, budget: Budget) -> float:
     """What a set that was judged loses: in the worst picture where the budget is about it, else in the mean."""
-    judged = made.plans[_key(*one)][1]
+    judged = made.of(one)[1]
     return judged.loss if budget.worst is None else judged.worst.loss
 
 
-def _quietest(made: _Made, singles: Tuple[Set8, ...], say: Say) -> Tuple[Tuple[LayerCost, ...], Set8]:
-    """Each layer in the format in which it alone makes the least noise: what each makes, and the set."""
-    costs: Dict[str, Dict[str, LayerCost]] = {}
-    for names, formats in singles:
-        (_, weights), _ = made.of(names, formats)
-        for one in layer_costs(made.bench, made.material, formats, weights, say):
-            costs.setdefault(one.name, {})[one.format] = one
-    chosen: Dict[str, LayerCost] = {}
-    for group in _sharing(made.bench, tuple(costs)):
-        noise = {kind: sum(costs[name][kind].noise for name in group) for kind in costs[group[0]]}
-        # Singles stand in the table's order: INT8, which all targets have, before FP8.
-        first = next(iter(noise))
-        best = min(noise, key=lambda kind: noise[kind] * (_CLEARLY if kind == first else 1.0))
-        chosen.update((name, costs[name][best]) for name in group)
-    return tuple(chosen.values()), (singles[0][0], {name: one.format for name, one in chosen.items()})
+def _costs(made: JudgedSets, singles: Tuple[Set8, ...], say: Say) -> Dict[str, Dict[str, LayerCost]]:
+    """Format → layer → what it costs alone, in the order of ``singles``."""
+    found = {}
+    telling = made.telling_scenes(singles)
+    for layers in singles:
+        (_, weights), _ = made.of(layers)
+        costs = layer_costs(made.bench, made.material, dict(layers), weights, say, telling)
+        found[layers[0][1]] = {one.name: one for one in costs}
+    return found
+
+
+def _quietest(bench: Workbench, costs: Mapping[str, Mapping[str, LayerCost]]) -> Tuple[LayerCost, ...]:
+    """Each layer in the format in which the noise that it makes alone costs least."""
+    chosen: List[LayerCost] = []
+    # INT8, which all targets have, comes first.
+    first = next(iter(costs))
+    for group in _sharing(bench, tuple(costs[first])):
+        cost = {kind: sum(one[name].cost for name in group) for kind, one in costs.items()}
+        best = min(cost, key=lambda kind: cost[kind] * (_CLEARLY if kind == first else 1.0))
+        chosen += [costs[best][name] for name in group]
+    return tuple(chosen)
+
+
+def _set(layers: Iterable[LayerCost]) -> Set8:
+    return tuple(sorted((one.name, one.format) for one in layers))
 
 
 def _sharing(bench: Workbench, names: Sequence[str]) -> List[List[str]]:
@@ -193,55 +216,46 @@ def _sharing(bench: Workbench, names: Sequence[str]) -> List[List[str]]:
 
 
 def _searched(
-    made: _Made,
-    layers: Tuple[LayerCost, ...],
+    made: JudgedSets,
+    families: Sequence[Tuple[LayerCost, ...]],
     singles: Tuple[Set8, ...],
     budget: Budget,
     savings: Savings,
     say: Say,
-) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
-    """The layers in 8 bits that save most within the budget."""
-    formats = {one.name: one.format for one in layers}
-    whole = made.of(tuple(formats), formats)[1]
+) -> Chosen:
+    """The layers in 8 bits that save most within the budget; the first family is of each layer's own format."""
+    mixture = _set(families[0])
+    whole = made.of(mixture)[1]
     budget = dataclasses.replace(budget, felt=1.0 if whole.sick else whole.felt)
     say(f"searching for the layers that keep {budget.text()}")
-    found = search(layers, savings.microseconds, lambda narrow: made.of(narrow, formats)[1], budget.keeps, say)
-    best = _least_loss(made, (found.narrow, formats), singles, budget)
-    (plan, weights), judged = made.plans[_key(*best)]
-    plan = dataclasses.replace(plan, reasons={**plan.reasons, **found.raised})
-    worth = {name: max(savings.microseconds[name], 0.0) for name in formats}
+    different = [one for index, one in enumerate(families) if index == 0 or _set(one) != mixture]
+    found = search(different, savings.microseconds, lambda layers: made.of(layers, budget)[1], budget.keeps, say)
+    best = _least_loss(made, found.narrow, singles, budget)
+    worth = {name: max(savings.microseconds[name], 0.0) for name, _ in mixture}
     gone = sum(worth[name] for name in found.raised) / max(sum(worth.values()), 1e-9)
     note = (
-        f"{len(found.narrow)} of {len(layers)} layers in {_labels(best) or '8 bits'} for a budget of {budget.text()}; "
+        f"{len(found.narrow)} of {len(mixture)} layers in {_labels(best) or '8 bits'} for a budget of {budget.text()}; "
         f"this gives up {gone:.0%} of what 8 bits would save {savings.source}" + _beside(made, singles, best)
     )
     say(note)
-    facts = {"gave_up": {**made.slower, **found.raised}, "sets_tried": len(made.plans), **budget.promise(judged)}
-    return dataclasses.replace(plan, notes=(*plan.notes, note)), weights, facts
+    return _chosen(made, best, budget, savings, note, found.raised)
 
 
-def _least_loss(made: _Made, found: Set8, singles: Tuple[Set8, ...], budget: Budget) -> Set8:
+def _least_loss(made: JudgedSets, found: Set8, singles: Tuple[Set8, ...], budget: Budget) -> Set8:
     """What was found, or the same layers in one format where that keeps the budget and loses less."""
-    rivals = [(found[0], single) for _, single in singles if found[0] and _key(found[0], single) != _key(*found)]
-    good = [one for one in rivals if budget.keeps(made.of(*one)[1])]
+    names = {name for name, _ in found}
+    rivals = [tuple(one for one in single if one[0] in names) for single in singles] if found else []
+    good = [one for one in rivals if one != found and budget.keeps(made.of(one, budget)[1])]
     return min([found, *good], key=lambda one: _lost(made, one, budget))
 
 
 def _labels(chosen: Set8) -> str:
     """The 8-bit formats of a set, in words."""
-    kinds = {chosen[1][name] for name in chosen[0]}
+    kinds = {kind for _, kind in chosen}
     return " and ".join(one.label for one in QUANTISED if one.name in kinds)
 
 
-def _beside(made: _Made, singles: Tuple[Set8, ...], chosen: Set8) -> str:
+def _beside(made: JudgedSets, singles: Tuple[Set8, ...], chosen: Set8) -> str:
     """What all layers in one format would lose, where that is not what was chosen."""
-    others = [one for one in singles if _key(*one) != _key(*chosen)]
-    told = ", ".join(f"{_labels(one)} {made.of(*one)[1].loss:+.4f} dB" for one in others)
+    told = ", ".join(f"{_labels(one)} {made.of(one)[1].loss:+.4f} dB" for one in singles if one != chosen)
     return f"; all layers in one type would lose: {told}" if told else ""
-
-
-def _all_floating(bench: Workbench, material: Material, raised: Mapping[str, str]) -> Weighted:
-    """A plan of ``auto`` with nothing in 8 bits; ``raised`` says why not, where the islands give no reason."""
-    plan = floating_plan(bench.kinds, bench.graph.sha256, material.wide)
-    reasons = {**bench.kinds.wide, **raised, **plan.reasons}
-    return dataclasses.replace(plan, precision=AUTO, reasons=reasons), {}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from types import MappingProxyType
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.core.errors import BadInput, UsageError
+from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.core.media.image import read_picture, to_network
 from sr_deploy.core.number_formats import QUANTISED
 from sr_deploy.pipeline.precision.calibrate import (
@@ -27,8 +27,11 @@ from sr_deploy.precision.calibrate.collect import PATCH, patches
 from sr_deploy.precision.calibrate.float8_scale import float8_scale
 from sr_deploy.precision.choose.plan_from_ranges import Divided, NarrowChoice, Scales, narrow_plan
 from sr_deploy.precision.choose.sensitivity import LayerCost, View, sensitivities
-from sr_deploy.precision.evaluate import Judged, Scene, computing, judge, losses_of, part_of
+from sr_deploy.precision.evaluate import Judged, Scene, judge, judging, losses_of, part_of
 from sr_deploy.precision.lower.typed_graph import typed_graph
+
+if TYPE_CHECKING:
+    from sr_deploy.precision.fit.adaptive_rounding import Fits
 
 #: Sensitivity is judged on this many pictures: it only orders the layers.
 FEW = 2
@@ -41,8 +44,8 @@ LOUD, LOUD_NOISE, LOUD_MACS, LEAST_NARROW = 4.0, 0.05, 0.05, 0.8
 #: side.
 LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 2, 64
 
-#: Squares that biases are corrected on after the fit.
-CORRECTED = 32
+#: Squares that weights are fitted on, and biases are corrected on after it.
+FITTED = 32
 
 Weighted = Tuple[Plan, Dict[str, np.ndarray]]
 
@@ -100,7 +103,7 @@ def _loud_layers(
     scenes = _losing_most(bench, judged)
 
     def noise(judged: Plan) -> np.ndarray:
-        compute = computing(typed_graph(bench.model, judged, weights))
+        compute = judging(typed_graph(bench.model, judged, weights))
         return np.array([judge((one,), compute, bench.scale, bench.contract).noise for one in scenes])
 
     narrow = {name: plan.nodes[name] for name in plan.quantised if name in macs}
@@ -140,7 +143,7 @@ def _losing_most(bench: Workbench, judged: Judged) -> List[Scene]:
         found += [scene for _, scene in sorted(both, key=lambda pair: -pair[0])[:LOUD_SCENES]]
     if bench.graph.size is not None:
         return found
-    reference = computing(bench.model)
+    reference = judging(bench.model)
     return [part_of(one, LOUD_SIDE, bench.scale, bench.contract, reference) for one in found]
 
 
@@ -164,10 +167,18 @@ def everywhere(
     for strict in (False, True):
         choice = NarrowChoice(narrow, formats, without, strict=strict)
         plan, weights = improved(bench, narrow_of(bench, material, choice), material, options.improve, say)
-        if strict or not material.wide or not bench.judged(plan, weights).sick:
+        if strict or not material.wide or not sick(lambda: bench.judged(plan, weights)):  # noqa: B023
             break
         say("NaN or infinite values on extreme pictures: layers that float16 cannot hold stay float32")
     return plan, weights, strict
+
+
+def sick(look: Callable[[], Judged]) -> bool:
+    """Whether a plan gives NaN or infinite values, or holds a constant that float16 does not."""
+    try:
+        return look().sick > 0
+    except CheckFailed:
+        return True
 
 
 def narrow_of(
@@ -187,12 +198,14 @@ def layer_costs(
     formats: Mapping[str, str],
     weights: Mapping[str, np.ndarray],
     say: Callable[[str], None],
+    scenes: Sequence[Scene] = (),
 ) -> Tuple[LayerCost, ...]:
-    """What each layer of ``formats`` costs when it alone runs in that 8-bit format, on a few of the scenes."""
+    """What each layer of ``formats`` costs when it alone runs in that 8-bit format, on these scenes or a few of the
+    workbench's."""
     say(f"sensitivity of {len(formats)} layers")
     kinds = _of_each_kind(bench.scenes)
     few = kinds if len(kinds) >= FEW else bench.scenes[:: max(1, len(bench.scenes) // FEW)][:FEW]
-    view = View(few, bench.scale, bench.contract)
+    view = View(scenes or few, bench.scale, bench.contract)
     return sensitivities(bench.model, bench.kinds, material.scales, weights, view, formats, say)
 
 
@@ -271,18 +284,21 @@ def improved(
     material: Material,
     improve: bool,
     say: Callable[[str], None] = lambda _: None,
+    fits: Optional[Fits] = None,
 ) -> Weighted:
-    """The plan with weights fitted to it, where that is wanted."""
+    """The plan with weights fitted to it, where that is wanted; for ``fits`` see ``learned_rounding``."""
     if not improve:
         return plan, {}
     from sr_deploy.precision.fit.adaptive_rounding import learned_rounding
     from sr_deploy.precision.fit.bias_correction import corrected_bias
+    from sr_deploy.precision.fit.layerwise import shared_weights
 
     say("fitting weights and biases to 8 bits, layer by layer")
-    plan, weights = learned_rounding(bench.model, plan, {}, material.images)
-    # A weight that several convolutions use was changed at the first of them: now all that comes before each bias is as
-    # it will be. Elsewhere this changes next to nothing.
-    weights = corrected_bias(bench.model, plan, weights, material.images, count=CORRECTED)
+    plan, weights = learned_rounding(bench.model, plan, {}, material.images, count=FITTED, fits=fits)
+    if shared_weights(bench.model):
+        # A weight that several convolutions use was changed at the first of them: now all that comes before each bias
+        # is as it will be. Elsewhere the fit has done this.
+        weights = corrected_bias(bench.model, plan, weights, material.images, count=FITTED)
     notes = ["weights and biases fitted to 8 bits layer by layer (precision/fit/adaptive_rounding.py)"]
     if plan.channel_factors:
         notes.append(f"channels of {len(plan.channel_factors)} tensors divided before INT8 (fit/channel_factors.py)")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional
 
 from sr_deploy.core.artifact import atomic_folder, sha256_of, write_json
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
 from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file, save_plan
-from sr_deploy.core.deployment.plan_report import FLOAT32_QUALITY_KEY, QUALITY_KEY, REPORT_NAME, read_plan_report
+from sr_deploy.core.deployment.plan_report import (
+    FLOAT32_QUALITY_KEY,
+    QUALITY_KEY,
+    REPORT_NAME,
+    PictureRecord,
+    read_plan_report,
+)
 from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
 from sr_deploy.core.media.image import to_network
 from sr_deploy.core.number_formats import AUTO, FLOAT16, FORMATS, QUANTISED, NumberFormat
@@ -204,8 +209,8 @@ def report_of(bench: Workbench, plan: Plan, judged: Judged) -> Dict[str, Any]:
 
 
 def _rounded(one: PictureJudged) -> Dict[str, Any]:
-    facts = {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}
-    return {key: value for key, value in facts.items() if key != "independent"}
+    facts = {key: getattr(one, key) for key in PictureRecord.__annotations__}
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in facts.items()}
 
 
 def describe(report: Mapping[str, Any]) -> List[str]:

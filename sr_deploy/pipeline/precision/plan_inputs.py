@@ -29,9 +29,10 @@ from sr_deploy.precision.evaluate import (
     SHRUNK,
     Compute,
     Judged,
+    PictureJudged,
     Scene,
-    computing,
     judge,
+    judging,
     scenes_from_photographs,
     scenes_of,
     within_reach,
@@ -76,10 +77,23 @@ class Workbench:
         """Node → multiply-accumulates."""
         return {name: work.macs for name, work in self.work.items()}
 
-    def judged(self, plan: Plan, weights: Mapping[str, np.ndarray]) -> Judged:
-        """How a plan does on the scenes; NaN and infinite values on extreme pictures count too."""
-        compute = computing(typed_graph(self.model, plan, weights))
-        found = judge(self.scenes, compute, self.scale, self.contract)
+    def judged(
+        self,
+        plan: Plan,
+        weights: Mapping[str, np.ndarray],
+        order: Optional[Sequence[int]] = None,
+        enough: Callable[[PictureJudged], bool] = lambda _: False,
+    ) -> Judged:
+        """How a plan does on the scenes; NaN and infinite values on extreme pictures count too.
+
+        Args:
+            plan, weights: of this graph.
+            order, enough: as for ``judge``; where that is enough, extreme pictures are not looked at.
+        """
+        compute = judging(typed_graph(self.model, plan, weights))
+        found = judge(self.scenes, compute, self.scale, self.contract, order, enough)
+        if any(enough(one) for one in found.each):
+            return found
         sick = sum(int(np.count_nonzero(~np.isfinite(compute(array)))) for array in self.extremes())
         return dataclasses.replace(found, sick=found.sick + sick)
 
@@ -111,7 +125,7 @@ def workbench(
     path, manifest = deployment.path_of(graph), deployment.manifest
     model = load_graph(path)
     work = work_by_node(path, graph.macs_size)
-    scenes = _scenes(deployment, graph, options, computing(model), say)
+    scenes = _scenes(deployment, graph, options, judging(model), say)
     kinds = kinds_of(model, {name: one.macs for name, one in work.items()})
     released = _SPECTRAL if options.spectral_half else _FOLDED if options.precision in ("fp16", "bf16") else None
     if released is not None:

@@ -18,7 +18,7 @@ from typing import Dict, List, Optional, Sequence
 import numpy as np
 
 from sr_deploy.core.tolerance import STRUCTURE
-from sr_deploy.precision.evaluate import SHRUNK, Judged
+from sr_deploy.precision.evaluate import SHRUNK, Judged, PictureJudged
 
 #: A shrunk photograph is busier than others, so that float32 itself is further from it and noise costs less: Set14
 #: loses up to 1.9 times what is judged on such.
@@ -43,12 +43,17 @@ class Budget:
 
     def keeps(self, judged: Judged) -> bool:
         """Whether a plan that was judged so keeps the budget on pictures that were not judged too."""
-        if judged.sick or any(one.structure > STRUCTURE.steps for one in judged.each):
+        if judged.sick or any(self.broken_by(one) for one in judged.each):
             return False
         losses = self.expected(judged)
         return (self.worst is None or promised_worst(losses) <= self.worst) and (
             self.mean is None or float(np.mean(losses)) <= self.mean
         )
+
+    def broken_by(self, one: PictureJudged) -> bool:
+        """Whether this picture alone breaks it, however the others do."""
+        seen = one.sick > 0 or one.structure > STRUCTURE.steps
+        return seen or (self.worst is not None and self.expected_of(one) > self.worst)
 
     def text(self) -> str:
         """For people."""
@@ -65,9 +70,11 @@ class Budget:
 
     def expected(self, judged: Judged) -> List[float]:
         """What pictures like those judged lose, dB, one by one."""
-        return [
-            max(one.loss, self.felt * one.independent) * (SAFETY if one.kind == SHRUNK else 1.0) for one in judged.each
-        ]
+        return [self.expected_of(one) for one in judged.each]
+
+    def expected_of(self, one: PictureJudged) -> float:
+        """What pictures like this one lose, dB."""
+        return max(one.loss, self.felt * one.independent) * (SAFETY if one.kind == SHRUNK else 1.0)
 
 
 def promised_worst(losses: Sequence[float]) -> float:

@@ -1,11 +1,15 @@
 """The set of 8-bit layers that saves most and keeps a quality budget.
 
-Layers are given back to 16 bits in the order of the noise they make for each microsecond they save; how many is found
-by bisection, because the loss falls with every one of them as far as pictures can tell. That order gives back all that
-stands before a loud layer too. So then the noise that the budget bears is known about, and the layers that save most
-within it are chosen (a knapsack, solved exactly on a fine scale of noise) and judged, with more noise while the budget
-holds and less where it does not; last, single layers are put back. Noises add up only roughly, so nothing is taken that
+Layers are given back to 16 bits in the order of what their noise costs for each microsecond they save; how many is
+found by bisection, because the loss falls with every one of them as far as pictures can tell. That order gives back all
+that stands before a loud layer too. So then the cost that the budget bears is known about, and the layers that save
+most within it are chosen (a knapsack, solved exactly on a fine scale of costs) and judged, with more while the budget
+holds and less where it does not; last, single layers are put back. Costs add up only roughly, so nothing is taken that
 was not judged.
+
+Where there are several 8-bit formats, each layer in the one in which its noise costs less is looked through first, then
+all layers in one format: of these only sets that save more than the best so far are looked at. So a mix saves no less
+than one format would with the same budget, also where the costs of a mix do not add up.
 
 Whether a set keeps the budget is the caller's to say, see budget.py.
 """
@@ -17,18 +21,22 @@ from typing import Callable, Dict, FrozenSet, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
+from sr_deploy.core.number_formats import FLOAT16, INT8, NumberFormat
 from sr_deploy.graph.roofline import Board, PowerMode
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged, losses_of
 
-#: Sets that are judged at most, the bisection included.
-TRIALS = 25
-#: Of these, knapsacks of other noise.
+#: Sets that are judged at most, the bisection included; of each further family so many more.
+TRIALS, MORE_TRIALS = 25, 16
+#: Of these, knapsacks of other costs.
 _KNAPSACKS = 8
-#: Steps that noise is counted in.
+#: Steps that costs are counted in.
 _GRAIN = 4096
-#: A single layer is tried only if the predicted noise stays below this many times what is known to be borne.
+#: A single layer is tried only if the predicted cost stays below this many times what is known to be borne.
 _HOPE = 1.5
+
+#: A layer and its 8-bit format.
+Layer8 = Tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -36,37 +44,44 @@ class Found:
     """What the search chose.
 
     Attributes:
-        narrow: the layers in 8 bits.
+        narrow: the layers in 8 bits, and the format of each.
         raised: layer → why it was given back.
         judged: of the chosen set.
         tried: how many sets were looked at.
     """
 
-    narrow: Tuple[str, ...]
+    narrow: Tuple[Layer8, ...]
     raised: Dict[str, str]
     judged: Judged
     tried: int
 
 
 def saved_microseconds(
-    macs: Mapping[str, int], moved: Mapping[str, int], board: Board, mode: PowerMode
+    macs: Mapping[str, int],
+    moved: Mapping[str, int],
+    board: Board,
+    mode: PowerMode,
+    wide: NumberFormat = FLOAT16,
+    narrow: NumberFormat = INT8,
 ) -> Dict[str, float]:
-    """What INT8 instead of float16 saves at each layer on a board, by its roofline: an estimate.
+    """What a narrower format saves at each layer on a board, by its roofline: an estimate.
 
     Args:
         macs: layer → multiply-accumulates.
-        moved: layer → values that it reads, which take one byte instead of two.
+        moved: layer → values that it reads.
         board, mode: from graph/roofline.
+        wide, narrow: formats that the board has rates of.
     """
     clock, bandwidth = mode.gpu_mhz, board.memory_bits / 8 * 2 * mode.memory_mhz
-    arithmetic = 1.0 / board.macs_per_clock["float16"] - 1.0 / board.macs_per_clock["int8"]
-    return {name: macs[name] * arithmetic / clock + moved.get(name, 0) / bandwidth for name in macs}
+    arithmetic = 1.0 / board.macs_per_clock[wide.name] - 1.0 / board.macs_per_clock[narrow.name]
+    fewer = (wide.bits - narrow.bits) // 8
+    return {name: macs[name] * arithmetic / clock + fewer * moved.get(name, 0) / bandwidth for name in macs}
 
 
 def search(
-    layers: Sequence[LayerCost],
+    families: Sequence[Sequence[LayerCost]],
     saved: Mapping[str, float],
-    judge_set: Callable[[Tuple[str, ...]], Judged],
+    judge_set: Callable[[Tuple[Layer8, ...]], Judged],
     keeps: Callable[[Judged], bool],
     say: Callable[[str], None] = lambda _: None,
     trials: int = TRIALS,
@@ -74,8 +89,9 @@ def search(
     """Give back what the budget needs, and what saves least.
 
     Args:
-        layers: the candidates, from ``sensitivities``.
-        saved: layer → what 8 bits save there.
+        families: the candidates, from ``sensitivities``, each family with all of them, in the formats to look through
+            together; one or more.
+        saved: layer → what 8 bits save there, in any format.
         judge_set: looks at a set of layers in 8 bits; the empty set is plain 16 bits.
         keeps: whether a set that was judged so is good enough.
         say: told each set that was looked at.
@@ -84,86 +100,101 @@ def search(
     Returns:
         Of the sets that were looked at and keep the budget, the one that saves most; the empty one if none does.
     """
-    order = sorted(layers, key=lambda one: one.noise / max(saved.get(one.name, 0.0), 1e-9), reverse=True)
-    tries = _Tries([one.name for one in order], saved, judge_set, keeps, say)
-    cut = _bisected(tries)
-    if cut > 0 and tries.keeps(frozenset(tries.names[cut:])):
-        noise = {one.name: one.noise for one in order}
-        borne = _fuller(tries, noise, cut, trials)
-        _put_back(tries, noise, borne, trials)
-    names = tries.best
+    tries = _Tries(saved, judge_set, keeps, say)
+    for family in families:
+        _look_through(tries, family, trials)
+        trials = len(tries.seen) + MORE_TRIALS
+    chosen = dict(tries.best)
     raised = {
         one.name: f"given back for the PSNR budget: alone it makes {one.noise:.3g} (8-bit steps)² of noise"
-        for one in order
-        if one.name not in names
+        for one in families[0]
+        if one.name not in chosen
     }
-    return Found(tuple(name for name in tries.names if name in names), raised, tries.seen[names], len(tries.seen))
+    return Found(tuple(sorted(tries.best)), raised, tries.seen[tries.best], len(tries.seen))
 
 
 class _Tries:
     """The sets that were looked at.
 
     Attributes:
-        names: all layers, in the order of giving back.
         seen: set → what was seen.
         best: of those that keep the budget the one that saves most; empty as long as none does.
     """
 
     def __init__(
         self,
-        names: List[str],
         saved: Mapping[str, float],
-        judge_set: Callable[[Tuple[str, ...]], Judged],
+        judge_set: Callable[[Tuple[Layer8, ...]], Judged],
         keeps: Callable[[Judged], bool],
         say: Callable[[str], None],
     ) -> None:
-        self.names, self.saved = names, saved
+        self.saved = saved
         self._judge_set, self._keeps, self._say = judge_set, keeps, say
-        self.seen: Dict[FrozenSet[str], Judged] = {}
-        self.best: FrozenSet[str] = frozenset()
+        self.seen: Dict[FrozenSet[Layer8], Judged] = {}
+        self.best: FrozenSet[Layer8] = frozenset()
 
-    def keeps(self, narrow: FrozenSet[str]) -> bool:
+    def keeps(self, narrow: FrozenSet[Layer8]) -> bool:
         """Whether the budget holds with these layers in 8 bits; a set is looked at once."""
         if narrow not in self.seen:
-            judged = self.seen[narrow] = self._judge_set(tuple(name for name in self.names if name in narrow))
+            judged = self.seen[narrow] = self._judge_set(tuple(sorted(narrow)))
             self._say(f"  {len(narrow)} layers in 8 bits: {losses_of(judged)}")
         good = self._keeps(self.seen[narrow])
         if good and self.gain(narrow) > self.gain(self.best):
             self.best = narrow
         return good
 
-    def gain(self, narrow: FrozenSet[str]) -> float:
+    def bears(self, narrow: FrozenSet[Layer8]) -> bool:
+        """The same; what saves no more than the best there is needs no look."""
+        return (bool(self.best) and self.gain(narrow) <= self.gain(self.best)) or self.keeps(narrow)
+
+    def gain(self, narrow: FrozenSet[Layer8]) -> float:
         """What a set saves; of two that save alike the larger one saves more."""
-        return sum(max(self.saved.get(name, 0.0), 0.0) + 1e-12 for name in narrow)
+        return sum(max(self.saved.get(name, 0.0), 0.0) + 1e-12 for name, _ in narrow)
 
 
-def _bisected(tries: _Tries) -> int:
+def _look_through(tries: _Tries, family: Sequence[LayerCost], trials: int) -> None:
+    """Find the best set of a family that saves more than the best there is."""
+    order = sorted(family, key=lambda one: one.cost / max(tries.saved.get(one.name, 0.0), 1e-9), reverse=True)
+    items = [(one.name, one.format) for one in order]
+    cost = {(one.name, one.format): one.cost for one in order}
+    cut = _bisected(tries, items)
+    if cut > 0 and tries.bears(frozenset(items[cut:])):
+        borne = _fuller(tries, cost, cut, trials)
+        _put_back(tries, cost, borne, trials)
+
+
+def _bisected(tries: _Tries, items: List[Layer8]) -> int:
     """How many layers must be given back, in order: 0, or the least number with which the budget holds."""
-    names = tries.names
-    low, high = 0, len(names)
-    if tries.keeps(frozenset(names)):
+    low, high = 0, len(items)
+    if tries.bears(frozenset(items)):
         return 0
     while high - low > 1:
         middle = (low + high) // 2
-        if tries.keeps(frozenset(names[middle:])):
+        if tries.bears(frozenset(items[middle:])):
             high = middle
         else:
             low = middle
-    tries.keeps(frozenset(names[high:]))
+    tries.bears(frozenset(items[high:]))
     return high
 
 
-def _fuller(tries: _Tries, noise: Mapping[str, float], cut: int, trials: int) -> float:
-    """Try the sets that save most within the noise that the budget seems to bear; gives that noise."""
-    kept = sum(noise[name] for name in tries.names[cut:])
-    # What failed last bears witness only of its own set: others of a little more noise may hold.
-    low, high = kept, kept + 2.0 * noise[tries.names[cut - 1]]
+def _fuller(tries: _Tries, cost: Mapping[Layer8, float], cut: int, trials: int) -> float:
+    """Try the sets that save most within the cost that the budget seems to bear; gives that cost.
+
+    Args:
+        cost: of the family's layers, in the order of giving back.
+        cut: how many were given back.
+    """
+    items = list(cost)
+    kept = sum(cost[one] for one in items[cut:])
+    # What failed last bears witness only of its own set: others of a little more cost may hold.
+    low, high = kept, kept + 2.0 * cost[items[cut - 1]]
     for count in range(_KNAPSACKS):
         bound = high if count == 0 else (low + high) / 2
-        narrow = _fullest(tries, noise, bound)
+        narrow = _fullest(tries, cost, bound)
         if narrow not in tries.seen and len(tries.seen) >= trials:
             break
-        if tries.gain(narrow) <= tries.gain(tries.best) or tries.keeps(narrow):
+        if tries.bears(narrow):
             low = bound
             high = max(high, 1.5 * bound) if count == 0 else high
         else:
@@ -173,31 +204,31 @@ def _fuller(tries: _Tries, noise: Mapping[str, float], cut: int, trials: int) ->
     return low
 
 
-def _fullest(tries: _Tries, noise: Mapping[str, float], bound: float) -> FrozenSet[str]:
-    """The layers that save most with a sum of noises of at most ``bound``: a 0/1 knapsack by dynamic programming."""
+def _fullest(tries: _Tries, cost: Mapping[Layer8, float], bound: float) -> FrozenSet[Layer8]:
+    """The layers that save most with a sum of costs of at most ``bound``: a 0/1 knapsack by dynamic programming."""
     best = np.zeros(_GRAIN + 1)
     taken: List[np.ndarray] = []
-    weights = [int(np.ceil(noise[name] / bound * _GRAIN)) if bound > 0.0 else int(noise[name] > 0.0) * (_GRAIN + 1)
-               for name in tries.names]  # fmt: skip
-    for name, weight in zip(tries.names, weights):
+    weights = [int(np.ceil(one / bound * _GRAIN)) if bound > 0.0 else int(one > 0.0) * (_GRAIN + 1)
+               for one in cost.values()]  # fmt: skip
+    for item, weight in zip(cost, weights):
         with_it = np.full(_GRAIN + 1, -np.inf)
         if weight <= _GRAIN:
-            with_it[weight:] = best[: _GRAIN + 1 - weight] + tries.gain(frozenset([name]))
+            with_it[weight:] = best[: _GRAIN + 1 - weight] + tries.gain(frozenset([item]))
         taken.append(with_it > best)
         best = np.maximum(best, with_it)
     chosen, left = set(), _GRAIN
-    for name, weight, take in zip(reversed(tries.names), reversed(weights), reversed(taken)):
+    for item, weight, take in zip(reversed(list(cost)), reversed(weights), reversed(taken)):
         if take[left]:
-            chosen.add(name)
+            chosen.add(item)
             left -= weight
     return frozenset(chosen)
 
 
-def _put_back(tries: _Tries, noise: Mapping[str, float], borne: float, trials: int) -> None:
-    """Try each layer that is still given back, cheapest noise for its saving first."""
-    for name in reversed(tries.names):
-        more = tries.best | {name}
-        if name in tries.best or more in tries.seen or len(tries.seen) >= trials:
+def _put_back(tries: _Tries, cost: Mapping[Layer8, float], borne: float, trials: int) -> None:
+    """Try each layer that is still given back, cheapest for its saving first; the best must be of this family."""
+    for item in reversed(list(cost)):
+        more = tries.best | {item}
+        if not more <= cost.keys() or item in tries.best or more in tries.seen or len(tries.seen) >= trials:
             continue
-        if sum(noise[one] for one in more) <= _HOPE * borne:
+        if sum(cost[one] for one in more) <= _HOPE * borne:
             tries.keeps(more)

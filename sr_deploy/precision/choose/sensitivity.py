@@ -12,7 +12,7 @@ from sr_deploy.core.contract import IOContract
 from sr_deploy.core.number_formats import INT8
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
-from sr_deploy.precision.evaluate import Scene, computing, judge
+from sr_deploy.precision.evaluate import Scene, judge, judging
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
 
@@ -27,6 +27,8 @@ class LayerCost:
         macs_share: of the graph's multiply-accumulates outside pinned islands, 0…1.
         why_wide: the reason why it does not run in 8 bits by default; empty where it does.
         format: the 8-bit format.
+        cost: dB that its noise would cost where it has nothing to do with float32's error, the mean over the pictures.
+            Adds up, roughly, and tells more than noise where float32 is near to the originals.
     """
 
     name: str
@@ -35,6 +37,7 @@ class LayerCost:
     macs_share: float
     why_wide: str
     format: str = INT8.name
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -83,10 +86,11 @@ def sensitivities(
         own = {constant: value for constant, value in weights.items() if constant in inputs[name]}
         alone = NarrowChoice((name,), formats, skips=False, rest="float32")
         plan = narrow_plan(model, kinds, "", scales, alone, own)
-        compute = computing(typed_graph(model, plan, own), view.threads)
+        compute = judging(typed_graph(model, plan, own), view.threads)
         judged = judge(view.scenes, compute, view.scale, view.contract)
         share = kinds.candidates[name] / max(kinds.macs, 1)
-        found.append(LayerCost(name, judged.loss, judged.noise, share, kinds.wide.get(name, ""), formats[name]))
+        why = kinds.wide.get(name, "")
+        found.append(LayerCost(name, judged.loss, judged.noise, share, why, formats[name], judged.independent))
         if (index + 1) % 10 == 0 or index + 1 == len(formats):
             say(f"  {index + 1} of {len(formats)} layers")
     return tuple(sorted(found, key=lambda one: -one.noise))

@@ -19,7 +19,9 @@ several convolutions use is not moved (step 1): what suits the inputs of one shi
 from __future__ import annotations
 
 import dataclasses
-from typing import Dict, Mapping, Optional, Sequence, Set, Tuple
+import hashlib
+from dataclasses import dataclass, field
+from typing import Dict, FrozenSet, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import onnx
@@ -31,14 +33,42 @@ from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.number_formats import NumberFormat
 from sr_deploy.precision.choose.plan_from_ranges import rounded_scale
 from sr_deploy.precision.fit.fake_quant import on_grid
-from sr_deploy.precision.fit.layerwise import Layer, mean_short, shares, through_layers
+from sr_deploy.precision.fit.layerwise import Earlier, Layer, Taught, mean_short, shares, through_layers
 from sr_deploy.precision.fit.to_grid import snapped
-from sr_deploy.precision.interpreter import GraphModule
+from sr_deploy.precision.interpreter import GraphModule, Key
+from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, NARROW
 
 #: The ridge, as a share of the mean of the Hessian's diagonal: how strongly weights are held where they were.
 _RIDGE = 1e-3
 #: Of each channel's largest weight: ranges that are tried for its scale.
 _CUTS = (1.0, 0.95, 0.9, 0.85, 0.8)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a layer's fit found.
+
+    Attributes:
+        constants: its weights and bias, of those that change.
+        scales: their key in the module, and those of the weights, one an output channel; None where they were not
+            chosen here.
+    """
+
+    constants: Dict[str, Tensor]
+    scales: Optional[Tuple[Key, Tensor]]
+
+
+@dataclass
+class Fits:
+    """What several fits have in common, see ``learned_rounding``.
+
+    Attributes:
+        layers: what was found, by all that it follows from.
+        taught: what the float32 graph gives.
+    """
+
+    layers: Dict[str, Fitted] = field(default_factory=dict)
+    taught: Taught = field(default_factory=Taught)
 
 
 def learned_rounding(
@@ -48,6 +78,7 @@ def learned_rounding(
     images: Sequence[np.ndarray],
     count: int = 32,
     fit: bool = True,
+    fits: Optional[Fits] = None,
 ) -> Tuple[Plan, Dict[str, np.ndarray]]:
     """Weights on the 8-bit grid of their layer that keep every layer's output, their scales, and biases.
 
@@ -58,6 +89,8 @@ def learned_rounding(
         images: as the graph takes them.
         count: squares to fit on, see ``through_layers``.
         fit: move the weights before rounding (step 1).
+        fits: what earlier calls found, of the same graph, ``weights``, images, count and ``fit``; added to. A layer
+            follows from those before it alone, so of plans that begin alike the beginnings are fitted once.
 
     Returns:
         The plan with the weights' new scales; ``weights`` with those of the convolutions of 8 bits on their grids,
@@ -68,29 +101,70 @@ def learned_rounding(
         UsageError, BadDeployment: as for ``corrected_bias``.
     """
     changed: Set[str] = set()
+    known = Fits() if fits is None else fits
+    prefixes = _prefixes(model, plan)
+
+    def take(module: GraphModule, found: Fitted) -> None:
+        for name, value in found.constants.items():
+            module.constants[name].data = value.clone()
+        if found.scales is not None:
+            key, scales = found.scales
+            module.scales[key].data = scales.clone()
+        changed.update(found.constants)
+
+    def begin(module: GraphModule) -> FrozenSet[str]:
+        ready = {layer.input[1]: known.layers[key] for layer, key in prefixes.values() if key in known.layers}
+        for found in ready.values():
+            take(module, found)
+        return frozenset(ready)
 
     def learn(module: GraphModule, layer: Layer) -> None:
-        weight = module.constants[layer.weight]
-        bias = module.constants[layer.bias] if layer.bias else None
-        if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1 and (fit or layer.narrow):
-            hessian, fitted = _moved(layer, weight.detach(), bias, fit and not layer.shared)
-            changed.add(layer.weight)
-            if layer.narrow is not None:
-                scales = _scales(fitted, hessian, plan.rest, layer.narrow)
-                fitted = _rounded(fitted, scales, hessian, layer.narrow)
-                module.scales[layer.weight, layer.narrow.name].data = scales.float()
-            weight.data = fitted.float().reshape(weight.shape)
-        if layer.narrow is not None:
-            changed.add(layer.weight)
-        if bias is not None:
-            bias.data += mean_short(module, layer).to(bias.dtype)
-            changed.add(layer.bias)
+        found = _fitted(module, layer, plan.rest, fit)
+        known.layers[prefixes[layer.node.name][1]] = found
+        take(module, found)
 
-    module = through_layers(model, plan, weights, images, count, learn)
+    module = through_layers(model, plan, weights, images, count, learn, Earlier(known.taught, begin))
     learned, arrays = snapped(module, plan)
     kept = {name: array for name, array in arrays.items() if name in changed}
     learned = dataclasses.replace(learned, activation_scales=plan.activation_scales, float8_scales=plan.float8_scales)
     return learned, {**weights, **kept}
+
+
+def _fitted(module: GraphModule, layer: Layer, rest: str, fit: bool) -> Fitted:
+    """What suits the layer; the module's own constants are changed on the way."""
+    weight = module.constants[layer.weight]
+    bias = module.constants[layer.bias] if layer.bias else None
+    found: Dict[str, Tensor] = {layer.weight: weight} if layer.narrow is not None else {}
+    chosen = None
+    if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1 and (fit or layer.narrow):
+        hessian, fitted = _moved(layer, weight.detach(), bias, fit and not layer.shared)
+        if layer.narrow is not None:
+            scales = _scales(fitted, hessian, rest, layer.narrow)
+            fitted = _rounded(fitted, scales, hessian, layer.narrow)
+            key = layer.weight, layer.narrow.name
+            module.scales[key].data = scales.float()
+            chosen = key, scales.float()
+        weight.data = fitted.float().reshape(weight.shape)
+        found[layer.weight] = weight
+    if bias is not None:
+        bias.data += mean_short(module, layer).to(bias.dtype)
+        found[layer.bias] = bias
+    constants = {name: value.detach().clone() for name, value in found.items()}
+    return Fitted(constants, chosen)
+
+
+def _prefixes(model: onnx.ModelProto, plan: Plan) -> Dict[str, Tuple[onnx.NodeProto, str]]:
+    """Convolution → its node, and a digest of what the plan says of the nodes up to it: its fit follows of that."""
+    digest = hashlib.sha256(plan.rest.encode())
+    found = {}
+    for node in model.graph.node:
+        kind = plan.nodes.get(node.name, "")
+        if kind in NARROW:
+            read = [(plan.scales_of(kind).get(name), plan.channel_factors.get(name)) for name in node.input]
+            digest.update(repr((node.name, kind, read)).encode())
+        if node.op_type in CHANNEL_AXIS:
+            found[node.name] = node, f"{node.name} {digest.hexdigest()}"
+    return found
 
 
 def _moved(layer: Layer, weight: Tensor, bias: Optional[Tensor], fit: bool) -> Tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import AbstractSet, Any, Callable, Dict, FrozenSet, Iterator, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 import onnx
@@ -26,6 +26,8 @@ from sr_deploy.precision.tensors import CHANNEL_AXIS
 
 #: What the two runs may hold, about; fewer squares are used where a graph's tensors are larger.
 HELD_BYTES = 3 * 10**9
+#: What the float32 run may leave for the next fit.
+KEPT_BYTES = 15 * 10**8
 #: So many of the largest tensor are held at once, about.
 _ALIVE = 8
 SIDE = 64
@@ -99,6 +101,7 @@ def through_layers(
     images: Sequence[np.ndarray],
     count: int,
     change: Change,
+    earlier: Optional[Earlier] = None,
 ) -> GraphModule:
     """Run ``change`` on every convolution whose input or skip is not what the float32 graph has.
 
@@ -108,6 +111,7 @@ def through_layers(
         count: squares to use, at most; see also _FAR.
         change: given the quantised module and the layer; it may change the module's constants and scales in place. A
             weight that several convolutions share comes only once. What the exporter pinned never comes.
+        earlier: what earlier calls with the same graph, images and count have settled.
 
     Returns:
         The quantised module, changed.
@@ -119,10 +123,57 @@ def through_layers(
     squares = squares_from(images, count, side)
     with torch.no_grad():
         squares = squares[: _as_many(teacher, squares[:1], count)]
-        visitor = _Beside(student, teacher.walk(squares), change, _skips(model), shared_weights(model))
+        skips = _skips(model)
+        wanted = {node.output[0] for node in model.graph.node if node.op_type in CHANNEL_AXIS} | {*skips.values()}
+        beside = teacher.walk(squares) if earlier is None else earlier.taught.walk(teacher, squares, wanted)
+        visitor = _Beside(student, beside, change, skips, shared_weights(model))
+        visitor.done.update(() if earlier is None else earlier.begin(student))
         for _ in student.walk(squares, visitor.visit):
             pass
+        next(beside, None)  # lets it end
     return student
+
+
+@dataclass
+class Taught:
+    """What the float32 graph gives on the squares of a fit, kept for the next one while it is no more than KEPT_BYTES.
+
+    Attributes:
+        results: of all nodes in the order of the run, None for those that nobody asks for; None before the first run
+            and where they were too large.
+    """
+
+    results: Optional[List[Any]] = None
+
+    def walk(self, teacher: GraphModule, squares: Tensor, wanted: AbstractSet[str]) -> Iterator[Tuple[Any, Any, Any]]:
+        """As ``teacher.walk``, with the results that were kept; of tensors that nobody wants there may be none."""
+        if self.results is not None:
+            yield from ((None, None, result) for result in self.results)
+            return
+        kept: List[Any] = []
+        left = KEPT_BYTES
+        for node, inputs, result in teacher.walk(squares):
+            asked = node.output[0] in wanted
+            left -= result.numel() * result.element_size() if asked else 0
+            kept.append(result if asked else None)
+            if left < 0:
+                kept.clear()
+            yield node, inputs, result
+        self.results = kept if left >= 0 else None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What earlier calls have settled.
+
+    Attributes:
+        taught: what the float32 graph gives, filled by the first call.
+        begin: given the quantised module before the run; it may change constants and scales, and gives the weights that
+            are as they shall be, whose layers do not come.
+    """
+
+    taught: Taught
+    begin: Callable[[GraphModule], AbstractSet[str]]
 
 
 class _Beside:
@@ -139,7 +190,7 @@ class _Beside:
     def __init__(
         self,
         student: GraphModule,
-        taught: Iterator[Tuple[onnx.NodeProto, List[Any], Any]],
+        taught: Iterator[Tuple[Any, Any, Any]],
         change: Change,
         skips: Mapping[str, str],
         shared: FrozenSet[str],
