@@ -9,7 +9,7 @@ from sr_deploy.core.contract import format_size
 from sr_deploy.core.host.finding import Finding
 from sr_deploy.core.quality.metrics import figure_columns
 from sr_deploy.core.quality.structure import OFF_STEPS
-from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
+from sr_deploy.core.text import decibels_lost, log_line, log_lines, markup, markup_lines
 from sr_deploy.report.numbers import (
     NONE,
     SCOPE_WORDS,
@@ -90,7 +90,7 @@ def quality_table(report: Dict[str, Any]) -> Table:
     lost, bound = report.get("loss_db"), report.get("tolerance_db")
     if lost is not None and bound is not None:
         verdict = "within" if lost <= bound else "[bold red]outside[/bold red]"
-        table.caption = f"{table.caption}\n{lost:+.4f} dB lost against PyTorch, {verdict} {bound:g} dB"
+        table.caption = f"{table.caption}\n{decibels_lost(lost)} against PyTorch, {verdict} {bound:g} dB"
         table.caption = "\n".join(filter(None, (table.caption, markup(worst_text(report)))))
     return table
 
@@ -101,8 +101,8 @@ def worst_text(report: Dict[str, Any]) -> str:
     if worst is None or off is None or patch is None:
         return ""
     return (
-        f"worst: {worst:+.4f} dB in {report.get('worst_loss_picture')}; of a picture's pixels up to {off:.1%} off by "
-        f"more than {OFF_STEPS} of 255, a patch by up to {patch:.1f}"
+        f"worst: {decibels_lost(worst)} in {report.get('worst_loss_picture')}; of a picture's pixels up to {off:.1%} "
+        f"off by more than {OFF_STEPS} of 255, a patch by up to {patch:.1f}"
     )
 
 
