@@ -34,7 +34,7 @@ def test_the_loud_one_is_found_and_named(net, bench, monkeypatch):
     layers = [name for name in plan.nodes_of("int8") if name in bench.kinds.candidates]
     loud = layers[len(layers) // 2]
     tensor = next(node.input[0] for node in bench.model.graph.node if node.name == loud)
-    coarse = material.scales.int8[tensor] * 20
+    coarse = material.scales.int8[tensor] * 40
     spoilt = dataclasses.replace(material, scales=Scales({**material.scales.int8, tensor: coarse}))
     plan = dataclasses.replace(
         plan, activation_scales={**plan.activation_scales, tensor: rounded_scale(coarse, "float16")}

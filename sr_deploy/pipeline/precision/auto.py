@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -19,14 +19,19 @@ from sr_deploy.pipeline.precision.judged_sets import Ground, JudgedSets, Set8, g
 from sr_deploy.pipeline.precision.layer_savings import Savings, float_savings, savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench
 from sr_deploy.precision.choose.budget import Budget
-from sr_deploy.precision.choose.search import search
+from sr_deploy.precision.choose.search import TRIALS, Found, search
 from sr_deploy.precision.choose.sensitivity import LayerCost
-from sr_deploy.precision.evaluate import Judged, losses_of
+from sr_deploy.precision.evaluate import Judged, Scene, losses_of
 
 #: In one layer another format than INT8, which all targets have, must make this much less of its noise.
 _CLEARLY = 0.9
 
 Say = Callable[[str], None]
+#: Format → layer → what it costs alone.
+Costs = Mapping[str, Mapping[str, LayerCost]]
+#: Sets that are looked at in each round of a search, at most. In the first only how many layers must be given back is
+#: sought: it tells on which pictures the budget breaks.
+ROUNDS = (1, TRIALS, TRIALS // 2)
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,11 @@ def _on_ground(
         return _chosen(made, (), budget, savings, None)
     kept = _keeping(made, singles, budget)
     if kept is None:
-        costs = _costs(made, singles, say)
-        layers = _quietest(made.bench, costs)
-        mixture = _set(layers)
+        costs = _costs(made, singles, budget, made.telling_scenes(singles), say)
+        mixture = _set(_quietest(made.bench, costs))
         kept = _keeping(made, (mixture,), budget)
         if kept is None:
-            families = [layers, *(tuple(one.values()) for one in costs.values())]
-            return _searched(made, families, singles, budget, savings, say)
+            return _searched(made, costs, singles, budget, savings, say)
     note = f"all {len(names)} layers in {_labels(kept)} for a budget of {budget.text()}: {losses_of(made.of(kept)[1])}"
     note += _beside(made, singles, kept)
     say(note)
@@ -179,18 +182,25 @@ def _lost(made: JudgedSets, one: Set8, budget: Budget) -> float:
     return judged.loss if budget.worst is None else judged.worst.loss
 
 
-def _costs(made: JudgedSets, singles: Tuple[Set8, ...], say: Say) -> Dict[str, Dict[str, LayerCost]]:
-    """Format → layer → what it costs alone, in the order of ``singles``."""
+def _costs(made: JudgedSets, singles: Tuple[Set8, ...], budget: Budget, scenes: Sequence[Scene], say: Say) -> Costs:
+    """What each layer costs alone on these scenes, in the order of ``singles``."""
     found = {}
-    telling = made.telling_scenes(singles)
     for layers in singles:
         (_, weights), _ = made.of(layers)
-        costs = layer_costs(made.bench, made.material, dict(layers), weights, say, telling)
+        costs = layer_costs(made.bench, made.material, dict(layers), weights, say, scenes, budget.cost)
         found[layers[0][1]] = {one.name: one for one in costs}
     return found
 
 
-def _quietest(bench: Workbench, costs: Mapping[str, Mapping[str, LayerCost]]) -> Tuple[LayerCost, ...]:
+def _higher(costs: Costs, others: Costs) -> Costs:
+    """The higher cost of each layer."""
+    return {
+        kind: {name: max(one, others[kind][name], key=lambda layer: layer.cost) for name, one in layers.items()}
+        for kind, layers in costs.items()
+    }
+
+
+def _quietest(bench: Workbench, costs: Costs) -> Tuple[LayerCost, ...]:
     """Each layer in the format in which the noise that it makes alone costs least."""
     chosen: List[LayerCost] = []
     # INT8, which all targets have, comes first.
@@ -216,29 +226,50 @@ def _sharing(bench: Workbench, names: Sequence[str]) -> List[List[str]]:
 
 
 def _searched(
-    made: JudgedSets,
-    families: Sequence[Tuple[LayerCost, ...]],
-    singles: Tuple[Set8, ...],
-    budget: Budget,
-    savings: Savings,
-    say: Say,
+    made: JudgedSets, costs: Costs, singles: Tuple[Set8, ...], budget: Budget, savings: Savings, say: Say
 ) -> Chosen:
-    """The layers in 8 bits that save most within the budget; the first family is of each layer's own format."""
-    mixture = _set(families[0])
-    whole = made.of(mixture)[1]
+    """The layers in 8 bits that save most within the budget.
+
+    A layer may be quiet on the pictures that told what it costs, and loud on another. So pictures that broke the budget
+    are asked too, and the search begins anew; what was looked at is not looked at again.
+    """
+    whole = made.of(_set(_quietest(made.bench, costs)))[1]
     budget = dataclasses.replace(budget, felt=1.0 if whole.sick else whole.felt)
     say(f"searching for the layers that keep {budget.text()}")
-    different = [one for index, one in enumerate(families) if index == 0 or _set(one) != mixture]
-    found = search(different, savings.microseconds, lambda layers: made.of(layers, budget)[1], budget.keeps, say)
-    best = _least_loss(made, found.narrow, singles, budget)
-    worth = {name: max(savings.microseconds[name], 0.0) for name, _ in mixture}
-    gone = sum(worth[name] for name in found.raised) / max(sum(worth.values()), 1e-9)
+    found: List[Found] = []
+    asked: Set[int] = set()
+    said: Set[str] = set()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    for trials in ROUNDS:
+        first = _quietest(made.bench, costs)
+        others = [tuple(one.values()) for one in costs.values()]
+        families = [first, *(one for one in others if _set(one) != _set(first))]
+        found.append(
+            search(families, savings.microseconds, lambda one: made.of(one, budget)[1], budget.keeps, say_once, trials)
+        )
+        breaking = [scene for index, scene in made.breaking.items() if index not in asked]
+        asked.update(made.breaking)
+        if breaking:
+            say(f"the budget broke on {', '.join(scene.name for scene in breaking)}")
+            costs = _higher(costs, _costs(made, singles, budget, breaking, say))
+        elif trials > 1:
+            break
+    saved = savings.microseconds
+    most = max(found, key=lambda one: sum(max(saved[name], 0.0) + 1e-12 for name, _ in one.narrow))
+    best = _least_loss(made, most.narrow, singles, budget)
+    worth = {name: max(saved[name], 0.0) for name, _ in singles[0]}
+    gone = sum(worth[name] for name in most.raised) / max(sum(worth.values()), 1e-9)
     note = (
-        f"{len(found.narrow)} of {len(mixture)} layers in {_labels(best) or '8 bits'} for a budget of {budget.text()}; "
-        f"this gives up {gone:.0%} of what 8 bits would save {savings.source}" + _beside(made, singles, best)
+        f"{len(best)} of {len(worth)} layers in {_labels(best) or '8 bits'} for a budget of {budget.text()}; this "
+        f"gives up {gone:.0%} of what 8 bits would save {savings.source}" + _beside(made, singles, best)
     )
     say(note)
-    return _chosen(made, best, budget, savings, note, found.raised)
+    return _chosen(made, best, budget, savings, note, most.raised)
 
 
 def _least_loss(made: JudgedSets, found: Set8, singles: Tuple[Set8, ...], budget: Budget) -> Set8:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sr_deploy.precision.fit.adaptive_rounding import Fits
 
 #: Of each kind of pictures so many tell what single layers cost.
-TELLING = 3
+TELLING = 2
 #: Layers in 8 bits, each with its format.
 Set8 = Tuple[Layer8, ...]
 
@@ -80,6 +80,7 @@ class JudgedSets:
         strict: nodes that the ground's type does not hold are kept from 8 bits too.
         plans: the sets that were made.
         order: of the scenes: those that broke a budget last come first.
+        breaking: scenes that broke a budget, and ended a look.
         fits: what fits have in common, see ``learned_rounding``.
     """
 
@@ -91,6 +92,7 @@ class JudgedSets:
     strict: bool = False
     plans: Dict[Set8, Tuple[Weighted, Judged]] = field(default_factory=dict)
     order: List[int] = field(default_factory=list)
+    breaking: Dict[int, Scene] = field(default_factory=dict)
     fits: Optional[Fits] = None
 
     def of(self, layers: Set8, budget: Optional[Budget] = None) -> Tuple[Weighted, Judged]:
@@ -155,4 +157,5 @@ class JudgedSets:
             worst = int(np.argmax(told))
             self.order.remove(worst)
             self.order.insert(0, worst)
+            self.breaking[worst] = scenes[worst]
         return judged

@@ -76,6 +76,12 @@ class Budget:
         """What pictures like this one lose, dB."""
         return max(one.loss, self.felt * one.independent) * (SAFETY if one.kind == SHRUNK else 1.0)
 
+    def cost(self, each: Sequence[PictureJudged]) -> float:
+        """What the noise of a single layer costs, dB, of what is bound: in the picture where it costs most, or in the
+        mean."""
+        costs = [one.independent * (SAFETY if one.kind == SHRUNK else 1.0) for one in each]
+        return float(np.mean(costs) if self.worst is None else max(costs))
+
 
 def promised_worst(losses: Sequence[float]) -> float:
     """The loss that another picture will hardly exceed: the worst of these, and how much worse held-out halves are.

@@ -12,7 +12,7 @@ from sr_deploy.core.contract import IOContract
 from sr_deploy.core.number_formats import INT8
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, Scales, narrow_plan
-from sr_deploy.precision.evaluate import Scene, judge, judging
+from sr_deploy.precision.evaluate import PictureJudged, Scene, judge, judging
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
 
@@ -27,8 +27,7 @@ class LayerCost:
         macs_share: of the graph's multiply-accumulates outside pinned islands, 0…1.
         why_wide: the reason why it does not run in 8 bits by default; empty where it does.
         format: the 8-bit format.
-        cost: dB that its noise would cost where it has nothing to do with float32's error, the mean over the pictures.
-            Adds up, roughly, and tells more than noise where float32 is near to the originals.
+        cost: of the pictures' ``View.cost``. Adds up, roughly.
     """
 
     name: str
@@ -40,6 +39,12 @@ class LayerCost:
     cost: float = 0.0
 
 
+def mean_cost(each: Sequence[PictureJudged]) -> float:
+    """dB that noise costs where it has nothing to do with float32's error, the mean over pictures; tells more than the
+    noise itself where float32 is near to the originals."""
+    return float(np.mean([one.independent for one in each]))
+
+
 @dataclass(frozen=True)
 class View:
     """What plans are judged on.
@@ -49,12 +54,14 @@ class View:
         scale: output size over input size.
         contract: of the graph.
         threads: of ONNX Runtime; 0 lets it choose.
+        cost: what the pictures tell of a layer in one figure.
     """
 
     scenes: Sequence[Scene]
     scale: int
     contract: IOContract
     threads: int = 0
+    cost: Callable[[Sequence[PictureJudged]], float] = mean_cost
 
 
 def sensitivities(
@@ -90,7 +97,7 @@ def sensitivities(
         judged = judge(view.scenes, compute, view.scale, view.contract)
         share = kinds.candidates[name] / max(kinds.macs, 1)
         why = kinds.wide.get(name, "")
-        found.append(LayerCost(name, judged.loss, judged.noise, share, why, formats[name], judged.independent))
+        found.append(LayerCost(name, judged.loss, judged.noise, share, why, formats[name], view.cost(judged.each)))
         if (index + 1) % 10 == 0 or index + 1 == len(formats):
             say(f"  {index + 1} of {len(formats)} layers")
     return tuple(sorted(found, key=lambda one: -one.noise))
