@@ -212,7 +212,9 @@ def tune(
     rounds: int = typer.Option(11, "--rounds", help="Runs of every variant, all in turn.", min=1),
     threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
     device: Optional[str] = typer.Option(
-        None, "--for", help="Estimate for this GPU instead, such as rtx-4090, from TensorRT-RTX's listings."
+        None,
+        "--for",
+        help="Estimate for this GPU, such as rtx-4090, from TensorRT-RTX's listings; time it too where it is here.",
     ),
     as_json: bool = JSON_FLAG,
 ) -> None:
@@ -229,8 +231,9 @@ def tune(
         return
     shown, what = (facts["estimated_ms"], "ms, estimated") if device else (facts["median_ms"], "ms")
     for name, milliseconds in shown.items():
+        timed = f"{facts['median_ms'][name]:>10.2f} ms, measured" if device and name in facts["median_ms"] else ""
         kept = "  kept" if name == tuned.best else ""
-        print_line(f"{name:<48}{milliseconds:>10.2f} {what}{kept}")
+        print_line(f"{name:<48}{milliseconds:>10.2f} {what}{timed}{kept}")
     for note in tuned.notes:
         say(f"note: {note}")
     print_line(deployment / tuned.file)

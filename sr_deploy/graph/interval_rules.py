@@ -101,6 +101,8 @@ def _moved(
             fed[name] = np.full(seen, nothing, np.int32)
         elif name in state.constants:
             fed[name] = state.constants[name]
+    if node.op_type == "Pad":
+        _crop(fed, *node.input[:2])
     if node.op_type == "Pad" and _attributes(node).get("mode", b"constant") == b"constant":
         while len(copy.input) < 3:
             copy.input.append("")
@@ -110,6 +112,17 @@ def _moved(
     outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.INT32, None) for name in copy.output]
     model = helper.make_model(helper.make_graph([copy], "moved", inputs, outputs), opset_imports=state.opsets)
     return cast(List[np.ndarray], ReferenceEvaluator(model).run(None, fed))
+
+
+def _crop(fed: Dict[str, np.ndarray], data: str, pads: str) -> None:
+    """Take off what negative numbers of a Pad say, which ONNX's reference does not."""
+    if fed[pads].size != 2 * fed[data].ndim or fed[pads].min() >= 0:
+        return
+    less = np.minimum(fed[pads], 0).reshape(2, -1).T
+    fed[data] = fed[data][
+        tuple(slice(-before, length + after) for (before, after), length in zip(less, fed[data].shape))
+    ]
+    fed[pads] = np.maximum(fed[pads], 0)
 
 
 def _reducing(state: Interpretation, node: onnx.NodeProto) -> Optional[List[Depends]]:

@@ -12,7 +12,7 @@ from torch.nn.modules.module import (
 )
 
 #: Parameters and buffers of one network: the largest known here have some 1,000. Each costs Python's memory as well.
-MOST_TENSORS = 20_000
+MOST_TENSORS = 5_000
 
 
 class TooLarge(ValueError):

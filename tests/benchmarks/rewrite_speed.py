@@ -23,8 +23,9 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -88,7 +89,9 @@ def streamed_graphs(weights: str, side: int, folder: Path, counts: List[int]) ->
     return paths
 
 
-def measure(paths: Dict[str, Path], lr, value_range: float, repeats: int, threads: int):
+def measure(
+    paths: Dict[str, Path], lr: np.ndarray, value_range: float, repeats: int, threads: int, clock: Callable[[], float]
+) -> Tuple[Dict[str, List[float]], float]:
     """Form → seconds of every run, and the rewritten graphs' largest difference from the folded one in 8-bit steps."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -104,9 +107,9 @@ def measure(paths: Dict[str, Path], lr, value_range: float, repeats: int, thread
     times: Dict[str, List[float]] = {name: [] for name in sessions}
     for _ in range(repeats):
         for name, session in sessions.items():
-            start = time.perf_counter()
+            start = clock()
             session.run(None, feeds[name])
-            times[name].append(time.perf_counter() - start)
+            times[name].append(clock() - start)
     return times, error
 
 
@@ -128,12 +131,16 @@ def main() -> int:
     parser.add_argument("--sizes", default="144,360", help="sides of the square inputs, by commas")
     parser.add_argument("--repeats", type=int, default=9, help="timed runs of each form, after one that is not timed")
     parser.add_argument("--threads", default="0", help="threads of ONNX Runtime, by commas (0: its default)")
+    parser.add_argument("--processor", action="store_true", help="processor time of one thread, on a machine in use")
     parser.add_argument("--only", default="", help="only checkpoints whose name begins so")
     parser.add_argument("--strips", default="", help="strip counts, by commas: time streaming instead of rewriting")
     arguments = parser.parse_args()
     counts = [int(count) for count in arguments.strips.split(",") if count]
     if not (ASSETS / "weights").is_dir():
         parser.error(f"no checkpoints at {ASSETS}: set SRDEPLOY_ASSETS")
+    if arguments.processor and arguments.threads != "1":
+        parser.error("processor time is that of one thread: --threads 1")
+    clock = time.process_time if arguments.processor else time.perf_counter
     warnings.simplefilter("ignore")
     print(f"ONNX Runtime {onnxruntime.__version__} on the CPU, {arguments.repeats} runs each, median (min … max)")
     missed: List[str] = []
@@ -146,9 +153,8 @@ def main() -> int:
                 paths = made or graphs(weights, side, Path(folder))
                 value_range = 255.0 if "f2srgan" in weights else 1.0
                 for threads in map(int, arguments.threads.split(",")):
-                    found = measure(
-                        paths, sample_input((side, side), value_range), value_range, arguments.repeats, threads
-                    )
+                    lr = sample_input((side, side), value_range)
+                    found = measure(paths, lr, value_range, arguments.repeats, threads, clock)
                     name = f"{weights}, input {side}x{side}, {threads or 'all'} threads"
                     reached = shown(name, found, DEFAULT if counts else reference)
                     if not counts and reached < wanted.get(side, 0.0):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from sr_deploy.graph.rewrite import RewriteOptions, passes_named
+from sr_deploy.core.contract import SizeRules
+from sr_deploy.graph.reach import reach_of
+from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite
 from sr_deploy.graph.rewrite.editor import PIN_MARK
 from tests.graph.rewriting import conv, graph_of, rewritten
 
@@ -72,16 +75,17 @@ def test_depth_to_space_of_few_channels_stays():
 class Halves(nn.Module):
     """Near channels reflected, far ones reflected and reduced, as in F2SRGAN's FFC."""
 
-    def __init__(self, edge: str = "reflect") -> None:
+    def __init__(self, edge: str = "reflect", pads: tuple[int, ...] = (1, 2, 1, 0)) -> None:
         super().__init__()
-        self.head, self.edge = conv(3, 8), edge
+        self.head, self.edge, self.pads = conv(3, 8), edge, pads
         self.near, self.far, self.reduced = nn.Conv2d(4, 3, 3), nn.Conv2d(4, 3, 3), nn.Conv2d(4, 3, 1)
 
     def forward(self, x):
         x = self.head(x)
         near, far = x[:, :4], x[:, 4:]
-        padded = functional.pad(near, (1, 2, 1, 0), mode=self.edge), functional.pad(far, (1, 2, 1, 0), mode=self.edge)
-        return self.near(padded[0]) + self.far(padded[1]) + self.reduced(functional.pad(far, (0, 1, 0, -1)))
+        padded = [functional.pad(part, self.pads, mode=self.edge) for part in (near, far)]
+        right, below = self.pads[1] - 1, self.pads[3] - 1
+        return self.near(padded[0]) + self.far(padded[1]) + self.reduced(functional.pad(far, (0, right, 0, below)))
 
 
 @pytest.mark.parametrize("edge", ["reflect", "constant", "replicate"])
@@ -100,3 +104,14 @@ def test_a_slice_that_something_else_reads_stays():
     operators, changed = rewritten(graph_of(Read()), "share,crop")
     assert changed["crop"] == 0
     assert operators["Slice"] > 0
+
+
+def test_a_crop_reaches_as_far_as_the_slice(tmp_path):
+    """A Pad with negative numbers is understood where graphs are read: how far an output pixel looks stays known."""
+    model = graph_of(Halves(pads=(1, 1, 1, 1)))
+    found = []
+    for names in ("share", "share,crop"):
+        onnx.save(rewrite(model, passes_named(names), RewriteOptions())[0], str(tmp_path / "model.onnx"))
+        found.append(reach_of(tmp_path / "model.onnx", SizeRules()))
+    assert found[0] == found[1]
+    assert found[0].halo > 0

@@ -10,11 +10,15 @@ import pytest
 
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.host.gpu_rates import gpu_named
+from sr_deploy.core.host.machine import Gpu
+from sr_deploy.core.media.sample import sample_for
 from sr_deploy.engine.listing import open_listing
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.pipeline.engines import rewritten
 from sr_deploy.pipeline.measure.tune import TuneOptions
-from sr_deploy.pipeline.measure.tune_for import fastest, tune_for_device
+from sr_deploy.pipeline.measure.tune_for import disagreement, fastest, is_here, measured_choice, tune_for_device
+from sr_deploy.run.onnxruntime import runner_from_graph
 
 RTX = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6", "--json")
 
@@ -68,3 +72,27 @@ def test_tuning_for_a_gpu_that_is_not_here_estimates_and_keeps_one(span):
 def test_the_graph_as_it_is_wins_within_the_margin():
     assert fastest({"none": 1.0, "other": 0.99}) == "none"
     assert fastest({"none": 1.0, "other": 0.9, "third": 0.8}) == "third"
+
+
+def test_times_decide_where_the_gpu_is_here():
+    gpu = gpu_named("rtx-4090", "--for")
+    assert is_here(gpu, [Gpu("NVIDIA GeForce RTX 4090", "8.9", 24 * 10**9, "570")])
+    assert not is_here(gpu, [Gpu("NVIDIA GeForce RTX 3090", "8.6", 24 * 10**9, "470")])
+    assert not is_here(gpu_named("h200", "--for"), [Gpu("NVIDIA H200", "9.0", None, "570")])  # estimated from another's
+    seconds = {"none": [0.002] * 10, "one": [0.001] * 10, "two": [0.003] * 10}
+    text = disagreement({"none": 1.0, "one": 1.0, "two": 0.5}, seconds)
+    assert text.startswith("measured times are 1.00 to 6.00 times the estimates, up to 200% from a common factor")
+    assert text.endswith("the estimate chooses two, the measurement one")
+    assert disagreement({"none": 2.0, "one": 1.0}, {"none": [0.002], "one": [0.001]}).endswith("both choose one")
+
+
+def test_variants_are_timed_in_turn(shared_export):
+    """With ONNX Runtime, as no GPU is here: the same runners, rounds and choice."""
+    deployment = open_deployment(shared_export("span_ch26_x4.pth"))
+    contract, scale = deployment.manifest.contract, deployment.manifest.scale
+    path = deployment.folder / "model.onnx"
+    runners = {name: runner_from_graph(path, contract, scale, threads=1) for name in ("none", "same")}
+    options = TuneOptions(deployment.folder, (16, 16), rounds=3)
+    best, seconds = measured_choice(runners, options, sample_for(contract, (16, 16)))
+    assert best in runners
+    assert {name: len(values) for name, values in seconds.items()} == {"none": 3, "same": 3}

@@ -188,8 +188,8 @@ def _slice(node: onnx.NodeProto, shapes: Mapping[str, Shape], constants: Constan
 def _pad(node: onnx.NodeProto, attributes: Dict[str, Any], constants: Constants) -> Optional[Local]:
     """Padding; the rows of constant or edge padding need no others, those of reflection do."""
     pads = constants.get(node.input[1])
-    if pads is None or pads.size != 8 or len(node.input) > 3 or pads.min() < 0:
-        return None
+    if pads is None or pads.size != 8 or len(node.input) > 3 or pads[[0, 2, 3, 4, 6, 7]].min() < 0:
+        return None  # channels may be cropped
     mode = attributes.get("mode", b"constant")
     if mode not in (b"constant", b"edge", b"reflect"):
         return None

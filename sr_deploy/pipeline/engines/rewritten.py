@@ -113,7 +113,7 @@ def better_engine(request: Request, build: Build, plain: BuiltEngine, say: Calla
 
 
 def is_better(plain: BuiltEngine, other: BuiltEngine) -> bool:
-    """Whether the listing of ``other`` moves fewer bytes, or where sizes are not fixed has fewer kernels.
+    """Whether the listing of ``other`` moves fewer bytes, or as many in fewer kernels; in a range, has fewer kernels.
 
     Memory is the second judge: an engine that needs more than MEMORY_SHARE of the other's activations is not taken.
     """
@@ -124,7 +124,7 @@ def is_better(plain: BuiltEngine, other: BuiltEngine) -> bool:
     before, after = plain.listing.bytes_moved, other.listing.bytes_moved
     if before is None or after is None:
         return other.listing.kernels < plain.listing.kernels
-    return after < before
+    return (after, other.listing.kernels) < (before, plain.listing.kernels)
 
 
 def comparison(plain: BuiltEngine, other: BuiltEngine) -> str:

@@ -140,7 +140,7 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
             for name, path in graphs.items():
                 say(f"preparing {name}")
                 runners[name] = _runner(deployment, backend, path, options)
-            seconds = _interleaved(runners, options, sample_for(contract, options.size))
+            seconds = interleaved(runners, options, sample_for(contract, options.size))
             best = choose(seconds)
             with plain_runner(deployment, source) as reference:
                 differences = compare(runners[best], reference, (options.size,), contract)
@@ -227,7 +227,7 @@ def plain_runner(deployment: Deployment, source: GraphFile) -> ContextManager[Ru
     )
 
 
-def _interleaved(runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndarray) -> Dict[str, Tuple[float, ...]]:
+def interleaved(runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndarray) -> Dict[str, Tuple[float, ...]]:
     """Seconds of every variant, one a round; in every round each runs once, so that a slow moment falls on all."""
     for runner in runners.values():
         runner.prepare(options.size)

@@ -1,31 +1,43 @@
-"""Which equal graph should be the fastest on a GPU that is not here: ``srdeploy tune --for DEVICE``.
+"""Which equal graph should be the fastest on a GPU: ``srdeploy tune --for DEVICE``.
 
 Every variant is built by TensorRT-RTX in float16, which needs no GPU, and estimated from its listing
-(engine/estimate.py). What is kept serves TensorRT-RTX, and a float16 build for this size runs the same passes.
+(engine/estimate.py). Where that GPU is in this machine the engines are timed too, in turn; then the times decide, and
+how far the estimates were off is said. What is kept serves TensorRT-RTX, and a float16 build for this size runs the
+same passes.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Tuple
+import contextlib
+import statistics
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Sequence, Tuple
 
-from sr_deploy.core.deployment.manifest import open_deployment
+import numpy as np
+
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.deployment.records import RewriteRecord
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.host.gpu_rates import gpu_named
-from sr_deploy.core.host.machine import this_machine
+from sr_deploy.core.host.gpu_rates import GpuRates, gpu_named
+from sr_deploy.core.host.machine import Gpu, this_machine
+from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
+from sr_deploy.engine.built import BuiltEngine
 from sr_deploy.engine.estimate import estimated_ms
 from sr_deploy.pipeline.measure.listed import LISTING_RUNTIME, built_in_half, has_listings
 from sr_deploy.pipeline.measure.tune import (
     BUILDER_VARIANTS,
     Tuned,
     TuneOptions,
+    choose,
+    interleaved,
     keep_graph,
     plain_runner,
     source_of,
     variant_graphs,
 )
+from sr_deploy.run.base import Runner
 from sr_deploy.run.onnxruntime import runner_from_graph
 from sr_deploy.run.parity import check_parity, compare
 
@@ -53,17 +65,14 @@ def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
     deployment = open_deployment(options.deployment)
     source = source_of(deployment, options.size)
     contract = deployment.manifest.contract
-    estimates: Dict[str, float] = {}
-    notes: Tuple[str, ...]
+    seconds: Dict[str, Tuple[float, ...]] = {}
     with temporary_folder() as folder:
         asked = TuneOptions(options.deployment, options.size, variants=options.variants or ("none", *BUILDER_VARIANTS))
         graphs, notes, reports = variant_graphs(deployment.path_of(source), asked, folder, contract.value_range)
-        for name in graphs:
-            try:
-                built = built_in_half(deployment, source, options.size, name, gpu.capability)
-            except CheckFailed as error:
-                notes = (*notes, f"{name} could not be built: {error.found}")
-                continue
+        engines, refused = _engines(deployment, source, options, graphs, gpu)
+        notes = (*notes, *refused)
+        estimates: Dict[str, float] = {}
+        for name, built in engines.items():
             estimate = None if built.listing is None else estimated_ms(built.listing, gpu)
             if estimate is not None:
                 estimates[name] = estimate
@@ -71,6 +80,15 @@ def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
         if not estimates:
             raise CheckFailed("no variant could be built and estimated", "one of " + ", ".join(graphs), notes[-1])
         best = fastest(estimates)
+        if is_here(gpu, this_machine().gpus):
+            with contextlib.ExitStack() as opened:
+                runners = {
+                    name: opened.enter_context(contextlib.closing(_runner_of(built, graphs[name], deployment)))
+                    for name, built in engines.items()
+                    if name in estimates
+                }
+                best, seconds = measured_choice(runners, options, sample_for(contract, options.size))
+            notes = (*notes, disagreement(estimates, seconds))
         tuned = runner_from_graph(graphs[best], contract, deployment.manifest.scale, provider="CPUExecutionProvider")
         try:
             with plain_runner(deployment, source) as reference:
@@ -81,12 +99,65 @@ def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
         facts = {"variant": best, "backend": LISTING_RUNTIME, "from": source.file, "for": gpu.name}
         record: RewriteRecord = {**reports[best], "tuned": facts}
         file = keep_graph(deployment, source, graphs[best], options.size, record, difference)
-    if this_machine().gpus:
-        notes = (*notes, f"there is a GPU here: srdeploy tune --backend {LISTING_RUNTIME} times the same, in turn")
-    return Tuned(LISTING_RUNTIME, best, {}, file, difference, notes, estimates, gpu.name)
+    return Tuned(LISTING_RUNTIME, best, seconds, file, difference, notes, estimates, gpu.name)
 
 
-def fastest(estimates: Dict[str, float]) -> str:
+def _engines(
+    deployment: Deployment, source: GraphFile, options: TuneOptions, variants: Mapping[str, Path], gpu: GpuRates
+) -> Tuple[Dict[str, BuiltEngine], Tuple[str, ...]]:
+    """Variant → its engine, and what is to be said of those that could not be built."""
+    engines: Dict[str, BuiltEngine] = {}
+    notes: List[str] = []
+    for name in variants:
+        try:
+            engines[name] = built_in_half(deployment, source, options.size, name, gpu.capability)
+        except CheckFailed as error:
+            notes.append(f"{name} could not be built: {error.found}")
+    return engines, tuple(notes)
+
+
+def is_here(gpu: GpuRates, gpus: Sequence[Gpu]) -> bool:
+    """Whether the GPU that is tuned for is in this machine, and engines for its capability run on it."""
+    return any(gpu.title in one.name and one.compute_capability == gpu.capability for one in gpus)
+
+
+def measured_choice(
+    runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndarray
+) -> Tuple[str, Dict[str, Tuple[float, ...]]]:
+    """The fastest variant, timed in turn, and every time in seconds."""
+    seconds = interleaved(runners, options, lr)
+    return choose(seconds), seconds
+
+
+def disagreement(estimates: Mapping[str, float], seconds: Mapping[str, Sequence[float]]) -> str:
+    """How far measured times are from estimates, in words.
+
+    Args:
+        estimates: variant → milliseconds.
+        seconds: variant → measured times, of the same variants.
+    """
+    factors = {name: statistics.median(values) * 1e3 / estimates[name] for name, values in seconds.items()}
+    common = statistics.median(factors.values())
+    apart = max(max(one / common, common / one) for one in factors.values()) - 1
+    guessed, found = fastest(estimates), choose(seconds)
+    chosen = f"both choose {found}" if guessed == found else f"the estimate chooses {guessed}, the measurement {found}"
+    text = f"measured times are {min(factors.values()):.2f} to {max(factors.values()):.2f} times the estimates"
+    return f"{text}, up to {apart:.0%} from a common factor; {chosen}"
+
+
+def _runner_of(built: BuiltEngine, graph: Path, deployment: Deployment) -> Runner:
+    """A runner of an engine that was built for its listing."""
+    from sr_deploy.engine.built import write_engine
+    from sr_deploy.run.tensorrt import runner_from_engine
+
+    folder = graph.with_suffix("")
+    folder.mkdir()
+    manifest = deployment.manifest
+    engine = write_engine(built, folder, graph, manifest.contract, manifest.scale)
+    return runner_from_engine(folder / engine.file, engine)
+
+
+def fastest(estimates: Mapping[str, float]) -> str:
     """The variant of the least estimate; the first one unless another one is faster by MARGIN."""
     first = next(iter(estimates))
     best = min(estimates, key=lambda name: estimates[name])
