@@ -51,8 +51,6 @@ SETS = ("Set5", "Set14", "Graphics", "Held")
 USER_SEED, USER_SIDE = 77, 160
 #: Of the histogram, in budgets; what is beyond counts in the last.
 EDGES = (-3.0, -1.0, -0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 1.0)
-#: How far above its budget the worst picture may be, as a share of it.
-ALLOWED = 0.2
 
 
 def say(text: str) -> None:
@@ -150,7 +148,6 @@ def plot(results: Dict[str, Dict[str, Any]], path: Path) -> None:
         shares = [np.clip(np.asarray(beyond) / float(budget), bins[0], bins[-1]) for beyond in sets.values()]
         axes.hist(shares, bins, stacked=True, label=list(sets), color=COLOURS[: len(sets)])
         axes.axvline(0.0, color="black", linewidth=0.8)
-        axes.axvline(ALLOWED, color="black", linewidth=0.8, linestyle=":")
         axes.set_ylabel("pictures")
         axes.set_title(f"budget {budget} dB in every picture, {sum(map(len, shares))} pictures", loc="left")
         axes.legend()

@@ -41,6 +41,18 @@ def test_nan_and_visible_structure_are_kept_by_no_budget():
     assert not Budget(worst=9.0).keeps(judged(picture(0.0, structure=STRUCTURE.steps + 1)))
 
 
+def test_kinds_are_held_against_themselves_and_gains_of_some_hide_nothing():
+    """One drawing in nine loses 0.04: among photographs it would seem rarer than it is among drawings."""
+    photographs = [picture(0.01, PAIR)] * 30
+    drawings = [picture(0.0, GRAPHICS)] * 8 + [picture(0.04, GRAPHICS)]
+    budget = Budget(worst=0.06)
+    assert not budget.keeps(judged(*photographs, *drawings)) and budget.keeps(judged(*photographs))
+    assert budget.promise(judged(*photographs, *drawings))["promised_worst_db"] == pytest.approx(0.08)
+    mixed = judged(*[picture(0.08, independent=0.1)] * 3, picture(-0.5, GRAPHICS, independent=0.5))
+    assert budget.felt_from(mixed) == pytest.approx(0.8) and Budget(mean=0.1).felt_from(mixed) <= 0
+    assert budget.felt_from(judged(picture(0.0), sick=1)) == 1.0
+
+
 def test_a_picture_that_breaks_a_budget_breaks_it_for_the_set():
     """So nothing else need be looked at; a set may break it with no single picture doing so."""
     random = np.random.default_rng(1)

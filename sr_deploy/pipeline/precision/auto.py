@@ -234,7 +234,7 @@ def _searched(
     are asked too, and the search begins anew; what was looked at is not looked at again.
     """
     whole = made.of(_set(_quietest(made.bench, costs)))[1]
-    budget = dataclasses.replace(budget, felt=1.0 if whole.sick else whole.felt)
+    budget = dataclasses.replace(budget, felt=budget.felt_from(whole))
     say(f"searching for the layers that keep {budget.text()}")
     found: List[Found] = []
     asked: Set[int] = set()
