@@ -145,6 +145,9 @@ def test_unknown_flag_is_a_usage_error(srdeploy, tmp_path):
 def test_not_a_deployment(srdeploy, tmp_path):
     for command in (("build", tmp_path), ("bench", tmp_path), ("verify", tmp_path, "--lr", tmp_path, "--hr", tmp_path)):
         refused(srdeploy(*command), 4, "manifest.json", "srdeploy export")
+    for name, verb in (("net.pth", "export"), ("net.srd", "unpack")):
+        (tmp_path / name).write_bytes(b"0")
+        refused(srdeploy("build", tmp_path / name), 4, f"srdeploy {verb} {tmp_path / name} -o net")
 
 
 def test_altered_graph_is_refused(srdeploy, tmp_path, deployment):

@@ -8,6 +8,7 @@ from typing import Optional
 import typer
 
 from sr_deploy.cli.shared import CONTENT_OPTION, DEPLOYMENT, JSON_FLAG, SEED, print_json, print_line, say
+from sr_deploy.core.text import decibels_lost
 
 
 def qat(
@@ -47,7 +48,8 @@ def qat(
         return
     report = result.report
     typer.echo(
-        f"{report['loss_db']:+.4f} dB lost against float32 on {report['pictures']} pictures, "
-        f"{report['loss_db_before']:+.4f} dB before; {report['seconds']:.0f} s, best after step {report['best_step']}"
+        f"{decibels_lost(report['loss_db'])} against float32 on {report['pictures']} pictures, "
+        f"{decibels_lost(report['loss_db_before'])} before; {report['seconds']:.0f} s, "
+        f"best after step {report['best_step']}"
     )
     print_line(result.folder)

@@ -131,7 +131,9 @@ def density(
                  "--resume": resume, "--force": force}  # fmt: skip
         idle = ", ".join(name for name, one in given.items() if one not in (None, False, []))
         if idle:
-            raise UsageError(f"--density trains nothing, so it takes no {idle}", "one of them")
+            raise UsageError(
+                f"--density trains nothing, so it takes no {idle}", "one of the two", f"leave out {idle}, or --density"
+            )
         record = calculated(value, choices)
     else:
         if checkpoint is None or out is None:

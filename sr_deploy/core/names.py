@@ -36,9 +36,24 @@ def check_name(kind: str, name: str, names: Iterable[Word], todo: str = "") -> W
     for one in known:
         if one == name:
             return one
-    alike = difflib.get_close_matches(name, known, n=1)
-    proposed = todo or "".join(f"perhaps {other}" for other in alike)
-    raise UsageError(f"there is no {kind} {name!r}", "one of " + ", ".join(known), proposed)
+    raise UsageError(f"there is no {kind} {name!r}", "one of " + ", ".join(known), todo or proposal(name, known))
+
+
+def proposal(name: str, names: Iterable[str]) -> str:
+    """ "perhaps NAME", of the name that is most alike, whatever its capitals; "" if none is.
+
+    One whose digits differ is another thing and no misspelling: fp4 is not fp8, and an H100 not an H200.
+
+    Example:
+        >>> proposal("rtx4090", ["rtx-3090", "rtx-4090"]), proposal("h100", ["h200"])
+        ('perhaps rtx-4090', '')
+    """
+    known = {one.lower(): one for one in names if _digits(one).startswith(_digits(name))}
+    return "".join(f"perhaps {known[one]}" for one in difflib.get_close_matches(name.lower(), known, n=1))
+
+
+def _digits(name: str) -> str:
+    return "".join(filter(str.isdigit, name))
 
 
 def row_named(kind: str, name: str, rows: Iterable[Row], todo: str = "") -> Row:

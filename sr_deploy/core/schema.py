@@ -149,7 +149,7 @@ def value_from(kind: Type[Described], text: str, origin: str, todo: str = "", er
     except ValidationError as wrong:
         raise error(f"{plain(origin)} is no {said_as}: {_problems(wrong)}", *_wanted(wrong, said_as), todo) from wrong
     except (ValueError, RecursionError) as wrong:
-        raise error(f"{plain(origin)} is not a {said_as}: {plain(str(wrong))}", "valid JSON", todo) from wrong
+        raise error(f"{plain(origin)} is no {said_as}: {plain(str(wrong))}", "valid JSON", todo) from wrong
 
 
 def read_described(kind: Type[Described], path: Path, said_as: str, todo: str = "",
@@ -173,7 +173,7 @@ def read_described_toml(kind: Type[Described], path: Path, said_as: str, todo: s
     try:
         as_json = json.dumps(toml_reader().loads(text))
     except (ValueError, TypeError, RecursionError) as wrong:
-        raise error(f"{plain(str(path))} is not a {said_as}: {plain(str(wrong))}", "valid TOML", todo) from wrong
+        raise error(f"{plain(str(path))} is no {said_as}: {plain(str(wrong))}", "valid TOML", todo) from wrong
     return value_from(kind, as_json, str(path), todo, error, said_as)
 
 

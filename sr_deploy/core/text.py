@@ -50,6 +50,12 @@ def counted(count: int, thing: str) -> str:
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
+def decibels_lost(loss: float, digits: int = 4) -> str:
+    """A loss in dB with its word: "0.0996 dB gained" where it is negative."""
+    amount = f"{abs(loss):.{digits}f}"
+    return f"{amount} dB {'gained' if loss < 0 and float(amount) else 'lost'}"
+
+
 def log_line(text: str) -> str:
     """``plain``, and no CI log takes the line for a command of its own."""
     return _CI_COMMAND.sub(_shown_command, plain(text))

@@ -27,6 +27,8 @@ class EngineOptions:
         planned: ONNX node name → type, a plan's ``nodes``. They are compared with the network where it is strongly
             typed, and with the engine where the builder lists its layers or this machine can open it.
         dla_core: a Jetson's DLA core to run on, see engine/dla.py; None: the GPU.
+        one_stream: run every layer after the one before. A builder else lets independent layers, such as those of two
+            strips of rows, run beside each other, and gives each its own memory.
     """
 
     precision: str = "fp32"
@@ -38,6 +40,7 @@ class EngineOptions:
     rest: str = "float16"
     planned: Optional[Mapping[str, str]] = None
     dla_core: Optional[int] = None
+    one_stream: bool = False
 
 
 #: In float32, with all else left to TensorRT.

@@ -83,7 +83,7 @@ def engine_from_graph(
         used, shapes = _optimization_profile(trt, builder, network, graph, wanted)
         if shapes is not None:
             config.add_optimization_profile(shapes)
-        settings = _settings(trt, config, options.workspace_bytes)
+        settings = _settings(trt, config, options)
         check_calibration = None
         layers = network_layers(network)
         if is_strongly_typed(flavour):
@@ -260,15 +260,19 @@ def _network_flag(trt: Any) -> Any:
     return flags.STRONGLY_TYPED if hasattr(flags, "STRONGLY_TYPED") else flags.EXPLICIT_BATCH
 
 
-def _settings(trt: Any, config: Any, workspace_bytes: Optional[int]) -> Dict[str, str]:
+def _settings(trt: Any, config: Any, options: EngineOptions) -> Dict[str, str]:
     """Set what FP32 and the user ask for; give it back by name for the manifest."""
     settings = {"typing": _network_flag(trt).name.lower()}
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
         settings["tf32"] = "off"
-    if workspace_bytes is not None:
-        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-        settings["workspace_bytes"] = str(workspace_bytes)
+    if options.workspace_bytes is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_bytes)
+        settings["workspace_bytes"] = str(options.workspace_bytes)
+    # TensorRT before 8.6 has no auxiliary streams.
+    if options.one_stream and hasattr(config, "max_aux_streams"):
+        config.max_aux_streams = 0
+        settings["auxiliary_streams"] = "none"
     return settings
 
 

@@ -21,6 +21,8 @@ from sr_deploy.graph.rewrite.streaming import apply_streaming
 Ask = Callable[[Path], int]
 #: Strip counts that are tried; 1 is the graph as it is.
 STRIPS: Tuple[int, ...] = (1, 8, 12, 16, 24, 36, 48, 64)
+#: Shares of them for parts other than the widest (RewriteOptions.share), the later ones where the first is not enough.
+SHARES: Tuple[float, ...] = (0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,16 @@ class Streamed:
     Attributes:
         model: the graph in ``strips`` strips.
         strips: in its widest part; 1 is the graph as it was.
-        asked: strip count → bytes of activations, for every count that was built.
+        share: of the other parts.
+        bytes: activation memory of ``model``.
+        asked: strip count, in words with its share → bytes of activations, for all that was built.
     """
 
     model: onnx.ModelProto
     strips: int
-    asked: Dict[int, int]
-
-    @property
-    def bytes(self) -> int:
-        """Activation memory of ``model``."""
-        return self.asked[self.strips]
+    share: float
+    bytes: int
+    asked: Dict[str, int]
 
 
 def activation_bytes(model: onnx.ModelProto, ask: Ask) -> int:
@@ -57,7 +58,7 @@ def stream_within(
     """The fewest strips of ``STRIPS`` with which the graph stays within ``options.memory_budget``.
 
     Fewer strips compute fewer rows twice. The counts are bisected; as memory need not fall with every step, all larger
-    ones are tried before giving up.
+    ones are tried before giving up; then all again with more strips in the parts that work on less (SHARES).
 
     Args:
         model: static, in the types that it will be built in.
@@ -72,15 +73,36 @@ def stream_within(
     budget = options.memory_budget
     if budget is None or options.size is None:
         raise UsageError("a memory budget holds for one size", "a fixed size and a budget", "give --size HxW")
+    asked: Dict[str, int] = {}
+    for share in SHARES:
+        found = _fewest(model, replace(options, share=share), ask, say, asked)
+        if found is not None:
+            return found
+    answers = ", ".join(f"{form} strips {bytes_ / 1e6:.0f} MB" for form, bytes_ in asked.items())
+    raise CheckFailed(
+        f"the graph does not stay within {budget / 1e6:.0f} MB: {answers}",
+        "a budget that the builder can meet",
+        f"--memory-budget {min(asked.values()) / 1e6 + 1:.0f}MB, float16, or a smaller size",
+    )
+
+
+def _fewest(
+    model: onnx.ModelProto, options: RewriteOptions, ask: Ask, say: Callable[[str], None], asked: Dict[str, int]
+) -> Optional[Streamed]:
+    """The fewest strips within the budget for one share; every answer goes into ``asked``."""
+    budget, share = options.memory_budget or 0, options.share
     graphs: Dict[int, onnx.ModelProto] = {}
-    asked: Dict[int, int] = {}
+
+    def form(strips: int) -> str:
+        return str(strips) if strips == 1 or share == SHARES[0] else f"{strips} ({share:g})"
 
     def fits(strips: int) -> bool:
-        if strips not in asked:
+        if strips not in graphs:
             graphs[strips] = apply_streaming(model, replace(options, strips=strips)).model
-            asked[strips] = activation_bytes(graphs[strips], ask)
-            say(f"  {strips} strips: {asked[strips] / 1e6:.0f} MB")
-        return asked[strips] <= budget
+        if form(strips) not in asked:
+            asked[form(strips)] = activation_bytes(graphs[strips], ask)
+            say(f"  {form(strips)} strips: {asked[form(strips)] / 1e6:.0f} MB")
+        return asked[form(strips)] <= budget
 
     found: Optional[int] = STRIPS[0] if fits(STRIPS[0]) else None
     low, high = 1, len(STRIPS)
@@ -92,11 +114,4 @@ def stream_within(
             low = middle + 1
     if found is None:
         found = next((strips for strips in STRIPS if fits(strips)), None)
-    if found is None:
-        answers = ", ".join(f"{strips} strips {bytes_ / 1e6:.0f} MB" for strips, bytes_ in sorted(asked.items()))
-        raise CheckFailed(
-            f"the graph does not stay within {budget / 1e6:.0f} MB: {answers}",
-            "a budget that the builder can meet",
-            f"--memory-budget {min(asked.values()) / 1e6 + 1:.0f}MB, float16, or a smaller size",
-        )
-    return Streamed(graphs[found], found, dict(sorted(asked.items())))
+    return None if found is None else Streamed(graphs[found], found, share, asked[form(found)], dict(asked))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Optional, Tuple
 
 from sr_deploy.core.errors import BadCheckpoint, MissingPackage, UnknownArchitecture, UsageError
+from sr_deploy.core.names import proposal
 from sr_deploy.models.architectures.compact import COMPACT
 from sr_deploy.models.architectures.disp import DISP
 from sr_deploy.models.architectures.dscf import DSCF
@@ -61,10 +62,12 @@ def architecture_named(name: str) -> Architecture:
     for architecture in ARCHITECTURES:
         if architecture.name.lower() == name.lower():
             return architecture
+    names = [architecture.name for architecture in ARCHITECTURES]
+    others = "leave --arch out to have it found, or hand in your own network with --model pkg.module:factory"
     raise UsageError(
         f"--arch {name}: there is no architecture of that name",
-        "one of " + ", ".join(architecture.name for architecture in ARCHITECTURES),
-        "leave --arch out to have it found, or hand in your own network with --model pkg.module:factory",
+        "one of " + ", ".join(names),
+        ", or ".join(filter(None, (proposal(name, names), others))),
     )
 
 

@@ -14,6 +14,7 @@ from sr_deploy.core.contract import IO_FORMS, IOContract, IOForm, Size, SizeRule
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile, Manifest, open_deployment, save_manifest
 from sr_deploy.core.deployment.records import FoldRecord
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.core.yuv import YuvColour
 from sr_deploy.pipeline.folds import say_folds, with_graph_folds
 from sr_deploy.pipeline.load import LoadOptions, load_network
@@ -75,8 +76,7 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
 
     target = target_named(options.target)
     passes = passes_named(options.rewrite, options.fold)
-    if options.spectral not in ("fold", "dft"):
-        raise UsageError(f"--spectral {options.spectral} does not exist", "fold or dft")
+    check_name("--spectral", options.spectral, ("fold", "dft"))
     check_io(options.io, options.yuv)
     with atomic_folder(options.out, options.force) as folder:
         say(f"reading {options.checkpoint.name}")
@@ -141,9 +141,7 @@ def check_io(io: str, yuv: Optional[YuvColour] = None) -> IOForm:
     Raises:
         UsageError: no such name, planes of no matrix, or a matrix for RGB.
     """
-    if io not in IO_FORMS:
-        names = list(IO_FORMS)
-        raise UsageError(f"--io {io} does not exist", f"{', '.join(names[:-1])} or {names[-1]}")
+    check_name("--io", io, IO_FORMS)
     if IO_FORMS[io].planar and yuv is None:
         raise UsageError(
             f"--io {io} does not say what the planes mean",

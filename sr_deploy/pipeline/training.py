@@ -6,6 +6,7 @@ import math
 from typing import Optional
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import check_name
 
 #: What ``--device`` takes.
 DEVICES = ("auto", "cpu", "cuda")
@@ -23,8 +24,7 @@ def torch_device(asked: str, mixed: bool = False) -> str:
     """
     import torch
 
-    if asked not in DEVICES:
-        raise UsageError(f"there is no device {asked!r}", "auto, cpu or cuda")
+    check_name("device", asked, DEVICES)
     if asked == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda was asked for, and PyTorch sees no GPU here", "a GPU", "--device cpu")
     device = "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"

@@ -22,6 +22,7 @@ from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like, luma_of_colours
 from sr_deploy.core.quality.structure import new_structure, off_share
+from sr_deploy.core.text import decibels_lost
 from sr_deploy.core.tolerance import CHANNEL_FACTORS, largest_difference
 from sr_deploy.graph.byte_io import without_rounding
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
@@ -113,7 +114,7 @@ class Judged:
 
 def losses_of(judged: Judged) -> str:
     """What is lost, for people: in the mean, and in the worst picture."""
-    return f"{judged.loss:+.4f} dB lost in the mean, {judged.worst.loss:+.4f} dB in {judged.worst.name}"
+    return f"{decibels_lost(judged.loss)} in the mean, {decibels_lost(judged.worst.loss)} in {judged.worst.name}"
 
 
 @dataclass(frozen=True)

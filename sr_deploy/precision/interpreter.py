@@ -79,8 +79,9 @@ class GraphModule(nn.Module):
             is pinned to float32 by the exporter.
         scales: (quantised tensor, format) → scale, shape (); (quantised constant, format) → scales, one for each output
             channel.
-        factors: weight of an INT8 convolution whose input has channel factors → what its constant is already multiplied
-            by, to be broadcast.
+        factors: weight of an INT8 convolution whose input has channel factors → what its constant is multiplied by
+            before it is quantised, to be broadcast. Constants are without it, so that a training's rate means the same
+            for all.
         stretches: the same → factor on its scale, which starts at 1 and is what training changes, so that one rate
             suits scales of all magnitudes.
 
@@ -110,13 +111,13 @@ class GraphModule(nn.Module):
         self.stretches: Dict[Key, nn.Parameter] = {}
         self._kept: Dict[Tuple[int, ...], Dict[str, Tensor]] = {}
         self.factors = {} if plan is None else weight_factors(model, plan)
+        #: Weight → the name of the buffer with its factors.
+        self._multiplied: Dict[str, str] = {}
         #: Tensor → the name of the buffer with what INT8 convolutions read it multiplied by, (channels, 1, 1).
         self._inverse: Dict[str, str] = {}
         trained = _trained(self.steps)
         for tensor in model.graph.initializer:
             values = np.array(weights.get(tensor.name, numpy_helper.to_array(tensor)))
-            if tensor.name in self.factors:
-                values = values * self.factors[tensor.name]
             value = torch.from_numpy(values)
             if not value.is_floating_point():
                 self._fixed[tensor.name] = value
@@ -132,6 +133,9 @@ class GraphModule(nn.Module):
         return parameter
 
     def _add_scales(self, plan: Plan) -> None:
+        for number, (name, values) in enumerate(self.factors.items()):
+            self._multiplied[name] = f"factors{number}"
+            self.register_buffer(self._multiplied[name], torch.from_numpy(values.copy()), persistent=False)
         for number, (name, factors) in enumerate(plan.channel_factors.items()):
             self._inverse[name] = f"inverse{number}"
             inverse = 1.0 / torch.tensor(factors, dtype=torch.float32).reshape(-1, 1, 1)
@@ -151,7 +155,15 @@ class GraphModule(nn.Module):
 
     def quantised_constant(self, name: str, axis: int, one: NumberFormat) -> Tensor:
         """A constant as the nodes of an 8-bit format read it."""
-        return quantised_weight(self.constants[name], self.scale((name, one.name)), axis, one)
+        return quantised_weight(self.multiplied(name, self.constants[name]), self.scale((name, one.name)), axis, one)
+
+    def multiplied(self, name: str, weight: Tensor) -> Tensor:
+        """A convolution's weights with its channel factors: what belongs to the input as the module reads it."""
+        return weight * getattr(self, self._multiplied[name]) if name in self._multiplied else weight
+
+    def without_factors(self, name: str, weight: Tensor) -> Tensor:
+        """The inverse of ``multiplied``; factors are powers of two, so there and back is exact."""
+        return weight / getattr(self, self._multiplied[name]) if name in self._multiplied else weight
 
     def forward(self, picture: Tensor) -> Tensor:
         """The graph's output."""
@@ -266,11 +278,8 @@ class GraphModule(nn.Module):
         return {name: value for name, value in self.constants.items() if value.requires_grad}
 
     def arrays(self) -> Dict[str, np.ndarray]:
-        """The constants that may be trained, as float32 arrays, without channel factors."""
-        return {
-            name: value.detach().cpu().numpy() / self.factors.get(name, np.float32(1.0))
-            for name, value in self.trained().items()
-        }
+        """The constants that may be trained, as float32 arrays."""
+        return {name: value.detach().cpu().numpy().copy() for name, value in self.trained().items()}
 
 
 def _steps(model: onnx.ModelProto, plan: Optional[Plan]) -> Tuple[_Step, ...]:

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 HEADINGS = ("cost", "MACs a pixel", "parameters", "channels", "predicted dB")
 CAPTION = (
-    "MACs: multiply-accumulates for a low-resolution pixel; predicted: PSNR to the whole network's output after least "
-    "squares and before distillation, from single channels' errors added up"
+    "cost: the share that is left of the modelled time, or with --macs of the MACs; MACs: multiply-accumulates for a "
+    "low-resolution pixel; predicted: PSNR to the whole network's output after least squares and before distillation, "
+    "from single channels' errors added up"
 )
 
 

@@ -111,7 +111,7 @@ def doubts(point: Point) -> str:
     notes = [f"invalid, not to be used: {point.invalid}"] if point.invalid else []
     notes += [] if point.warmup_stable else ["warm-up did not settle"]
     if point.effective_samples is not None and point.median_low_s is None:
-        worth = f"{len(point.samples_s)} samples are worth {point.effective_samples:.3g} independent ones"
+        worth = f"{len(point.samples_s)} samples tell as much as {point.effective_samples:.3g} independent"
         notes.append(f"no interval of the median: {worth}")
     notes += ["cut short by its time limit"] if point.cut_short else []
     return "; ".join(notes + ([launches_text(point)] if point.launch_bound else []))

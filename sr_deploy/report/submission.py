@@ -81,7 +81,7 @@ def sealed(srdeploy: str, network: NetworkFacts, result: Result, quality: Qualit
 def check_name(path: Path) -> None:
     """Raise UsageError for a file that no catalogue would read."""
     if not path.name.endswith(SUFFIX):
-        raise UsageError(f"{path} is no name of an entry", f"a name that ends in {SUFFIX}")
+        raise UsageError(f"{path} is no name of an entry", f"a name that ends in {SUFFIX}", f"--submit {path}{SUFFIX}")
 
 
 def save_submission(path: Path, entry: Submission) -> None:

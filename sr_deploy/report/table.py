@@ -9,7 +9,7 @@ from sr_deploy.core.contract import format_size
 from sr_deploy.core.host.finding import Finding
 from sr_deploy.core.quality.metrics import figure_columns
 from sr_deploy.core.quality.structure import OFF_STEPS
-from sr_deploy.core.text import log_line, log_lines, markup, markup_lines
+from sr_deploy.core.text import decibels_lost, log_line, log_lines, markup, markup_lines
 from sr_deploy.report.numbers import (
     NONE,
     SCOPE_WORDS,
@@ -90,19 +90,19 @@ def quality_table(report: Dict[str, Any]) -> Table:
     lost, bound = report.get("loss_db"), report.get("tolerance_db")
     if lost is not None and bound is not None:
         verdict = "within" if lost <= bound else "[bold red]outside[/bold red]"
-        table.caption = f"{table.caption}\n{lost:+.4f} dB lost against PyTorch, {verdict} {bound:g} dB"
-        table.caption = f"{table.caption}{markup(worst_text(report))}"
+        table.caption = f"{table.caption}\n{decibels_lost(lost)} against PyTorch, {verdict} {bound:g} dB"
+        table.caption = "\n".join(filter(None, (table.caption, markup(worst_text(report)))))
     return table
 
 
 def worst_text(report: Dict[str, Any]) -> str:
-    """A second line for people: what the picture that loses most loses, and what can be seen; "" where not compared."""
+    """A line for people: what the picture that loses most loses, and what can be seen; "" where not compared."""
     worst, off, patch = (report.get(key) for key in ("worst_loss_db", "largest_off_share", "largest_structure"))
     if worst is None or off is None or patch is None:
         return ""
     return (
-        f"\nworst: {worst:+.4f} dB in {report.get('worst_loss_picture')}; of a picture's pixels up to {off:.1%} off by "
-        f"more than {OFF_STEPS} of 255, a patch by up to {patch:.1f}"
+        f"worst: {decibels_lost(worst)} in {report.get('worst_loss_picture')}; of a picture's pixels up to {off:.1%} "
+        f"off by more than {OFF_STEPS} of 255, a patch by up to {patch:.1f}"
     )
 
 
@@ -211,10 +211,10 @@ def roofline_table(found: Dict[str, Any]) -> Table:
     note = f"\n{found['note']}" if found["note"] else ""
     table = _table(
         f"{found['device']}, float16: estimates",
-        f"{found['kind']}\nleast: weights, input and output once, and the fewest products known{note}",
+        f"{found['kind']}\nleast: weights, input and output once, and the fewest multiply-accumulates known{note}",
         "size",
     )
-    for heading in ("least ms", "bound by", "kernels", "MB", "G products", "estimated ms"):
+    for heading in ("least ms", "bound by", "kernels", "MB", "GMACs", "estimated ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for point in found["points"]:
         table.add_row(
@@ -263,10 +263,14 @@ def _table(title: str, caption: str, first_heading: str) -> Table:
 def plain_table(
     title: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1
 ) -> Table:
-    """A table of texts that are shown as they are; from the column ``numbers_from`` on, aligned to the right."""
+    """A table of texts that are shown as they are; from the column ``numbers_from`` on, aligned to the right.
+
+    A column of words may wrap where the page is narrow; one of single figures or names is never cut.
+    """
     table = _table(title, caption, headings[0])
     for column, heading in enumerate(headings[1:], 1):
-        table.add_column(heading, justify="right" if column >= numbers_from else "left", no_wrap=True)
+        words = any(" " in row[column] for row in rows)
+        table.add_column(heading, justify="right" if column >= numbers_from else "left", no_wrap=not words)
     for row in rows:
         table.add_row(*map(markup, row))
     return table

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Callable, Dict, List, Mapping, Optional, Tuple
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import check_name
 
 ROUNDINGS: Mapping[str, Callable[[float], int]] = {
     "floor": math.floor,
@@ -91,8 +92,8 @@ def readings(root: Optional[str], roundings: Mapping[str, str]) -> Tuple[Reading
     Raises:
         UsageError: a choice that there is not.
     """
-    if root is not None and root not in ROOTS:
-        raise UsageError(f"--root {root} does not exist", "square or cube")
+    if root is not None:
+        check_name("--root", root, ROOTS)
     for part, rounding in roundings.items():
         if part not in PARTS or rounding not in ROUNDINGS:
             raise UsageError(

@@ -97,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (ASSETS / "weights").is_dir():
         sys.exit(f"no checkpoints at {ASSETS}: set SRDEPLOY_ASSETS")
-    heads = ["network", "size", "form", "kernels", "MB", "GB", "G products", *DEVICES]
+    heads = ["network", "size", "form", "kernels", "MB", "GB", "GMACs", *DEVICES]
     print("| " + " | ".join(heads) + " |\n|---|---|---|" + "---:|" * (len(heads) - 3), flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)

@@ -14,6 +14,7 @@ through SRDEPLOY_ASSETS (default ../shared).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ from typing import Any, Callable, Dict, List, Tuple
 from sr_deploy.core.artifact import write_json
 from sr_deploy.engine.options import EngineOptions
 from sr_deploy.engine.tensorrt import engine_from_graph
-from sr_deploy.graph.memory import activation_bytes
+from sr_deploy.graph.memory import SHARES, activation_bytes
 from sr_deploy.graph.rewrite.base import RewriteOptions
 from sr_deploy.graph.rewrite.streaming import apply_streaming
 from sr_deploy.graph.specialise import static_graph
@@ -39,22 +40,22 @@ CHECKPOINTS = (
 
 
 def ask(path: Path) -> int:
-    """Bytes of activations of an engine for SM86."""
-    return int(
-        engine_from_graph("tensorrt-rtx", path, None, ("8.6",), EngineOptions(precision="auto")).activation_bytes or 0
-    )
+    """Bytes of activations of an engine for SM86, built as within a budget: one layer after the other."""
+    options = EngineOptions(precision="auto", one_stream=True)
+    return int(engine_from_graph("tensorrt-rtx", path, None, ("8.6",), options).activation_bytes or 0)
 
 
 def measured(graph: Path, side: int, kind: str, counts: List[int]) -> Dict[int, int]:
-    """Strip count → bytes; 1 is the graph as it is."""
+    """Strip count → the least bytes with either share of strips for the narrower parts; 1 is the graph as it is."""
     model = static_graph(graph, (side, side))
     if kind != "fp32":
         model = half_graph(model, keep_pinned=kind == "fp16-pinned")
     answers = {1: activation_bytes(model, ask)}
-    for strips in counts:
-        result = apply_streaming(model, RewriteOptions(size=(side, side), strips=strips))
+    for strips, share in itertools.product(counts, SHARES):
+        result = apply_streaming(model, RewriteOptions(size=(side, side), strips=strips, share=share))
         if result.changed:
-            answers[strips] = activation_bytes(result.model, ask)
+            found = activation_bytes(result.model, ask)
+            answers[strips] = min(found, answers.get(strips, found))
     return answers
 
 

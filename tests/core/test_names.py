@@ -16,7 +16,16 @@ def test_a_name_that_is_there():
 
 @pytest.mark.parametrize(
     ("name", "todo", "proposed"),
-    [("int9", "", "perhaps int8"), ("zzz", "", ""), ("int9", "see --help", "see --help"), ("", "", "")],
+    [
+        ("imt8", "", "perhaps int8"),
+        ("INT8", "", "perhaps int8"),
+        ("fp1", "", "perhaps fp16"),
+        ("int9", "", ""),
+        ("fp8", "", ""),
+        ("zzz", "", ""),
+        ("imt8", "see --help", "see --help"),
+        ("", "", ""),
+    ],
 )
 def test_one_that_is_not_is_refused_with_what_is_alike(name, todo, proposed):
     with pytest.raises(UsageError) as caught:

@@ -95,3 +95,10 @@ def test_matplotlib_takes_no_name_for_mathematics(found):
     shown, is_math = drawn._preprocess_math(drawn.get_text())
     assert is_math is False and shown.lstrip(" ") == text.plain(found).lstrip(" ")
     assert not drawn.get_text().startswith("_")
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"), [(0.12345, "0.1235 dB lost"), (-0.0996, "0.0996 dB gained"), (-1e-9, "0.0000 dB lost")]
+)
+def test_a_loss_has_its_word_and_no_sign(loss, told):
+    assert text.decibels_lost(loss) == told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -18,7 +20,7 @@ from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.fold.spectral import FoldedFourierUnit
 from sr_deploy.graph.exact import difference_in_float64
 from sr_deploy.graph.export import graph_from_model
-from sr_deploy.graph.memory import activation_bytes, stream_within
+from sr_deploy.graph.memory import STRIPS, activation_bytes, stream_within
 from sr_deploy.graph.rewrite.base import RewriteOptions
 from sr_deploy.graph.rewrite.rows import Local
 from sr_deploy.graph.rewrite.stages import plan_of
@@ -188,6 +190,25 @@ def test_the_fewest_strips_within_the_budget_by_the_builders_word(tmp_path):
     assert tighter.strips > 1 and tighter.bytes <= plain // 10 and len(asked) == len(tighter.asked)
     with pytest.raises(CheckFailed, match="does not stay within"):
         stream_within(model, RewriteOptions(size=(96, 16), memory_budget=1), ask)
+
+
+def test_narrower_parts_get_more_strips_where_the_first_share_is_not_enough(tmp_path):
+    network, size = WithGlobals(), (96, 16)
+    network.tail = nn.Sequential(nn.Conv2d(8, 48, 3, padding=1), nn.PixelShuffle(4))
+    model = exported(network, tmp_path, size)
+
+    def ask(path):
+        """A builder that needs less the more nodes there are."""
+        return 10**9 // len(onnx.load(str(path)).graph.node)
+
+    options = RewriteOptions(size=size)
+    least = min(
+        activation_bytes(apply_streaming(model, replace(options, strips=strips)).model, ask) for strips in STRIPS
+    )
+    found = stream_within(model, replace(options, memory_budget=least - 1), ask)
+    assert found.share == 1.0
+    assert found.bytes < least
+    assert stream_within(model, replace(options, memory_budget=least), ask).share == 0.5
 
 
 def test_amounts_of_memory():

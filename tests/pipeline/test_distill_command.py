@@ -145,6 +145,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(given, tmp_path, srdep
         ((*NEW, "--teacher", teacher, "--images", lr, "--scale", 4), 2, "the teacher enlarges x2, the student x4"),
         ((*NEW, *taught, "--loss", "l3=1"), 2, "no loss 'l3'"),
         ((*NEW, *taught, "--preset", "best"), 2, "no preset 'best'"),
+        ((*NEW, *taught, "--optimiser", "sgd", "--dry-run"), 2, "no optimiser 'sgd'"),
+        ((*NEW, *taught, "--schedule", "cosin", "--dry-run"), 2, "perhaps cosine"),
         ((*NEW, *taught, "--loss", "laplacian", "--patch", 17), 2, "--patch 24"),
         ((*NEW, *taught, "--loss", "l1,afd", "--batch", 1), 2, "--batch 2 or more"),
         ((*NEW, "--scale", 2, "--images", lr), 2, "alone teach nothing"),

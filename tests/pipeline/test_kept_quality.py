@@ -18,7 +18,7 @@ from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.pipeline.verify import ImageQuality, QualityReport
 from sr_deploy.report.quality_file import QualityFile, hash_of_pictures, read_quality
 from sr_deploy.report.submission import read_submission
-from sr_deploy.report.table import worst_text
+from sr_deploy.report.table import quality_table, worst_text
 from tests.small_network import CONTRACT, small_graphs
 
 
@@ -95,9 +95,11 @@ def test_the_picture_that_loses_most_is_told():
     told = report.to_dict()
     assert told["worst_loss_db"] == pytest.approx(0.4) and told["worst_loss_picture"] == "b"
     assert told["loss_db"] == pytest.approx(0.14) and told["largest_structure"] == 20.0
-    assert "+0.4000 dB in b" in worst_text(told) and "1.0% off by more than 8" in worst_text(told)
+    assert "worst: 0.4000 dB lost in b" in worst_text(told) and "1.0% off by more than 8" in worst_text(told)
     alone = QualityReport("Y", (), (ImageQuality("a", {"psnr_y": 30.0, "ssim_y": 0.9}),)).to_dict()
     assert alone["worst_loss_db"] is None and alone["largest_off_share"] is None and worst_text(alone) == ""
+    caption = quality_table({**told, "tolerance_db": 0.6}).caption
+    assert "dB\nworst:" in caption, "a line of its own"
 
 
 def test_the_gate_finds_it_and_leaves_what_does_not_belong(net, srdeploy, tmp_path):

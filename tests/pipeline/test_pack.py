@@ -156,7 +156,7 @@ def test_a_damaged_plan_is_found_before_it_travels(srdeploy, deployment, tmp_pat
     (deployment / "precision" / "int8").mkdir(parents=True)
     (deployment / "precision" / "int8" / "plan.json").write_text('{"a": 1')
     outcome = srdeploy("pack", deployment, "-o", tmp_path / "x.srd")
-    assert outcome.code == 4 and "is not a precision plan" in outcome.err and not (tmp_path / "x.srd").exists()
+    assert outcome.code == 4 and "is no precision plan" in outcome.err and not (tmp_path / "x.srd").exists()
 
 
 def test_dry_run_writes_nothing(srdeploy, deployment, tmp_path):

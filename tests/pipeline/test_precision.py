@@ -45,7 +45,7 @@ def test_fp16_without_pictures(plain, srdeploy):
     (engine,) = json.loads(done.out)
     assert engine["precision"] == "fp16" and engine["file"] == "onnxruntime_dynamic_fp16.onnx"
     assert engine["graph_sha256"] == open_deployment(plain).manifest.graphs[0].sha256
-    assert "multiply-accumulates: 100.0% float16" in done.err and "dB lost against float32" in done.err
+    assert "multiply-accumulates: 100.0% float16" in done.err and "against float32" in done.err
     report = json.loads((plain / "precision" / "fp16" / "report.json").read_text())
     assert abs(report["loss_db"]) <= 0.01
     assert report["macs_share"] == {"int8": 0, "float8": 0, "float16": 1, "bfloat16": 0, "float32": 0}
@@ -172,9 +172,12 @@ def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
         (("--precision", "int8", "--images", "EMPTY"), 4, "no pictures"),
         (("--precision", "int8", "--images", "MISSING"), 4, "MISSING"),
         (("--precision", "auto"), 2, "--psnr-budget"),
+        (("--precision", "int8", "--psnr-budget", "inf"), 2, "--psnr-budget inf"),
+        (("--precision", "int8", "--mean-budget", "nan"), 2, "--mean-budget nan"),
+        (("--precision", "int8", "--method", "sqr"), 2, "perhaps sqnr"),
         (("--precision", "auto", "--images", "EMPTY"), 2, "--psnr-budget"),
         (("--precision", "int4"), 2, "int4"),
-        (("--precision", "int8", "--psnr-budget", "-1"), 2, "-1 dB"),
+        (("--precision", "int8", "--psnr-budget", "-1"), 2, "--psnr-budget -1"),
         (("--precision", "int8", "--lr", "EMPTY"), 2, "--hr"),
         (("--psnr-budget", "0.1"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
         (("--precision", "fp32", "--images", "EMPTY"), 2, "--precision fp16, bf16, int8, fp8 or auto"),

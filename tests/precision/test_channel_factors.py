@@ -170,6 +170,15 @@ def test_every_node_of_the_module_is_that_of_the_lowered_graph(model, plan):
         GraphModule(model, plan).tensors(torch.from_numpy(lr), ("sr",), compare)
 
 
+def test_a_training_rate_means_the_same_with_factors_as_without(model, plan):
+    weights = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    module = GraphModule(model, plan)
+    for name, factors in module.factors.items():
+        assert factors.max() > factors.min() and np.array_equal(module.trained()[name].detach(), weights[name])
+        kept = module.without_factors(name, module.multiplied(name, module.constants[name]))
+        assert torch.equal(kept, module.constants[name])
+
+
 @pytest.mark.parametrize("way", ["fitted", "fine-tuned"])
 def test_fitted_and_fine_tuned_weights_lie_on_the_grids_of_what_is_stored(model, plan, way):
     if way == "fitted":

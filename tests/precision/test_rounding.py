@@ -94,15 +94,15 @@ def test_what_plans_have_in_common_is_fitted_once_and_the_same(model, coarse, mo
         nodes = {name: "float32" if name in wider else kind for name, kind in coarse.nodes.items()}
         plan = dataclasses.replace(coarse, nodes=nodes)
         began.clear()
-        known = learned_rounding(model, plan, {}, small_plans.pictures(), fits=fits)
+        known = learned_rounding(model, plan, {}, small_plans.pictures(), 4, fits=fits)
         assert len(began) == again, "only what stands behind the first difference"
-        fresh = learned_rounding(model, plan, {}, small_plans.pictures())
+        fresh = learned_rounding(model, plan, {}, small_plans.pictures(), 4)
         assert known[0] == fresh[0] and known[1].keys() == fresh[1].keys()
         assert all(np.array_equal(known[1][name], fresh[1][name]) for name in fresh[1])
     assert fits.taught.results is not None
-    monkeypatch.setattr(layerwise, "KEPT_BYTES", 10**5)
+    monkeypatch.setattr(layerwise, "KEPT_BYTES", 10**4)
     fits = adaptive_rounding.Fits()
-    again = learned_rounding(model, plan, {}, small_plans.pictures(), fits=fits)
+    again = learned_rounding(model, plan, {}, small_plans.pictures(), 4, fits=fits)
     assert fits.taught.results is None and all(np.array_equal(again[1][name], fresh[1][name]) for name in fresh[1])
 
 

@@ -64,7 +64,7 @@ def test_an_inventory(tmp_path):
         ('[boards.a]\nhost = "x"\nworkdir = "a\\nb"\n', "boards.a.workdir is"),
         ("[boards]\n", "boards is {}"),
         ('[board.a]\nhost = "x"\n', "key board is unknown"),
-        ("[boards.a\n", "is not a inventory.*\nwanted: valid TOML"),
+        ("[boards.a\n", "is no inventory.*\nwanted: valid TOML"),
     ],
 )
 def test_inventories_that_are_refused(tmp_path, text, named):

@@ -56,7 +56,7 @@ def test_another_device_is_refused_and_no_bounds_are_fine(tmp_path):
         ("floor_us = -1", "floor_us is -1"),
         ("floor_us = nan", "floor_us is nan"),
         ("devices = 3", "devices is 3"),
-        ("floor_us = ", "is not a budget.*\nwanted: valid TOML"),
+        ("floor_us = ", "is no budget.*\nwanted: valid TOML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, text, message):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.host.device import Finding
-from sr_deploy.report.table import doctor_table, engine_table, facts_table, latency_table, quality_table
+from sr_deploy.report.table import doctor_table, engine_table, facts_table, latency_table, plain_table, quality_table
 
 GOOD = Point(
     size=(100, 200), scope="compute", runtime="tensorrt", device="NVIDIA H200", description={}, sha256="a",
@@ -54,6 +54,13 @@ def test_latency_notes_survive_a_narrow_terminal():
     assert "100x200: warm-up did not settle; cut short by its time limit" in text
     assert "1080x1920: failed: out of memory [tried] 3 GiB" in text
     assert row_of(text, "1080x1920")[1:] == ["–"] * 6
+
+
+def test_a_narrow_page_wraps_words_and_cuts_no_figure():
+    heads = ("input", "load", "median ms", "p90 ms", "p99 ms", "jitter ms", "missed")
+    row = ("1080x1920", "30 /s, 4 at once", "4154", "7419", "8406", "1002", "31 of 32, cut short")
+    text = text_of(plain_table("Load", "", heads, [row], numbers_from=2))
+    assert "…" not in text and "1080x1920" in text and max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -207,11 +207,16 @@ def open_deployment(folder: Path) -> Deployment:
     folder = Path(folder)
     put_back(folder)
     if not (folder / MANIFEST_NAME).is_file():
-        raise BadDeployment(
+        wanted = "a folder made by srdeploy export"
+        if folder.is_file():  # the likeliest: the network itself
+            verb = "unpack" if folder.suffix == ".srd" else "export"
+            todo = f"srdeploy {verb} {folder} -o {folder.stem}, and name the folder {folder.stem}"
+            raise BadDeployment(f"{folder} is not a deployment but a file", wanted, todo)
+        found, todo = (
             f"{folder} is not a deployment: it has no {MANIFEST_NAME}",
-            "a folder made by srdeploy export",
             f"srdeploy export CHECKPOINT -o {folder}",
         )
+        raise BadDeployment(found, wanted, todo)
     manifest = read_described(Manifest, folder / MANIFEST_NAME, "deployment manifest", "export it again", BadDeployment)
     deployment = Deployment(folder, manifest)
     for graph in manifest.graphs:

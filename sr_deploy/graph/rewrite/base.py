@@ -20,6 +20,7 @@ class RewriteOptions:
         traced: a size that the graph is known to take, for one that may not take others as it stands.
         memory_budget: bytes of activations that the graph should stay below; None: no limit. For streaming.
         strips: the strip count to use whatever the budget says; None: choose from the budget. For streaming.
+        share: of ``strips``, what parts other than the widest get for the memory they work on. For streaming.
         value_range: the value of white at the graph's float input and output, 1 or 255. For 8-bit input and output.
     """
 
@@ -27,6 +28,7 @@ class RewriteOptions:
     traced: Optional[Size] = None
     memory_budget: Optional[int] = None
     strips: Optional[int] = None
+    share: float = 0.5
     value_range: float = 1.0
 
 

@@ -19,10 +19,6 @@ from sr_deploy.graph.rewrite.base import PassResult, RewriteOptions
 from sr_deploy.graph.rewrite.stages import Plan, plan_of
 from sr_deploy.graph.rewrite.strips import Writer, write_strips
 
-#: Parts other than the widest get this share of the strips that the memory they work on would ask for. More strips cost
-#: nodes and halos there and win nothing: their inputs and outputs dominate (TensorRT-RTX, F2SRGAN at 1080²).
-OTHERS_SHARE = 0.5
-
 
 def apply_streaming(model: onnx.ModelProto, options: RewriteOptions) -> PassResult:
     """Rewrite ``model`` in ``options.strips`` strips: so many in the part that needs most memory, fewer elsewhere."""
@@ -36,7 +32,7 @@ def apply_streaming(model: onnx.ModelProto, options: RewriteOptions) -> PassResu
     widest = max(working.values(), default=0)
     if widest == 0:
         return PassResult(model, 0, ("no part of the graph is local",))
-    counts = _counts(plan, working, options.strips)
+    counts = _counts(plan, working, options.strips, options.share)
     writer = Writer(plan.shapes, plan.rules, plan.constants)
     streamed = 0
     for index, node in enumerate(plan.nodes):
@@ -59,18 +55,22 @@ def apply_streaming(model: onnx.ModelProto, options: RewriteOptions) -> PassResu
     return PassResult(result, streamed, (f"{streamed} parts in up to {options.strips} strips",))
 
 
-def _counts(plan: Plan, working: Mapping[str, int], strips: int) -> Dict[str, int]:
+def _counts(plan: Plan, working: Mapping[str, int], strips: int, share: float) -> Dict[str, int]:
     """Strips of each region: the same for all that end at one height, so that strips fit strips; 1 where little is won.
+
+    Regions other than the widest get a share of the strips that the memory they work on would ask for: more cost nodes
+    and halos there, and their inputs and outputs stay.
 
     Args:
         working: bytes that each region works on at once.
         strips: of the region that works on most.
+        share: of the others, from 0 to 1.
     """
     widest = max(working.values())
     most: Dict[int, int] = {}
     for tensor, size in working.items():
         height = plan.shapes[tensor][2]
         most[height] = max(most.get(height, 0), size)
-    shares = {height: 1.0 if size == widest else OTHERS_SHARE * size / widest for height, size in most.items()}
+    shares = {height: 1.0 if size == widest else share * size / widest for height, size in most.items()}
     counts = {height: math.ceil(strips * share) for height, share in shares.items()}
     return {tensor: counts[plan.shapes[tensor][2]] if size * strips > widest else 1 for tensor, size in working.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, 
 from sr_deploy.core.deployment.records import CompressRecord
 from sr_deploy.core.errors import BadInput, CheckFailed
 from sr_deploy.core.host.gpu_rates import gpu_named
-from sr_deploy.core.text import counted
+from sr_deploy.core.text import counted, decibels_lost
 from sr_deploy.pipeline.compress.ground import Ground, subject_on
 from sr_deploy.pipeline.compress.request import CompressRequest
 from sr_deploy.pipeline.compress.timed import Target, fitting_share
@@ -150,7 +150,7 @@ class Way:
             widths = self.at(share)
             lost = self.ground.lost(self.subject.narrowed(widths, self.request.refit)) or 0.0
             nearest = min(nearest, lost)
-            say(f"{widths.cost:.3f} of the cost: {lost:+.3f} dB lost on shrunk photographs")
+            say(f"{widths.cost:.3f} of the cost: {decibels_lost(lost, 3)} on shrunk photographs")
             if lost <= allowed:
                 best, high = widths, share
             else:

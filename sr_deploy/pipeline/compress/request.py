@@ -11,6 +11,7 @@ from sr_deploy.core.artifact import check_free
 from sr_deploy.core.contract import Size
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.host.gpu_rates import gpu_named
+from sr_deploy.core.names import check_name
 from sr_deploy.pipeline.training import check_minutes
 
 #: What a budget may be of, as its option is called.
@@ -101,8 +102,7 @@ class CompressRequest:
         from sr_deploy.compress.importance import METHODS
 
         self._check_budget(dry_run)
-        if self.importance not in METHODS:
-            raise UsageError(f"there is no importance {self.importance!r}", f"one of {', '.join(METHODS)}")
+        check_name("importance", self.importance, METHODS)
         for name in ("steps", "batch", "multiple", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -124,7 +124,9 @@ class CompressRequest:
             raise UsageError("no place to write to was given", "-o FOLDER, or --dry-run")
         for read in (self.deployment, self.images):
             if self.out.resolve() in (read.resolve(), *read.resolve().parents):
-                raise UsageError(f"-o {self.out} would replace {read}, which is read", "another place for the new one")
+                raise UsageError(
+                    f"-o {self.out} would replace {read}, which is read", "a new folder", "choose another -o"
+                )
         if not self.resume:
             check_free(self.out, self.force, "a new folder", "choose another -o, or replace it with --force")
 

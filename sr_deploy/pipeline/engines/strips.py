@@ -83,7 +83,7 @@ def engine_within_budget(
             if plan_folder is not None:
                 typed = folder / "half.onnx"
                 onnx.save(half_graph(onnx.load(str(path))), str(typed))
-            options = EngineOptions(precision, workspace_bytes, timing_cache)
+            options = EngineOptions(precision, workspace_bytes, timing_cache, one_stream=True)
             built = engine_from_graph(backend, typed, None, compute_capabilities, options)
         engines[sha256_of(path)] = built
         return int(built.activation_bytes or 0)
@@ -103,6 +103,7 @@ def engine_within_budget(
     settings = {
         "memory_budget_bytes": str(budget),
         "strips": str(streamed.strips),
+        "strips_share": f"{streamed.share:g}",
         "activation_bytes_by_strips": ", ".join(f"{strips}: {found}" for strips, found in streamed.asked.items()),
         "streaming_difference": f"{difference:.1e} of 255, in float64",
     }

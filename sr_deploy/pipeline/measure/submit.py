@@ -26,7 +26,7 @@ from sr_deploy.report.submission import (
     save_submission,
     sealed,
 )
-from sr_deploy.report.submission_checks import problems_between, problems_of
+from sr_deploy.report.submission_checks import FEWEST_SAMPLES, problems_between, problems_of
 
 #: Loads of an entry where none are asked for: pictures a second, and so many at once.
 PACE, BURST = 30.0, 4
@@ -39,12 +39,14 @@ def prepared(request: BenchRequest, path: Path) -> Tuple[BenchRequest, Submit]:
     """Look before measuring whether an entry can be made: (the request with its loads, what writes the entry).
 
     Raises:
-        UsageError: another suffix, a scope that times no picture, or no quality, or several, of this precision.
+        UsageError: another suffix, a scope that times no picture, too few runs, no or several qualities of it.
         BadDeployment: not a deployment.
     """
     check_name(path)
     if request.scope == "enqueue":
         raise UsageError("an entry tells how long a picture takes, and the scope enqueue does not", "another --scope")
+    if request.runs is not None and request.runs < FEWEST_SAMPLES:
+        raise UsageError(f"--runs {request.runs} is too few for an entry", f"{FEWEST_SAMPLES} or more")
     deployment = open_deployment(request.deployment)
     index = EngineIndex(deployment)
     precision = resolve(index, request.backend, precision=request.precision).runs_in
@@ -106,11 +108,13 @@ def write_catalogue(folder: Path, out: Path, title: str, force: bool) -> Path:
 
     Raises:
         UsageError: the file exists, or the folder has no entry.
-        BadInput: entries that are refused, each with all reasons.
+        BadInput: no folder; or entries that are refused, each with all reasons.
     """
     from sr_deploy.report.page_catalogue import catalogue_page
 
     check_free(out, force and not out.is_dir(), "a new file", "choose another -o, or replace it with --force")
+    if not Path(folder).is_dir():
+        raise BadInput(f"{folder} is no folder", "one with entries, or folders of them, in it", "check the path")
     files = sorted(Path(folder).rglob(f"*{SUFFIX}"))
     if not files:
         raise UsageError(f"{folder} has no entry", f"files that end in {SUFFIX}", "srdeploy bench DIR --submit FILE")

@@ -25,9 +25,9 @@ from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
 from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment, UsageError
-from sr_deploy.core.names import check_name
+from sr_deploy.core.names import check_name, proposal
 from sr_deploy.core.number_formats import BFLOAT16, PLAN_PRECISIONS
-from sr_deploy.precision.calibrate.ranges import METHOD
+from sr_deploy.precision.calibrate.ranges import METHOD, METHODS
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
 #: The typed graph with bfloat16 as rounded float32; only of a plan that has it.
@@ -233,10 +233,13 @@ def _lies_in(given: Path, folder: Path) -> bool:
 def check_options(options: PrecisionOptions) -> None:
     """Raises UsageError for options that do not go together."""
     if options.precision not in PLAN_PRECISIONS:
-        raise UsageError(f"there is no precision {options.precision!r}", "fp32, " + ", ".join(PLAN_PRECISIONS))
-    for budget in (options.budget, options.mean_budget):
-        if budget is not None and not budget >= 0:
-            raise UsageError(f"a PSNR budget of {budget:g} dB cannot be kept", "0 or more, in dB")
+        names = ("fp32", *PLAN_PRECISIONS)
+        found = f"there is no precision {options.precision!r}"
+        raise UsageError(found, "one of " + ", ".join(names), proposal(options.precision, names))
+    check_name("calibration method", options.method, METHODS)
+    for name, budget in (("psnr", options.budget), ("mean", options.mean_budget)):
+        if budget is not None and not 0 <= budget < math.inf:
+            raise UsageError(f"--{name}-budget {budget:g} is no number of dB to keep", "0 or more, such as 0.1")
     if options.precision == "auto" and not options.bounded and options.plan is None:
         raise UsageError(
             "--precision auto needs to know what may be lost", "--psnr-budget or --mean-budget in dB, such as 0.1"
@@ -313,7 +316,9 @@ def precision_options(
     if plan is not None:
         own = open_plan(plan)[0].precision
         if precision not in (None, own):
-            raise UsageError(f"{plan} is a plan for {own}, and --precision is {precision}", "the same, or one of them")
+            raise UsageError(
+                f"{plan} is a plan for {own}, and --precision is {precision}", "one precision", "leave out --precision"
+            )
         precision = own
     if precision in (None, "fp32"):
         given = (budget, mean_budget, images, lr, hr, half_times, int8_times)

@@ -47,7 +47,7 @@ FEW = 2
 #: LOUD_MACS of the work that make LOUD times their share of it of the noise, and LOUD_NOISE of it at least. In EFDN
 #: four 1×1 convolutions with 5 % of the work make most of it. 8 bits keep LEAST_NARROW of the work.
 QUIET = 0.1
-LOUD, LOUD_NOISE, LOUD_MACS, LEAST_NARROW = 4.0, 0.05, 0.05, 0.8
+LOUD, LOUD_NOISE, LOUD_MACS, LEAST_NARROW = 4.0, 0.05, 0.07, 0.8
 #: So often it is looked again, with weights fitted anew, and at so many pictures of each kind, of this low-resolution
 #: side.
 LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 2, 64

@@ -22,7 +22,7 @@ from sr_deploy.core.media.image import to_network
 from sr_deploy.core.number_formats import AUTO, FLOAT16, FORMATS, QUANTISED, NumberFormat
 from sr_deploy.core.quality.metrics import CRITERION
 from sr_deploy.core.quality.structure import OFF_STEPS, WINDOW
-from sr_deploy.core.text import counted
+from sr_deploy.core.text import counted, decibels_lost
 from sr_deploy.core.tolerance import COLOUR_SHIFT, LOUD_LOSS, STRUCTURE
 from sr_deploy.pipeline.precision.auto import auto_plan
 from sr_deploy.pipeline.precision.calibrate import open_calibration
@@ -219,9 +219,9 @@ def describe(report: Mapping[str, Any]) -> List[str]:
     return [
         f"multiply-accumulates: {shares}",
         f"{CRITERION.title} {report[QUALITY_KEY]:.3f} {CRITERION.unit} on {counted(report['pictures'], 'picture')}, "
-        f"{report['loss_db']:+.4f} dB lost against float32; colours shift by {report['mean_shift']:.3f} of 255, "
+        f"{decibels_lost(report['loss_db'])} against float32; colours shift by {report['mean_shift']:.3f} of 255, "
         f"in one picture by up to {report['worst_shift']:.3f}",
-        f"worst: {report['worst_loss_db']:+.4f} dB in {report['worst_picture']}; of a picture's pixels up to "
+        f"worst: {decibels_lost(report['worst_loss_db'])} in {report['worst_picture']}; of a picture's pixels up to "
         f"{report['largest_off_share']:.1%} are off by more than {OFF_STEPS} of 255, a patch of {WINDOW}x{WINDOW} by "
         f"up to {report['largest_structure']:.1f}",
     ]

@@ -157,7 +157,7 @@ def _check(request: QatRequest) -> None:
     if request.rate is not None and not 0 < request.rate < 1:
         raise UsageError(f"--rate {request.rate:g} is not a learning rate", "a number between 0 and 1, such as 1e-4")
     if request.resume and request.force:
-        raise UsageError("--resume and --force contradict each other", "one of them")
+        raise UsageError("--resume and --force contradict each other", "one of them", "leave one of them out")
     check_content(request.content)
 
 

@@ -97,7 +97,7 @@ class DensityRequest:
             if not 0 < share < 1:
                 raise UsageError(f"--{name} {share:g} is too much, too little or no number", "between 0 and 1")
         if self.resume and self.force:
-            raise UsageError("--resume and --force contradict each other", "one of them")
+            raise UsageError("--resume and --force contradict each other", "one of them", "leave one of them out")
 
 
 def made_sparse(request: DensityRequest, say: Callable[[str], None] = lambda _: None) -> Dict[str, Any]:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.names import check_name
 from sr_deploy.pipeline.load import LoadOptions
 from sr_deploy.pipeline.training import check_minutes
 
 #: Minutes of a training whose length is not said.
 DEFAULT_MINUTES = 10.0
+#: What ``--schedule`` may be.
+SCHEDULES = ("cosine", "step")
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Wanted:
 
     Attributes:
         loss, optimiser, rate, batch, patch, ema, lora: see train/presets.py.
-        schedule: "cosine" or "step".
+        schedule: of ``SCHEDULES``.
     """
 
     loss: Optional[str] = None
@@ -81,8 +84,10 @@ class DistillRequest:
         """Refuse what cannot be, before anything is read.
 
         Raises:
-            UsageError: a number out of its range, options that contradict each other, another suffix.
+            UsageError: a number out of its range, an unknown name, options that contradict each other, another suffix.
         """
+        from sr_deploy.train.optimisers import OPTIMISERS
+
         wanted = self.wanted
         if self.out.suffix != ".safetensors":
             raise UsageError(f"-o {self.out} is no .safetensors file", "such as -o student.safetensors")
@@ -96,10 +101,12 @@ class DistillRequest:
             raise UsageError(f"--rate {wanted.rate:g} is not a learning rate", "between 0 and 1, such as 5e-4")
         if wanted.ema is not None and not 0 <= wanted.ema < 1:
             raise UsageError(f"--ema {wanted.ema:g} is no decay", "0 (none) up to less than 1, such as 0.999")
-        if wanted.schedule not in (None, "cosine", "step"):
-            raise UsageError(f"--schedule {wanted.schedule} does not exist", "cosine or step")
+        if wanted.schedule is not None:
+            check_name("schedule", wanted.schedule, SCHEDULES)
+        if wanted.optimiser is not None:
+            check_name("optimiser", wanted.optimiser, OPTIMISERS)
         if self.resume and self.force:
-            raise UsageError("--resume and --force contradict each other", "one of them")
+            raise UsageError("--resume and --force contradict each other", "one of them", "leave one of them out")
         if self.images is not None and self.hr is None and self.teacher is None:
             raise UsageError(
                 "low-resolution pictures alone teach nothing", "a teacher, or their originals", "--teacher CKPT or --hr"

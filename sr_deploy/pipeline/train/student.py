@@ -12,6 +12,7 @@ from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.errors import BadCheckpoint, CheckFailed, SrDeployError, UsageError
 from sr_deploy.core.host.machine import available_memory_bytes
 from sr_deploy.core.media.room import MEMORY_SHARE
+from sr_deploy.core.names import proposal
 from sr_deploy.pipeline.load import LoadOptions, check_together, is_graph, load_model, load_words
 
 if TYPE_CHECKING:
@@ -233,6 +234,7 @@ def _sizes(architecture: Architecture, texts: Sequence[str]) -> Dict[str, Any]:
             raise UsageError(
                 f"--arch-arg {text}: {architecture.name} has no {', '.join(sorted(set(given) - known))}",
                 _choices(architecture),
+                proposal(min(set(given) - known), known),
             )
         found.update(given)
     return found

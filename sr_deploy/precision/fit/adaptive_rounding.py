@@ -137,14 +137,15 @@ def _fitted(module: GraphModule, layer: Layer, rest: str, fit: bool) -> Fitted:
     found: Dict[str, Tensor] = {layer.weight: weight} if layer.narrow is not None else {}
     chosen = None
     if layer.node.op_type == "Conv" and layer.attributes.get("group", 1) == 1 and (fit or layer.narrow):
-        hessian, fitted = _moved(layer, weight.detach(), bias, fit and not layer.shared)
+        read = module.multiplied(layer.weight, weight.detach())
+        hessian, fitted = _moved(layer, read, bias, fit and not layer.shared)
         if layer.narrow is not None:
             scales = _scales(fitted, hessian, rest, layer.narrow)
             fitted = _rounded(fitted, scales, hessian, layer.narrow)
             key = layer.weight, layer.narrow.name
             module.scales[key].data = scales.float()
             chosen = key, scales.float()
-        weight.data = fitted.float().reshape(weight.shape)
+        weight.data = module.without_factors(layer.weight, fitted.float().reshape(weight.shape))
         found[layer.weight] = weight
     if bias is not None:
         bias.data += mean_short(module, layer).to(bias.dtype)
