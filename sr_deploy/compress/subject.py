@@ -21,7 +21,7 @@ from sr_deploy.compress.statistics import statistics_of
 from sr_deploy.precision.interpreter import GraphModule, takes_batches
 
 #: Squares at once, where a graph takes several.
-_BATCH = 4
+_BATCH = 8
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from sr_deploy.precision.evaluate import Scene
     from sr_deploy.train.patches import Pool
 
-#: Squares that statistics and least squares are taken on, and their side in low-resolution pixels.
-SQUARES, SIDE = 24, 48
+#: Squares that statistics and least squares are taken on, and their side in low-resolution pixels. Many small ones, of
+#: every photograph: what 24 of 48 had not in them cost SPAN-tiny at 70 % half a dB on Set14.
+SQUARES, SIDE = 96, 32
 #: Side of the squares that are judged on.
 JUDGED_SIDE = 96
 #: Side of the picture that the channels are found with.
