@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from sr_deploy.cli.shared import CONTENT_OPTION, METHOD_OPTION
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.tolerance import COLOUR_SHIFT, LOUD_LOSS, STRUCTURE
+from sr_deploy.pipeline.engines.plans import planned_for
 from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.content import JUDGED, LEAST, MOST, graphics_to_fit, graphics_to_judge, spread
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, CONTENTS, PrecisionOptions, check_options, request_of
@@ -20,6 +22,14 @@ from sr_deploy.precision.calibrate.ranges import METHOD, METHODS
 from sr_deploy.precision.evaluate import GRAPHICS, SHRUNK, Judged, PictureJudged
 from sr_deploy.train.patches import JUDGED as JUDGED_SQUARES
 from sr_deploy.train.patches import KEPT_BACK
+
+
+@pytest.fixture(scope="module")
+def prepared(exported, photographs, tmp_path_factory):
+    """The network of conftest.py with a plan of photographs and of painted pictures."""
+    folder = shutil.copytree(exported, tmp_path_factory.mktemp("planned") / "net")
+    planned_for(open_deployment(folder), PrecisionOptions("int8", images=photographs, improve=False), lambda _: None)
+    return folder
 
 
 def test_how_many_graphics_a_set_of_pictures_gets(net):
