@@ -35,7 +35,7 @@ def test_the_record_carries_conditions_and_every_sample(srdeploy, net, tmp_path)
         # Ten samples may be too few to know the median: then there is no interval, and the table says so.
         if point.median_low_s is None:
             assert point.median_high_s is None
-            assert "no interval of the median: 10 samples are worth" in " ".join(outcome.out.split())
+            assert "no interval of the median: 10 samples tell as much as" in " ".join(outcome.out.split())
         else:
             assert point.median_low_s <= point.median_s <= point.median_high_s
         assert point.began < point.ended

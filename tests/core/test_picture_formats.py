@@ -109,7 +109,7 @@ def test_webp_is_lossless_or_of_a_quality(tmp_path):
         (".png", Saving(quality=50), "--quality has no meaning for a PNG"),
         (".webp", Saving(chroma="420"), "--chroma has no meaning for a WebP"),
         (".jpg", Saving(quality=0), "--quality 0"),
-        (".jpg", Saving(chroma="411"), "--chroma 411"),
+        (".jpg", Saving(chroma="411"), "there is no --chroma '411'"),
     ],
 )
 def test_options_without_meaning_are_refused(tmp_path, suffix, saving, message):

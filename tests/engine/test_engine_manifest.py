@@ -167,7 +167,7 @@ def with_value(field, value):
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "not the file that was built"),
         (lambda path: path.unlink(), "there is no engine"),
         (lambda path: manifest_path(path).unlink(), "has no manifest"),
-        (lambda path: manifest_path(path).write_text(manifest_path(path).read_text()[:300]), "not a engine manifest"),
+        (lambda path: manifest_path(path).write_text(manifest_path(path).read_text()[:300]), "no engine manifest"),
         (lambda path: manifest_path(path).write_text("[]"), "the whole is"),
         (lambda path: manifest_path(path).write_bytes(b"\xff\xfe\x00"), "engine manifest"),
         (with_value("schema", 2), "schema 2"),

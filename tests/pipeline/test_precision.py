@@ -18,6 +18,7 @@ from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.deployment.plan import open_plan
 from sr_deploy.core.errors import BadDeployment
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
+from sr_deploy.core.text import decibels_lost
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.precision.make_plan import _edited, plannable
@@ -65,7 +66,7 @@ def test_int8_fitted_and_auto(plain, photographs, srdeploy):
     kinds = [one["kind"] for one in report["judged"]]
     assert kinds.count("shrunk photograph") == 4 and kinds.count("graphics") == report["pictures"] - 4 > 6
     assert max(one["loss"] for one in report["judged"]) == report["worst_loss_db"] >= report["loss_db"]
-    assert plan.calibration["graphics"]["count"] == 12 and f"{report['worst_loss_db']:+.4f} dB in" in done.err
+    assert plan.calibration["graphics"]["count"] == 12 and decibels_lost(report["worst_loss_db"]) in done.err
     assert report["lint"]["narrow_products"] == sum("Conv" in name for name in plan.nodes_of("int8"))
     assert {path.name for path in (plain / "precision" / "int8").iterdir()} == {
         "plan.json", "weights.npz", "model.onnx", "legacy.onnx", "legacy.json", "calibration.cache", "implicit.onnx",

@@ -92,7 +92,7 @@ def test_what_is_not_chosen_is_shown_in_all_readings():
 
 def test_what_is_no_choice_is_refused():
     for root, roundings, found in (
-        ("fourth", {}, "--root fourth"),
+        ("fourth", {}, "there is no --root 'fourth'"),
         (None, {"blocks": "up"}, "--round blocks=up"),
         (None, {"rows": "floor"}, "--round rows=floor"),
     ):
