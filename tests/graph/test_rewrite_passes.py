@@ -6,7 +6,6 @@ from collections import Counter
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from sr_deploy.graph.rewrite.report import pinned_nodes, rewrite_file
 from sr_deploy.graph.rewrite.shuffle import small_convolution
 from sr_deploy.graph.target import target_named
 from sr_deploy.models.architectures.f2srgan import F2SRGANNetwork, FourierConv, ResidualBlock
+from tests.graph.rewriting import run
 
 SIZES = ((2, 2), (4, 6), (7, 5), (16, 16), (19, 24), (24, 19), (33, 31))
 EVERY = "default,prelu,parity"
@@ -90,14 +90,6 @@ def exported(network: nn.Module, path, size=None) -> onnx.ModelProto:
             bound = -1e6 if node.output[0] == clip.input[1] else 1e6
             node.attribute[0].t.CopyFrom(onnx.numpy_helper.from_array(np.float32(bound)))
     return model
-
-
-def run(model: onnx.ModelProto, lr: np.ndarray) -> np.ndarray:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {"lr": lr})[0]
 
 
 def assert_equal_graphs(before: onnx.ModelProto, after: onnx.ModelProto, sizes) -> None:
