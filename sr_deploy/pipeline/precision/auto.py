@@ -13,6 +13,7 @@ from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.deployment.target import formats_of
 from sr_deploy.core.number_formats import BFLOAT16, FLOAT16, FLOAT32, INT8, QUANTISED
+from sr_deploy.core.text import decibels_lost
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.int8 import Material, gather, layer_costs
 from sr_deploy.pipeline.precision.judged_sets import Ground, JudgedSets, Set8, grounds_of
@@ -62,7 +63,6 @@ def auto_plan(
     Raises:
         BadInput: there are no calibration pictures.
     """
-    # Read first: profiles that do not fit end it before anything long is begun.
     savings = savings_of(bench.work, bench.kinds.candidates, options.half_times, options.int8_times)
     return chosen_plan(bench, gather(deployment, bench, options, say), savings, options, say)
 
@@ -288,5 +288,5 @@ def _labels(chosen: Set8) -> str:
 
 def _beside(made: JudgedSets, singles: Tuple[Set8, ...], chosen: Set8) -> str:
     """What all layers in one format would lose, where that is not what was chosen."""
-    told = ", ".join(f"{_labels(one)} {made.of(one)[1].loss:+.4f} dB" for one in singles if one != chosen)
-    return f"; all layers in one type would lose: {told}" if told else ""
+    told = ", ".join(f"{_labels(one)} {decibels_lost(made.of(one)[1].loss)}" for one in singles if one != chosen)
+    return f"; all layers in one type: {told}" if told else ""

@@ -25,8 +25,8 @@ from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
 from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment, UsageError
-from sr_deploy.core.names import check_name, proposal
-from sr_deploy.core.number_formats import BFLOAT16, PLAN_PRECISIONS
+from sr_deploy.core.names import check_name
+from sr_deploy.core.number_formats import BFLOAT16, ENGINE_PRECISIONS, FLOAT32
 from sr_deploy.precision.calibrate.ranges import METHOD, METHODS
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
@@ -232,10 +232,6 @@ def _lies_in(given: Path, folder: Path) -> bool:
 
 def check_options(options: PrecisionOptions) -> None:
     """Raises UsageError for options that do not go together."""
-    if options.precision not in PLAN_PRECISIONS:
-        names = ("fp32", *PLAN_PRECISIONS)
-        found = f"there is no precision {options.precision!r}"
-        raise UsageError(found, "one of " + ", ".join(names), proposal(options.precision, names))
     check_name("calibration method", options.method, METHODS)
     for name, budget in (("psnr", options.budget), ("mean", options.mean_budget)):
         if budget is not None and not 0 <= budget < math.inf:
@@ -320,7 +316,7 @@ def precision_options(
                 f"{plan} is a plan for {own}, and --precision is {precision}", "one precision", "leave out --precision"
             )
         precision = own
-    if precision in (None, "fp32"):
+    if precision is None or check_name("precision", precision, ENGINE_PRECISIONS) == FLOAT32.precision:
         given = (budget, mean_budget, images, lr, hr, half_times, int8_times)
         if spectral_half or content != CONTENT or any(one is not None for one in given):
             raise UsageError(
@@ -330,7 +326,7 @@ def precision_options(
             )
         return None
     options = PrecisionOptions(
-        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times,
+        precision, budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times,
         mean_budget, content,
     )  # fmt: skip
     check_options(options)
