@@ -80,6 +80,7 @@ def test_int8_fitted_and_auto(plain, photographs, srdeploy):
     done = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.4", "--images", photographs, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)[0]["precision"] == "auto"
+    assert "set 1 of at most " in done.err and " s: 19 layers in INT8\n  " in done.err
     plan, _ = open_plan(plain / "precision" / "auto")
     assert plan.precision == "auto" and any("for a budget of 0.4 dB" in note for note in plan.notes)
     assert "gave_up" in json.loads((plain / "precision" / "auto" / "report.json").read_text())
@@ -170,7 +171,7 @@ def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (("--precision", "int8"), 4, "calibrat"),
+        (("--precision", "int8"), 2, "photographs"),
         (("--precision", "int8", "--images", "EMPTY"), 4, "no pictures"),
         (("--precision", "int8", "--images", "MISSING"), 4, "MISSING"),
         (("--precision", "auto"), 2, "--psnr-budget"),
@@ -183,6 +184,8 @@ def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
         (("--precision", "int8", "--lr", "EMPTY"), 2, "--hr"),
         (("--psnr-budget", "0.1"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
         (("--precision", "fp32", "--images", "EMPTY"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
+        (("--precision", "fp32", "--remake-plan", "--no-fit"), 2, "--no-fit, --remake-plan: for lower precisions"),
+        (("--precision", "fp16", "--method", "mse"), 2, "--method: for types of 8 bits"),
         (("--plan", "MISSING"), 4, "there is no plan"),
     ],
 )
@@ -227,6 +230,7 @@ def test_dry_runs(plain, net, photographs, tmp_path, srdeploy):
     outcome = srdeploy(*auto, "--images", photographs)
     assert outcome.code == 0 and "precision/auto, to be made" in outcome.out and "dynamic_auto.onnx" in outcome.out
     outcome = srdeploy("build", net, "--precision", "int8", "--dry-run")
+    assert srdeploy("build", net, "--plan", net / "precision" / "int8", "--no-fit", "--dry-run").code == 2
     assert outcome.code == 0 and "made before" in outcome.out and "dynamic_int8.onnx" in outcome.out
     mine = shutil.copy(net / "precision" / "int8" / "plan.json", tmp_path / "mine.json")
     outcome = srdeploy("build", net, "--plan", mine, "--dry-run")
