@@ -328,8 +328,9 @@ def inspect(
     if as_json:
         print_json(facts)
     else:
+        from sr_deploy.report.facts import facts_table
         from sr_deploy.report.numbers import listing_text
-        from sr_deploy.report.table import facts_table, layers_table
+        from sr_deploy.report.table import layers_table
 
         layers = facts.pop("layers", None)
         render(facts_table(facts))

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 DIFFERENCE_COLUMN = ("difference", "largest difference /255", 4)
 #: A node's name keeps so many characters, its end: with the other columns the table of layers is 80 columns wide.
 NODE_CHARACTERS = 20
-#: Facts whose parts are named by others (tensors, files, operators, ports of a graph): shown letter for letter.
-NAMED_BY_OTHERS = ("keys", "inputs", "outputs", "operators", "streaming", "files", "proofs", "rewrite", "plans")
 LEVEL_STYLES = {"ok": "green", "missing": "red", "warning": "yellow"}
 
 
@@ -210,17 +208,10 @@ def roofline_table(found: Dict[str, Any]) -> Table:
     return plain_table(f"{found['device']}, float16: estimates", caption, headings, rows)
 
 
-def facts_table(facts: Dict[str, Any]) -> Table:
-    """Facts by name, one row each; nested facts are indented, empty ones left out.
-
-    Args:
-        facts: JSON-able; ``kind`` and ``path`` become the title.
-    """
-    shown = {key: value for key, value in facts.items() if key not in ("kind", "path", "schema")}
-    table = _table(f"{facts.get('kind', '')} {facts.get('path', '')}".strip(), "", "fact")
+def facts_frame(title: str) -> Table:
+    """An empty table of facts, their names and values."""
+    table = _table(title, "", "fact")
     table.add_column("value", overflow="fold")
-    for name, value in _flattened(shown):
-        table.add_row(markup(name), markup_lines(value))
     return table
 
 
@@ -273,43 +264,3 @@ def _latency_title(result: Result) -> Tuple[str, str, str]:
     """(title, caption, first heading) of a sweep."""
     timed = SCOPE_WORDS.get(result.options.get("scope", ""), "")
     return f"Latency of {result_title(result)}", f"timed: {timed}; percentiles are nearest-rank", "input"
-
-
-def _flattened(facts: Dict[str, Any], depth: int = 0, under: str = "") -> List[Tuple[str, str]]:
-    """Rows of nested facts: a dict becomes a heading and indented rows, a list of dicts one such block each.
-
-    Args:
-        facts: by name.
-        depth: how far the rows are indented.
-        under: the name of the fact that these belong to; those of ``NAMED_BY_OTHERS`` keep their letters.
-    """
-    rows: List[Tuple[str, str]] = []
-    for key, value in facts.items():
-        name = "  " * depth + (str(key) if under in NAMED_BY_OTHERS else str(key).replace("_", " "))
-        if value is None or (isinstance(value, (dict, list, tuple, str)) and not value):
-            continue
-        if isinstance(value, dict):
-            rows += [(name, ""), *_flattened(value, depth + 1, str(key))]
-        elif isinstance(value, (list, tuple)) and isinstance(value[0], dict):
-            for index, entry in enumerate(value):
-                rows += [(f"{name} {index + 1}", ""), *_flattened(entry, depth + 1)]
-        else:
-            rows.append((name, _fact_text(str(key), value)))
-    return rows
-
-
-def _fact_text(key: str, value: Any) -> str:
-    """One value in words: thousands apart, sizes as HxW, sentences on lines of their own."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (list, tuple)):
-        if len(value) == 2 and "size" in key and all(isinstance(edge, int) for edge in value):
-            return format_size((value[0], value[1]))
-        # A profile is three sizes.
-        words = [_fact_text("size" if key == "profile" else "", entry) for entry in value]
-        return "\n".join(words) if any(" " in word for word in words) else ", ".join(words)
-    return str(value)

@@ -11,7 +11,7 @@ from rich.console import Console
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.host.device import Finding
 from sr_deploy.report.html import table
-from sr_deploy.report.table import doctor_table, engine_table, facts_table, latency_table, plain_table, quality_table
+from sr_deploy.report.table import doctor_table, engine_table, latency_table, plain_table, quality_table
 
 GOOD = Point(
     size=(100, 200), scope="compute", runtime="tensorrt", device="NVIDIA H200", description={}, sha256="a",
@@ -155,38 +155,3 @@ def test_a_streamed_engine_says_its_strips():
     assert streaming_text(engines[0]) == streaming_text({"settings": {"strips": "1"}}) == ""
     told = streaming_text(engines[1])
     assert "48 row strips to stay within 600.0 MiB" in told and "1: 5347, 48: 576" in told and "1.2e-12" in told
-
-
-def test_facts_are_flattened_in_order():
-    facts = {
-        "kind": "deployment",
-        "path": "/x[y]",
-        "parameters": 276192,
-        "clamped": True,
-        "empty": [],
-        "nothing": None,
-        "zero": 0,
-        "contract": {"value_range": 255.0},
-        "graphs": [{"file": "model.onnx", "macs_size": [180, 320]}, {"file": "b.onnx"}],
-        "notes": ["dead weights: two", "another"],
-        "ops": ["Conv", "Relu"],
-    }
-    lines = [" ".join(line.split()) for line in text_of(facts_table(facts)).splitlines()]
-    wanted = [
-        "deployment /x[y]", "parameters 276,192", "clamped yes", "zero 0", "contract", "value range 255", "graphs 1",
-        "file model.onnx", "macs size 180x320", "graphs 2", "file b.onnx", "notes dead weights: two", "another",
-        "ops Conv, Relu",
-    ]  # fmt: skip
-    assert [line for line in lines if line in wanted] == wanted
-    assert not [line for line in lines if line.startswith(("empty", "nothing", "kind"))]
-
-
-def test_facts_table_changes_no_name_of_a_tensor_a_file_or_a_port() -> None:
-    facts = {"kind": "checkpoint", "keys": {"block_1.c1_r.weight": [3, 3]}, "inputs": {"lr_image": "float32"}}
-    shown = text_of(facts_table({**facts, "value_range": 1}))
-    assert "block_1.c1_r.weight" in shown and "lr_image" in shown
-    assert "value range" in shown  # our own words are words
-
-
-def test_facts_table_shows_the_profile_of_an_engine_as_sizes() -> None:
-    assert "16x16, 24x32, 64x64" in text_of(facts_table({"kind": "engine", "profile": [[16, 16], [24, 32], [64, 64]]}))
