@@ -56,7 +56,11 @@ def explained_write_errors(target: Path) -> Iterator[None]:
                 "free some space or choose another folder; what was there before is unchanged",
             ) from error
         if error.errno in _NOT_WRITABLE or _is_on_the_way(error, target):
-            raise EnvironmentFault(f"cannot write {shown}: {error.strerror}", "a writable place") from error
+            raise EnvironmentFault(
+                f"cannot write {shown}: {error.strerror}",
+                "a writable place",
+                "choose another folder, or make it writable",
+            ) from error
         raise
 
 
