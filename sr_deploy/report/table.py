@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 #: Of the quality table after the figures: key of the report, heading, digits.
-DIFFERENCE_COLUMN = ("difference", "largest difference /255", 4)
+DIFFERENCE_COLUMN = ("difference", "differs /255", 4)
 #: A node's name keeps so many characters, its end: with the other columns the table of layers is 80 columns wide.
 NODE_CHARACTERS = 20
 LEVEL_STYLES = {"ok": "green", "missing": "red", "warning": "yellow"}
