@@ -76,7 +76,7 @@ def filled(rows: Sequence[Sequence[object]]) -> Tuple[int, ...]:
     none is filled.
 
     Args:
-        rows: of equal length, one or more; a cell is a text, or (text, how it is shown).
+        rows: of equal length, one or more; a cell is a text, or several of which the first tells whether it is empty.
     """
     texts = [[cell[0] if isinstance(cell, tuple) else cell for cell in row] for row in rows]
     empty = ("", NONE)
@@ -120,7 +120,7 @@ def profile_text(profile: Optional[Sequence[Sequence[int]]]) -> str:
 def doubts(point: Point) -> str:
     """What a reader must know before trusting a row of latencies; empty when there is nothing."""
     if point.failure is not None:
-        return f"failed: {point.failure}"
+        return f"failed: {' '.join(point.failure.split())}"
     notes = [f"invalid, not to be used: {point.invalid}"] if point.invalid else []
     notes += [] if point.warmup_stable else ["warm-up did not settle"]
     if point.effective_samples is not None and point.median_low_s is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Container, Dict, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Container, Dict, List, Optional, Sequence, Tuple, Union
 
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
@@ -169,7 +169,7 @@ def built_table(listings: Sequence[Tuple[str, Dict[str, Any]]]) -> Table:
         products = [f"{types} {count}" for types, count in one["products"].items()]
         missing = one["products_in_graph"] - one["products_found"]
         products += [f"not told {missing}"] if missing else []
-        rows.append((name, str(one["kernels"]), ", ".join(products), megabytes(one["bytes_moved"])))
+        rows.append((name, str(one["kernels"]), tuple(products) or NONE, megabytes(one["bytes_moved"])))
     headings = ("engine", "kernels", "products", "MB")
     return plain_table("What the builder made of them", caption, headings, rows, numbers=(1, 3))
 
@@ -237,7 +237,7 @@ def plain_table(
     title: str,
     caption: str,
     headings: Sequence[str],
-    rows: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[Union[str, Tuple[str, ...]]]],
     numbers: Optional[Container[int]] = None,
 ) -> Table:
     """A table of texts that are shown as they are, of the columns that any row fills.
@@ -247,17 +247,18 @@ def plain_table(
     Args:
         title, caption: plain text.
         headings: of the columns; the first names the rows.
-        rows: cells, as many as headings.
+        rows: cells, as many as headings; of several texts each is a line.
         numbers: the columns whose cells are numbers, aligned to the right; None: all but the first.
     """
     table = _table(title, caption, headings[0])
     shown = filled(rows) if rows else tuple(range(len(headings)))
     for column in shown[1:]:
         right = numbers is None or column in numbers
-        words = any(" " in row[column] for row in rows)
+        words = any(" " in cell for row in rows for cell in [row[column]] if isinstance(cell, str))
         table.add_column(headings[column], justify="right" if right else "left", no_wrap=not words)
     for row in rows:
-        table.add_row(*(markup(row[column]) for column in shown))
+        cells = [row[column] for column in shown]
+        table.add_row(*(markup(cell) if isinstance(cell, str) else "\n".join(map(markup, cell)) for cell in cells))
     return table
 
 

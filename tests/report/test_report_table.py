@@ -55,6 +55,7 @@ def test_latency_notes_survive_a_narrow_terminal():
     assert "100x200: warm-up did not settle; cut short by its time limit" in text
     assert "1080x1920: failed: out of memory [tried] 3 GiB" in text
     assert row_of(text, "1080x1920")[1:] == ["–"] * 6
+    assert r"\n" not in latency(dataclasses.replace(FAILED, failure="no engine\n  not used: a.engine"))
     assert row_of(latency(FAILED), "1080x1920")[1:] == ["–"] * 6, "a table of names alone would say nothing"
 
 
@@ -136,6 +137,8 @@ def test_a_column_that_nothing_fills_is_not_shown():
     assert row_of(text, engine["file"]) == [engine["file"], "fp32", "0.0"]
     heads, cells = ("what", "ms", "why"), [("a", "–", ""), ("b", "1.0", "–")]
     assert row_of(text_of(plain_table("", "", heads, cells)), "what") == ["what", "ms"]
+    lines = text_of(plain_table("", "", heads, [("a", ("int8 3", "float16 1"), "")])).split("\n")
+    assert any(line.split() == ["float16", "1"] for line in lines), "each of several texts is a line"
     page = table("", heads, cells)
     assert "<th" in page and "ms</th>" in page and "why" not in page
 
