@@ -185,11 +185,13 @@ def plans_of(deployment: Deployment, backend: str, options: BuildOptions) -> Tup
         return (_dynamic_plan(deployment, backend, options),)
     if options.sizes:
         return tuple(BuildPlan(backend, deployment.graph_for(size, backend), (size,) * 3) for size in options.sizes)
+    any_size = deployment.dynamic_graph if RUNTIMES[backend].any_size else None
+    if any_size is not None:
+        # Graphs of one size beside it were tuned: they are for who asks for their size.
+        return (BuildPlan(backend, any_size, None),)
     fixed = [(graph, graph.size) for graph in deployment.manifest.graphs if graph.size and graph.serves(backend)]
     if fixed:
         return tuple(BuildPlan(backend, graph, (size,) * 3) for graph, size in fixed)
-    if RUNTIMES[backend].any_size:
-        return (BuildPlan(backend, deployment.manifest.graphs[0], None),)
     raise UsageError(
         f"{deployment.folder} holds a graph for any size, and {backend} needs to know which",
         "a size to build for",
