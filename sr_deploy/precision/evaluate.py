@@ -101,6 +101,17 @@ class Judged:
         return max(self.each, key=lambda one: one.loss)
 
     @property
+    def loudness(self) -> float:
+        """dB that noise costs where it has nothing to do with float32's error, the mean over the quarter of the
+        pictures where that is most.
+
+        To tell two plans apart. What a picture really loses is decided by a few edges on which the network amplifies
+        whatever differs: SPAN-tiny's plan loses 0.34 dB on one screen with float16 around INT8, 0.21 with float32.
+        """
+        costs = sorted((one.independent for one in self.each), reverse=True)
+        return float(np.mean(costs[: -(-len(costs) // 4)]))
+
+    @property
     def loss(self) -> float:
         """dB lost against float32; negative where the graph is better."""
         return self.reference_psnr - self.psnr

@@ -86,7 +86,8 @@ def calibrated_plan(
     material = gather(deployment, bench, options, say)
     one = next(one for one in QUANTISED if one.precision == options.precision)
     formats = dict.fromkeys(bench.kinds.candidates, one.name)
-    plan, weights, _ = everywhere(bench, material, options, formats, say)
+    fits = no_fits() if options.improve else None
+    plan, weights, _ = everywhere(bench, material, options, formats, say, fits=fits)
     wide: Dict[str, str] = {}
     judged = bench.judged(plan, weights)
     for _ in range(LOUD_ROUNDS if options.improve else 0):
@@ -94,13 +95,20 @@ def calibrated_plan(
         if not loud:
             break
         wide.update(loud)
-        quieter = everywhere(bench, material, options, formats, say, wide)[:2]
+        quieter = everywhere(bench, material, options, formats, say, wide, fits)[:2]
         now = bench.judged(*quieter)
-        if not now.worst.loss < judged.worst.loss:
+        if not now.loudness < judged.loudness:
             say(f"they stay {one.label} after all: {losses_of(now)} with them wider, {losses_of(judged)} without")
             break
         (plan, weights), judged = quieter, now
     return dataclasses.replace(plan, precision=one.precision), weights
+
+
+def no_fits() -> Fits:
+    """For several fits to have in common, see ``learned_rounding``."""
+    from sr_deploy.precision.fit.adaptive_rounding import Fits
+
+    return Fits()
 
 
 def _loud_layers(
@@ -108,7 +116,7 @@ def _loud_layers(
 ) -> Dict[str, str]:
     """Layer → why it should stay float16: it makes much of the noise and does little of the work."""
     (plan, weights), macs = made, bench.kinds.candidates
-    scenes = _losing_most(bench, judged)
+    scenes = _loudest(bench, judged)
 
     def noise(judged: Plan) -> np.ndarray:
         compute = judging(typed_graph(bench.model, judged, weights))
@@ -143,11 +151,11 @@ def _loud_layers(
     return loud
 
 
-def _losing_most(bench: Workbench, judged: Judged) -> List[Scene]:
-    """Parts of the scenes of each kind that lose most."""
+def _loudest(bench: Workbench, judged: Judged) -> List[Scene]:
+    """Parts of the scenes of each kind in which noise costs most."""
     found: List[Scene] = []
     for kind in dict.fromkeys(scene.kind for scene in bench.scenes):
-        both = [(one.loss, scene) for one, scene in zip(judged.each, bench.scenes) if scene.kind == kind]
+        both = [(one.independent, scene) for one, scene in zip(judged.each, bench.scenes) if scene.kind == kind]
         found += [scene for _, scene in sorted(both, key=lambda pair: -pair[0])[:LOUD_SCENES]]
     if bench.graph.size is not None:
         return found
@@ -167,14 +175,15 @@ def everywhere(
     formats: Mapping[str, str],
     say: Callable[[str], None],
     without: Mapping[str, str] = MappingProxyType({}),
+    fits: Optional[Fits] = None,
 ) -> Tuple[Plan, Dict[str, np.ndarray], bool]:
     """All layers in 8 bits that the islands and ``without`` (layer → why not) leave, each in the format of ``formats``,
-    weights that suit, and whether the float16 pins had to be kept."""
+    weights that suit, and whether the float16 pins had to be kept; for ``fits`` see ``learned_rounding``."""
     kinds = bench.kinds
     narrow = tuple(name for name in kinds.candidates if name not in kinds.wide and name not in without)
     for strict in (False, True):
         choice = NarrowChoice(narrow, formats, without, strict=strict)
-        plan, weights = improved(bench, narrow_of(bench, material, choice), material, options.improve, say)
+        plan, weights = improved(bench, narrow_of(bench, material, choice), material, options.improve, say, fits)
         if strict or not material.wide or not sick(lambda: bench.judged(plan, weights)):  # noqa: B023
             break
         say("NaN or infinite values on extreme pictures: layers that float16 cannot hold stay float32")
