@@ -40,6 +40,7 @@ def test_export_prints_the_folder_and_proves(srdeploy, tmp_path):
     outcome = srdeploy("export", DEMO, "-o", tmp_path / "net")
     assert outcome.code == 0, outcome.err
     assert outcome.out.strip() == str(tmp_path / "net")
+    assert outcome.err.endswith(f"next: srdeploy build {tmp_path / 'net'} --size HxW\n")
     manifest = json.loads((tmp_path / "net" / "manifest.json").read_text())
     assert len(manifest["fold"]["blocks"]) == 20, "SPAN has 20 Conv3XC"
     assert len(manifest["proofs"]) == 4 and max(manifest["proofs"].values()) <= 0.05

@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, SEED, print_json, print_line, render, say
+from sr_deploy.cli.shared import DEPLOYMENT, JSON_FLAG, SEED, print_json, print_line, render, say, say_next
 from sr_deploy.core.contract import parse_size
 
 IMAGES = typer.Option(
@@ -76,4 +76,6 @@ def compress(
         print_json({"folder": str(made.deployment.folder), **made.record})
         return
     print_line(said(made.record))
+    say_next("build", made.deployment.folder, "--size", "HxW")
+    say_next("verify", made.deployment.folder, "--lr", "FOLDER", "--hr", "FOLDER", "--reference", deployment)
     print_line(made.deployment.folder)

@@ -25,6 +25,7 @@ from sr_deploy.cli.shared import (
     print_plan,
     render,
     say,
+    say_next,
     target_names,
 )
 from sr_deploy.core.contract import parse_bytes, parse_size
@@ -113,6 +114,7 @@ def _export(options: ExportOptions, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json(dataclasses.asdict(deployment.manifest))
         return
+    say_next("build", deployment.folder, *(["--size", "HxW"] if deployment.dynamic_graph else []))
     print_line(deployment.folder)
 
 
@@ -328,8 +330,9 @@ def inspect(
     if as_json:
         print_json(facts)
     else:
+        from sr_deploy.report.facts import facts_table
         from sr_deploy.report.numbers import listing_text
-        from sr_deploy.report.table import facts_table, layers_table
+        from sr_deploy.report.table import layers_table
 
         layers = facts.pop("layers", None)
         render(facts_table(facts))

@@ -42,7 +42,7 @@ def calibrate(
 ) -> None:
     """Ranges of all tensors on real photographs, and INT8 scales: DIR/precision/calibration/METHOD.json."""
     from sr_deploy.pipeline.precision.calibrate import CalibrateOptions, calibrate_deployment, plan_calibration
-    from sr_deploy.report.table import facts_table
+    from sr_deploy.report.facts import facts_table
 
     options = CalibrateOptions(
         deployment, tuple(images), method, percentile, count, seed, manifest, write_manifest, force, content=content

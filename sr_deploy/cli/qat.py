@@ -7,7 +7,7 @@ from typing import Optional
 
 import typer
 
-from sr_deploy.cli.shared import CONTENT_OPTION, DEPLOYMENT, JSON_FLAG, SEED, print_json, print_line, say
+from sr_deploy.cli.shared import CONTENT_OPTION, DEPLOYMENT, JSON_FLAG, SEED, print_json, print_line, say, say_next
 from sr_deploy.core.text import decibels_lost
 
 
@@ -52,4 +52,5 @@ def qat(
         f"{decibels_lost(report['loss_db_before'])} before; {report['seconds']:.0f} s, "
         f"best after step {report['best_step']}"
     )
+    say_next("build", deployment, "--plan", result.folder, "--size", "HxW")
     print_line(result.folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any, Dict, List, Sequence
 
 import typer
@@ -76,6 +77,11 @@ def architecture_names() -> List[str]:
 def say(text: str) -> None:
     """Progress goes to stderr, so that stdout holds results only."""
     typer.echo(log_lines(text), err=True)
+
+
+def say_next(*command: Any) -> None:
+    """Say the srdeploy command that a result is for; words in capitals are the user's to fill in."""
+    say("next: srdeploy " + " ".join(shlex.quote(str(word)) for word in command))
 
 
 def print_line(text: Any) -> None:

@@ -17,7 +17,7 @@ from sr_deploy.core.errors import UsageError
 from sr_deploy.core.names import check_name
 from sr_deploy.core.yuv import YuvColour
 from sr_deploy.pipeline.folds import say_folds, with_graph_folds
-from sr_deploy.pipeline.load import LoadOptions, load_network
+from sr_deploy.pipeline.load import LoadOptions, is_graph, load_network
 from sr_deploy.pipeline.memory import check_memory
 from sr_deploy.pipeline.network import Body, Network
 from sr_deploy.pipeline.proof import OVERFLOWS, noise_overflows, proof_sizes, prove_graph, traced_size
@@ -82,7 +82,9 @@ def export_deployment(options: ExportOptions, say: Callable[[str], None] = lambd
         say(f"reading {options.checkpoint.name}")
         loaded = load_network(options.checkpoint, options.load)
         wanted: Tuple[Optional[Size], ...] = loaded.sizes_for(options.sizes) or (None,)
-        say(f"{loaded.architecture} x{loaded.scale}, {loaded.form} form, {loaded.parameters:,} parameters")
+        # Of a graph it is not known what was folded before.
+        form = "" if is_graph(options.checkpoint) else f"{loaded.form} form, "
+        say(f"{loaded.architecture} x{loaded.scale}, {form}{loaded.parameters:,} parameters")
         network, fold_report = _fold(loaded, options, say)
         notes = loaded.notes
         if noise_overflows(loaded):

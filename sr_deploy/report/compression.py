@@ -45,4 +45,4 @@ def pareto_table(rows: Sequence[Dict[str, Any]]) -> Table:
         ]
         for row in rows
     ]
-    return plain_table("What budgets would leave", CAPTION, HEADINGS, texts, numbers_from=0)
+    return plain_table("What budgets would leave", CAPTION, HEADINGS, texts)

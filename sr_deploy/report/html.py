@@ -7,6 +7,7 @@ from typing import Optional, Sequence, Tuple, Union
 
 from sr_deploy.core.text import xml
 from sr_deploy.report.html_style import STYLE
+from sr_deploy.report.numbers import filled
 
 #: A cell: text, or (text, class) with a class of the style sheet.
 Cell = Union[str, Tuple[str, str]]
@@ -64,7 +65,7 @@ def table(
     foot: int = 0,
     groups: Sequence[Tuple[str, int]] = (),
 ) -> str:
-    """A table whose first column names its rows.
+    """A table whose first column names its rows; of the others those that any row fills.
 
     Args:
         caption: plain text, above the table.
@@ -72,8 +73,12 @@ def table(
         rows: cells, as many as headings.
         numbers_from: from this column on, cells are numbers: right-aligned, digits of equal width.
         foot: so many of the last rows are set apart: a mean, a sum.
-        groups: (heading, so many columns) above the headings, from the second column on.
+        groups: (heading, so many columns) above the headings, from the second column on; with them all are shown.
     """
+    if rows and not groups:
+        shown = filled(rows)
+        numbers_from = sum(column < numbers_from for column in shown)
+        headings, rows = [headings[one] for one in shown], [[row[one] for one in shown] for row in rows]
     kinds = ["" if column < numbers_from else "number" for column in range(len(headings))]
     # A heading without text is no heading: screen readers would announce it.
     head = "".join(

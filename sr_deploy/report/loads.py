@@ -41,4 +41,6 @@ def load_table(result: Result) -> Table:
     """The rows for the terminal."""
     from sr_deploy.report.table import plain_table
 
-    return plain_table(f"Load on {result_title(result)}", CAPTION, HEADINGS, load_rows(result), numbers_from=2)
+    return plain_table(
+        f"Load on {result_title(result)}", CAPTION, HEADINGS, load_rows(result), numbers=range(2, len(HEADINGS))
+    )

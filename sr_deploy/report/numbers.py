@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.contract import format_size
@@ -69,6 +69,17 @@ def mebibytes(count: Optional[int]) -> str:
 def megabytes(count: Optional[int]) -> str:
     """Bytes moved as MB (10⁶) with one decimal."""
     return fixed(None if count is None else count / 1e6, 1)
+
+
+def filled(rows: Sequence[Sequence[object]]) -> Tuple[int, ...]:
+    """The columns of a table that are shown: the first, which names the rows, and those that any row fills.
+
+    Args:
+        rows: of equal length, one or more; a cell is a text, or (text, how it is shown).
+    """
+    texts = [[cell[0] if isinstance(cell, tuple) else cell for cell in row] for row in rows]
+    empty = ("", NONE)
+    return (0, *(column for column in range(1, len(rows[0])) if any(row[column] not in empty for row in texts)))
 
 
 def listing_text(listing: Optional[Dict[str, Any]]) -> str:

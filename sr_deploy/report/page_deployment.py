@@ -221,7 +221,8 @@ def _engines(deployed: Deployed) -> str:
     ]  # fmt: skip
     warnings = [f"{e['file']}: {warning}" for e in deployed.engines for warning in e["warnings"]]
     streamed = [f"{e['file']} {told}." for e in deployed.engines for told in [streaming_text(e)] if told]
-    caption = "Engines; memory as their builder reports it, – where it reports none"
+    told = any(e[key] is not None for e in deployed.engines for key in ("activation_bytes", "weights_bytes"))
+    caption = "Engines; memory as their builder reports it, – where it reports none" if told else "Engines"
     table = html.table(caption, headings, rows, 5)
     listed = "".join(map(_built, deployed.engines))
     return html.paragraph(text) + table + listed + html.items([*streamed, *warnings], "small")

@@ -171,8 +171,9 @@ def terminal_table(table: PrecisionTable) -> Group:
     from sr_deploy.core.text import log_line
     from sr_deploy.report.table import plain_table
 
+    title, numbers = f"Precisions of {table.deployment}", range(2, len(HEADINGS))
     parts = [
-        plain_table(f"Precisions of {table.deployment}: {shared}", CAPTION, HEADINGS, [cells(row) for row in rows], 2)
+        plain_table(f"{title}: {shared}", CAPTION, HEADINGS, [cells(row) for row in rows], numbers)
         for shared, rows in groups(table).items()
     ]
     return Group(*parts, *(Text(log_line(f"note: {remark}"), "yellow") for remark in table.remarks))

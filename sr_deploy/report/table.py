@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Container, Dict, List, Optional, Sequence, Tuple
 
 from sr_deploy.bench.result import Result
 from sr_deploy.core.contract import format_size
@@ -14,6 +14,7 @@ from sr_deploy.report.numbers import (
     NONE,
     SCOPE_WORDS,
     doubts,
+    filled,
     fixed,
     layer_cells,
     mebibytes,
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 DIFFERENCE_COLUMN = ("difference", "largest difference /255", 4)
 #: A node's name keeps so many characters, its end: with the other columns the table of layers is 80 columns wide.
 NODE_CHARACTERS = 20
-#: Facts whose parts are named by others (tensors, files, operators, ports of a graph): shown letter for letter.
-NAMED_BY_OTHERS = ("keys", "inputs", "outputs", "operators", "streaming", "files", "proofs", "rewrite", "plans")
 LEVEL_STYLES = {"ok": "green", "missing": "red", "warning": "yellow"}
 
 
@@ -47,16 +46,16 @@ def latency_table(result: Result) -> Group:
     from rich.console import Group
     from rich.text import Text
 
-    table = _table(*_latency_title(result))
-    for heading in ("median ms", "p90 ms", "p99 ms", "pictures/s", "out MP/s", "samples"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    rows = []
     for point in result.points:
+        cells = [NONE] * 6
         if point.failure is None and point.median_s:
             cells = [milliseconds(value) for value in (point.median_s, point.p90_s, point.p99_s)]
             cells += [*rate_cells(point), str(len(point.samples_s))]
-        else:
-            cells = ["–"] * 6
-        table.add_row(format_size(point.size), *cells)
+        rows.append([format_size(point.size), *cells])
+    title, caption, first = _latency_title(result)
+    headings = (first, "median ms", "p90 ms", "p99 ms", "pictures/s", "out MP/s", "samples")
+    table = plain_table(title, caption, headings, rows)
     told = [f"{format_size(point.size)}: {doubts(point)}" for point in result.points if doubts(point)]
     notes = [Text(log_line(text), "yellow") for text in told]
     return Group(table, *notes)
@@ -114,16 +113,13 @@ def sensitivity_table(facts: Dict[str, Any]) -> Table:
             ``why_wide``, of which the word before the colon is shown.
     """
     caption = f"on {len(facts['pictures'])} pictures; noises add up, losses do not"
-    table = _table("Each layer alone in INT8", caption, "layer")
-    for heading in ("default", "dB lost", "noise", "MACs"):
-        table.add_column(heading, justify="right")
-    table.add_column("why wider")
-    for layer in facts["layers"]:
-        table.add_row(
-            markup(layer["name"]), markup(layer["default"]), f"{layer['loss_db']:+.4f}", f"{layer['noise']:.4f}",
-            f"{layer['macs_share']:.1%}", markup(layer["why_wide"].partition(":")[0]),
-        )  # fmt: skip
-    return table
+    headings = ("layer", "default", "dB lost", "noise", "MACs", "why wider")
+    rows = [
+        (layer["name"], layer["default"], f"{layer['loss_db']:+.4f}", f"{layer['noise']:.4f}",
+         f"{layer['macs_share']:.1%}", layer["why_wide"].partition(":")[0])
+        for layer in facts["layers"]
+    ]  # fmt: skip
+    return plain_table("Each layer alone in INT8", caption, headings, rows, numbers=range(2, 5))
 
 
 def doctor_table(findings: Sequence[Finding]) -> Group:
@@ -146,23 +142,17 @@ def doctor_table(findings: Sequence[Finding]) -> Group:
 
 def engine_table(engines: Sequence[Dict[str, Any]]) -> Table:
     """One row an engine, from the dict form of its manifest."""
-    table = _table("Engines", "memory of activations, and weights, in MiB, as the builder reports them", "engine")
-    for heading in ("precision", "GPU"):
-        table.add_column(heading)
-    streamed = any(strips_of(engine) for engine in engines)
     # Short headings: with the longest file name the table is 80 columns wide.
-    for heading in ("memory", "weights", "build s", *(["strips"] if streamed else [])):
-        table.add_column(heading, justify="right")
-    for engine in engines:
-        table.add_row(
-            markup(engine["file"]),
-            markup(engine["precision"]),
-            markup(", ".join(engine["compute_capabilities"])) or "–",
-            *(mebibytes(engine[key]) for key in ("activation_bytes", "weights_bytes")),
-            fixed(engine["build_seconds"], 1),
-            *([str(strips_of(engine) or "–")] if streamed else []),
-        )
-    return table
+    headings = ("engine", "precision", "GPU", "memory", "weights", "build s", "strips")
+    rows = [
+        (engine["file"], engine["precision"], ", ".join(engine["compute_capabilities"]),
+         *(mebibytes(engine[key]) for key in ("activation_bytes", "weights_bytes")), fixed(engine["build_seconds"], 1),
+         str(strips_of(engine) or NONE))
+        for engine in engines
+    ]  # fmt: skip
+    told = any(engine[key] is not None for engine in engines for key in ("activation_bytes", "weights_bytes"))
+    caption = "memory of activations, and weights, in MiB, as the builder reports them" if told else ""
+    return plain_table("Engines", caption, headings, rows, numbers=range(3, 7))
 
 
 def built_table(listings: Sequence[Tuple[str, Dict[str, Any]]]) -> Table:
@@ -173,16 +163,14 @@ def built_table(listings: Sequence[Tuple[str, Dict[str, Any]]]) -> Table:
     """
     caption = "products: convolutions and matrix products, by input → output type\n"
     caption += "MB: read and written, without weights"
-    table = _table("What the builder made of them", caption, "engine")
-    table.add_column("kernels", justify="right")
-    table.add_column("products", no_wrap=True)
-    table.add_column("MB", justify="right", no_wrap=True)
+    rows = []
     for name, one in listings:
         products = [f"{types} {count}" for types, count in one["products"].items()]
         missing = one["products_in_graph"] - one["products_found"]
         products += [f"not told {missing}"] if missing else []
-        table.add_row(markup(name), str(one["kernels"]), "\n".join(products) or NONE, megabytes(one["bytes_moved"]))
-    return table
+        rows.append((name, str(one["kernels"]), ", ".join(products), megabytes(one["bytes_moved"])))
+    headings = ("engine", "kernels", "products", "MB")
+    return plain_table("What the builder made of them", caption, headings, rows, numbers=(1, 3))
 
 
 def layers_table(summary: str, layers: Sequence[Dict[str, Any]]) -> Group:
@@ -209,37 +197,21 @@ def layers_table(summary: str, layers: Sequence[Dict[str, Any]]) -> Group:
 def roofline_table(found: Dict[str, Any]) -> Table:
     """Estimates for one GPU, a row a size, from ``roofline_of`` of pipeline/measure."""
     note = f"\n{found['note']}" if found["note"] else ""
-    table = _table(
-        f"{found['device']}, float16: estimates",
-        f"{found['kind']}\nleast: weights, input and output once, and the fewest multiply-accumulates known{note}",
-        "size",
-    )
-    for heading in ("least ms", "bound by", "kernels", "MB", "GMACs", "estimated ms"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for point in found["points"]:
-        table.add_row(
-            point["size"],
-            f"{point['least_ms']:.2f}",
-            point["limited_by"],
-            NONE if point["kernels"] is None else str(point["kernels"]),
-            fixed(point["megabytes"], 1),
-            fixed(point["giga_macs"], 1),
-            fixed(point["estimate_ms"], 2),
-        )
-    return table
+    headings = ("size", "least ms", "bound by", "kernels", "MB", "GMACs", "estimated ms")
+    rows = [
+        (point["size"], f"{point['least_ms']:.2f}", point["limited_by"],
+         NONE if point["kernels"] is None else str(point["kernels"]), fixed(point["megabytes"], 1),
+         fixed(point["giga_macs"], 1), fixed(point["estimate_ms"], 2))
+        for point in found["points"]
+    ]  # fmt: skip
+    caption = f"{found['kind']}\nleast: weights, input and output once, and the fewest multiply-accumulates known{note}"
+    return plain_table(f"{found['device']}, float16: estimates", caption, headings, rows)
 
 
-def facts_table(facts: Dict[str, Any]) -> Table:
-    """Facts by name, one row each; nested facts are indented, empty ones left out.
-
-    Args:
-        facts: JSON-able; ``kind`` and ``path`` become the title.
-    """
-    shown = {key: value for key, value in facts.items() if key not in ("kind", "path", "schema")}
-    table = _table(f"{facts.get('kind', '')} {facts.get('path', '')}".strip(), "", "fact")
+def facts_frame(title: str) -> Table:
+    """An empty table of facts, their names and values."""
+    table = _table(title, "", "fact")
     table.add_column("value", overflow="fold")
-    for name, value in _flattened(shown):
-        table.add_row(markup(name), markup_lines(value))
     return table
 
 
@@ -261,18 +233,30 @@ def _table(title: str, caption: str, first_heading: str) -> Table:
 
 
 def plain_table(
-    title: str, caption: str, headings: Sequence[str], rows: Sequence[Sequence[str]], numbers_from: int = 1
+    title: str,
+    caption: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numbers: Optional[Container[int]] = None,
 ) -> Table:
-    """A table of texts that are shown as they are; from the column ``numbers_from`` on, aligned to the right.
+    """A table of texts that are shown as they are, of the columns that any row fills.
 
     A column of words may wrap where the page is narrow; one of single figures or names is never cut.
+
+    Args:
+        title, caption: plain text.
+        headings: of the columns; the first names the rows.
+        rows: cells, as many as headings.
+        numbers: the columns whose cells are numbers, aligned to the right; None: all but the first.
     """
     table = _table(title, caption, headings[0])
-    for column, heading in enumerate(headings[1:], 1):
+    shown = filled(rows) if rows else tuple(range(len(headings)))
+    for column in shown[1:]:
+        right = numbers is None or column in numbers
         words = any(" " in row[column] for row in rows)
-        table.add_column(heading, justify="right" if column >= numbers_from else "left", no_wrap=not words)
+        table.add_column(headings[column], justify="right" if right else "left", no_wrap=not words)
     for row in rows:
-        table.add_row(*map(markup, row))
+        table.add_row(*(markup(row[column]) for column in shown))
     return table
 
 
@@ -280,43 +264,3 @@ def _latency_title(result: Result) -> Tuple[str, str, str]:
     """(title, caption, first heading) of a sweep."""
     timed = SCOPE_WORDS.get(result.options.get("scope", ""), "")
     return f"Latency of {result_title(result)}", f"timed: {timed}; percentiles are nearest-rank", "input"
-
-
-def _flattened(facts: Dict[str, Any], depth: int = 0, under: str = "") -> List[Tuple[str, str]]:
-    """Rows of nested facts: a dict becomes a heading and indented rows, a list of dicts one such block each.
-
-    Args:
-        facts: by name.
-        depth: how far the rows are indented.
-        under: the name of the fact that these belong to; those of ``NAMED_BY_OTHERS`` keep their letters.
-    """
-    rows: List[Tuple[str, str]] = []
-    for key, value in facts.items():
-        name = "  " * depth + (str(key) if under in NAMED_BY_OTHERS else str(key).replace("_", " "))
-        if value is None or (isinstance(value, (dict, list, tuple, str)) and not value):
-            continue
-        if isinstance(value, dict):
-            rows += [(name, ""), *_flattened(value, depth + 1, str(key))]
-        elif isinstance(value, (list, tuple)) and isinstance(value[0], dict):
-            for index, entry in enumerate(value):
-                rows += [(f"{name} {index + 1}", ""), *_flattened(entry, depth + 1)]
-        else:
-            rows.append((name, _fact_text(str(key), value)))
-    return rows
-
-
-def _fact_text(key: str, value: Any) -> str:
-    """One value in words: thousands apart, sizes as HxW, sentences on lines of their own."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (list, tuple)):
-        if len(value) == 2 and "size" in key and all(isinstance(edge, int) for edge in value):
-            return format_size((value[0], value[1]))
-        # A profile is three sizes.
-        words = [_fact_text("size" if key == "profile" else "", entry) for entry in value]
-        return "\n".join(words) if any(" " in word for word in words) else ", ".join(words)
-    return str(value)

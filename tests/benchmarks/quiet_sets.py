@@ -22,8 +22,8 @@ import numpy as np
 from sr_deploy.core.media.image import to_network
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.int8 import everywhere, gather, improved, narrow_of
-from sr_deploy.pipeline.precision.make_plan import plannable
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, workbench
+from sr_deploy.pipeline.precision.plan_needs import plannable
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, narrow_plan
 from sr_deploy.precision.evaluate import SHRUNK, computing
 from sr_deploy.precision.lower.typed_graph import typed_graph

@@ -159,6 +159,7 @@ def test_ctrl_c_writes_the_best_and_resume_goes_on_to_the_bit(
     kept.write_bytes(whole)
     done = srdeploy(*words, *QUICK, "--resume")
     assert done.code == 0 and "going on after step 1" in done.err, done.err
+    assert f"next: srdeploy build {out} --size HxW" in done.err and "training form" not in done.err
     assert (out / "network.onnx").read_bytes() == (compressed / "network.onnx").read_bytes()
     assert not out.with_name("small.unfinished").exists()
 

@@ -11,8 +11,8 @@ from sr_deploy.core.deployment.plan import open_plan
 from sr_deploy.pipeline.precision import int8
 from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
-from sr_deploy.pipeline.precision.make_plan import plannable
 from sr_deploy.pipeline.precision.plan_inputs import workbench
+from sr_deploy.pipeline.precision.plan_needs import plannable
 from sr_deploy.precision.choose.plan_from_ranges import Scales, rounded_scale
 
 

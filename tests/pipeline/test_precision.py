@@ -21,7 +21,8 @@ from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.core.text import decibels_lost
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.pipeline.export import ExportOptions, export_deployment
-from sr_deploy.pipeline.precision.make_plan import _edited, plannable
+from sr_deploy.pipeline.precision.make_plan import _edited
+from sr_deploy.pipeline.precision.plan_needs import plannable
 from tests.graph.given.given_graphs import given, saved
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
@@ -79,6 +80,7 @@ def test_int8_fitted_and_auto(plain, photographs, srdeploy):
     done = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.4", "--images", photographs, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)[0]["precision"] == "auto"
+    assert "set 1 of at most " in done.err and " s: 19 layers in INT8\n  " in done.err
     plan, _ = open_plan(plain / "precision" / "auto")
     assert plan.precision == "auto" and any("for a budget of 0.4 dB" in note for note in plan.notes)
     assert "gave_up" in json.loads((plain / "precision" / "auto" / "report.json").read_text())
@@ -169,7 +171,7 @@ def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (("--precision", "int8"), 4, "calibrat"),
+        (("--precision", "int8"), 2, "photographs"),
         (("--precision", "int8", "--images", "EMPTY"), 4, "no pictures"),
         (("--precision", "int8", "--images", "MISSING"), 4, "MISSING"),
         (("--precision", "auto"), 2, "--psnr-budget"),
@@ -182,6 +184,8 @@ def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
         (("--precision", "int8", "--lr", "EMPTY"), 2, "--hr"),
         (("--psnr-budget", "0.1"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
         (("--precision", "fp32", "--images", "EMPTY"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
+        (("--precision", "fp32", "--remake-plan", "--no-fit"), 2, "--no-fit, --remake-plan: for lower precisions"),
+        (("--precision", "fp16", "--method", "mse"), 2, "--method: for types of 8 bits"),
         (("--plan", "MISSING"), 4, "there is no plan"),
     ],
 )
@@ -196,7 +200,7 @@ def test_what_it_refuses(plain, tmp_path, monkeypatch, srdeploy, arguments, code
 def test_int8_without_pictures_takes_a_calibration_when_nothing_is_fitted(net, srdeploy):
     shutil.rmtree(net / "precision" / "int8")
     refused = srdeploy("build", net, "--precision", "int8")
-    assert refused.code == 4 and "--no-fit" in refused.err
+    assert refused.code == 2 and "photographs" in refused.err and "judging" not in refused.err
     done = srdeploy("build", net, "--precision", "int8", "--no-fit")
     assert done.code == 0, done.err
 
@@ -221,15 +225,45 @@ def test_a_graph_of_one_size_is_judged_on_pictures_of_that_size(explored_here, t
         plannable(dataclasses.replace(deployment, manifest=several))
 
 
-def test_dry_runs(plain, net, tmp_path, srdeploy):
-    outcome = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.1", "--dry-run")
+def test_dry_runs(plain, net, photographs, tmp_path, srdeploy):
+    auto = ("build", plain, "--precision", "auto", "--psnr-budget", "0.1", "--dry-run")
+    outcome = srdeploy(*auto, "--images", photographs)
     assert outcome.code == 0 and "precision/auto, to be made" in outcome.out and "dynamic_auto.onnx" in outcome.out
     outcome = srdeploy("build", net, "--precision", "int8", "--dry-run")
-    assert outcome.code == 0 and "to be made" not in outcome.out and "dynamic_int8.onnx" in outcome.out
-    shutil.copy(net / "precision" / "int8" / "plan.json", tmp_path / "mine.json")
-    outcome = srdeploy("build", net, "--plan", tmp_path / "mine.json", "--dry-run")
-    assert "precision/mine, to be made" in outcome.out and "dynamic_int8.onnx" in outcome.out
+    assert srdeploy("build", net, "--plan", net / "precision" / "int8", "--no-fit", "--dry-run").code == 2
+    assert outcome.code == 0 and "made before" in outcome.out and "dynamic_int8.onnx" in outcome.out
+    mine = shutil.copy(net / "precision" / "int8" / "plan.json", tmp_path / "mine.json")
+    outcome = srdeploy("build", net, "--plan", mine, "--dry-run")
+    assert f"precision/mine, to be proved and lowered from {mine}\n" in outcome.out
+    outcome = srdeploy("build", net, "--plan", net / "precision" / "int8", "--remake-plan", "--dry-run")
+    assert "lowered from" in outcome.out and "in place of the one that is there" in outcome.out
     assert not (plain / "precision").exists() and not (net / "engines").exists()
+
+
+def test_a_dry_run_refuses_what_the_build_would(net, plain, photographs, tmp_path, srdeploy):
+    """Before any work, too: nothing is judged on, and nothing is left."""
+    (net / "engines").mkdir()
+    (net / "engines" / "onnxruntime_dynamic_int8.onnx").touch()
+    mine = json.loads((net / "precision" / "int8" / "plan.json").read_text())
+    mine["nodes"]["nowhere"] = "float16"
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    (tmp_path / "times.json").write_text("[]")
+    auto = ("build", plain, "--precision", "auto", "--psnr-budget", "0.1")
+    times = ("--fp16-times", tmp_path / "times.json", "--int8-times", tmp_path / "times.json")
+    small = ("--size", "24x32", "--memory-budget", "1MB")
+    for code, found, command in (
+        (2, "exists already", ("build", net, "--precision", "int8")),
+        (4, "no node 'nowhere'", ("build", net, "--force", "--plan", tmp_path / "mine.json")),
+        (2, "photographs", auto),
+        (4, "does not exist", (*auto, "--images", tmp_path / "none")),
+        (4, "no sqnr calibration", (*auto, "--no-fit")),
+        (4, "times.json", (*auto, "--images", photographs, *times)),
+        (2, "--memory-budget needs a builder", ("build", plain, "--precision", "fp16", *small)),
+    ):
+        for words in ((), ("--dry-run",)):
+            refused = srdeploy(*command, *words)
+            assert refused.code == code and found in refused.err and "judging" not in refused.err, refused.err
+    assert not (plain / "precision").exists() and not (net / "precision" / "mine").exists()
 
 
 def test_a_full_disk_leaves_the_old_plan(net, monkeypatch, srdeploy):
@@ -279,7 +313,10 @@ def test_a_plan_from_elsewhere_takes_no_name_that_is_taken(net, tmp_path, srdepl
 
     edited(renamed / "plan.json", lambda plan: plan["nodes"].update(dict.fromkeys(plan["nodes"], "float16")))
     refused = srdeploy("build", net, "--plan", renamed, "--force", "--remake-plan")
-    assert refused.code == 4 and "nothing runs in INT8" in refused.err
+    assert refused.code == 4 and "a plan for int8, and its nodes are FP16" in refused.err
+    edited(renamed / "plan.json", lambda plan: plan["nodes"].update({name: "int8"}) or plan.update(precision="fp8"))
+    refused = srdeploy("build", net, "--plan", renamed, "--force", "--remake-plan")
+    assert refused.code == 4 and 'write "precision": "int8" in it' in refused.err
 
 
 def test_photographs_of_16_bits_are_judged_in_8(plain, photographs, tmp_path, srdeploy):

@@ -16,10 +16,11 @@ from sr_deploy.bench.result import save_result
 from sr_deploy.core.host.device import Finding as DoctorFinding
 from sr_deploy.core.text import markdown as markdown_text
 from sr_deploy.report import html
+from sr_deploy.report.facts import facts_table
 from sr_deploy.report.gate import INCONCLUSIVE, REGRESSION, Finding, GateReport
 from sr_deploy.report.gate_output import gate_table, github_annotations, junit_xml, markdown
 from sr_deploy.report.plots import latency_plot
-from sr_deploy.report.table import doctor_table, engine_table, facts_table, latency_table, quality_table
+from sr_deploy.report.table import doctor_table, engine_table, latency_table, quality_table
 from tests.benchmarks.format_mutations import sweep_result
 
 NASTY = (

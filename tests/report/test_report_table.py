@@ -10,7 +10,8 @@ from rich.console import Console
 
 from sr_deploy.bench.result import Point, Result
 from sr_deploy.core.host.device import Finding
-from sr_deploy.report.table import doctor_table, engine_table, facts_table, latency_table, plain_table, quality_table
+from sr_deploy.report.html import table
+from sr_deploy.report.table import doctor_table, engine_table, latency_table, plain_table, quality_table
 
 GOOD = Point(
     size=(100, 200), scope="compute", runtime="tensorrt", device="NVIDIA H200", description={}, sha256="a",
@@ -59,7 +60,7 @@ def test_latency_notes_survive_a_narrow_terminal():
 def test_a_narrow_page_wraps_words_and_cuts_no_figure():
     heads = ("input", "load", "median ms", "p90 ms", "p99 ms", "jitter ms", "missed")
     row = ("1080x1920", "30 /s, 4 at once", "4154", "7419", "8406", "1002", "31 of 32, cut short")
-    text = text_of(plain_table("Load", "", heads, [row], numbers_from=2))
+    text = text_of(plain_table("Load", "", heads, [row], numbers=range(2, 7)))
     assert "…" not in text and "1080x1920" in text and max(map(len, text.splitlines())) <= 80
 
 
@@ -116,11 +117,26 @@ def test_engine_row():
         "file": "tensorrt-rtx_144x144_sm86-sm120.engine", "precision": "fp32", "compute_capabilities": ("8.6", "12.0"),
         "activation_bytes": 3 << 20, "weights_bytes": None, "build_seconds": 1.26,
     }  # fmt: skip
-    text = text_of(engine_table([engine]), 100)
+    other = {**engine, "file": "other", "weights_bytes": 1 << 20}
+    text = text_of(engine_table([engine, other]), 100)
     expected = "tensorrt-rtx_144x144_sm86-sm120.engine fp32 8.6, 12.0 3.0 – 1.3"
     assert row_of(text, "tensorrt-rtx_144x144_sm86-sm120.engine") == expected.split(), (
         "the name says backend and inputs; nothing is cut off"
     )
+
+
+def test_a_column_that_nothing_fills_is_not_shown():
+    engine = {
+        "file": "onnxruntime_dynamic_fp32.onnx", "precision": "fp32", "compute_capabilities": (),
+        "activation_bytes": None, "weights_bytes": None, "build_seconds": 0.04,
+    }  # fmt: skip
+    text = text_of(engine_table([engine]))
+    assert row_of(text, "engine") == ["engine", "precision", "build", "s"] and "MiB" not in text
+    assert row_of(text, engine["file"]) == [engine["file"], "fp32", "0.0"]
+    heads, cells = ("what", "ms", "why"), [("a", "–", ""), ("b", "1.0", "–")]
+    assert row_of(text_of(plain_table("", "", heads, cells)), "what") == ["what", "ms"]
+    page = table("", heads, cells)
+    assert "<th" in page and "ms</th>" in page and "why" not in page
 
 
 def test_a_streamed_engine_says_its_strips():
@@ -139,38 +155,3 @@ def test_a_streamed_engine_says_its_strips():
     assert streaming_text(engines[0]) == streaming_text({"settings": {"strips": "1"}}) == ""
     told = streaming_text(engines[1])
     assert "48 row strips to stay within 600.0 MiB" in told and "1: 5347, 48: 576" in told and "1.2e-12" in told
-
-
-def test_facts_are_flattened_in_order():
-    facts = {
-        "kind": "deployment",
-        "path": "/x[y]",
-        "parameters": 276192,
-        "clamped": True,
-        "empty": [],
-        "nothing": None,
-        "zero": 0,
-        "contract": {"value_range": 255.0},
-        "graphs": [{"file": "model.onnx", "macs_size": [180, 320]}, {"file": "b.onnx"}],
-        "notes": ["dead weights: two", "another"],
-        "ops": ["Conv", "Relu"],
-    }
-    lines = [" ".join(line.split()) for line in text_of(facts_table(facts)).splitlines()]
-    wanted = [
-        "deployment /x[y]", "parameters 276,192", "clamped yes", "zero 0", "contract", "value range 255", "graphs 1",
-        "file model.onnx", "macs size 180x320", "graphs 2", "file b.onnx", "notes dead weights: two", "another",
-        "ops Conv, Relu",
-    ]  # fmt: skip
-    assert [line for line in lines if line in wanted] == wanted
-    assert not [line for line in lines if line.startswith(("empty", "nothing", "kind"))]
-
-
-def test_facts_table_changes_no_name_of_a_tensor_a_file_or_a_port() -> None:
-    facts = {"kind": "checkpoint", "keys": {"block_1.c1_r.weight": [3, 3]}, "inputs": {"lr_image": "float32"}}
-    shown = text_of(facts_table({**facts, "value_range": 1}))
-    assert "block_1.c1_r.weight" in shown and "lr_image" in shown
-    assert "value range" in shown  # our own words are words
-
-
-def test_facts_table_shows_the_profile_of_an_engine_as_sizes() -> None:
-    assert "16x16, 24x32, 64x64" in text_of(facts_table({"kind": "engine", "profile": [[16, 16], [24, 32], [64, 64]]}))

@@ -51,6 +51,7 @@ def write_compressed(
     manifest = source.manifest
     with temporary_folder() as work, atomic_folder(out, force=True) as folder:
         graph = work / NETWORK_NAME
+        say(f"exporting the narrower {manifest.architecture}")
         onnx.save(network, str(graph))
         load = LoadOptions(scale=manifest.scale, value_range=manifest.contract.value_range, colours="rgb")
         made = export_deployment(ExportOptions(graph, work / "exported", target=manifest.target, load=load), say)

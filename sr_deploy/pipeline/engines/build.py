@@ -11,12 +11,11 @@ from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.engine.manifest import EngineManifest
 from sr_deploy.engine.runtimes import RUNTIMES
 from sr_deploy.pipeline.engines.kept import finished_engine
-from sr_deploy.pipeline.engines.plans import made_plan
+from sr_deploy.pipeline.engines.plans import made_plan, plan_to_make
 from sr_deploy.pipeline.engines.request import (
     BuildOptions,
     BuildPlan,
     ResolvedBuild,
-    check_budget,
     plans_with,
     resolve_build,
 )
@@ -32,12 +31,7 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
         BadDeployment, EnvironmentFault, CheckFailed: see engine/tensorrt.py and engine/onnxruntime.py.
     """
     build = resolve_build(options, say)
-    options, deployment, finished = build.options, build.deployment, _finished(build)
-    for number, target in enumerate(build.targets):
-        if number not in finished:
-            # Asked before a plan is made, which would replace the engine's own.
-            check_free(target, options.force, "a new engine", "replace it with --force")
-    plans = build.plans
+    options, deployment, finished, plans = build.options, build.deployment, _finished(build), build.plans
     if options.precision is not None:
         planned = build.planned or made_plan(deployment, options.precision, say)
         plans = plans_with(deployment, plans, planned)
@@ -52,7 +46,21 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
 
 
 def _finished(build: ResolvedBuild) -> Dict[int, EngineManifest]:
-    """Number of a plan → its engine, of those that an interrupted build had finished.
+    """Number of a plan → its engine, of those that an interrupted build had finished; the others' places are free.
+
+    Raises:
+        UsageError: an engine is there that is to be built, without ``force``.
+    """
+    finished = _kept(build)
+    for number, target in enumerate(build.targets):
+        if number not in finished:
+            # Asked before a plan is made, which would replace the engine's own.
+            check_free(target, build.options.force, "a new engine", "replace it with --force")
+    return finished
+
+
+def _kept(build: ResolvedBuild) -> Dict[int, EngineManifest]:
+    """Number of a plan → its engine, where that is what is asked for.
 
     Where nothing is missing there was no interruption: that is somebody else's engine, unless ``options.keep``. Of a
     precision plan that is yet to be made there is no engine.
@@ -68,14 +76,15 @@ def _finished(build: ResolvedBuild) -> Dict[int, EngineManifest]:
 
 
 def plan_build(options: BuildOptions) -> List[str]:
-    """What ``build_engines`` would do, one line each; nothing is built."""
+    """What ``build_engines`` would do, one line each, after all its checks; nothing is built."""
     lines: List[str] = []
     build = resolve_build(options, lines.append)
-    if options.precision is not None:
-        folder = build.deployment.precision_folder / folder_name(options.precision)
-        lines[1:] = [f"plan: {folder}" + ("" if build.planned else ", to be made")]
-    for plan, target in zip(build.plans, build.targets):
-        lines.append(f"{plan.graph.file} → engines/{target.name}")
+    finished = _finished(build)
+    if build.options.precision is not None and build.planned is None:
+        lines.append(plan_to_make(build.deployment, build.options.precision))
+    for number, (plan, target) in enumerate(zip(build.plans, build.targets)):
+        there = " (there, built before)" if number in finished else " (replaced)" if target.exists() else ""
+        lines.append(f"{plan.graph.file} → engines/{target.name}{there}")
     return lines
 
 
@@ -84,7 +93,5 @@ def _build(
 ) -> EngineManifest:
     """Build one engine."""
     shown = "any size" if plan.profile is None else " … ".join(dict.fromkeys(map(format_size, plan.profile)))
-    if options.memory_budget is not None:
-        check_budget(plan)
     say(f"building for {shown}")
     return RUNTIMES[plan.backend].call("build", deployment, plan, options, say)

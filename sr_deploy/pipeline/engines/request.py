@@ -138,6 +138,8 @@ def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> Resolved
         if planned is not None:
             check_formats(target, planned.plan.formats, f"the plan {planned.folder}")
     plans = plans_of(deployment, backend, options)
+    for plan in plans if options.memory_budget is not None else ():
+        check_budget(plan)
     build = ResolvedBuild(options, deployment, planned, plans, ())
     names = (engine_name(backend, plan.profile, capabilities, build.precision) for plan in plans)
     return dataclasses.replace(build, targets=tuple(deployment.engines_folder / name for name in names))

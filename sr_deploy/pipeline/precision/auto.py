@@ -13,13 +13,14 @@ from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.deployment.target import formats_of
 from sr_deploy.core.number_formats import BFLOAT16, FLOAT16, FLOAT32, INT8, QUANTISED
+from sr_deploy.core.text import decibels_lost
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.int8 import Material, gather, layer_costs
-from sr_deploy.pipeline.precision.judged_sets import Ground, JudgedSets, Set8, grounds_of
+from sr_deploy.pipeline.precision.judged_sets import Ground, JudgedSets, Set8, grounds_of, labels_of
 from sr_deploy.pipeline.precision.layer_savings import Savings, float_savings, savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench
 from sr_deploy.precision.choose.budget import Budget
-from sr_deploy.precision.choose.search import TRIALS, Found, search
+from sr_deploy.precision.choose.search import TRIALS, Found, most_looked_at, search
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged, Scene, losses_of
 
@@ -62,7 +63,6 @@ def auto_plan(
     Raises:
         BadInput: there are no calibration pictures.
     """
-    # Read first: profiles that do not fit end it before anything long is begun.
     savings = savings_of(bench.work, bench.kinds.candidates, options.half_times, options.int8_times)
     return chosen_plan(bench, gather(deployment, bench, options, say), savings, options, say)
 
@@ -97,7 +97,7 @@ def chosen_plan(
     for ground in grounds:
         if len(grounds) > 1:
             say(f"where float16 overflows: {_told(ground)}")
-        made = JudgedSets(bench, material, options.improve, slower, ground)
+        made = JudgedSets(bench, material, options.improve, slower, ground, say, _most_sets(len(names), options))
         found.append(_on_ground(made, names, savings, options, say))
         if found[-1].kept and set(names) <= set(found[-1].plan.quantised):
             break
@@ -130,7 +130,9 @@ def _on_ground(
         kept = _keeping(made, (mixture,), budget)
         if kept is None:
             return _searched(made, costs, singles, budget, savings, say)
-    note = f"all {len(names)} layers in {_labels(kept)} for a budget of {budget.text()}: {losses_of(made.of(kept)[1])}"
+    note = (
+        f"all {len(names)} layers in {labels_of(kept)} for a budget of {budget.text()}: {losses_of(made.of(kept)[1])}"
+    )
     note += _beside(made, singles, kept)
     say(note)
     return _chosen(made, kept, budget, savings, note)
@@ -158,10 +160,23 @@ def _chosen(
     return Chosen(plan, weights, judged, facts, budget.keeps(judged), saved)
 
 
+def _formats(options: PrecisionOptions) -> List[str]:
+    """The 8-bit formats that the target has."""
+    have = (INT8.name,) if options.target is None else formats_of(options.target)
+    return [one.name for one in QUANTISED if one.name in have]
+
+
+def _most_sets(layers: int, options: PrecisionOptions) -> int:
+    """How many sets of so many layers are made on one ground, at most: those of one format, their mixture, those of
+    the searches, and at the end those of one format again."""
+    formats = len(_formats(options))
+    families = 1 if formats == 1 else formats + 1
+    return 2 * formats + families - 1 + sum(most_looked_at(layers, families, trials) for trials in ROUNDS)
+
+
 def _singles(made: JudgedSets, names: Tuple[str, ...], options: PrecisionOptions) -> Tuple[Set8, ...]:
     """All layers in one 8-bit format, for each that the target has."""
-    have = (INT8.name,) if options.target is None else formats_of(options.target)
-    found = tuple(tuple(sorted((name, one.name) for name in names)) for one in QUANTISED if one.name in have)
+    found = tuple(tuple(sorted((name, one) for name in names)) for one in _formats(options))
     for layers in found:
         made.everywhere(layers)
     return found
@@ -265,7 +280,7 @@ def _searched(
     worth = {name: max(saved[name], 0.0) for name, _ in singles[0]}
     gone = sum(worth[name] for name in most.raised) / max(sum(worth.values()), 1e-9)
     note = (
-        f"{len(best)} of {len(worth)} layers in {_labels(best) or '8 bits'} for a budget of {budget.text()}; this "
+        f"{len(best)} of {len(worth)} layers in {labels_of(best)} for a budget of {budget.text()}; this "
         f"gives up {gone:.0%} of what 8 bits would save {savings.source}" + _beside(made, singles, best)
     )
     say(note)
@@ -280,13 +295,7 @@ def _least_loss(made: JudgedSets, found: Set8, singles: Tuple[Set8, ...], budget
     return min([found, *good], key=lambda one: _lost(made, one, budget))
 
 
-def _labels(chosen: Set8) -> str:
-    """The 8-bit formats of a set, in words."""
-    kinds = {kind for _, kind in chosen}
-    return " and ".join(one.label for one in QUANTISED if one.name in kinds)
-
-
 def _beside(made: JudgedSets, singles: Tuple[Set8, ...], chosen: Set8) -> str:
     """What all layers in one format would lose, where that is not what was chosen."""
-    told = ", ".join(f"{_labels(one)} {made.of(one)[1].loss:+.4f} dB" for one in singles if one != chosen)
-    return f"; all layers in one type would lose: {told}" if told else ""
+    told = ", ".join(f"{labels_of(one)} {decibels_lost(made.of(one)[1].loss)}" for one in singles if one != chosen)
+    return f"; all layers in one type: {told}" if told else ""

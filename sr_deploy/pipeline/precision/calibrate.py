@@ -215,7 +215,7 @@ def _prepared(
     check_free(path, options.force, "a new calibration", "replace it with --force")
     files, crop = _pictures(options)
     crop = _fitting(crop, deployment)
-    _check_sizes(files, deployment, graph)
+    check_sizes(files, deployment, graph)
     hashes = hashes_of(files)
     if options.write_manifest is not None:
         same = options.force or _holds(options.write_manifest, set_text(_set(files, hashes, crop)))
@@ -285,8 +285,12 @@ def _fitting(crop: Crop, deployment: Deployment) -> Crop:
     return dataclasses.replace(crop, side=deployment.manifest.sizes.fit(crop.side))
 
 
-def _check_sizes(files: Sequence[Path], deployment: Deployment, graph: GraphFile) -> None:
-    """Read every picture once, so that a bad one is found before the work; refuse those too small."""
+def check_sizes(files: Sequence[Path], deployment: Deployment, graph: GraphFile) -> None:
+    """Read every picture once, so that a bad one is found before the work.
+
+    Raises:
+        BadImage: one that cannot be read, or is too small to calibrate the graph with.
+    """
     least = deployment.manifest.sizes.fit(LEAST_SIDE)
     wanted = graph.size or (least, least)
     for file in files:

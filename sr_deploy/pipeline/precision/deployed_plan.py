@@ -16,7 +16,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Iterable, Mapping, Optional
 
 from sr_deploy.core.artifact import sha256_of
 from sr_deploy.core.deployment.external_data import check_self_contained
@@ -25,8 +25,8 @@ from sr_deploy.core.deployment.plan import PLAN_NAME, Plan, open_plan, plan_file
 from sr_deploy.core.deployment.plan_report import REPORT_NAME, read_layer_types, read_plan_report
 from sr_deploy.core.deployment.target import Target
 from sr_deploy.core.errors import BadDeployment, UsageError
-from sr_deploy.core.names import check_name, proposal
-from sr_deploy.core.number_formats import BFLOAT16, PLAN_PRECISIONS
+from sr_deploy.core.names import check_name
+from sr_deploy.core.number_formats import BFLOAT16, ENGINE_PRECISIONS, FLOAT32, FORMATS
 from sr_deploy.precision.calibrate.ranges import METHOD, METHODS
 
 TYPED_NAME, LEGACY_NAME, LEGACY_TYPES_NAME = "model.onnx", "legacy.onnx", "legacy.json"
@@ -39,6 +39,17 @@ IMPLICIT_NAME = "implicit.onnx"
 #: "any" the tool adds graphics that it makes itself, see content.py.
 CONTENTS = ("photo", "graphics", "any")
 CONTENT = "any"
+#: Option of a plan → how the command line spells what is not its default.
+FLAGS = {
+    "budget": "--psnr-budget", "mean_budget": "--mean-budget", "content": "--content", "images": "--images",
+    "lr": "--lr", "hr": "--hr", "method": "--method", "improve": "--no-fit", "spectral_half": "--allow-fp16-spectral",
+    "half_times": "--fp16-times", "int8_times": "--int8-times", "remake": "--remake-plan",
+}  # fmt: skip
+#: Precisions in which nothing is calibrated or fitted, the options that mean nothing to them, and what those are for.
+_FLOATING = tuple(one.precision for one in FORMATS if one.floating)
+_OF_8_BITS, _EIGHT = ("method", "improve"), "--precision int8, fp8 or auto with it"
+#: Options that mean nothing beside a plan that is given.
+_OF_NEW_PLANS = ("method", "improve", "spectral_half")
 #: Folders of ``DIR/precision`` that hold no plan.
 RESERVED = (CALIBRATION_FOLDER, UNFINISHED_FOLDER)
 
@@ -231,11 +242,11 @@ def _lies_in(given: Path, folder: Path) -> bool:
 
 
 def check_options(options: PrecisionOptions) -> None:
-    """Raises UsageError for options that do not go together."""
-    if options.precision not in PLAN_PRECISIONS:
-        names = ("fp32", *PLAN_PRECISIONS)
-        found = f"there is no precision {options.precision!r}"
-        raise UsageError(found, "one of " + ", ".join(names), proposal(options.precision, names))
+    """Raises UsageError for options that do not go together, or that would mean nothing."""
+    if options.plan is not None:
+        _refuse(options, _OF_NEW_PLANS, "the making of a plan, and --plan takes one", "no --plan with it")
+    elif options.precision in _FLOATING:
+        _refuse(options, _OF_8_BITS, f"types of 8 bits, and --precision is {options.precision}", _EIGHT)
     check_name("calibration method", options.method, METHODS)
     for name, budget in (("psnr", options.budget), ("mean", options.mean_budget)):
         if budget is not None and not 0 <= budget < math.inf:
@@ -250,6 +261,21 @@ def check_options(options: PrecisionOptions) -> None:
     times = (options.half_times, options.int8_times)
     if any(times) and (options.precision != "auto" or not all(times)):
         raise UsageError("--fp16-times and --int8-times belong together, and to --precision auto", "both files with it")
+
+
+def _refuse(options: PrecisionOptions, names: Iterable[str], meant: str, wanted: str) -> None:
+    """Raise UsageError where one of these options was given.
+
+    Args:
+        options: what was asked for.
+        names: keys of FLAGS.
+        meant: what they are for, and what was asked for instead.
+        wanted: what they go with.
+    """
+    default = PrecisionOptions(options.precision)
+    given = [FLAGS[name] for name in names if getattr(options, name) != getattr(default, name)]
+    if given:
+        raise UsageError(f"{', '.join(given)}: for {meant}", wanted, f"leave out {' and '.join(given)}")
 
 
 def check_content(content: str) -> None:
@@ -320,18 +346,12 @@ def precision_options(
                 f"{plan} is a plan for {own}, and --precision is {precision}", "one precision", "leave out --precision"
             )
         precision = own
-    if precision in (None, "fp32"):
-        given = (budget, mean_budget, images, lr, hr, half_times, int8_times)
-        if spectral_half or content != CONTENT or any(one is not None for one in given):
-            raise UsageError(
-                "--psnr-budget, --mean-budget, --content, --images, --lr, --hr, --allow-fp16-spectral and the times "
-                "are for a lower precision",
-                "--precision fp16, bf16, int8, fp8 or auto with them",
-            )
-        return None
     options = PrecisionOptions(
-        str(precision), budget, images, lr, hr, method, improve, spectral_half, plan, remake, half_times, int8_times,
-        mean_budget, content,
+        check_name("precision", precision or FLOAT32.precision, ENGINE_PRECISIONS), budget, images, lr, hr, method,
+        improve, spectral_half, plan, remake, half_times, int8_times, mean_budget, content,
     )  # fmt: skip
+    if options.precision == FLOAT32.precision:
+        _refuse(options, FLAGS, "lower precisions", "--precision fp16, bf16, int8, fp8 or auto with it")
+        return None
     check_options(options)
     return options

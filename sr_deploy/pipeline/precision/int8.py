@@ -238,13 +238,6 @@ def gather(deployment: Deployment, bench: Workbench, options: PrecisionOptions, 
     if options.images is not None:
         arrays = [to_network(read_picture(path), bench.contract) for path in photographs(options.images)]
         arrays += graphics_to_fit(options.content, len(arrays), deployment, bench.graph).inputs(bench.contract)
-    elif options.improve:
-        raise BadInput(
-            "weights are fitted to 8 bits on photographs, and none were given",
-            "the folder that was calibrated with",
-            f"give it with --images, or take the weights as they are with --no-fit: srdeploy build {deployment.folder} "
-            "--precision int8 --images FOLDER",
-        )
     squares = list(patches(arrays, bench.graph.size or PATCH, multiple=deployment.manifest.sizes.multiple))
     known = ("method", "images_sha256", "pictures", "set", "graphics")
     about = {key: calibration.provenance[key] for key in known if calibration.provenance.get(key) is not None}

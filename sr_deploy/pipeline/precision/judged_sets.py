@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.deployment.target import Target, formats_of
-from sr_deploy.core.number_formats import AUTO, BFLOAT16, FLOAT16, FLOAT32, FORMAT, FloatName
+from sr_deploy.core.number_formats import AUTO, BFLOAT16, FLOAT16, FLOAT32, FORMAT, QUANTISED, FloatName
+from sr_deploy.core.text import counted
 from sr_deploy.pipeline.precision.int8 import Material, Weighted, improved, narrow_of, no_fits, sick
 from sr_deploy.pipeline.precision.plan_inputs import Workbench
 from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, floating_plan
 from sr_deploy.precision.choose.search import Layer8
-from sr_deploy.precision.evaluate import Judged, Scene
+from sr_deploy.precision.evaluate import Judged, Scene, losses_of
 
 if TYPE_CHECKING:
     from sr_deploy.precision.fit.adaptive_rounding import Fits
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
 TELLING = 2
 #: Layers in 8 bits, each with its format.
 Set8 = Tuple[Layer8, ...]
+
+
+def labels_of(layers: Set8) -> str:
+    """The 8-bit formats of a set, in words; "8 bits" of the empty one."""
+    kinds = {kind for _, kind in layers}
+    return " and ".join(one.label for one in QUANTISED if one.name in kinds) or "8 bits"
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,10 @@ class JudgedSets:
         improve: fit weights to each.
         slower: layer → why it is no candidate.
         ground: what else is in.
+        say: told each set before it is made, which may take a minute.
+        most: sets that will be made, at most, for people.
         strict: nodes that the ground's type does not hold are kept from 8 bits too.
+        begun: when, by ``time.monotonic``, seconds.
         plans: the sets that were made.
         order: of the scenes: those that broke a budget last come first.
         breaking: scenes that broke a budget, and ended a look.
@@ -89,7 +100,10 @@ class JudgedSets:
     improve: bool
     slower: Mapping[str, str]
     ground: Ground
+    say: Callable[[str], None] = lambda _: None
+    most: int = 0
     strict: bool = False
+    begun: float = field(default_factory=time.monotonic)
     plans: Dict[Set8, Tuple[Weighted, Judged]] = field(default_factory=dict)
     order: List[int] = field(default_factory=list)
     breaking: Dict[int, Scene] = field(default_factory=dict)
@@ -103,6 +117,8 @@ class JudgedSets:
             budget: where a picture breaks it, no further one is looked at; None looks at all.
         """
         if layers not in self.plans:
+            number = f"set {len(self.plans) + 1} of at most {self.most}, after {time.monotonic() - self.begun:.0f} s"
+            self.say(f"{number}: {counted(len(layers), 'layer')} in {labels_of(layers)}")
             made = self._made(layers)
             self.plans[layers] = made, self._judged(made, budget)
         return self.plans[layers]
@@ -145,7 +161,9 @@ class JudgedSets:
         scenes = self.bench.scenes
         self.order = self.order or list(range(len(scenes)))
         if budget is None:
-            return self.bench.judged(*made)
+            judged = self.bench.judged(*made)
+            self.say(f"  {losses_of(judged)}")
+            return judged
         judged = self.bench.judged(*made, self.order, budget.broken_by)
         lost = {(one.name, one.kind): budget.expected_of(one) for one in judged.each}
         told = [lost.get((scene.name, scene.kind), -np.inf) for scene in scenes]

@@ -17,7 +17,7 @@ from sr_deploy.core.deployment.plan_report import (
     PictureRecord,
     read_plan_report,
 )
-from sr_deploy.core.errors import BadDeployment, BadInput, CheckFailed, UsageError
+from sr_deploy.core.errors import BadInput, CheckFailed
 from sr_deploy.core.media.image import to_network
 from sr_deploy.core.number_formats import AUTO, FLOAT16, FORMATS, QUANTISED, NumberFormat
 from sr_deploy.core.quality.metrics import CRITERION
@@ -29,7 +29,6 @@ from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.deployed_plan import (
     Planned,
     PrecisionOptions,
-    check_options,
     find_planned,
     folder_name,
     request_of,
@@ -37,6 +36,7 @@ from sr_deploy.pipeline.precision.deployed_plan import (
 from sr_deploy.pipeline.precision.int8 import calibrated_plan
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, scan, workbench
+from sr_deploy.pipeline.precision.plan_needs import check_needs, plannable
 from sr_deploy.precision.choose.islands import Kinds
 from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import floating_plan, narrow_share
@@ -59,17 +59,14 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
         BadInput: no pictures, or a plan that does not fit the graph.
         CheckFailed: NaN or infinite values, or more dB lost than the budget allows.
     """
-    check_options(options)
+    check_needs(deployment, options)
     graph = plannable(deployment)
     name = folder_name(options)
     folder = deployment.precision_folder / name
-    if options.plan is not None:
-        plan, weights = open_plan(options.plan)
-        _check_graph(plan, graph, options.plan)
-        _check_given(options.plan, plan, folder, options.remake)
     bench = workbench(deployment, graph, options, say)
     facts: Dict[str, Any] = {}
     if options.plan is not None:
+        plan, weights = open_plan(options.plan)
         plan = _explained(plan, bench.kinds)
         if weights and _edited(options.plan):
             say("the plan was edited, and its weights were fitted to what it was: --precision auto fits them anew")
@@ -106,61 +103,12 @@ def _floating(bench: Workbench, one: NumberFormat, say: Callable[[str], None]) -
     return floating_plan(bench.kinds, bench.graph.sha256, wide, one)
 
 
-def plannable(deployment: Deployment) -> GraphFile:
-    """The graph that plans are made for: the one for any size, or the only one.
-
-    Raises:
-        BadDeployment: there are several graphs, all of fixed sizes.
-    """
-    if deployment.dynamic_graph is not None:
-        return deployment.dynamic_graph
-    first, *others = deployment.manifest.graphs
-    if not others:
-        return first
-    raise BadDeployment(
-        f"{deployment.folder} holds graphs of several fixed sizes, and a plan is of one graph",
-        "a graph for any size, from which engines of fixed sizes are built; or one of one size",
-        "export the network without --size, then srdeploy build DIR --size HxW --precision …; or each size by itself",
-    )
-
-
-def _check_graph(plan: Plan, graph: GraphFile, path: Path) -> None:
-    if plan.graph_sha256 != graph.sha256:
-        raise BadDeployment(
-            f"{path} was made for another graph: {plan.graph_sha256[:12]}…",
-            f"a plan for {graph.file}, {graph.sha256[:12]}…",
-            "make it again: srdeploy build DIR --precision … without --plan",
-        )
-
-
 def _edited(path: Path) -> bool:
     """Whether a plan is not the one that the report beside it is of."""
     path = plan_file(path)
     if not (path.parent / REPORT_NAME).is_file() or path.name != PLAN_NAME:
         return False
     return read_plan_report(path.parent).get("plan_sha256") not in (None, sha256_of(path))
-
-
-def _check_given(path: Path, plan: Plan, folder: Path, replace: bool) -> None:
-    """Refuse a plan that is not what it says, and one from elsewhere that would replace another in ``folder``."""
-    one = _FORMAT.get(plan.precision)
-    if one in QUANTISED and not plan.nodes_of(one.name):
-        raise BadInput(
-            f"{path} is a plan for {one.precision} in which nothing runs in {one.label}",
-            f"{one.label} nodes",
-            'make it a plan for fp16: "precision": "fp16"',
-        )
-    own = folder / PLAN_NAME
-    if replace or not own.is_file() or plan_file(path).resolve() == own.resolve():
-        return
-    there = open_plan(folder)[0]
-    keys = ("nodes", "activation_scales", "weight_scales", "channel_factors")
-    if any(getattr(there, key) != getattr(plan, key) for key in keys):
-        raise UsageError(
-            f"{folder} holds another plan than {path}",
-            "a name that is free",
-            "rename the file or its folder, or replace the plan that is there with --remake-plan",
-        )
 
 
 def _explained(plan: Plan, kinds: Kinds) -> Plan:

@@ -23,9 +23,10 @@ from sr_deploy.core.temporary import sweep, temporary_folder
 from sr_deploy.core.text import counted
 from sr_deploy.pipeline.precision.content import graphics_to_fit, spread
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, check_content
-from sr_deploy.pipeline.precision.make_plan import known_ranges, plannable, report_of
+from sr_deploy.pipeline.precision.make_plan import known_ranges, report_of
 from sr_deploy.pipeline.precision.plan_forms import write_lowered
 from sr_deploy.pipeline.precision.plan_inputs import PrecisionOptions, Workbench, workbench
+from sr_deploy.pipeline.precision.plan_needs import plannable
 from sr_deploy.pipeline.training import check_minutes, torch_device
 from sr_deploy.precision.evaluate import Judged, losses_of
 

@@ -56,8 +56,8 @@ def measure_sensitivity(options: SensitivityOptions, say: Callable[[str], None] 
     """
     from sr_deploy.pipeline.precision.deployed_plan import check_options
     from sr_deploy.pipeline.precision.int8 import gather, layer_costs
-    from sr_deploy.pipeline.precision.make_plan import plannable
     from sr_deploy.pipeline.precision.plan_inputs import workbench
+    from sr_deploy.pipeline.precision.plan_needs import plannable
     from sr_deploy.report.plots_precision import sensitivity_plot
 
     asked = PrecisionOptions("int8", None, options.images, options.lr, options.hr, options.method, improve=False)

@@ -22,6 +22,7 @@ from typing import Callable, Dict, FrozenSet, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from sr_deploy.core.number_formats import FLOAT16, INT8, NumberFormat
+from sr_deploy.core.text import counted
 from sr_deploy.graph.roofline import Board, PowerMode
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged, losses_of
@@ -113,6 +114,12 @@ def search(
     return Found(tuple(sorted(tries.best)), raised, tries.seen[tries.best], len(tries.seen))
 
 
+def most_looked_at(layers: int, families: int, trials: int) -> int:
+    """How many sets ``search`` looks at, at most, for so many layers and families."""
+    bisected = layers.bit_length() + 2
+    return max(trials, bisected) + (families - 1) * max(MORE_TRIALS, bisected)
+
+
 class _Tries:
     """The sets that were looked at.
 
@@ -137,10 +144,12 @@ class _Tries:
         """Whether the budget holds with these layers in 8 bits; a set is looked at once."""
         if narrow not in self.seen:
             judged = self.seen[narrow] = self._judge_set(tuple(sorted(narrow)))
-            self._say(f"  {len(narrow)} layers in 8 bits: {losses_of(judged)}")
+            verdict = "kept" if self._keeps(judged) else "not surely kept"
+            self._say(f"  {counted(len(narrow), 'layer')} in 8 bits: {losses_of(judged)}: {verdict}")
         good = self._keeps(self.seen[narrow])
         if good and self.gain(narrow) > self.gain(self.best):
             self.best = narrow
+            self._say(f"  best so far: {counted(len(narrow), 'layer')} in 8 bits")
         return good
 
     def bears(self, narrow: FrozenSet[Layer8]) -> bool:
