@@ -20,6 +20,7 @@ from sr_deploy.pipeline.engines.request import (
     plans_with,
     resolve_build,
 )
+from sr_deploy.pipeline.engines.tuned import tuned_text
 from sr_deploy.pipeline.precision.deployed_plan import folder_name
 
 
@@ -75,7 +76,8 @@ def plan_build(options: BuildOptions) -> List[str]:
         folder = build.deployment.precision_folder / folder_name(options.precision)
         lines[1:] = [f"plan: {folder}" + ("" if build.planned else ", to be made")]
     for plan, target in zip(build.plans, build.targets):
-        lines.append(f"{plan.graph.file} → engines/{target.name}")
+        text = tuned_text(build.deployment, plan)
+        lines.append(f"{plan.graph.file} → engines/{target.name}" + (f", {text}" if text else ""))
     return lines
 
 
@@ -86,5 +88,6 @@ def _build(
     shown = "any size" if plan.profile is None else " … ".join(dict.fromkeys(map(format_size, plan.profile)))
     if options.memory_budget is not None:
         check_budget(plan)
-    say(f"building for {shown}")
+    text = tuned_text(deployment, plan)
+    say(f"building for {shown}" + (f", {text}" if text else ""))
     return RUNTIMES[plan.backend].call("build", deployment, plan, options, say)
