@@ -15,10 +15,10 @@ from typing import Callable, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, GpuMeant, GraphFile, open_deployment
 from sr_deploy.core.deployment.records import RewriteRecord
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.host.gpu_rates import GpuRates, gpu_named
+from sr_deploy.core.host.gpu_rates import GpuRates, gpu_named, name_of
 from sr_deploy.core.host.machine import Gpu, this_machine
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import temporary_folder
@@ -32,11 +32,10 @@ from sr_deploy.pipeline.measure.tune import (
     TuneOptions,
     choose,
     interleaved,
-    keep_graph,
     plain_runner,
-    source_of,
     variant_graphs,
 )
+from sr_deploy.pipeline.measure.tuned_graph import keep_graph, source_of
 from sr_deploy.run.base import Runner
 from sr_deploy.run.onnxruntime import runner_from_graph
 from sr_deploy.run.parity import check_parity, compare
@@ -70,7 +69,7 @@ def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
         asked = TuneOptions(options.deployment, options.size, variants=options.variants or ("none", *BUILDER_VARIANTS))
         graphs, notes, reports = variant_graphs(deployment.path_of(source), asked, folder, contract.value_range)
         engines, refused = _engines(deployment, source, options, graphs, gpu)
-        notes = (*notes, *refused)
+        notes = (*notes, *refused, *unbuildable(gpu))
         estimates: Dict[str, float] = {}
         for name, built in engines.items():
             estimate = None if built.listing is None else estimated_ms(built.listing, gpu)
@@ -98,7 +97,8 @@ def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
         difference = check_parity(differences, GRAPH_FP32, f"the graph rewritten with {best}")
         facts = {"variant": best, "backend": LISTING_RUNTIME, "from": source.file, "for": gpu.name}
         record: RewriteRecord = {**reports[best], "tuned": facts}
-        file = keep_graph(deployment, source, graphs[best], options.size, record, difference)
+        meant = GpuMeant(gpu.compute_capability, gpu.name)
+        file = keep_graph(deployment, source, graphs[best], options.size, record, difference, meant)
     return Tuned(LISTING_RUNTIME, best, seconds, file, difference, notes, estimates, gpu.name)
 
 
@@ -116,9 +116,19 @@ def _engines(
     return engines, tuple(notes)
 
 
+def unbuildable(gpu: GpuRates) -> Tuple[str, ...]:
+    """A note where the runtime that lists layers builds for another capability than the GPU's own."""
+    own = gpu.compute_capability
+    if own == gpu.capability:
+        return ()
+    return (
+        f"{LISTING_RUNTIME} builds for no {gpu.title} ({own}), so what was kept only shows what would be fast there",
+    )
+
+
 def is_here(gpu: GpuRates, gpus: Sequence[Gpu]) -> bool:
     """Whether the GPU that is tuned for is in this machine, and engines for its capability run on it."""
-    return any(gpu.title in one.name and one.compute_capability == gpu.capability for one in gpus)
+    return any(name_of(one) == gpu.name and one.compute_capability == gpu.capability for one in gpus)
 
 
 def measured_choice(
