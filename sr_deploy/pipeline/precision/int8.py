@@ -35,6 +35,7 @@ from sr_deploy.precision.evaluate import (
     judging,
     losses_of,
     part_of,
+    quieter,
 )
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
@@ -50,7 +51,7 @@ QUIET = 0.1
 LOUD, LOUD_NOISE, LOUD_MACS, LEAST_NARROW = 4.0, 0.05, 0.07, 0.8
 #: So often it is looked again, with weights fitted anew, and at so many pictures of each kind, of this low-resolution
 #: side.
-LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 2, 64
+LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 4, 64
 
 #: Squares that weights are fitted on, and biases are corrected on after it.
 FITTED = 32
@@ -95,12 +96,12 @@ def calibrated_plan(
         if not loud:
             break
         wide.update(loud)
-        quieter = everywhere(bench, material, options, formats, say, wide, fits)[:2]
-        now = bench.judged(*quieter)
-        if not now.loudness < judged.loudness:
+        wider = everywhere(bench, material, options, formats, say, wide, fits)[:2]
+        now = bench.judged(*wider)
+        if not quieter(now, judged):
             say(f"they stay {one.label} after all: {losses_of(now)} with them wider, {losses_of(judged)} without")
             break
-        (plan, weights), judged = quieter, now
+        (plan, weights), judged = wider, now
     return dataclasses.replace(plan, precision=one.precision), weights
 
 
@@ -116,7 +117,7 @@ def _loud_layers(
 ) -> Dict[str, str]:
     """Layer → why it should stay float16: it makes much of the noise and does little of the work."""
     (plan, weights), macs = made, bench.kinds.candidates
-    scenes = _loudest(bench, judged)
+    scenes = _losing_most(bench, judged)
 
     def noise(judged: Plan) -> np.ndarray:
         compute = judging(typed_graph(bench.model, judged, weights))
@@ -151,11 +152,11 @@ def _loud_layers(
     return loud
 
 
-def _loudest(bench: Workbench, judged: Judged) -> List[Scene]:
-    """Parts of the scenes of each kind in which noise costs most."""
+def _losing_most(bench: Workbench, judged: Judged) -> List[Scene]:
+    """Parts of the scenes of each kind that lose most."""
     found: List[Scene] = []
     for kind in dict.fromkeys(scene.kind for scene in bench.scenes):
-        both = [(one.independent, scene) for one, scene in zip(judged.each, bench.scenes) if scene.kind == kind]
+        both = [(one.loss, scene) for one, scene in zip(judged.each, bench.scenes) if scene.kind == kind]
         found += [scene for _, scene in sorted(both, key=lambda pair: -pair[0])[:LOUD_SCENES]]
     if bench.graph.size is not None:
         return found
