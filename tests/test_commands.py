@@ -289,6 +289,7 @@ def test_doctor(srdeploy):
 def test_demo_ends_in_two_pictures(srdeploy, tmp_path, scale):
     outcome = srdeploy("demo", "-o", tmp_path / "demo", "--scale", scale)
     assert outcome.code == 0, outcome.err
+    assert f"kept in {tmp_path}/demo/deployment/results" in outcome.err, "places are named as they will be"
     pictures = [line for line in outcome.out.splitlines() if line.endswith(".png")]
     assert len(pictures) == 2
     for picture in pictures:

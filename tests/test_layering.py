@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from sr_deploy.core import errors
+
 PACKAGE = Path(__file__).resolve().parents[1] / "sr_deploy"
 
 #: The words of the line, left to right. A folder imports from itself, from core, and from folders to its left.
@@ -145,6 +147,27 @@ def functions():
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield f"{path.relative_to(PACKAGE).as_posix()}::{node.name}", node
+
+
+#: Errors that say what was found, what was wanted and what to do next; the command line adds the command's help to a
+#: UsageError that leaves the last to what was wanted.
+ERRORS = {
+    name for name, kind in vars(errors).items()
+    if isinstance(kind, type) and issubclass(kind, errors.SrDeployError) and not issubclass(kind, errors.UsageError)
+}  # fmt: skip
+#: Files whose errors are for who writes a program, and no user's to mend.
+FOR_PROGRAMS = {"run/fake.py", "run/inputs.py"}
+
+
+def test_errors_say_what_to_do_next():
+    silent = [
+        f"{path.relative_to(PACKAGE).as_posix()}:{node.lineno}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ERRORS
+        if len(node.args) + len(node.keywords) < 3 and not any(isinstance(one, ast.Starred) for one in node.args)
+    ]
+    assert not [place for place in silent if place.split(":")[0] not in FOR_PROGRAMS]
 
 
 def parameters_of(node):

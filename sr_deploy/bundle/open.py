@@ -138,7 +138,11 @@ def _opened(bundle: Path) -> BinaryIO:
     try:
         return open(bundle, "rb")
     except OSError as error:
-        raise BadInput(f"cannot read {bundle}: {error.strerror}", "a file made by srdeploy pack") from error
+        raise BadInput(
+            f"cannot read {bundle}: {error.strerror}",
+            "a file made by srdeploy pack",
+            "check the path and who may read it",
+        ) from error
 
 
 def _index(stream: BinaryIO, bundle: Path) -> Index:

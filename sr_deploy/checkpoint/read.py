@@ -96,7 +96,9 @@ def checkpoint_from_file(path: Path, under: Optional[str] = None) -> Checkpoint:
         if error.errno in (None, errno.EINVAL, errno.EOVERFLOW):
             # The bytes named a place in the file that cannot be.
             raise _damaged(path, container, head, error) from error
-        raise EnvironmentFault(f"cannot read {path}: {error.strerror}", "a file that you may read") from error
+        raise EnvironmentFault(
+            f"cannot read {path}: {error.strerror}", "a file that you may read", "check the path and who may read it"
+        ) from error
     except _DAMAGE as error:
         raise _damaged(path, container, head, error) from error
     return Checkpoint(
@@ -122,7 +124,9 @@ def _head(given: Path) -> Tuple[Path, bytes]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadCheckpoint(f"{path} does not exist", _WANTED, "check the path") from error
     except OSError as error:
-        raise EnvironmentFault(f"cannot read {path}: {error.strerror}", "a file that you may read") from error
+        raise EnvironmentFault(
+            f"cannot read {path}: {error.strerror}", "a file that you may read", "check the path and who may read it"
+        ) from error
 
 
 def _damaged(path: Path, container: str, head: bytes, error: Exception) -> BadCheckpoint:

@@ -131,6 +131,8 @@ def main(arguments: Optional[List[str]] = None) -> None:
             app(args=arguments)
     except (SrDeployError, ModuleNotFoundError) as raised:
         error = raised if isinstance(raised, SrDeployError) else _missing_package(raised)
+        if isinstance(error, UsageError):
+            error.todo = error.todo or f"srdeploy {arguments[0]} --help"
         if _wants_json(arguments):
             print_json(_failure(error))
         lines = error.lines()

@@ -39,7 +39,7 @@ def compress(
     psnr_budget: Optional[float] = PSNR_BUDGET,
     device_for: Optional[str] = FOR,
     size: str = typer.Option("128", "--size", help="Input HxW that times are taken at."),
-    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
+    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads.", min=1),
     minutes: Optional[float] = typer.Option(None, "--minutes", help="Then distil from the whole network for so long."),
     steps: Optional[int] = typer.Option(None, "--steps", help="… or for so many steps of the optimiser."),
     importance: str = IMPORTANCE,

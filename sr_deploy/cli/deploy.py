@@ -128,7 +128,7 @@ def build(
     compute_capability: Optional[List[str]] = typer.Option(
         None, "--compute-capability", help="tensorrt-rtx: build for these GPUs, such as 8.6; no GPU is needed."
     ),
-    workspace: Optional[int] = typer.Option(None, "--workspace", help="Limit of the builder's workspace, MiB."),
+    workspace: Optional[int] = typer.Option(None, "--workspace", help="Limit of the builder's workspace, MiB.", min=1),
     memory_budget: Optional[str] = typer.Option(
         None, "--memory-budget", help="Activations at most, such as 600MB: the graph runs in as many strips as needed."
     ),

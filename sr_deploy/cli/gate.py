@@ -11,6 +11,7 @@ import typer
 
 from sr_deploy.api import sizes_of
 from sr_deploy.cli.shared import BACKEND, JSON_FLAG, PRECISION, print_json, print_line, render, say
+from sr_deploy.core.artifact import check_can_write
 
 
 def gate(
@@ -46,7 +47,7 @@ def gate(
     backend: Optional[str] = BACKEND,
     precision: Optional[str] = PRECISION,
     scope: Optional[str] = typer.Option(None, "--scope", help="compute (the default), enqueue or end-to-end."),
-    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads, of both."),
+    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads, of both.", min=1),
     max_seconds: Optional[float] = typer.Option(
         None,
         "--max-seconds",
@@ -136,6 +137,8 @@ def gate(
     if finds and baselines is not None:
         found = baseline_for(result_of(request.candidate, request), baselines)
         request = dataclasses.replace(request, baseline=found)
+    for path in filter(None, (junit, markdown_file)):
+        check_can_write(path)
     report = run_gate(request, say)
     # The files first: one that cannot be written is an error, and its JSON must be the only document on stdout.
     if junit is not None:

@@ -59,7 +59,7 @@ def bench(
         1, "--processes", help="In fresh processes, 5 or more, which the gate compares.", min=1
     ),
     builds: int = typer.Option(1, "--builds", help="… and for so many engines, each built anew.", min=1),
-    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
+    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads.", min=1),
     timer: str = typer.Option("auto", "--timer", help="host, events (the device's, kept busy), or auto."),
     cuda_graph: bool = typer.Option(False, "--cuda-graph", help="TensorRT: launch one captured CUDA graph."),
     wait: str = typer.Option("auto", "--wait", help="TensorRT: spin or block while it works; auto leaves it to CUDA."),
@@ -210,7 +210,7 @@ def tune(
     size: str = typer.Option(..., "--size", help="The input HxW to tune for."),
     backend: Optional[str] = BACKEND,
     rounds: int = typer.Option(11, "--rounds", help="Runs of every variant, all in turn.", min=1),
-    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads."),
+    threads: Optional[int] = typer.Option(None, "--threads", help="ONNX Runtime on the CPU: threads.", min=1),
     device: Optional[str] = typer.Option(
         None,
         "--for",

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 from sr_deploy.core.errors import DiskFull, EnvironmentFault, UsageError
 from sr_deploy.core.exchange import exchange
@@ -38,8 +38,12 @@ _NOT_WRITABLE = (
 
 
 @contextlib.contextmanager
-def explained_write_errors(target: Path) -> Iterator[None]:
-    """Turn the system's write errors into ours, naming ``target``.
+def explained_write_errors(target: Path, wanted: Optional[Path] = None) -> Iterator[None]:
+    """Turn the system's write errors into ours.
+
+    Args:
+        target: what is written.
+        wanted: what the message names, where that is another.
 
     Raises:
         DiskFull: no space or quota left.
@@ -48,7 +52,7 @@ def explained_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        shown = plain(str(target))
+        shown = plain(str(wanted or target))
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise DiskFull(
                 f"no space left while writing {shown}",
@@ -56,7 +60,11 @@ def explained_write_errors(target: Path) -> Iterator[None]:
                 "free some space or choose another folder; what was there before is unchanged",
             ) from error
         if error.errno in _NOT_WRITABLE or _is_on_the_way(error, target):
-            raise EnvironmentFault(f"cannot write {shown}: {error.strerror}", "a writable place") from error
+            raise EnvironmentFault(
+                f"cannot write {shown}: {error.strerror}",
+                "a writable place",
+                "choose another folder, or make it writable",
+            ) from error
         raise
 
 
@@ -127,7 +135,8 @@ def _replace(target: Path, place: Path) -> None:
 
 
 def check_free(target: Path, force: bool, wanted: str, todo: str) -> None:
-    """Refuse to replace what exists, and clear away what killed processes left beside it.
+    """Refuse to replace what exists, or a place that cannot be written, before long work is done for it; and clear away
+    what killed processes left beside it.
 
     Args:
         target: the file or folder that shall be made.
@@ -136,10 +145,12 @@ def check_free(target: Path, force: bool, wanted: str, todo: str) -> None:
 
     Raises:
         UsageError: it exists, and ``force`` is False.
+        DiskFull, EnvironmentFault: see ``check_can_write``.
     """
     sweep(Path(target).parent)
     if Path(target).exists() and not force:
         raise UsageError(f"{target} exists already", wanted, todo)
+    check_can_write(target)
 
 
 def check_can_write(target: Path) -> None:
@@ -159,7 +170,7 @@ def check_can_write(target: Path) -> None:
         while not folder.exists():
             folder = folder.parent
     tried = folder / target.name
-    with explained_write_errors(tried), temporary_file(tried) as temporary:
+    with explained_write_errors(tried, target), temporary_file(tried) as temporary:
         temporary.touch()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from typing import Match
+from typing import Callable, Match
 
 #: Unicode categories that are escaped: controls, formats (bidirectional overrides, zero width), surrogates, private
 #: use, unassigned, line and paragraph separators.
@@ -54,6 +54,11 @@ def decibels_lost(loss: float, digits: int = 4) -> str:
     """A loss in dB with its word: "0.0996 dB gained" where it is negative."""
     amount = f"{abs(loss):.{digits}f}"
     return f"{amount} dB {'gained' if loss < 0 and float(amount) else 'lost'}"
+
+
+def renaming(say: Callable[[str], None], made_as: object, known_as: object) -> Callable[[str], None]:
+    """``say``, told of a path where something is only while it is made, names the path where it will be."""
+    return lambda text: say(text.replace(str(made_as), str(known_as)))
 
 
 def log_line(text: str) -> str:

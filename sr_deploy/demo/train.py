@@ -81,7 +81,11 @@ def training_pairs(folder: Path, scale: int) -> List[Pair]:
             raise BadImage(f"{path} is {picture.kind}, {picture.depth} bit", "8-bit colour pictures", "take it out")
         high = crop_to_multiple(picture.pixels, scale)
         if min(high.shape[:2]) < PATCH * scale:
-            raise BadImage(f"{path} is too small to train on", f"{PATCH * scale} pixels or more each way")
+            raise BadImage(
+                f"{path} is too small to train on",
+                f"{PATCH * scale} pixels or more each way",
+                "give larger photographs",
+            )
         pairs.append((resize(high, (high.shape[0] // scale, high.shape[1] // scale)), high))
     return pairs
 

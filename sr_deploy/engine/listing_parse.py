@@ -150,10 +150,10 @@ def listing_from_inspector(text: str, products: Sequence[str], origin: str = "th
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{origin} gave no JSON: {error}", wanted) from error
+        raise BadInput(f"{origin} gave no JSON: {error}", wanted, "build it again with srdeploy") from error
     entries = raw.get("Layers") if isinstance(raw, dict) else None
     if not isinstance(entries, list):
-        raise BadInput(f"{origin} gave JSON without layers", wanted)
+        raise BadInput(f"{origin} gave JSON without layers", wanted, "build it again with srdeploy")
     if not all(isinstance(entry, dict) for entry in entries):
         raise BadInput(f"{origin} gave names of layers only", wanted, "build it again with srdeploy")
     return Listing("engine inspector", tuple(map(_inspected, entries)), tuple(products))

@@ -114,7 +114,9 @@ def open_session(graph: Path, options: Any, provider: str) -> Any:
         text = " ".join(str(error).split())
         if is_out_of_memory(text):
             raise EnvironmentFault(
-                f"not enough memory to open {graph}: {text}", "more memory or a smaller size"
+                f"not enough memory to open {graph}: {text}",
+                "more memory or a smaller size",
+                "free memory, or build for a smaller --size",
             ) from error
         if provider == CUDA and is_cuda_fault(text):
             raise no_start(provider, text, preloaded) from error
@@ -150,11 +152,19 @@ def input_size(session: Any, contract: IOContract, graph: Path) -> Tuple[Optiona
     free = len(shape) == 4 and (shape[0] in (1, None) or isinstance(shape[0], str))
     if not free or shape[channels] != form[channels]:
         wanted = "(1, 3, height, width)" if channels == 1 else f"(1, rows, width, {form[channels]})"
-        raise BadDeployment(f"the input {contract.input_name!r} of {graph} has shape {shape}", wanted)
+        raise BadDeployment(
+            f"the input {contract.input_name!r} of {graph} has shape {shape}",
+            wanted,
+            "export the network again with srdeploy export",
+        )
     kind = "tensor(uint8)" if contract.dtype == "uint8" else "tensor(float)"
     if (inputs[0].type, outputs[0].type) != (kind, kind):
         found = f"{inputs[0].type} to {outputs[0].type}"
-        raise BadDeployment(f"{graph} goes from {found}", f"{kind} to {kind}, as its manifest says")
+        raise BadDeployment(
+            f"{graph} goes from {found}",
+            f"{kind} to {kind}, as its manifest says",
+            "export the network again with srdeploy export",
+        )
     return size_in(contract.layout, tuple(shape))
 
 
@@ -213,7 +223,11 @@ def engine_from_graph(
             open_session(graph, options, provider)
         except BadDeployment as error:
             _explain_failed_write(saved, graph)
-            raise CheckFailed(f"ONNX Runtime could not save its form of {graph}: {error.found}") from error
+            raise CheckFailed(
+                f"ONNX Runtime could not save its form of {graph}: {error.found}",
+                "a graph that it opens",
+                "export the network again; srdeploy doctor tells the versions that are here",
+            ) from error
         fixed = input_size(open_session(saved, _options(ort), provider), contract, saved)
         data = saved.read_bytes()
     if size is not None and fixed != tuple(size):

@@ -174,7 +174,11 @@ def _builder(trt: Any, flavour: str, messages: Messages) -> Any:
         return trt.Builder(logger_of(flavour))
     except (TypeError, RuntimeError) as error:
         title = f"{flavour} {trt.__version__}"
-        raise EnvironmentFault(f"{title} does not start: {messages.explain()}", "a GPU and its driver") from error
+        raise EnvironmentFault(
+            f"{title} does not start: {messages.explain()}",
+            "a GPU and its driver",
+            "srdeploy doctor says what is missing",
+        ) from error
 
 
 def targets_of(flavour: str, asked: Sequence[str] = ()) -> Tuple[Tuple[str, ...], Optional[str]]:
@@ -295,6 +299,7 @@ def _optimization_profile(
         raise BadDeployment(
             f"the input {tensor.name!r} of {graph} is {tensor.dtype.name} {shape}",
             "FLOAT (1, 3, height, width), UINT8 (1, height, width, 3) or the planes of a video",
+            "export the network with srdeploy export",
         )
     have = size_in(layout, shape)
     if wanted is None and None in have:

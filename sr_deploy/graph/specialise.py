@@ -23,7 +23,9 @@ def load_graph(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
     except OSError as error:
-        raise BadDeployment(f"cannot read {path}: {error.strerror}", "an ONNX file") from error
+        raise BadDeployment(
+            f"cannot read {path}: {error.strerror}", "an ONNX file", "check the path and who may read it"
+        ) from error
     except Exception as error:  # protobuf's DecodeError has moved between packages; whatever it is, the file is bad
         raise BadDeployment(
             f"{path} is not an ONNX file, or it is cut off", "a whole ONNX file", "export it again"
@@ -58,7 +60,11 @@ def static_model(model: onnx.ModelProto, size: Size, path: str) -> onnx.ModelPro
         BadDeployment: the graph is fixed to another size.
     """
     if len(model.graph.input) != 1 or len(model.graph.input[0].type.tensor_type.shape.dim) != 4:
-        raise BadDeployment(f"{path} does not take one picture", "one input of shape (1, 3, height, width)")
+        raise BadDeployment(
+            f"{path} does not take one picture",
+            "one input of shape (1, 3, height, width)",
+            "export the network with srdeploy export",
+        )
     dims = model.graph.input[0].type.tensor_type.shape.dim
     for dim, value in zip(dims, shape_in(layout_of(model), size)):
         if dim.HasField("dim_value") and dim.dim_value != value:

@@ -12,6 +12,7 @@ from sr_deploy.core.errors import UsageError
 from sr_deploy.core.media.bicubic import resize
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.core.quality.metrics import CRITERION
+from sr_deploy.core.text import renaming
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME
 from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.request import BuildOptions
@@ -56,15 +57,16 @@ def run_demo(out: Path, scale: int, force: bool, say: Callable[[str], None] = la
     if scale not in (2, 4):
         raise UsageError(f"there is no demo network for x{scale}", "--scale 2 or --scale 4")
     with atomic_folder(out, force) as folder:
+        told = renaming(say, folder, out)
         lr, hr = _pictures(folder, scale)
         checkpoint = ASSETS / f"demo_x{scale}.safetensors"
-        deployment = export_deployment(ExportOptions(checkpoint, folder / "deployment"), say)
-        build_engines(BuildOptions(deployment.folder, GRAPH_RUNTIME), say)
-        (upscaled,) = upscale_files(UpscaleOptions(deployment.folder, (folder / "lr",), folder / "sr"), say).written
-        quality = verify_quality(VerifyOptions(deployment.folder, folder / "lr", folder / "hr"), say)
-        say("timing " + ", ".join(f"{height}x{width}" for height, width in BENCH_SIZES))
+        deployment = export_deployment(ExportOptions(checkpoint, folder / "deployment"), told)
+        build_engines(BuildOptions(deployment.folder, GRAPH_RUNTIME), told)
+        (upscaled,) = upscale_files(UpscaleOptions(deployment.folder, (folder / "lr",), folder / "sr"), told).written
+        quality = verify_quality(VerifyOptions(deployment.folder, folder / "lr", folder / "hr"), told)
+        told("timing " + ", ".join(f"{height}x{width}" for height, width in BENCH_SIZES))
         request = BenchRequest(deployment.folder, BENCH_SIZES, seconds=0.5)
-        latency, (_, plot) = bench_deployment(request, say)
+        latency, (_, plot) = bench_deployment(request, told)
         _compare(folder / "comparison.png", lr, hr, read_picture(upscaled), scale)
         relative = (Path("comparison.png"), plot.relative_to(folder))
     made = out / "deployment"

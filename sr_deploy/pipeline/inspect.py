@@ -31,7 +31,9 @@ def inspect_path(path: Path, size: Optional[Size] = None) -> Dict[str, Any]:
     """
     path = Path(path)
     if not path.exists():
-        raise BadInput(f"{path} does not exist", "a checkpoint, an ONNX graph, an engine or a deployment folder")
+        raise BadInput(
+            f"{path} does not exist", "a checkpoint, an ONNX graph, an engine or a deployment folder", "check the path"
+        )
     if path.is_dir() and not is_saved_checkpoint(path):
         return _deployment_facts(path, size)
     if path.suffix in (".engine", ".onnx", ".refused") and path.with_suffix(".json").is_file():

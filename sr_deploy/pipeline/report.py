@@ -118,8 +118,18 @@ def _check(options: ReportOptions) -> None:
     folders = [folder.resolve() for folder in options.deployments]
     if len(set(folders)) < len(folders):
         raise UsageError("a deployment is given twice", "different folders")
-    replaces = options.force and not options.out.is_dir()
-    check_free(options.out, replaces, "a new file", "choose another -o, or replace it with --force")
+    check_page(options.out, options.force)
+
+
+def check_page(out: Path, force: bool) -> None:
+    """Refuse a place for a page that is taken, cannot be written, or would not open as what it is.
+
+    Raises:
+        UsageError, EnvironmentFault: naming it.
+    """
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"-o {out} is no page", "a name that ends in .html", f"-o {out.with_suffix('.html')}")
+    check_free(out, force and not out.is_dir(), "a new file", "choose another -o, or replace it with --force")
 
 
 def _names(folders: Sequence[Path]) -> List[str]:

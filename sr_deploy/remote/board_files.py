@@ -58,6 +58,7 @@ def spoken(link: Link, what: Union[str, bytes]) -> Iterator[None]:
         raise EnvironmentFault(
             f"{link.board.name}: {plain(os.fsdecode(what), 200)}: {plain(str(error), 200)}",
             "a file that this user may use there",
+            "look at its owner and rights on the board",
         ) from error
 
 

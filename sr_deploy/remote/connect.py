@@ -204,7 +204,11 @@ def _config_of(board: Board) -> Dict[str, Any]:
     try:
         return dict(paramiko.SSHConfig.from_path(str(path)).lookup(board.host))
     except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize) as error:
-        raise EnvironmentFault(f"{path} cannot be read: {error}", "a file that ssh takes") from error
+        raise EnvironmentFault(
+            f"{path} cannot be read: {error}",
+            "a file that ssh takes",
+            "mend that line; ssh BOARD says whether it is understood",
+        ) from error
 
 
 def _load_known_hosts(client: Any, config: Dict[str, Any]) -> bool:

@@ -193,7 +193,11 @@ def failure_of(board: Board, ended: Ended, progress: Progress) -> SrDeployError:
     # A program that cleans up after a signal ends with 128 + its number, as shells count; others are told as negative.
     code = 128 - ended.exit_code if 128 < ended.exit_code <= 128 + 64 else ended.exit_code
     if ended.error is not None:
-        return EnvironmentFault(f"{board.name}: the job could not run: {ended.error}", "a job that runs")
+        return EnvironmentFault(
+            f"{board.name}: the job could not run: {ended.error}",
+            "a job that runs",
+            "mend that on the board, then give the command again",
+        )
     if code < 0:
         return EnvironmentFault(
             f"{board.name}: the job was ended by signal {-code}" + (" (out of memory?)" if code == -9 else ""),

@@ -102,6 +102,7 @@ def _send(
         raise EnvironmentFault(
             f"{link.board.name}: cannot write {plain(part)} there: {plain(str(error), 200)}",
             "a workdir that this user may write",
+            "another --workdir, or df -h and ls -ld of it on the board",
         ) from error
 
 

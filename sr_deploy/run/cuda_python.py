@@ -20,7 +20,11 @@ class CudaPython:
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
         if not self._call("cudaGetDeviceCount"):
-            raise EnvironmentFault("CUDA sees no GPU", "an NVIDIA GPU")
+            raise EnvironmentFault(
+                "CUDA sees no GPU",
+                "an NVIDIA GPU",
+                "srdeploy doctor says what is missing; --backend onnxruntime needs no GPU",
+            )
         self._stream = self._call("cudaStreamCreate")
         self._pinned: Dict[int, int] = {}
 

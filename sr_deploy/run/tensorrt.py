@@ -123,7 +123,11 @@ class TensorRTRunner:
         shape = contract.shape((height, width))
         with collected(self.runtime) as messages:
             if not self._context.set_input_shape(contract.input_name, shape) or self._context.infer_shapes():
-                raise CheckFailed(f"{manifest.file} refuses an input of {format_size(size)}: {messages.explain()}")
+                raise CheckFailed(
+                    f"{manifest.file} refuses an input of {format_size(size)}: {messages.explain()}",
+                    "a size of the engine's profile",
+                    "srdeploy inspect ENGINE shows its profile; srdeploy build makes one for another size",
+                )
         shapes = {
             contract.input_name: shape,
             contract.output_name: tuple(self._context.get_tensor_shape(contract.output_name)),

@@ -187,15 +187,18 @@ class TiledRunner:
             pair = [(rows[place], columns[0]) for place in range(max(middle[0] - 1, 0), middle[0] + 1)]
         seams = Seams(self.contract.value_range)
         borders = _Borders(seams, self.contract, self.scale, layout.size)
-        told = "it has one tile only, filled up with its mirror image, so nothing was measured"
-        if layout.count > 1:
-            for row, column in pair:
-                part = _padded_part(part_of, _spans_of(row, column, layout.size), self.contract)
-                borders.look_at(row, column, self._run(part))
-            told = (
-                f"two tiles of it differ by up to {seams.largest:.3g} of 255 along their border, {seams.mean:.2g} in "
+        if layout.count == 1:
+            return CheckFailed(
+                f"a picture of {format_size(layout.size)} would be filled up with its mirror image to "
+                f"{format_size(layout.tile)}, and the network is {self.cut.why}",
+                f"a picture of at least {format_size(layout.tile)}, or an engine for its size",
+                "--allow-inexact takes it filled up",
             )
-            told += "the mean"
+        for row, column in pair:
+            part = _padded_part(part_of, _spans_of(row, column, layout.size), self.contract)
+            borders.look_at(row, column, self._run(part))
+        told = f"two tiles of it differ by up to {seams.largest:.3g} of 255 along their border, {seams.mean:.2g} in "
+        told += "the mean"
         return CheckFailed(
             f"a picture of {format_size(layout.size)} would be made in {layout.count} tiles, and the network is "
             f"{self.cut.why}: {told}",

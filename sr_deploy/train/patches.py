@@ -17,6 +17,8 @@ from sr_deploy.core.text import counted
 KEPT_BACK = 8
 #: Squares kept back for judging, at most.
 JUDGED = 8
+#: What helps where a picture is smaller than a square.
+_SMALLER = "leave it out, or make the squares smaller with --patch"
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,31 @@ class Pool:
     judged_originals: Optional[np.ndarray] = None
 
 
+def check_pictures(images: Sequence[np.ndarray], side: int, todo: str = _SMALLER, names: Sequence[str] = ()) -> None:
+    """Refuse pictures that squares of ``side`` cannot be cut from; arguments are those of ``pool_of``.
+
+    Raises:
+        BadInput: one is smaller than the squares; the message names it.
+    """
+    small = [index for index, picture in enumerate(images) if min(picture.shape[2:]) < side]
+    if small:
+        height, width = images[small[0]].shape[2:]
+        more = f", as {len(small) - 1} more are," if len(small) > 1 else ""
+        raise BadInput(
+            f"{names[small[0]] if names else 'a picture'} of {height}x{width}{more} is smaller than the squares of "
+            f"{side} that are looked at",
+            f"pictures of at least {side}x{side}",
+            todo,
+        )
+
+
 def pool_of(
     images: Sequence[np.ndarray],
     side: int,
     judged_side: int,
     originals: Optional[Sequence[np.ndarray]] = None,
     multiple: int = 1,
-    todo: str = "leave it out, or make the squares smaller with --patch",
+    todo: str = _SMALLER,
     names: Sequence[str] = (),
 ) -> Pool:
     """Part the pictures into those trained on and those judged on.
@@ -76,16 +96,7 @@ def pool_of(
             "at least 2: some are kept back for judging",
             "give more pictures",
         )
-    small = [index for index, picture in enumerate(images) if min(picture.shape[2:]) < side]
-    if small:
-        height, width = images[small[0]].shape[2:]
-        more = f", as {len(small) - 1} more are," if len(small) > 1 else ""
-        raise BadInput(
-            f"{names[small[0]] if names else 'a picture'} of {height}x{width}{more} is smaller than the squares of "
-            f"{side} that are looked at",
-            f"pictures of at least {side}x{side}",
-            todo,
-        )
+    check_pictures(images, side, todo, names)
     back = list(range(0, len(images), KEPT_BACK))[:JUDGED]
     judged_side = min(judged_side, *(min(images[index].shape[2:]) for index in back))
     judged_side -= judged_side % multiple

@@ -42,6 +42,21 @@ def test_the_record_carries_conditions_and_every_sample(srdeploy, net, tmp_path)
         assert point.sha256
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(srdeploy, net, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    for words in (
+        ("bench", net, "--size", "16", *QUICK, "--out", blocked / "r.json"),
+        ("report", net, "-o", blocked / "r.html"),
+        ("pack", net, "-o", blocked / "net.srd"),
+    ):
+        outcome = srdeploy(*words)
+        assert outcome.code == 3 and f"cannot write {blocked}" in outcome.err, outcome.err
+        assert "median" not in outcome.err and "golden picture" not in outcome.err
+    refused = srdeploy("report", net, "-o", tmp_path / "page.pdf")
+    assert refused.code == 2 and "page.html" in refused.err
+
+
 def test_stop_rule_options_reach_the_record(srdeploy, net):
     command = ("bench", net, "--size", "16", "--seconds", 0.05, "--ci", 20, "--max-seconds", 2, "--iterations", 12)
     assert srdeploy(*command, "--backend", "onnxruntime", "--threads", 1).code == 0

@@ -18,6 +18,7 @@ from tests.test_commands import DEMO
         (("qat", "net", "--json", "--images", "x", "--steps", "many"), "--steps"),
         (("gate", "a", "b", "--json", "--sizes", "64"), "--sizes"),
         (("no-such-command", "--json"), "no-such-command"),
+        (("verify", "net", "--json"), "verify needs pictures"),
     ],
 )
 def test_a_refused_command_line_is_json_with_its_reason(srdeploy, arguments, says):

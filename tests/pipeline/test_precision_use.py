@@ -71,6 +71,7 @@ def test_a_bundle_carries_the_plan_and_its_recipe_builds_it(net, tmp_path, srdep
     assert wrong.code == 1 and "root-mean-square" in wrong.err
     refused = srdeploy("pack", net, "-o", tmp_path / "x.srd", "--precision", "fp16")
     assert refused.code == 4 and "precision/fp16" in refused.err and not (tmp_path / "x.srd").exists()
+    assert "perhaps int8" in srdeploy("pack", net, "-o", tmp_path / "x.srd", "--precision", "int").err
 
 
 def test_what_was_built_is_what_runs(net, photographs, tmp_path, srdeploy):

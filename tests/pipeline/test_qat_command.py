@@ -133,12 +133,17 @@ def test_what_it_refuses(net, photographs, tmp_path, srdeploy):
         (("--images", photographs, "--rate", "2"), 2, "--rate 2"),
         (("--images", photographs, "--device", "tpu"), 2, "'tpu'"),
         (("--images", photographs, "--resume"), 2, "no unfinished fine-tuning"),
-        (("--images", photographs, "--patch", "64"), 4, "smaller than the squares of 64"),
+        (
+            ("--images", photographs, "--patch", "80"),
+            4,
+            "0.png of 48x52, as 5 more are, is smaller than",
+        ),
         (("--images", photographs, "--teacher", tmp_path / "missing.pth"), 2, "does not exist"),
     )
     for arguments, code, message in cases:
         refused = srdeploy("qat", net, *arguments)
         assert refused.code == code and message in refused.err, (arguments, refused)
+        assert "judging" not in refused.err, "nothing long comes before it"
     torch.save(synthetic_checkpoints.span_folded(8, 3, 0), tmp_path / "three.pth")
     refused = srdeploy("qat", net, "--images", photographs, "--teacher", tmp_path / "three.pth", *QUICK)
     assert refused.code == 2 and "scale 3" in refused.err

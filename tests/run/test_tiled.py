@@ -111,7 +111,7 @@ def test_what_is_not_local_is_measured_and_refused_or_allowed():
     assert upscale(allowed, lr).shape == (1, 3, 300, 340)
     assert 0 < allowed.seams.mean <= allowed.seams.largest
     alone = cut_for(spectral, ANY, (96, 96), True, "net")
-    with pytest.raises(CheckFailed, match="one tile only"):
+    with pytest.raises(CheckFailed, match="filled up with its mirror image"):
         upscale(TiledRunner(Centred(0, contract, (96, 96)), alone, contract, 2), lr[:, :, :50, :60])
 
 

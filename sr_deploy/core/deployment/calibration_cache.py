@@ -53,7 +53,11 @@ def parsed_version(text: str) -> Version:
     """
     parts = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     if parts is None:
-        raise BadInput(f"{text!r} is not a version of TensorRT", "one such as 8.5.2")
+        raise BadInput(
+            f"{text!r} is not a version of TensorRT",
+            "one such as 8.5.2",
+            "build with srdeploy, which writes the cache for the version that is here",
+        )
     return int(parts.group(1)), int(parts.group(2)), int(parts.group(3))
 
 
@@ -65,7 +69,11 @@ def version_number(version: Version) -> int:
     """
     major, minor, patch = version
     if not (4 <= major < 100 and 0 <= minor < (10 if major < 10 else 100) and 0 <= patch < 100):
-        raise BadInput(f"TensorRT {major}.{minor}.{patch} has no number for a calibration cache", "such as 8.5.2")
+        raise BadInput(
+            f"TensorRT {major}.{minor}.{patch} has no number for a calibration cache",
+            "such as 8.5.2",
+            "give it as TensorRT says it",
+        )
     return major * (1000 if major < 10 else 10000) + minor * 100 + patch
 
 
@@ -80,17 +88,29 @@ def cache_text(cache: CalibrationCache) -> str:
     lines = [f"TRT-{version_number(cache.version)}-{cache.algorithm}"]
     for name, scale in cache.scales.items():
         if not name or name != name.strip() or "\n" in name or "\r" in name:
-            raise BadInput(f"the calibration cache cannot hold a tensor named {name!r}", "a name of one line")
+            raise BadInput(
+                f"the calibration cache cannot hold a tensor named {name!r}",
+                "a name of one line",
+                "export the network again, without line breaks in the names of its layers",
+            )
         try:
             packed = struct.pack(">f", scale)
         except OverflowError:
             packed = struct.pack(">f", math.inf)
         (stored,) = struct.unpack(">f", packed)
         if not (math.isfinite(stored) and stored > 0):
-            raise BadInput(f"the scale of {name!r} is {scale}", "a finite float32 above 0")
+            raise BadInput(
+                f"the scale of {name!r} is {scale}",
+                "a finite float32 above 0",
+                "calibrate again: srdeploy calibrate DIR --images D --force",
+            )
         lines.append(f"{name}: {packed.hex()}")
     if len(lines) == 1:
-        raise BadInput("the calibration cache would hold no scales", "a scale for each tensor to run in INT8")
+        raise BadInput(
+            "the calibration cache would hold no scales",
+            "a scale for each tensor to run in INT8",
+            "calibrate again: srdeploy calibrate DIR --images D --force",
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -143,7 +163,11 @@ def read_cache(path: Path) -> CalibrationCache:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise BadInput(f"cannot read the calibration cache {path}: {reason}", "a calibration cache") from error
+        raise BadInput(
+            f"cannot read the calibration cache {path}: {reason}",
+            "a calibration cache",
+            "make the plan again: srdeploy build DIR --precision int8 --images D --remake-plan",
+        ) from error
     return parse_cache(text, str(path))
 
 

@@ -239,11 +239,11 @@ def open_deployment(folder: Path) -> Deployment:
             verb = "unpack" if folder.suffix == ".srd" else "export"
             todo = f"srdeploy {verb} {folder} -o {folder.stem}, and name the folder {folder.stem}"
             raise BadDeployment(f"{folder} is not a deployment but a file", wanted, todo)
-        found, todo = (
-            f"{folder} is not a deployment: it has no {MANIFEST_NAME}",
-            f"srdeploy export CHECKPOINT -o {folder}",
-        )
-        raise BadDeployment(found, wanted, todo)
+        if folder.is_dir():
+            found, todo = f"{folder} is not a deployment: it has no {MANIFEST_NAME}", "another -o, or name its folder"
+        else:
+            found, todo = f"{folder} does not exist", f"-o {folder}, or check the path"
+        raise BadDeployment(found, wanted, f"srdeploy export CHECKPOINT {todo}")
     manifest = read_described(Manifest, folder / MANIFEST_NAME, "deployment manifest", "export it again", BadDeployment)
     deployment = Deployment(folder, manifest)
     for graph in manifest.graphs:

@@ -167,5 +167,9 @@ def _weights(path: Path, plan: Plan) -> Dict[str, np.ndarray]:
         found = f"{path} cannot be read: {plain(str(error))}"
         raise BadDeployment(found, "weights that belong to a plan", "make it again") from error
     if sick:
-        raise BadDeployment(f"{path} holds weights that are not finite: {', '.join(sick[:5])}", "finite weights")
+        raise BadDeployment(
+            f"{path} holds weights that are not finite: {', '.join(sick[:5])}",
+            "finite weights",
+            "make the plan again with --remake-plan",
+        )
     return arrays

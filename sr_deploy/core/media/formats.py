@@ -83,7 +83,11 @@ def facts_of_file(data: bytes, path: Path) -> FileFacts:
     for offset, magic, what, todo in _OTHERS:
         if data[offset : offset + len(magic)] == magic:
             raise BadImage(f"{path} is {what}", WANTED, todo)
-    raise BadImage(f"{path} is not a picture: its first bytes are {data[:8].hex(' ')}", WANTED)
+    raise BadImage(
+        f"{path} is not a picture: its first bytes are {data[:8].hex(' ')}",
+        WANTED,
+        "give a picture file; a clip or archive must be unpacked first",
+    )
 
 
 def opened(data: bytes, path: Path, kind: str) -> Image.Image:

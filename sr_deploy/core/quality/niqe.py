@@ -148,6 +148,8 @@ def _smooth(plane: np.ndarray) -> np.ndarray:
 
 
 def _read(path: Path) -> Natural:
+    if not path.is_file():
+        raise _unfit(path, "there is no such file")
     try:
         with np.load(str(path), allow_pickle=False) as arrays:
             mean = np.asarray(arrays[_MEAN], np.float64).ravel()

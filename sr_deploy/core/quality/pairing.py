@@ -30,7 +30,11 @@ def pair_images(lr_folder: Path, hr_folder: Path, scale: int) -> Tuple[Tuple[str
         if name not in highs and name.lower().endswith(f"x{scale}"):
             original = name[: -len(f"x{scale}")]
         if original in pairs:
-            raise BadImage(f"{pairs[original][1]} and {low} both belong to {original}", "one picture for each original")
+            raise BadImage(
+                f"{pairs[original][1]} and {low} both belong to {original}",
+                "one picture for each original",
+                "take one of them out of the folder",
+            )
         if original in highs:
             pairs[original] = (original, low, highs[original])
     used = {low for _, low, _ in pairs.values()}
@@ -55,5 +59,9 @@ def _by_name(files: Tuple[Path, ...], folder: Path) -> Dict[str, Path]:
             twice.append(f"{out[file.stem].name} and {file.name}")
         out[file.stem] = file
     if twice:
-        raise BadImage(f"{folder} has two pictures of one name: " + ", ".join(twice), "one file for each picture")
+        raise BadImage(
+            f"{folder} has two pictures of one name: " + ", ".join(twice),
+            "one file for each picture",
+            "take one of them out of the folder",
+        )
     return out

@@ -109,7 +109,11 @@ def without_functions(given: GivenFile) -> onnx.ModelProto:
 
     def size(key: object, inside: frozenset = frozenset()) -> int:
         if key in inside or len(inside) > 50:
-            raise BadInput(f"{plain(str(given.path))} has functions that call themselves", "functions that end")
+            raise BadInput(
+                f"{plain(str(given.path))} has functions that call themselves",
+                "functions that end",
+                "export it again; do not trust a file that somebody gave you",
+            )
         if key not in sizes:
             body = bodies[key]  # type: ignore[index]
             sizes[key] = sum(
@@ -123,5 +127,9 @@ def without_functions(given: GivenFile) -> onnx.ModelProto:
         for node in nodes_of(model.graph)
     )
     if total > MOST_INLINED:
-        raise BadInput(f"{plain(str(given.path))} comes to {total:,} nodes", f"at most {MOST_INLINED:,}")
+        raise BadInput(
+            f"{plain(str(given.path))} comes to {total:,} nodes",
+            f"at most {MOST_INLINED:,}",
+            "export it from its framework without functions, or in parts",
+        )
     return inline_local_functions(model)

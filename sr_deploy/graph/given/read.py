@@ -78,7 +78,9 @@ def onnx_from_file(path: Path) -> GivenFile:
         if sizes:
             external_data_helper.load_external_data_for_model(model, str(path.parent))
     except OSError as error:
-        raise EnvironmentFault(f"cannot read {path}: {error.strerror}", "a file that you may read") from error
+        raise EnvironmentFault(
+            f"cannot read {path}: {error.strerror}", "a file that you may read", "check the path and who may read it"
+        ) from error
     except BadInput:
         raise
     except Exception as error:  # protobuf's DecodeError has moved between packages; whatever it is, the file is bad
@@ -189,7 +191,11 @@ def _bytes_of(tensor: TensorProto) -> int:
     except (KeyError, TypeError):
         item = 0
     if item == 0 or tensor.data_type == TensorProto.STRING or any(edge < 0 for edge in tensor.dims):
-        raise BadInput(f"the tensor {plain(tensor.name, 100)} is of a type or shape that no network has", _WANTED)
+        raise BadInput(
+            f"the tensor {plain(tensor.name, 100)} is of a type or shape that no network has",
+            _WANTED,
+            "export it again; do not trust a file that somebody gave you",
+        )
     return math.prod(tensor.dims) * item
 
 

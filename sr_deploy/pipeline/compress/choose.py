@@ -26,6 +26,7 @@ SHOWN = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
 _LEAST, _SEARCHES = 0.25, 5
 #: A share that is this much more than asked for is a share that could not be reached.
 _NEARLY = 1e-9
+_TABLE = "the same command with --dry-run shows what budgets leave"
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Way:
                 f"{self.request.asked} cannot be reached: with {counted(self.request.step, 'channel')} in every group "
                 f"{nearest:.3f} of the cost is left",
                 self._more(nearest),
+                _TABLE,
             )
         return at_most(self.allocation, self.path, share)
 
@@ -131,6 +133,7 @@ class Way:
             raise CheckFailed(
                 f"{self.request.asked} cannot be reached: the narrowest takes {min(seen.values()):.3f} of the time",
                 self._more(min(seen.values())),
+                _TABLE,
             )
         return max(share, self.path[-1].cost)
 
@@ -159,6 +162,7 @@ class Way:
             raise CheckFailed(
                 f"{self.request.asked} cannot be kept: {nearest:.3f} dB are lost at the least",
                 f"{_rounded_up(nearest):g} or more, or --macs or --time with distillation",
+                _TABLE,
             )
         return best
 

@@ -149,6 +149,7 @@ def _proved(ground: Ground, traced: int, seed: int, say: Callable[[str], None]) 
             f"nothing in the graph of {ground.deployment.folder} may become narrower: no layer's channels are its own "
             f"(operators that hold channels: {stopped})",
             "a network with channels between its layers",
+            "take a smaller network: srdeploy distill; or look at srdeploy tune and --precision int8",
         )
     channels = sum(group.width for group in network.groups)
     say(

@@ -121,7 +121,11 @@ def _half_plan(
         say("a float16 plan, to weigh 8 bits against")
         half = make(deployment, asked, say)
     if half.plan.graph_sha256 != planned.plan.graph_sha256:
-        raise BadDeployment(f"{half.folder} is a plan for another graph", "one for the same")
+        raise BadDeployment(
+            f"{half.folder} is a plan for another graph",
+            "one for the same",
+            "make it again: srdeploy build DIR --precision fp16 --remake-plan",
+        )
     return half
 
 

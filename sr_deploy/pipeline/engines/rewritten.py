@@ -241,7 +241,11 @@ def _prove(
     white = request.contract.value_range
     for size, (own, model, counted) in pairs.items():
         if counted != places:
-            raise CheckFailed(f"at {format_size(size)} other places are rewritten: {counted}", f"{places}")
+            raise CheckFailed(
+                f"at {format_size(size)} other places are rewritten: {counted}",
+                f"{places}",
+                "build with a graph of fixed sizes: srdeploy export … --size HxW; and report the network",
+            )
         lr = sample_for(request.contract, size)
         expected = _session(own)(lr)
         found[size] = difference_of(_session(model)(lr), expected, white)
@@ -249,7 +253,11 @@ def _prove(
             lost = rms_difference(computing(half_graph(model))(lr), expected, white)
             if not lost <= HALF.rms_steps:
                 text = f"rewritten, it differs in float16 from float32 by {lost:.2f} of 255 at {format_size(size)}"
-                raise CheckFailed(text, f"at most {HALF.rms_steps} ({HALF.name})")
+                raise CheckFailed(
+                    text,
+                    f"at most {HALF.rms_steps} ({HALF.name})",
+                    "build it without tuning: srdeploy export again; and report the network",
+                )
     return check_parity(found, GRAPH_FP32, f"the graph rewritten for {request.backend}")
 
 

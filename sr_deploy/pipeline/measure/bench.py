@@ -15,6 +15,7 @@ from sr_deploy.bench.options import BenchOptions
 from sr_deploy.bench.presets import preset_named
 from sr_deploy.bench.result import Point, Result, save_result
 from sr_deploy.bench.sweep import Job, sweep
+from sr_deploy.core.artifact import check_can_write
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.manifest import Deployment, open_deployment
 from sr_deploy.core.errors import SrDeployError, UsageError
@@ -144,6 +145,8 @@ def bench_deployment(
     options = options_of(request, deployment.manifest.contract.value_range)
     name = deployment.folder.resolve().name
     target = result_path(request, resolved)
+    for path in filter(None, (target, request.json_file)):
+        check_can_write(path)
     told: Set[str] = set()
 
     def say_once(text: str) -> None:

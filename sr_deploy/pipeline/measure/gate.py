@@ -166,7 +166,11 @@ def _in_turn(request: GateRequest, budget: Budget, say: Say) -> Tuple[Tuple[Find
     pair = (open_deployment(paths[0]), open_deployment(paths[1]))
     taken = [(one.manifest.contract.value_range, one.manifest.contract.io, one.manifest.contract.yuv) for one in pair]
     if taken[0] != taken[1]:
-        raise BadInput("the two deployments take different value ranges or types", "two forms of one network")
+        raise BadInput(
+            "the two deployments take different value ranges or types",
+            "two forms of one network",
+            "export both with the same --value-range and --io",
+        )
 
     def side(deployment: Deployment) -> Resolved:
         return resolve(EngineIndex(deployment), request.backend, precision=request.precision, threads=request.threads)

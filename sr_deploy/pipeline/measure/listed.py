@@ -76,5 +76,9 @@ def _built(graph: Path, size: Size, passes: str, capability: str) -> BuiltEngine
         onnx.save(half_graph(model), str(path))
         built = engine_from_graph(LISTING_RUNTIME, path, None, (capability,), EngineOptions(precision=AUTO))
     if built.listing is None:
-        raise CheckFailed(f"{built.version} lists no layers", "a TensorRT-RTX that does, such as 1.7.1")
+        raise CheckFailed(
+            f"{built.version} lists no layers",
+            "a TensorRT-RTX that does, such as 1.7.1",
+            "install that version; without --for, tune times what is here",
+        )
     return built

@@ -154,7 +154,9 @@ def read_matrix(file: Path, out: Path) -> Tuple[Cell, ...]:
         try:
             options_of(request)
         except UsageError as error:
-            raise BadInput(f"{file} asks for what cannot be measured: {error.found}", error.wanted) from error
+            raise BadInput(
+                f"{file} asks for what cannot be measured: {error.found}", error.wanted, "mend the matrix"
+            ) from error
         cells.append(Cell(label, request, device))
     return tuple(cells)
 

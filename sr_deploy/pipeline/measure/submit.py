@@ -9,12 +9,13 @@ from typing import Callable, Dict, List, Tuple
 
 from sr_deploy import __version__
 from sr_deploy.bench.result import Result
-from sr_deploy.core.artifact import atomic_file, check_free
+from sr_deploy.core.artifact import atomic_file
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.engine.index import EngineIndex
 from sr_deploy.pipeline.kept_quality import kept_quality
 from sr_deploy.pipeline.measure.bench import BenchRequest
+from sr_deploy.pipeline.report import check_page
 from sr_deploy.pipeline.runner import resolve
 from sr_deploy.report.quality_file import QualityFile
 from sr_deploy.report.submission import (
@@ -112,7 +113,7 @@ def write_catalogue(folder: Path, out: Path, title: str, force: bool) -> Path:
     """
     from sr_deploy.report.page_catalogue import catalogue_page
 
-    check_free(out, force and not out.is_dir(), "a new file", "choose another -o, or replace it with --force")
+    check_page(out, force)
     if not Path(folder).is_dir():
         raise BadInput(f"{folder} is no folder", "one with entries, or folders of them, in it", "check the path")
     files = sorted(Path(folder).rglob(f"*{SUFFIX}"))

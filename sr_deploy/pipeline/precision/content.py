@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Tuple, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ FITTED_SEED, JUDGED_SEED = 1, 2
 LEAST, MOST = len(PAINTERS), 4 * len(PAINTERS)
 #: Graphics that plans are judged on: two of each kind.
 JUDGED = 2 * len(PAINTERS)
+
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def graphics_to_fit(content: str, photographs: int, deployment: Deployment, grap
     return Graphics(count, sizes.fit(max(graph.size or (PATCH, PATCH))), deployment.manifest.scale)
 
 
-def spread(photographs: List[np.ndarray], graphics: List[np.ndarray]) -> List[np.ndarray]:
+def spread(photographs: List[Kind], graphics: List[Kind]) -> List[Kind]:
     """Both in one list, each evenly over all of it: what a training keeps back of it has both."""
     places = [
         ((index + 0.5) / len(part), kind, index)

@@ -29,6 +29,7 @@ from sr_deploy.pipeline.precision.plan_inputs import PrecisionOptions, Workbench
 from sr_deploy.pipeline.precision.plan_needs import plannable
 from sr_deploy.pipeline.training import check_minutes, torch_device
 from sr_deploy.precision.evaluate import Judged, losses_of
+from sr_deploy.train.patches import check_pictures
 
 NAME = "qat"
 #: dB that correcting the biases after training may cost.
@@ -106,11 +107,15 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
             "export the network without --io uint8",
         )
     plan, weights = _start(deployment, graph)
+    options = _options(request, deployment)
     state = deployment.precision_folder / UNFINISHED_FOLDER
     folder = deployment.precision_folder / NAME
     _make_room(request, folder, state)
     images, originals, names = _pictures(request, deployment)
+    check_pictures(images, options.patch, names=names)
     graphics = graphics_to_fit(request.content, len(images), deployment, graph)
+    graphics = dataclasses.replace(graphics, side=max(graphics.side, options.patch))
+    names = spread(names, [f"{name} (graphics)" for name, _ in graphics.pictures()])
     images = spread(images, list(graphics.inputs(deployment.manifest.contract)))
     if originals is not None:
         originals = spread(originals, list(graphics.originals(deployment.manifest.contract)))
@@ -118,7 +123,6 @@ def fine_tune_deployment(request: QatRequest, say: Callable[[str], None] = lambd
     bench = workbench(deployment, graph, PrecisionOptions("int8", images=request.images, content=request.content), say)
     before = bench.judged(plan, weights)
     say(f"before: {losses_of(before)}, on {counted(before.pictures, 'picture')}")
-    options = _options(request, deployment)
     value_range = deployment.manifest.contract.value_range
     lesson = Lesson(bench.model, plan, weights, images, value_range, teacher, originals, names)
     tuned = fine_tune(lesson, options, folder=state, resume=request.resume, say=say)

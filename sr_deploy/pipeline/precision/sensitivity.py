@@ -54,16 +54,15 @@ def measure_sensitivity(options: SensitivityOptions, say: Callable[[str], None] 
         BadInput: no pictures, none large enough, or a deployment without a graph for any size.
         UsageError: ``lr`` without ``hr``, or no such method.
     """
-    from sr_deploy.pipeline.precision.deployed_plan import check_options
     from sr_deploy.pipeline.precision.int8 import gather, layer_costs
     from sr_deploy.pipeline.precision.plan_inputs import workbench
-    from sr_deploy.pipeline.precision.plan_needs import plannable
+    from sr_deploy.pipeline.precision.plan_needs import check_needs, plannable
     from sr_deploy.report.plots_precision import sensitivity_plot
 
     asked = PrecisionOptions("int8", None, options.images, options.lr, options.hr, options.method, improve=False)
     asked = dataclasses.replace(asked, content=options.content)
-    check_options(asked)
     deployment = open_deployment(options.deployment)
+    check_needs(deployment, asked)
     graph = plannable(deployment)
     bench = workbench(deployment, graph, asked, say)
     material = gather(deployment, bench, asked, say)

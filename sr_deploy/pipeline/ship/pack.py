@@ -12,7 +12,7 @@ from sr_deploy.bundle.golden import Golden, golden_files
 from sr_deploy.bundle.layout import RECIPE_NAME, is_allowed
 from sr_deploy.bundle.recipe import Recipe, build_arguments, recipe_text
 from sr_deploy.bundle.write import Content, write_bundle
-from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.artifact import check_free, sha256_of
 from sr_deploy.core.contract import Size, format_size
 from sr_deploy.core.deployment.default import read_default
 from sr_deploy.core.deployment.manifest import (
@@ -26,6 +26,8 @@ from sr_deploy.core.deployment.plan import PLAN_NAME, open_plan
 from sr_deploy.core.deployment.target import check_formats
 from sr_deploy.core.errors import BadDeployment, UsageError
 from sr_deploy.core.media.sample import sample_for
+from sr_deploy.core.names import proposal
+from sr_deploy.core.number_formats import PLAN_PRECISIONS
 from sr_deploy.core.temporary import is_temporary
 from sr_deploy.engine.manifest import check_profile
 from sr_deploy.engine.runtimes import RUNTIMES
@@ -93,6 +95,10 @@ def pack_deployment(options: PackOptions, say: Callable[[str], None] = lambda _:
         EnvironmentFault: no ONNX Runtime or memory for the golden pictures.
     """
     deployment, target, files, sizes = _planned(options)
+    replaces = options.force and options.out.is_file()
+    check_free(options.out, replaces, "a new file", "choose another -o, or replace it with --force")
+    for size in sizes:
+        check_memory(deployment.graph_for(size), size)
     say(f"the board builds {options.recipe.plan or 'float32'} (--precision chooses)")
     for size in sizes:
         say(f"golden picture at {format_size(size)}")
@@ -150,7 +156,6 @@ def make_golden(deployment: Deployment, size: Size, plan: Optional[str] = None) 
     from sr_deploy.run.onnxruntime import runner_from_graph
 
     manifest, graph = deployment.manifest, deployment.graph_for(size)
-    check_memory(graph, size)
     lr = sample_for(manifest.contract, size)
     runner = runner_from_graph(deployment.path_of(graph), manifest.contract, manifest.scale, 1, CPU)
     try:
@@ -223,10 +228,12 @@ def check_plan(deployment: Deployment, name: str, target: str) -> None:
 
     planned = find_planned(deployment, name)
     if planned is None:
+        makes = name if name in PLAN_PRECISIONS else "int8"
+        plans = sorted(path.parent.name for path in deployment.precision_folder.glob(f"*/{PLAN_NAME}"))
         raise BadDeployment(
             f"{deployment.folder} has no plan {PRECISION_FOLDER}/{name}",
-            "a plan that the board shall build",
-            f"srdeploy build {deployment.folder} --precision {name} makes one",
+            "a plan that the board shall build: " + (", ".join(plans) or "there is none yet"),
+            proposal(name, plans) or f"srdeploy build {deployment.folder} --precision {makes} makes one",
         )
     runs_on = target_named(target).runs_on
     if runs_on is not None:

@@ -124,7 +124,9 @@ def opened_bundle(path: Path) -> Iterator[Path]:
         yield path
         return
     if not path.is_file():
-        raise BadDeployment(f"{path} does not exist", "a deployment folder, or one packed by srdeploy pack")
+        raise BadDeployment(
+            f"{path} does not exist", "a deployment folder, or one packed by srdeploy pack", "check the path"
+        )
     from sr_deploy.bundle.open import unpack
 
     with temporary_folder() as temporary:

@@ -14,6 +14,7 @@ from sr_deploy.bundle.recipe import Recipe, build_arguments, read_recipe
 from sr_deploy.core.deployment.manifest import PRECISION_FOLDER
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.temporary import sweep
+from sr_deploy.core.text import renaming
 from sr_deploy.pipeline.engines.build import build_engines
 from sr_deploy.pipeline.engines.request import BuildOptions
 from sr_deploy.pipeline.precision.deployed_plan import precision_options
@@ -84,7 +85,7 @@ def unpack_bundle(options: UnpackOptions, say: Callable[[str], None] = lambda _:
     if options.force and out.exists():
         with unpacking(bundle, out, True, options.sha256) as (index, temporary):
             _tell(index, "unpacked", say)
-            made = _built(index, temporary, lambda text: say(text.replace(str(temporary), str(out))))
+            made = _built(index, temporary, renaming(say, temporary, out))
         return dataclasses.replace(made, folder=out)
     sweep(out.parent)
     before = unpacked_before(bundle, out, options.sha256)

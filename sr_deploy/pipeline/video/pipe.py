@@ -99,7 +99,9 @@ def upscale_pipe(options: PipeOptions, source: BinaryIO, target: BinaryIO,
     except BrokenPipeError as error:
         _silence(target)
         raise EnvironmentFault(
-            "nobody reads the frames any more: the pipe of the output is closed", "a reader that takes all frames"
+            "nobody reads the frames any more: the pipe of the output is closed",
+            "a reader that takes all frames",
+            "look at the messages of the program that reads; then give both commands again",
         ) from error
 
 

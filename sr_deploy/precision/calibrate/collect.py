@@ -167,6 +167,7 @@ class Exposed:
                 raise BadInput(
                     f"the graph does not run on an input of {'x'.join(map(str, array.shape))}: {reason}",
                     "pictures or patches of a size that the graph takes",
+                    "leave small pictures out of the folder, or export without --size",
                 ) from error
             # Popped, so that each is free again before the next is looked at.
             results.reverse()

@@ -155,7 +155,9 @@ def scale_of(stats: TensorStats, method: str = "minmax", percentile: float = PER
     if not 0 < percentile <= 100:
         raise UsageError(f"a percentile of {percentile:g} does not exist", "a number above 0, at most 100")
     if stats.count == 0:
-        raise BadInput("a scale was asked of a tensor that no picture went through", "at least one picture")
+        raise BadInput(
+            "a scale was asked of a tensor that no picture went through", "at least one picture", "give pictures"
+        )
     if stats.non_finite:
         raise CheckFailed(
             f"{stats.non_finite} of {stats.count} values of a tensor are NaN or infinite, so it has no scale",

@@ -53,7 +53,9 @@ def scan_half(
     """
     arrays = list(inputs)
     if not arrays:
-        raise BadInput("the float16 scan was given no picture", "at least one real picture")
+        raise BadInput(
+            "the float16 scan was given no picture", "at least one real picture", "give photographs with --images"
+        )
     pins = {**too_large(model, ranges, margin), **float32_recipes(model)}
     pins = {node.name: pins[node.name] for node in model.graph.node if node.name in pins and not is_pinned(node)}
     for _ in range(len(model.graph.node)):
@@ -63,7 +65,11 @@ def scan_half(
         for name, reason in sick.items():
             say(f"{name} stays float32: {reason}")
         pins.update(sick)
-    raise CheckFailed("the graph is not finite in float16, whatever stays float32", "a graph with finite values")
+    raise CheckFailed(
+        "the graph is not finite in float16, whatever stays float32",
+        "a graph with finite values",
+        "srdeploy build DIR --precision bf16, or fp32",
+    )
 
 
 def pinned(model: onnx.ModelProto, pins: Mapping[str, str]) -> onnx.ModelProto:

@@ -343,7 +343,9 @@ def _decoded(av: Any, container: Any, stream: Any, damage: Damage) -> Iterator[A
             damage.packets += 1
             continue
         except av.error.MemoryError as error:
-            raise EnvironmentFault("not enough memory to decode a frame", "more free memory") from error
+            raise EnvironmentFault(
+                "not enough memory to decode a frame", "more free memory", "free memory, or make a smaller clip"
+            ) from error
         yield from frames
 
 

@@ -151,7 +151,11 @@ def _check_encoder(name: str, row: Codec, pixels: str) -> None:
     try:
         encoder = av.Codec(row.encoder, "w")
     except av.codec.codec.UnknownCodecError as error:
-        raise EnvironmentFault(f"this FFmpeg has no encoder {row.encoder}", "another --codec") from error
+        raise EnvironmentFault(
+            f"this FFmpeg has no encoder {row.encoder}",
+            "another --codec",
+            "--codec h264 or ffv1, which FFmpeg mostly has, or another package of PyAV",
+        ) from error
     takes = [form.name for form in encoder.video_formats or ()]
     if takes and pixels not in takes:
         known = [one for one in takes if one in PIXEL_FORMATS and not PIXEL_FORMATS[one].full]

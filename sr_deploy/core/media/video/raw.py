@@ -146,12 +146,20 @@ def y4m_form(stream: BinaryIO, assumed: Assumed) -> Tuple[RawForm, Tuple[str, ..
     except (KeyError, ValueError):
         size = (0, 0)
     if not all(0 < edge <= _LONGEST_EDGE for edge in size):
-        raise BadInput("the YUV4MPEG2 header names no size", f"W and H, 1 to {_LONGEST_EDGE}")
+        raise BadInput(
+            "the YUV4MPEG2 header names no size",
+            f"W and H, 1 to {_LONGEST_EDGE}",
+            "write it with ffmpeg -i CLIP -f yuv4mpegpipe -",
+        )
     if known.get("I", "p") not in ("p", "?"):
         raise BadInput("the frames of the pipe are interlaced", "progressive ones", "ffmpeg -vf bwdif")
     space = known.get("C", "420")
     if space not in _Y4M:
-        raise BadInput(f"the pipe has the colour space {space[:40]!r}", "one of " + ", ".join(_Y4M))
+        raise BadInput(
+            f"the pipe has the colour space {space[:40]!r}",
+            "one of " + ", ".join(_Y4M),
+            "convert it: ffmpeg -i CLIP -pix_fmt yuv420p -f yuv4mpegpipe -",
+        )
     name, siting = _Y4M[space]
     full: Range = "full" if "XCOLORRANGE=FULL" in words else "limited"
     notes = []
@@ -165,7 +173,11 @@ def y4m_form(stream: BinaryIO, assumed: Assumed) -> Tuple[RawForm, Tuple[str, ..
 def _line(stream: BinaryIO, origin: str) -> bytes:
     line = stream.readline(_LONGEST_LINE)
     if line and not line.endswith(b"\n"):
-        raise BadInput(f"{origin} has a header without an end", f"a line of at most {_LONGEST_LINE} bytes")
+        raise BadInput(
+            f"{origin} has a header without an end",
+            f"a line of at most {_LONGEST_LINE} bytes",
+            "write it with ffmpeg -i CLIP -f yuv4mpegpipe -, or say with --raw what frames it has",
+        )
     return line.rstrip(b"\n")
 
 
@@ -180,7 +192,11 @@ def read_raw(stream: BinaryIO, form: RawForm) -> Iterator[bytes]:
         if form.header:
             line = _line(stream, f"frame {count} of the pipe")
             if line and line.split()[0] != b"FRAME":
-                raise BadInput(f"frame {count} of the pipe begins with {line[:16].hex(' ')}", "the word FRAME")
+                raise BadInput(
+                    f"frame {count} of the pipe begins with {line[:16].hex(' ')}",
+                    "the word FRAME",
+                    "look at what writes the pipe: a frame before it is too long or too short",
+                )
             if not line:
                 return
         data = stream.read(form.frame_bytes)
