@@ -11,7 +11,14 @@ from sr_deploy.engine.estimate import ESTIMATE, estimated_ms, giga_macs, product
 from sr_deploy.engine.listing import Layer, Listing, Tensor
 
 GPU = GpuRates(
-    "toy", "a toy", "8.6", "8.6", bandwidth=1.0, tera_macs={"float16": 1e-3, "float32": 5e-4}, launch_us=10.0
+    "toy",
+    "a toy",
+    "8.6",
+    "8.6",
+    bandwidth=1.0,
+    memory=1.0,
+    tera_macs={"float16": 1e-3, "float32": 5e-4},
+    launch_us=10.0,
 )
 
 

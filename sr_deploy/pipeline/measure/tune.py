@@ -81,6 +81,7 @@ class Tuned:
         notes: variants that made the same graph as another, or could not be built.
         estimated_ms: variant → milliseconds on ``device``, an estimate; empty without one.
         device: that it was tuned for; "": this machine.
+        activation_bytes: variant → what its engine needs for activations, by the builder's word; empty without device.
     """
 
     backend: str
@@ -91,6 +92,7 @@ class Tuned:
     notes: Tuple[str, ...]
     estimated_ms: Dict[str, float] = dataclasses.field(default_factory=dict)
     device: str = ""
+    activation_bytes: Dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> Dict[str, Any]:
         """JSON-able, with the median of each variant in milliseconds."""
