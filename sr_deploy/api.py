@@ -17,7 +17,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Tuple, Union
 
-from sr_deploy.core.contract import Size, parse_bytes, parse_size
+from sr_deploy.core.contract import Size, format_size, parse_bytes, parse_size
 from sr_deploy.core.errors import BadImage, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def sizes_of(asked: Sizes) -> Tuple[Size, ...]:
         return tuple(dict.fromkeys(parse_size(part.strip()) for part in asked.split(",")))
     edges = [edge for edge in asked if isinstance(edge, int)]
     if len(edges) == len(asked) == 2:
-        return ((edges[0], edges[1]),)
+        return (parse_size(format_size((edges[0], edges[1]))),)
     if edges:
         raise UsageError(f"the number {edges[0]} alone is no size", '(height, width), or "144" for a square')
     return tuple(dict.fromkeys(size for part in asked if not isinstance(part, int) for size in sizes_of(part)))

@@ -208,6 +208,7 @@ def test_one_picture_can_be_a_file(srdeploy, tmp_path, deployment):
         ((tmp_path / "new" / "b.png",), "exists already"),
         ((tmp_path / "d.png", "--resume"), "names one picture"),
         ((tmp_path / "d.png", "--format", "jpg"), "not the format"),
+        ((tmp_path / "d.gif",), "in GIF, which is not written here"),
         ((source, "--force"), "would be replaced"),
     ):
         outcome = srdeploy(*command, *words)

@@ -134,7 +134,8 @@ def _damaged(path: Path, container: str, head: bytes, error: Exception) -> BadCh
     size = path.stat().st_size
     detail = printable(error, 200) or type(error).__name__
     if container == "legacy" and head[:1] != b"\x80":
-        return BadCheckpoint(f"{path} ({size} bytes) is no checkpoint of a kind known here", _WANTED, "check the file")
+        found, todo = "is no checkpoint of a kind known here", f"file {path} tells what it is; get the checkpoint again"
+        return BadCheckpoint(f"{path} ({size} bytes) {found}", _WANTED, todo)
     name = {"zip": "zip archive", "legacy": "PyTorch file of the old kind, or another pickle"}.get(container, container)
     return BadCheckpoint(
         f"{path} ({size} bytes) begins as a {name}, but is cut off or damaged: {detail}",

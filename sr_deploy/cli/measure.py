@@ -23,6 +23,7 @@ from sr_deploy.cli.shared import (
     say,
 )
 from sr_deploy.core.errors import CheckFailed, Inconclusive, UsageError
+from sr_deploy.core.text import counted
 
 if TYPE_CHECKING:
     from sr_deploy.bench.result import Result
@@ -196,7 +197,7 @@ def sweep(
     if dry_run:
         print_plan([str(cell.request.result_file) for cell in cells], as_json)
         return
-    say(f"{len(cells)} sweeps of {len(cells[0].request.sizes)} sizes")
+    say(f"{counted(len(cells), 'sweep')} of {counted(len(cells[0].request.sizes), 'size')}")
     run_matrix(cells, out, resume, say, run_on_dask(dask, say) if dask else None)
     if as_json:
         print_json({"results": [str(cell.request.result_file) for cell in cells]})

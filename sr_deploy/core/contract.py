@@ -10,7 +10,7 @@ from pydantic import Field
 from typing_extensions import Annotated, Literal
 
 from sr_deploy.core.errors import BadImage, UsageError
-from sr_deploy.core.schema import Edge, ShortText, described
+from sr_deploy.core.schema import MOST_EDGE, Edge, ShortText, described
 from sr_deploy.core.yuv import YuvColour
 
 #: Height and width in pixels.
@@ -195,13 +195,15 @@ def parse_size(text: str) -> Size:
     """Turn ``"720x1280"`` into (720, 1280) and ``"144"`` into (144, 144). Height comes first.
 
     Raises:
-        UsageError: not of that form, or not positive.
+        UsageError: not of that form, or not 1 to MOST_EDGE.
     """
     parts = text.lower().split("x")
     if len(parts) == 1:
         parts = parts * 2
-    if len(parts) != 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-        wanted = "HxW in pixels, height first, such as 720x1280, or one number for a square"
+    if len(parts) != 2 or not all(
+        p.isascii() and p.isdigit() and len(p) < 20 and 0 < int(p) <= MOST_EDGE for p in parts
+    ):
+        wanted = f"HxW in pixels, height first, such as 720x1280, or one number for a square; up to {MOST_EDGE:,}"
         raise UsageError(f"{text!r} is not a size", wanted)
     return int(parts[0]), int(parts[1])
 

@@ -36,7 +36,9 @@ _UNION_WORDS = ("tuple", "str", "int", "float", "none")
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, le=2**62)]
 Positive = Annotated[int, Field(ge=1, le=2**62)]
-Edge = Annotated[int, Field(ge=1, le=10**6)]
+#: Pixels of a height or width, at most.
+MOST_EDGE = 10**6
+Edge = Annotated[int, Field(ge=1, le=MOST_EDGE)]
 #: Height and width of a picture, pixels.
 SizePair = Tuple[Edge, Edge]
 #: The same as text, height first, such as "720x1280"; "144" is a square. See parse_size of contract.py.

@@ -127,17 +127,20 @@ def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
     from sr_deploy.pipeline.export import census_size
     from sr_deploy.pipeline.load import LoadOptions, graph_network
 
-    problem = {}
+    problem, asked = {}, ""
     try:
         network, body = graph_network(path, LoadOptions())
     except UsageError as error:  # all else can be told without the value range
         problem = {"value_range": None, "problem": error.found, "next": error.todo}
         network, body = graph_network(path, LoadOptions(value_range=1.0))
+        asked = "; white is 1, as was asked"
     with temporary_folder() as folder:
         body.save(folder / path.name)
         counted = _graph_facts(folder / path.name, size or network.fixed or census_size(network.sizes))
+    # Its own ends are told by hyperparameters; those counted on are named as a deployment's.
+    own = {key: value for key, value in counted.items() if key not in ("inputs", "outputs")}
     return {
-        **counted,
+        **own,
         "path": str(path),
         "sha256": network.source["sha256"],
         "external": network.source["external"],
@@ -146,7 +149,7 @@ def _given_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
         "value_range": network.value_range,
         "fixed_size": None if network.fixed is None else format_size(network.fixed),
         "sizes": dataclasses.asdict(network.sizes),
-        "notes": list(network.notes),
+        "notes": [note.replace(asked, "") for note in network.notes],
         **problem,
     }
 

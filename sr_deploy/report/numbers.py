@@ -72,14 +72,16 @@ def megabytes(count: Optional[int]) -> str:
 
 
 def filled(rows: Sequence[Sequence[object]]) -> Tuple[int, ...]:
-    """The columns of a table that are shown: the first, which names the rows, and those that any row fills.
+    """The columns of a table that are shown: the first, which names the rows, and those that any row fills; all where
+    none is filled.
 
     Args:
         rows: of equal length, one or more; a cell is a text, or (text, how it is shown).
     """
     texts = [[cell[0] if isinstance(cell, tuple) else cell for cell in row] for row in rows]
     empty = ("", NONE)
-    return (0, *(column for column in range(1, len(rows[0])) if any(row[column] not in empty for row in texts)))
+    some = tuple(column for column in range(1, len(rows[0])) if any(row[column] not in empty for row in texts))
+    return (0, *(some or range(1, len(rows[0]))))
 
 
 def listing_text(listing: Optional[Dict[str, Any]]) -> str:

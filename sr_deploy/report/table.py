@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 #: Of the quality table after the figures: key of the report, heading, digits.
-DIFFERENCE_COLUMN = ("difference", "largest difference /255", 4)
+DIFFERENCE_COLUMN = ("difference", "differs /255", 4)
 #: A node's name keeps so many characters, its end: with the other columns the table of layers is 80 columns wide.
 NODE_CHARACTERS = 20
 LEVEL_STYLES = {"ok": "green", "missing": "red", "warning": "yellow"}
@@ -125,18 +125,19 @@ def sensitivity_table(facts: Dict[str, Any]) -> Table:
 def doctor_table(findings: Sequence[Finding]) -> Group:
     """One row a finding, and below it what to do about what is missing, each command on a line of its own."""
     from rich.console import Group
+    from rich.padding import Padding
     from rich.text import Text
 
     table = _table("What this machine can do", "", "")
     table.add_column("what", no_wrap=True)
     table.add_column("found", overflow="fold")
-    steps: List[Text] = []
+    steps: List[Any] = []
     for finding in findings:
         style = LEVEL_STYLES[finding.level]
         table.add_row(f"[{style}]{finding.level}[/{style}]", markup(finding.what), markup_lines(finding.found))
         if finding.how_to_get:
             steps.append(Text(log_line(f"{finding.what}:"), style))
-            steps.append(Text(log_lines(f"  {finding.how_to_get}")))
+            steps.append(Padding(Text(log_lines(finding.how_to_get)), (0, 0, 0, 2), expand=False))
     return Group(table, *([Text("\nWhat to do", style="bold"), *steps] if steps else []))
 
 

@@ -87,7 +87,7 @@ def test_a_failing_cell_does_not_end_the_others_and_resume_goes_on(nets, tmp_pat
     file = matrix(nets, deployments=["missing", "net"])
     first = srdeploy("sweep", file, "-o", out)
     assert first.code == 1
-    assert "[1/2] missing_onnxruntime_compute" in first.err and "manifest.json" in first.err
+    assert "[1/2] missing_onnxruntime_compute" in first.err and "missing does not exist" in first.err
     assert "[2/2] net_onnxruntime_compute: 2 points, 0 failed, 0 invalid" in first.err
     saved = load_result(out / "net_onnxruntime_compute.json")
     assert [len(point.samples_s) for point in saved.points] == [10, 10]

@@ -180,12 +180,17 @@ def test_a_budget_is_held_on_a_plan_that_is_there(net, srdeploy):
         (("--precision", "int8", "--method", "sqr"), 2, "perhaps sqnr"),
         (("--precision", "auto", "--images", "EMPTY"), 2, "--psnr-budget"),
         (("--precision", "int4"), 2, "int4"),
+        (("--size", "9" * 11), 2, "is not a size"),
         (("--precision", "int8", "--psnr-budget", "-1"), 2, "--psnr-budget -1"),
         (("--precision", "int8", "--lr", "EMPTY"), 2, "--hr"),
         (("--psnr-budget", "0.1"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
         (("--precision", "fp32", "--images", "EMPTY"), 2, "--precision fp16, bf16, int8, fp8 or auto"),
-        (("--precision", "fp32", "--remake-plan", "--no-fit"), 2, "--no-fit, --remake-plan: for lower precisions"),
-        (("--precision", "fp16", "--method", "mse"), 2, "--method: for types of 8 bits"),
+        (
+            ("--precision", "fp32", "--remake-plan", "--no-fit"),
+            2,
+            "--no-fit and --remake-plan: only for lower precisions",
+        ),
+        (("--precision", "fp16", "--method", "mse"), 2, "--method: only for types of 8 bits"),
         (("--plan", "MISSING"), 4, "there is no plan"),
     ],
 )
@@ -238,12 +243,14 @@ def test_dry_runs(plain, net, photographs, tmp_path, srdeploy):
     outcome = srdeploy("build", net, "--plan", net / "precision" / "int8", "--remake-plan", "--dry-run")
     assert "lowered from" in outcome.out and "in place of the one that is there" in outcome.out
     assert not (plain / "precision").exists() and not (net / "engines").exists()
+    (net / "engines").mkdir()
+    (net / "engines" / "onnxruntime_dynamic_int8.onnx").touch()
+    for words, told in (((), "exists already: --force"), (("--force",), "replaced")):
+        assert f"({told})" in srdeploy("build", net, "--precision", "int8", "--dry-run", *words).out
 
 
 def test_a_dry_run_refuses_what_the_build_would(net, plain, photographs, tmp_path, srdeploy):
     """Before any work, too: nothing is judged on, and nothing is left."""
-    (net / "engines").mkdir()
-    (net / "engines" / "onnxruntime_dynamic_int8.onnx").touch()
     mine = json.loads((net / "precision" / "int8" / "plan.json").read_text())
     mine["nodes"]["nowhere"] = "float16"
     (tmp_path / "mine.json").write_text(json.dumps(mine))
@@ -252,7 +259,6 @@ def test_a_dry_run_refuses_what_the_build_would(net, plain, photographs, tmp_pat
     times = ("--fp16-times", tmp_path / "times.json", "--int8-times", tmp_path / "times.json")
     small = ("--size", "24x32", "--memory-budget", "1MB")
     for code, found, command in (
-        (2, "exists already", ("build", net, "--precision", "int8")),
         (4, "no node 'nowhere'", ("build", net, "--force", "--plan", tmp_path / "mine.json")),
         (2, "photographs", auto),
         (4, "does not exist", (*auto, "--images", tmp_path / "none")),

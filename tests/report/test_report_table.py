@@ -55,6 +55,7 @@ def test_latency_notes_survive_a_narrow_terminal():
     assert "100x200: warm-up did not settle; cut short by its time limit" in text
     assert "1080x1920: failed: out of memory [tried] 3 GiB" in text
     assert row_of(text, "1080x1920")[1:] == ["–"] * 6
+    assert row_of(latency(FAILED), "1080x1920")[1:] == ["–"] * 6, "a table of names alone would say nothing"
 
 
 def test_a_narrow_page_wraps_words_and_cuts_no_figure():

@@ -33,6 +33,10 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
     """
     build = resolve_build(options, say)
     options, deployment, finished, plans = build.options, build.deployment, _finished(build), build.plans
+    for number, target in enumerate(build.targets):
+        if number not in finished:
+            # Asked before a plan is made, which would replace the engine's own.
+            check_free(target, options.force, "a new engine", "replace it with --force")
     if options.precision is not None:
         planned = build.planned or made_plan(deployment, options.precision, say)
         plans = plans_with(deployment, plans, planned)
@@ -47,21 +51,7 @@ def build_engines(options: BuildOptions, say: Callable[[str], None] = lambda _: 
 
 
 def _finished(build: ResolvedBuild) -> Dict[int, EngineManifest]:
-    """Number of a plan → its engine, of those that an interrupted build had finished; the others' places are free.
-
-    Raises:
-        UsageError: an engine is there that is to be built, without ``force``.
-    """
-    finished = _kept(build)
-    for number, target in enumerate(build.targets):
-        if number not in finished:
-            # Asked before a plan is made, which would replace the engine's own.
-            check_free(target, build.options.force, "a new engine", "replace it with --force")
-    return finished
-
-
-def _kept(build: ResolvedBuild) -> Dict[int, EngineManifest]:
-    """Number of a plan → its engine, where that is what is asked for.
+    """Number of a plan → its engine, of those that an interrupted build had finished.
 
     Where nothing is missing there was no interruption: that is somebody else's engine, unless ``options.keep``. Of a
     precision plan that is yet to be made there is no engine.
@@ -77,7 +67,7 @@ def _kept(build: ResolvedBuild) -> Dict[int, EngineManifest]:
 
 
 def plan_build(options: BuildOptions) -> List[str]:
-    """What ``build_engines`` would do, one line each, after all its checks; nothing is built."""
+    """What ``build_engines`` would do, one line each, after its checks of the request; nothing is built."""
     lines: List[str] = []
     build = resolve_build(options, lines.append)
     finished = _finished(build)
@@ -85,8 +75,9 @@ def plan_build(options: BuildOptions) -> List[str]:
         lines.append(plan_to_make(build.deployment, build.options.precision))
     for number, (plan, target) in enumerate(zip(build.plans, build.targets)):
         text = tuned_text(build.deployment, plan)
-        there = " (there, built before)" if number in finished else " (replaced)" if target.exists() else ""
-        lines.append(f"{plan.graph.file} → engines/{target.name}{there}" + (f", {text}" if text else ""))
+        there = "replaced" if options.force else "exists already: --force"
+        note = " (built before)" if number in finished else f" ({there})" if target.exists() else ""
+        lines.append(f"{plan.graph.file} → engines/{target.name}{note}" + (f", {text}" if text else ""))
     return lines
 
 

@@ -34,6 +34,7 @@ from sr_deploy.core.errors import BadInput, CheckFailed, SrDeployError, UsageErr
 from sr_deploy.core.number_formats import EnginePrecision
 from sr_deploy.core.schema import Edge, ShortText, SizeText, described, read_described, read_described_toml
 from sr_deploy.core.temporary import sweep as clear_temporaries
+from sr_deploy.core.text import counted
 from sr_deploy.engine.runtimes import RuntimeName
 from sr_deploy.pipeline.measure.bench import BenchRequest, options_of
 from sr_deploy.pipeline.measure.subprocess_bench import bench_in_fresh_process, request_from_dict, request_to_dict
@@ -194,7 +195,10 @@ def run_matrix(
     with locked_file(Path(out) / "sweep"):
         for outcome in (run or _one_after_the_other)(asked):
             outcomes.append(outcome)
-            text = outcome.error or f"{outcome.points} points, {outcome.failed} failed, {outcome.invalid} invalid"
+            text = (
+                outcome.error
+                or f"{counted(outcome.points, 'point')}, {outcome.failed} failed, {outcome.invalid} invalid"
+            )
             say(f"[{len(outcomes)}/{len(cells)}] {outcome.label}: {text}")
     bad = [outcome for outcome in outcomes if outcome.error or outcome.failed or outcome.invalid]
     if bad:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import List, Optional, Tuple
 
+from PIL import Image
+
 from sr_deploy.core.errors import BadImage, UsageError
 from sr_deploy.core.media.encode import suffix_names
 from sr_deploy.core.media.image import SUFFIXES
@@ -59,6 +61,7 @@ def jobs_of(places: Places) -> Tuple[Job, ...]:
     for path in places.inputs:
         found += _found_in(path, places)
     found = list(dict(found).items())
+    _check_out(places)
     if places.is_file:
         return (_one_job(places, [source for source, _ in found]),)
     jobs = []
@@ -67,6 +70,19 @@ def jobs_of(places: Places) -> Tuple[Job, ...]:
         jobs.append(Job(source, places.out / relative.parent / (source.stem + suffix)))
     _check_apart(jobs, places)
     return tuple(jobs)
+
+
+def _check_out(places: Places) -> None:
+    """Refuse the name of a picture that is not written here: a folder of that name is not what was meant."""
+    if places.is_file or places.out.is_dir() or not places.out.suffix:
+        return
+    foreign = Image.registered_extensions().get(places.out.suffix.lower())
+    if foreign is not None:
+        raise UsageError(
+            f"-o {places.out} names a picture in {foreign}, which is not written here",
+            "a name that ends in one of " + ", ".join(SUFFIXES) + "; or a folder",
+            f"-o {places.out.with_suffix('.png')}",
+        )
 
 
 def _one_job(places: Places, sources: List[Path]) -> Job:

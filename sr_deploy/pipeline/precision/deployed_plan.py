@@ -275,7 +275,7 @@ def _refuse(options: PrecisionOptions, names: Iterable[str], meant: str, wanted:
     default = PrecisionOptions(options.precision)
     given = [FLAGS[name] for name in names if getattr(options, name) != getattr(default, name)]
     if given:
-        raise UsageError(f"{', '.join(given)}: for {meant}", wanted, f"leave out {' and '.join(given)}")
+        raise UsageError(f"{' and '.join(given)}: only for {meant}", wanted, f"leave out {' and '.join(given)}")
 
 
 def check_content(content: str) -> None:

@@ -13,6 +13,7 @@ from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.core.media.image import read_picture, to_network
 from sr_deploy.core.number_formats import QUANTISED
+from sr_deploy.core.text import counted
 from sr_deploy.pipeline.precision.calibrate import (
     CalibrateOptions,
     Calibration,
@@ -263,7 +264,7 @@ def _divided(
     from sr_deploy.precision.fit.channel_factors import divided_channels
 
     found = divided_channels(bench.model, bench.kinds, calibration.scales, squares)
-    say(f"channels of {len(found)} tensors are scaled in front of INT8")
+    say(f"channels are scaled in front of INT8 in {counted(len(found), 'tensor')}")
     return found
 
 

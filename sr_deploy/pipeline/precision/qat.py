@@ -20,7 +20,7 @@ from sr_deploy.core.media.image import find_images, read_picture, to_network
 from sr_deploy.core.quality.pairing import pair_images
 from sr_deploy.core.quality.psnr_ssim import crop_like
 from sr_deploy.core.temporary import sweep, temporary_folder
-from sr_deploy.core.text import counted
+from sr_deploy.core.text import counted, decibels_lost
 from sr_deploy.pipeline.precision.content import graphics_to_fit, spread
 from sr_deploy.pipeline.precision.deployed_plan import CONTENT, check_content
 from sr_deploy.pipeline.precision.make_plan import known_ranges, report_of
@@ -285,8 +285,8 @@ def _written(
     plan, (before, after) = tuned.plan, judged
     if after.loss > before.loss:
         note = (
-            f"fine-tuning made it worse on the pictures it was judged on: {before.loss:.4f} dB lost before, "
-            f"{after.loss:.4f} dB after; --precision int8 builds the plan that it started from"
+            f"fine-tuning made it worse on the pictures it was judged on: {decibels_lost(before.loss)} before, "
+            f"{decibels_lost(after.loss)} after; --precision int8 builds the plan that it started from"
         )
         say(note)
         plan = dataclasses.replace(plan, notes=(*plan.notes, note))
