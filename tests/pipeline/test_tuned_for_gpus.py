@@ -16,6 +16,7 @@ from sr_deploy.pipeline.engines.build import plan_build
 from sr_deploy.pipeline.engines.request import BuildOptions, resolve_build
 from sr_deploy.pipeline.engines.tuned import passes_of, tuned_text
 from sr_deploy.pipeline.inspect import inspect_path
+from sr_deploy.pipeline.measure import tune
 from sr_deploy.pipeline.measure.tuned_graph import keep_graph
 
 SIZE = (16, 20)
@@ -94,6 +95,17 @@ def test_the_gpu_that_is_here_takes_its_own(net, monkeypatch, name, taken):
     monkeypatch.setattr("sr_deploy.engine.tensorrt.targets_of", lambda *_: (("8.6",), gpu.name))
     monkeypatch.setattr(request, "this_machine", lambda: type("Here", (), {"gpus": (gpu,)}))
     assert planned(net).graph.gpu == taken
+
+
+def test_what_was_timed_here_is_kept_for_the_gpu_that_was_here(net, monkeypatch):
+    gpu = Gpu("NVIDIA RTX A4000", "8.6", 16 * 10**9, "570")
+    for module in (request, tune):
+        monkeypatch.setattr(module, "this_machine", lambda: type("Here", (), {"gpus": (gpu,)}))
+    monkeypatch.setattr("sr_deploy.engine.tensorrt.targets_of", lambda *_: (("8.6",), gpu.name))
+    meant = tune._gpu_here(BUILDER)
+    assert meant == GpuMeant("8.6", gpu.name) and tune._gpu_here("onnxruntime") is None
+    assert kept(net, meant, "maxmin") == "model_16x20_tensorrt-rtx_NVIDIA-RTX-A4000.onnx"
+    assert planned(net).graph.gpu == gpu.name
 
 
 def test_a_graph_that_an_earlier_release_tuned_for_any_gpu_is_still_taken(net):

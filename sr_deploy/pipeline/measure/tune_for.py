@@ -2,8 +2,9 @@
 
 Every variant is built by TensorRT-RTX in float16, which needs no GPU, and estimated from its listing
 (engine/estimate.py). Where that GPU is in this machine the engines are timed too, in turn; then the times decide, and
-how far the estimates were off is said. What is kept serves TensorRT-RTX, and a float16 build for this size runs the
-same passes.
+how far the estimates were off is said. What is kept serves TensorRT-RTX and that GPU, and a float16 build for both and
+this size runs the same passes. Variants that the GPU's memory does not hold are left aside; where it holds none, the
+graph in strips is shown, which ``build --memory-budget`` makes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -82,19 +83,19 @@ def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
             say(f"{name}: {estimate:.2f} ms on {gpu.title}, an estimate")
         held = {name: estimate for name, estimate in estimates.items() if is_held(engines[name], gpu)}
         best = fastest(held or estimates)
-        if is_here(gpu, this_machine().gpus):
+        if held and is_here(gpu, this_machine().gpus):
             with contextlib.ExitStack() as opened:
                 runners = {
                     name: opened.enter_context(contextlib.closing(_runner_of(engines[name], graphs[name], deployment)))
-                    for name in held or estimates
+                    for name in held
                 }
                 best, seconds = measured_choice(runners, options, sample_for(contract, options.size))
-            notes = (*notes, disagreement(estimates, seconds))
+            notes = (*notes, disagreement(held, seconds))
         if not held:
             streamed, note = in_strips(deployment, options.size, gpu, say)
             notes = (*notes, note)
-            for built in streamed:
-                engines[STRIPS], estimates[STRIPS] = built, estimate_of(built, gpu)
+            if streamed is not None:
+                engines[STRIPS], estimates[STRIPS] = streamed, estimate_of(streamed, gpu)
         difference = _proved(deployment, source, graphs[best], options.size, best)
         facts = {"variant": best, "backend": LISTING_RUNTIME, "from": source.file, "for": gpu.name}
         record: RewriteRecord = {**reports[best], "tuned": facts}
@@ -132,16 +133,16 @@ def is_held(built: BuiltEngine, gpu: GpuRates) -> bool:
 
 def in_strips(
     deployment: Deployment, size: Size, gpu: GpuRates, say: Callable[[str], None]
-) -> Tuple[Tuple[BuiltEngine, ...], str]:
+) -> Tuple[Optional[BuiltEngine], str]:
     """The engine in strips where a GPU's memory holds no variant whole, if there is one, and what to do."""
     found = f"the {gpu.memory:g} GB of a {gpu.title} hold the activations of no variant"
     if deployment.dynamic_graph is None:
-        return (), f"{found}, and only a graph for any size runs in strips: export it with --dynamic"
+        return None, f"{found}, and only a graph for any size runs in strips: export it with --dynamic"
     try:
         built = streamed_in_half(deployment, size, int(gpu.memory * 1e9), gpu.capability, say)
     except CheckFailed as error:
-        return (), f"{found}, nor in strips: {error.found}"
-    return (built,), f"{found}: build with --memory-budget {gpu.memory:g}GB, in {built.settings['strips']} strips"
+        return None, f"{found}, nor in strips: {error.found}"
+    return built, f"{found}: build with --memory-budget {gpu.memory:g}GB, in {built.settings['strips']} strips"
 
 
 def _engines(
