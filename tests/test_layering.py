@@ -124,7 +124,6 @@ LONG = {
     "engine/onnxruntime.py::engine_from_graph": "open: the manifest is made where the engine is",
     "engine/tensorrt.py::engine_from_graph": "open: builder, network and configuration live as long as the build",
     "graph/export.py::graph_from_model": "half of it is the docstring",
-    "pipeline/engines/strips.py::engine_within_budget": "open: the question to the builder is a function within",
     "pipeline/export.py::export_deployment": "the line of an export, a step after the other",
     "remote/connect.py::_open": "one connection with every way in which it fails",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -128,3 +129,28 @@ def test_the_roofline_is_labelled_as_an_estimate(deployment, srdeploy):
     shown = srdeploy("inspect", deployment, "--roofline", "rtx-4090", "--size", "64x48").out
     assert "estimate" in shown and max(map(len, shown.splitlines())) <= 80
     assert srdeploy("inspect", deployment, "--roofline", "xavier-zx").code == 2
+
+
+def test_what_a_gpu_does_not_hold_is_shown_in_strips_by_tune(shared_export, tmp_path, monkeypatch):
+    from sr_deploy.core.host.gpu_rates import gpu_named
+    from sr_deploy.graph import memory
+    from sr_deploy.pipeline.measure import tune_for
+    from sr_deploy.pipeline.measure.tune import TuneOptions
+
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(memory, "STRIPS", (1, 12))
+    own = gpu_named("rtx-3060", "--for")
+    net = shutil.copytree(shared_export("light_f2srgan_x4_whole_module.pt"), tmp_path / "net")
+
+    def tuned(memory_gb):
+        monkeypatch.setattr(tune_for, "gpu_named", lambda *_: dataclasses.replace(own, memory=memory_gb))
+        options = TuneOptions(net, (144, 64), variants=("none",), device="rtx-3060")
+        return tune_for.tune_for_device(options, lambda _: None)
+
+    found = tuned(0.03)
+    assert found.activation_bytes["strips"] <= 0.03e9 < found.activation_bytes["none"]
+    assert found.estimated_ms["strips"] > found.estimated_ms["none"] and found.best == "none"
+    assert any("build with --memory-budget" in note for note in found.notes)
+    monkeypatch.setattr(memory, "STRIPS", (1,))
+    found = tuned(1e-9)
+    assert set(found.estimated_ms) == {"none"} and any("nor in strips" in note for note in found.notes)

@@ -233,8 +233,9 @@ def tune(
     shown, what = (facts["estimated_ms"], "ms, estimated") if device else (facts["median_ms"], "ms")
     for name, milliseconds in shown.items():
         timed = f"{facts['median_ms'][name]:>10.2f} ms, measured" if device and name in facts["median_ms"] else ""
+        memory = f"{facts['activation_bytes'][name] / 1e6:>10.1f} MB" if name in facts["activation_bytes"] else ""
         kept = "  kept" if name == tuned.best else ""
-        print_line(f"{name:<48}{milliseconds:>10.2f} {what}{timed}{kept}")
+        print_line(f"{name:<48}{milliseconds:>10.2f} {what}{timed}{memory}{kept}")
     for note in tuned.notes:
         say(f"note: {note}")
     print_line(deployment / tuned.file)

@@ -20,7 +20,7 @@ from sr_deploy.graph.rewrite.streaming import apply_streaming
 #: Bytes of activations that a builder plans for an ONNX file.
 Ask = Callable[[Path], int]
 #: Strip counts that are tried; 1 is the graph as it is.
-STRIPS: Tuple[int, ...] = (1, 8, 12, 16, 24, 36, 48, 64)
+STRIPS: Tuple[int, ...] = (1, 8, 12, 16, 24, 36, 48, 60, 64)
 #: Shares of them for parts other than the widest (RewriteOptions.share), the later ones where the first is not enough.
 SHARES: Tuple[float, ...] = (0.5, 1.0)
 

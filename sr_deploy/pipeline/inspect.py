@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment.manifest import open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
 from sr_deploy.core.errors import BadInput, SrDeployError, UsageError
 from sr_deploy.pipeline.load import is_graph, is_saved_checkpoint
 
@@ -68,10 +68,18 @@ def _deployment_facts(path: Path, size: Optional[Size]) -> Dict[str, Any]:
             facts["streaming"][engine.name] = streaming_text(index.proved(engine).to_dict())
     facts["plans"] = {one["name"]: {k: v for k, v in one.items() if k != "name"} for one in plan_facts(deployment)}
     facts["streaming"] = {name: text for name, text in facts["streaming"].items() if text}
+    facts["tuned"] = {one.file: _tuned_text(deployment, one) for one in deployment.manifest.graphs if one.tuned_for}
     if size is not None:
         graph = deployment.graph_for(size)
         facts["census"] = _graph_facts(deployment.path_of(graph), size)
     return facts
+
+
+def _tuned_text(deployment: Deployment, graph: GraphFile) -> str:
+    """What a tuned graph is for, and its passes."""
+    passes = deployment.manifest.rewrite.get(graph.file, {}).get("tuned", {}).get("variant", "unknown passes")
+    gpu = f" on {graph.gpu} ({graph.compute_capability})" if graph.gpu else ""
+    return f"{format_size(graph.size) if graph.size else 'any size'} with {graph.tuned_for}{gpu}: {passes}"
 
 
 def _bundle_facts(path: Path) -> Dict[str, Any]:

@@ -31,6 +31,8 @@ from sr_deploy.precision.lower.quantize import check_plan
 
 #: The smallest height or width of a low-resolution picture that is worth judging, pixels.
 LEAST_SIDE = 16
+#: Noise below this is none, (8-bit steps)².
+_SILENT = 1e-9
 #: From a network's input to its output, (1, 3, H, W) to (1, 3, scale·H, scale·W), both in the contract's range.
 Compute = Callable[[np.ndarray], np.ndarray]
 
@@ -110,6 +112,19 @@ class Judged:
         """How much of ``independent`` is lost here: 1 where the noise has nothing to do with float32's error, 0 or less
         where it takes away what float32 had too much. A network's own, and much the same on other pictures."""
         return self.loss / self.independent if 0.0 < self.independent < float("inf") else 0.0
+
+
+def quieter(one: Judged, other: Judged) -> bool:
+    """Whether a plan makes less noise than another on the same pictures: the ratio in the geometric mean, so that each
+    picture counts alike.
+
+    What pictures lose tells two plans apart less well: it hangs on a few edges on which the network amplifies whatever
+    differs. One plan of SPAN-tiny loses 0.34 dB on a screen with float16 around its INT8, and 0.21 with float32.
+    """
+    noises = [(mine.noise, theirs.noise) for mine, theirs in zip(one.each, other.each)]
+    if one.sick or other.sick:
+        return one.sick < other.sick
+    return float(np.mean([np.log(max(mine, _SILENT) / max(theirs, _SILENT)) for mine, theirs in noises])) < 0.0
 
 
 def losses_of(judged: Judged) -> str:

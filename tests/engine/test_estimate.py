@@ -10,7 +10,16 @@ from sr_deploy.core.host.gpu_rates import GPUS, GpuRates
 from sr_deploy.engine.estimate import ESTIMATE, estimated_ms, giga_macs, products_of_layer
 from sr_deploy.engine.listing import Layer, Listing, Tensor
 
-GPU = GpuRates("toy", "a toy", "8.6", bandwidth=1.0, tera_macs={"float16": 1e-3, "float32": 5e-4}, launch_us=10.0)
+GPU = GpuRates(
+    "toy",
+    "a toy",
+    "8.6",
+    "8.6",
+    bandwidth=1.0,
+    memory=1.0,
+    tera_macs={"float16": 1e-3, "float32": 5e-4},
+    launch_us=10.0,
+)
 
 
 def layer(kind: str, read, constants, made, dtype: str = "float16") -> Layer:

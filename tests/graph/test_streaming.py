@@ -24,9 +24,10 @@ from sr_deploy.graph.memory import STRIPS, activation_bytes, stream_within
 from sr_deploy.graph.rewrite.base import RewriteOptions
 from sr_deploy.graph.rewrite.rows import Local
 from sr_deploy.graph.rewrite.stages import plan_of
-from sr_deploy.graph.rewrite.streaming import apply_streaming
+from sr_deploy.graph.rewrite.streaming import _counts, apply_streaming
 from sr_deploy.graph.specialise import static_graph
 from sr_deploy.graph.target import target_named
+from sr_deploy.precision.lower.typed_graph import half_graph
 
 CONTRACT = IOContract(value_range=1.0)
 
@@ -209,6 +210,33 @@ def test_narrower_parts_get_more_strips_where_the_first_share_is_not_enough(tmp_
     assert found.share == 1.0
     assert found.bytes < least
     assert stream_within(model, replace(options, memory_budget=least), ask).share == 0.5
+
+
+def test_strips_of_narrower_parts_are_whole_numbers_of_the_widest_parts_strips(tmp_path):
+    """So that no strip of the widest part holds two strips of what it reads."""
+    network, size = WithGlobals(), (96, 16)
+    network.tail = nn.Sequential(nn.Conv2d(8, 48, 3, padding=1), nn.PixelShuffle(4))
+    plan = plan_of(exported(network, tmp_path, size))
+    working = {tensor: plan.working_bytes(plan.region_of(tensor)) for tensor in plan.rules if tensor in plan.whole}
+    for strips in (7, 10, 12, 60):
+        counts = _counts(plan, working, strips, 1.0)
+        assert max(counts.values()) == strips
+        assert all(strips % count == 0 for count in counts.values())
+    assert len(set(_counts(plan, working, 60, 1.0).values())) > 2, "else nothing is told apart here"
+
+
+def test_a_graph_of_two_types_is_cast_in_strips(tmp_path):
+    """Not whole: a picture would lie there in float32 and in float16."""
+    size = (96, 16)
+    half = half_graph(exported(Local3(), tmp_path, size))
+    streamed = apply_streaming(half, RewriteOptions(size=size, strips=8)).model
+    values = onnx.shape_inference.infer_shapes(streamed).graph.value_info
+    rows = {value.name: value.type.tensor_type.shape.dim[2].dim_value for value in values}
+    cast = [node for node in streamed.graph.node if node.op_type == "Cast" and node.output[0].startswith("sr")]
+    assert [rows[node.output[0]] for node in cast] == [4 * 96 // 8] * 8
+    assert all(node.attribute[0].i == onnx.TensorProto.FLOAT for node in cast)
+    difference = np.abs(outputs(streamed, size) - outputs(half, size)).max()
+    assert difference <= 2 * np.finfo(np.float16).eps * np.abs(outputs(half, size)).max()
 
 
 def test_amounts_of_memory():

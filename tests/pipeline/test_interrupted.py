@@ -18,7 +18,7 @@ from sr_deploy.core.deployment.plan import open_plan
 from sr_deploy.core.errors import EnvironmentFault
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.graph.specialise import static_graph
-from sr_deploy.pipeline.measure import tune
+from sr_deploy.pipeline.measure import tuned_graph
 from sr_deploy.pipeline.ship import unpack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -123,22 +123,22 @@ def kept_variant(net: Path, name: str, folder: Path) -> str:
     onnx.save(variant, str(folder / "variant.onnx"))
     record = {"tuned": {"variant": name, "backend": "onnxruntime", "from": "model.onnx"}}
     source = deployment.manifest.graphs[0]
-    return tune.keep_graph(deployment, source, folder / "variant.onnx", (16, 16), record, 0.0)
+    return tuned_graph.keep_graph(deployment, source, folder / "variant.onnx", (16, 16), record, 0.0)
 
 
 def test_tuning_that_is_killed_leaves_a_deployment_that_opens(plain, tmp_path, monkeypatch):
     first = kept_variant(plain, "a", tmp_path)
-    save = tune.save_manifest
+    save = tuned_graph.save_manifest
 
     def killed(*_):
         raise SystemExit
 
     for dies, there in ((killed, "a"), (lambda *words: (save(*words), killed()), "b")):
         with monkeypatch.context() as patched, pytest.raises(SystemExit):
-            patched.setattr(tune, "save_manifest", dies)
+            patched.setattr(tuned_graph, "save_manifest", dies)
             kept_variant(plain, "b", tmp_path)
         deployment = open_deployment(plain)
-        graph = deployment.graph_for((16, 16))
+        graph = deployment.graph_for((16, 16), "onnxruntime")
         assert onnx.load(str(deployment.path_of(graph))).producer_name == there
     assert graph.file != first
     for name in ("b", "a", "a"):

@@ -8,12 +8,14 @@ import pytest
 
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.deployment.plan import open_plan
+from sr_deploy.core.media.image import read_picture, to_network
 from sr_deploy.pipeline.precision import int8
 from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.plan_inputs import workbench
 from sr_deploy.pipeline.precision.plan_needs import plannable
 from sr_deploy.precision.choose.plan_from_ranges import Scales, rounded_scale
+from sr_deploy.precision.evaluate import quieter
 
 
 @pytest.fixture
@@ -51,3 +53,29 @@ def test_the_loud_one_is_found_and_named(net, bench, monkeypatch):
     assert len(int8._loud_layers(bench, spoilt, (plan, {}), judged, told.append)) < len(found), "so much stays narrow"
     monkeypatch.setattr(int8, "LOUD_MACS", 0.001)
     assert int8._loud_layers(bench, spoilt, (plan, {}), judged, told.append) == {}, "it holds too much of the work"
+
+
+def test_loud_ones_stay_wider_where_that_makes_less_noise(net, bench, photographs, monkeypatch):
+    bench, material = bench
+    pictures = [to_network(read_picture(file), bench.contract) for file in sorted(photographs.iterdir())[:2]]
+    material = dataclasses.replace(material, images=pictures)
+    deployment, options = open_deployment(net), PrecisionOptions("int8", images=photographs)
+    monkeypatch.setattr(int8, "gather", lambda *_: material)
+    monkeypatch.setattr(int8, "QUIET", float("-inf"))
+    asked = []
+
+    def loud(bench, material, made, judged, say):
+        asked.append(judged)
+        return {name: "why" for name in made[0].nodes_of("int8")[:1] if len(asked) == 1}
+
+    monkeypatch.setattr(int8, "_loud_layers", loud)
+    plan, _ = int8.calibrated_plan(deployment, bench, options, lambda _: None)
+    wider = [name for name, why in plan.reasons.items() if why == "why"]
+    assert len(wider) == 1 and plan.nodes[wider[0]] == "float16"
+    assert len(asked) == 2 and quieter(asked[1], asked[0]) and not quieter(asked[0], asked[1])
+
+    asked.clear()
+    told = []
+    monkeypatch.setattr(int8, "quieter", lambda *_: False)
+    plan, _ = int8.calibrated_plan(deployment, bench, options, told.append)
+    assert plan.nodes[wider[0]] == "int8" and any("after all" in line for line in told)

@@ -48,7 +48,7 @@ def test_tune_keeps_an_equal_graph_that_is_then_used(light):
     assert tuned.difference <= GRAPH_FP32.steps
     assert any("same graph" in note for note in tuned.notes)  # Light has no Fourier unit, so nothing to split
     deployment = open_deployment(light)
-    graph = deployment.graph_for(size)
+    graph = deployment.graph_for(size, "onnxruntime")
     assert graph.file == tuned.file == "model_20x27.onnx"
     assert deployment.graph_for((20, 28)).file == "model.onnx"
     assert deployment.manifest.rewrite[graph.file]["tuned"]["variant"] == tuned.best
@@ -78,8 +78,9 @@ def test_a_graph_tuned_on_the_cpu_is_not_given_to_tensorrt(light):
     size = (14, 22)
     kept = tune_deployment(TuneOptions(light, size, "onnxruntime", rounds=1, threads=1, variants=("prelu",))).file
     deployment = open_deployment(light)
-    assert deployment.graph_for(size).tuned_for == "onnxruntime"
+    assert deployment.graph_for(size).tuned_for == ""
     assert deployment.graph_for(size, "onnxruntime").file == kept
+    assert deployment.graph_for(size, "onnxruntime").gpu == ""
     for backend in ("tensorrt", "tensorrt-rtx"):
         assert deployment.graph_for(size, backend).file == "model.onnx"
     (engine,) = build_engines(BuildOptions(light, "onnxruntime", sizes=(size,)))

@@ -28,6 +28,19 @@ CALIBRATION_FOLDER, UNFINISHED_FOLDER = "calibration", "qat-unfinished"
 SCHEMA = 1
 
 
+@dataclass(frozen=True)
+class GpuMeant:
+    """The one GPU that something is made for.
+
+    Attributes:
+        compute_capability: such as "8.6".
+        name: as ``GraphFile.gpu`` has it; "": any of that capability.
+    """
+
+    compute_capability: str
+    name: str = ""
+
+
 @described
 @dataclass(frozen=True)
 class GraphFile:
@@ -43,6 +56,8 @@ class GraphFile:
         peak_activation_bytes: the most that is alive at once when the nodes run in order, for that input.
         macs_size: the input (height, width) that both were counted at.
         tuned_for: the backend that ``srdeploy tune`` chose this form with; "": as it was exported, for all of them.
+        gpu: the GPU that it was chosen for, as ``--for`` names it, or the driver where it has no such name; "": any.
+        compute_capability: of that GPU; "": any.
     """
 
     file: FileName
@@ -54,10 +69,19 @@ class GraphFile:
     peak_activation_bytes: Count
     macs_size: SizePair
     tuned_for: ShortText = ""
+    gpu: ShortText = ""
+    compute_capability: ShortText = ""
 
-    def serves(self, backend: Optional[str]) -> bool:
-        """Whether ``backend`` should be given this graph: one that was tuned serves the backend it was tuned with."""
-        return backend is None or self.tuned_for in ("", backend)
+    def serves(self, backend: Optional[str], gpu: Optional[GpuMeant] = None) -> bool:
+        """Whether ``backend`` should be given this graph for that GPU: a tuned one serves what it was tuned for.
+
+        Without a backend only one that was not tuned does; without a GPU none that was tuned for one.
+        """
+        if not self.tuned_for:
+            return True
+        if self.tuned_for != backend or not self.gpu:
+            return self.tuned_for == backend
+        return gpu is not None and gpu.compute_capability == self.compute_capability and gpu.name in ("", self.gpu)
 
     def peak_bytes_at(self, size: Size) -> int:
         """``peak_activation_bytes`` scaled to another input: activations grow with the number of pixels."""
@@ -132,11 +156,14 @@ class Deployment:
     folder: Path
     manifest: Manifest
 
-    def graph_for(self, size: Optional[Size] = None, backend: Optional[str] = None) -> GraphFile:
+    def graph_for(
+        self, size: Optional[Size] = None, backend: Optional[str] = None, gpu: Optional[GpuMeant] = None
+    ) -> GraphFile:
         """The graph that takes an input of ``size`` (height, width); without a size, ``model.onnx``.
 
-        One of exactly this size comes before a dynamic one, and of two such the later, which was tuned. A graph that
-        was tuned with another backend than ``backend`` is left aside: what is fast on a CPU may be slow on a GPU.
+        One of exactly this size comes before a dynamic one; of several such one that was tuned for ``gpu`` comes first,
+        and of those the one tuned last. A graph that was tuned with another backend than ``backend``, or for another
+        GPU, is left aside: what is fast there may be slow here. Without a backend: as it was exported.
 
         Raises:
             BadDeployment: all graphs are of other fixed sizes; the message names them.
@@ -145,11 +172,11 @@ class Deployment:
         if size is None:
             return self.manifest.graphs[0]
         self.manifest.sizes.check(size)
-        serving = [graph for graph in self.manifest.graphs if graph.serves(backend)]
+        serving = [graph for graph in self.manifest.graphs if graph.serves(backend, gpu)]
         exact = [graph for graph in serving if graph.size is not None and tuple(graph.size) == tuple(size)]
         dynamic = [graph for graph in serving if graph.size is None]
         if exact or dynamic:
-            return exact[-1] if exact else dynamic[0]
+            return ([graph for graph in exact if graph.gpu] or exact)[-1] if exact else dynamic[0]
         have = ", ".join(format_size(g.size) for g in serving if g.size)
         raise BadDeployment(
             f"{self.folder} has no graph for {format_size(size)}",

@@ -178,7 +178,7 @@ class RewriteRecord(TypedDict, total=False):
         after: those of the graph that was written.
         passes: by the pass's name, in order.
         tuned: by srdeploy tune: "variant", "backend", "from", the graph that it began with, and "for", the GPU it was
-            estimated for, where none was here.
+            estimated for, in float16.
     """
 
     counted_at: str

@@ -59,7 +59,8 @@ def _counts(plan: Plan, working: Mapping[str, int], strips: int, share: float) -
     """Strips of each region: the same for all that end at one height, so that strips fit strips; 1 where little is won.
 
     Regions other than the widest get a share of the strips that the memory they work on would ask for: more cost nodes
-    and halos there, and their inputs and outputs stay.
+    and halos there, and their inputs and outputs stay. They get a divisor of ``strips``: a strip of the widest region
+    then begins and ends within one of theirs, instead of holding two of them.
 
     Args:
         working: bytes that each region works on at once.
@@ -72,5 +73,7 @@ def _counts(plan: Plan, working: Mapping[str, int], strips: int, share: float) -
         height = plan.shapes[tensor][2]
         most[height] = max(most.get(height, 0), size)
     shares = {height: 1.0 if size == widest else share * size / widest for height, size in most.items()}
-    counts = {height: math.ceil(strips * share) for height, share in shares.items()}
+    divisors = [count for count in range(1, strips + 1) if strips % count == 0]
+    most_of = {height: max(1, math.ceil(strips * share)) for height, share in shares.items()}
+    counts = {height: max(count for count in divisors if count <= limit) for height, limit in most_of.items()}
     return {tensor: counts[plan.shapes[tensor][2]] if size * strips > widest else 1 for tensor, size in working.items()}

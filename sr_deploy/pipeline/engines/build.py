@@ -19,6 +19,7 @@ from sr_deploy.pipeline.engines.request import (
     plans_with,
     resolve_build,
 )
+from sr_deploy.pipeline.engines.tuned import tuned_text
 from sr_deploy.pipeline.precision.deployed_plan import folder_name
 
 
@@ -73,9 +74,10 @@ def plan_build(options: BuildOptions) -> List[str]:
     if build.options.precision is not None and build.planned is None:
         lines.append(plan_to_make(build.deployment, build.options.precision))
     for number, (plan, target) in enumerate(zip(build.plans, build.targets)):
+        text = tuned_text(build.deployment, plan)
         there = "replaced" if options.force else "exists already: --force"
         note = " (built before)" if number in finished else f" ({there})" if target.exists() else ""
-        lines.append(f"{plan.graph.file} → engines/{target.name}{note}")
+        lines.append(f"{plan.graph.file} → engines/{target.name}{note}" + (f", {text}" if text else ""))
     return lines
 
 
@@ -84,5 +86,6 @@ def _build(
 ) -> EngineManifest:
     """Build one engine."""
     shown = "any size" if plan.profile is None else " … ".join(dict.fromkeys(map(format_size, plan.profile)))
-    say(f"building for {shown}")
+    text = tuned_text(deployment, plan)
+    say(f"building for {shown}" + (f", {text}" if text else ""))
     return RUNTIMES[plan.backend].call("build", deployment, plan, options, say)

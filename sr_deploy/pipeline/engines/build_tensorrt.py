@@ -16,6 +16,7 @@ from sr_deploy.engine.runtimes import RUNTIMES
 from sr_deploy.pipeline.engines.plans import planned_for
 from sr_deploy.pipeline.engines.request import BuildOptions, BuildPlan
 from sr_deploy.pipeline.engines.timings import timings_file
+from sr_deploy.pipeline.engines.tuned import passes_of, tuned_passes
 from sr_deploy.pipeline.precision.deployed_plan import CACHE_NAME, IMPLICIT_NAME, LEGACY_NAME, Planned
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def build_engine(
         )  # fmt: skip
         for warning in within.warnings:
             say(f"warning: {warning.strip()}")
-        return write_engine(_with_plan(within, plan), folder, graph, manifest.contract, manifest.scale)
+        return write_engine(_identified(within, deployment, plan), folder, graph, manifest.contract, manifest.scale)
     machine = this_machine()
     workspace = options.workspace_bytes
     if plan.profile is not None and not options.compute_capabilities:
@@ -66,7 +67,7 @@ def build_engine(
         plan = dataclasses.replace(plan, planned=planned)
     for warning in built.warnings:
         say(f"warning: {warning.strip()}")
-    return write_engine(_with_plan(built, plan), folder, graph, manifest.contract, manifest.scale)
+    return write_engine(_identified(built, deployment, plan), folder, graph, manifest.contract, manifest.scale)
 
 
 def _engine(
@@ -106,7 +107,7 @@ def _engine(
         )
 
     plain = build(source.graph)
-    passes = _passes(deployment, plan)
+    passes = passes_of(deployment, plan)
     if not passes:
         return plain
     from sr_deploy.pipeline.engines.rewritten import Request, better_engine
@@ -125,27 +126,11 @@ def _engine(
     return better_engine(request, build, plain, say)
 
 
-def _passes(deployment: Deployment, plan: BuildPlan) -> str:
-    """What the graph is rewritten with: what ``tune`` found for this backend and size, else the backend's own passes.
-
-    None ("") for a graph that was tuned for it, and for one with bfloat16 or 8 bits in it: a plan's 8-bit layers are
-    the graph's own convolutions, and its scales are of their tensors alone.
-    """
-    half = plan.planned is None or (not plan.planned.plan.quantised and plan.planned.plan.rest == "float16")
-    if not half or plan.graph.tuned_for == plan.backend:
-        return ""
-    for graph in deployment.manifest.graphs:
-        tuned = deployment.manifest.rewrite.get(graph.file, {}).get("tuned", {})
-        if graph.tuned_for == plan.backend and plan.profile == (graph.size,) * 3 and "for" in tuned:
-            return "" if tuned["variant"] == "none" else tuned["variant"]
-    return RUNTIMES[plan.backend].rewrite
-
-
-def _with_plan(built: BuiltEngine, plan: BuildPlan) -> BuiltEngine:
-    """The engine with the name and hash of its precision plan among its settings."""
-    if plan.planned is None:
-        return built
-    return dataclasses.replace(built, settings={**built.settings, **plan.planned.identity})
+def _identified(built: BuiltEngine, deployment: Deployment, plan: BuildPlan) -> BuiltEngine:
+    """The engine with the name and hash of its precision plan among its settings, and the passes tuned for it."""
+    tuned = tuned_passes(deployment, plan)
+    identity = {**(plan.planned.identity if plan.planned else {}), **({} if tuned is None else {"tuned": tuned})}
+    return dataclasses.replace(built, settings={**built.settings, **identity})
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Callable, Optional, Tuple
 
 from sr_deploy.core.contract import Size
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, GpuMeant, GraphFile, open_deployment
 from sr_deploy.core.deployment.plan import open_plan
 from sr_deploy.core.deployment.target import Target, check_formats
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.host.gpu_rates import name_of
 from sr_deploy.core.host.install import pip_install
 from sr_deploy.core.host.machine import this_machine
 from sr_deploy.core.number_formats import FORMAT, FORMATS
@@ -71,13 +72,15 @@ class BuildOptions:
 class BuildPlan:
     """One engine to build: from which graph, for which inputs (None: any size, ONNX Runtime only).
 
-    ``planned`` holds the types of a lower precision; the graph is then the float32 one that it was made for.
+    ``planned`` holds the types of a lower precision; the graph is then the float32 one that it was made for, and
+    ``tuned`` names the form of it that was tuned for the engine's size and GPU, if there is one.
     """
 
     backend: str
     graph: GraphFile
     profile: Optional[Profile]
     planned: Optional[Planned] = None
+    tuned: Optional[GraphFile] = None
 
     @property
     def precision(self) -> str:
@@ -125,7 +128,7 @@ def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> Resolved
     check_dla(backend, options)
     check_timings(backend, options.timing_cache)
     say(f"{backend}: {why}")
-    capabilities = _capabilities(backend, options)
+    capabilities, gpu = _gpus(backend, options)
     planned = None
     if options.precision is not None:
         check_request(backend, options)
@@ -137,7 +140,7 @@ def resolve_build(options: BuildOptions, say: Callable[[str], None]) -> Resolved
         planned = told_ready(deployment, own, say)
         if planned is not None:
             check_formats(target, planned.plan.formats, f"the plan {planned.folder}")
-    plans = plans_of(deployment, backend, options)
+    plans = plans_of(deployment, backend, options, gpu)
     for plan in plans if options.memory_budget is not None else ():
         check_budget(plan)
     build = ResolvedBuild(options, deployment, planned, plans, ())
@@ -179,19 +182,23 @@ def choose_backend(options: BuildOptions) -> Tuple[str, str]:
     return GRAPH_RUNTIME, "no TensorRT is installed; srdeploy doctor says how to get it"
 
 
-def plans_of(deployment: Deployment, backend: str, options: BuildOptions) -> Tuple[BuildPlan, ...]:
-    """Which engines to build, from which graphs."""
+def plans_of(
+    deployment: Deployment, backend: str, options: BuildOptions, gpu: Optional[GpuMeant] = None
+) -> Tuple[BuildPlan, ...]:
+    """Which engines to build, from which graphs: where one was tuned for the size, backend and ``gpu``, from that."""
     if options.profile is not None:
         return (_dynamic_plan(deployment, backend, options),)
-    if options.sizes:
-        return tuple(BuildPlan(backend, deployment.graph_for(size, backend), (size,) * 3) for size in options.sizes)
-    any_size = deployment.dynamic_graph if RUNTIMES[backend].any_size else None
-    if any_size is not None:
-        # Graphs of one size beside it were tuned: they are for who asks for their size.
-        return (BuildPlan(backend, any_size, None),)
-    fixed = [(graph, graph.size) for graph in deployment.manifest.graphs if graph.size and graph.serves(backend)]
-    if fixed:
-        return tuple(BuildPlan(backend, graph, (size,) * 3) for graph, size in fixed)
+    graphs = deployment.manifest.graphs
+    sizes = options.sizes or tuple(dict.fromkeys(one.size for one in graphs if one.size and one.serves(backend, gpu)))
+    # Beside a graph for any size, those of one size were tuned: they do not take its place.
+    free = deployment.dynamic_graph if RUNTIMES[backend].any_size and not options.sizes else None
+    plans = () if free is None else (BuildPlan(backend, free, None),)
+    if sizes or plans:
+        # Strips are proved at small sizes, so they begin with a graph for any.
+        taker = backend if options.memory_budget is None else None
+        found = [(size, deployment.graph_for(size, taker, gpu)) for size in sizes]
+        tuned = (BuildPlan(backend, one, (size,) * 3, tuned=one if one.tuned_for else None) for size, one in found)
+        return (*plans, *tuned)
     raise UsageError(
         f"{deployment.folder} holds a graph for any size, and {backend} needs to know which",
         "a size to build for",
@@ -238,14 +245,23 @@ def check_dla(backend: str, options: BuildOptions) -> None:
 def plans_with(deployment: Deployment, plans: Tuple[BuildPlan, ...], planned: Planned) -> Tuple[BuildPlan, ...]:
     """The same engines, of a precision plan and its graph."""
     graph = graph_of(deployment, planned)
-    return tuple(BuildPlan(plan.backend, graph, plan.profile, planned) for plan in plans)
+    return tuple(BuildPlan(plan.backend, graph, plan.profile, planned, plan.tuned) for plan in plans)
 
 
-def _capabilities(backend: str, options: BuildOptions) -> Tuple[str, ...]:
-    """The compute capabilities that the engine will carry: those asked for, else this machine's GPU."""
+def _gpus(backend: str, options: BuildOptions) -> Tuple[Tuple[str, ...], Optional[GpuMeant]]:
+    """The compute capabilities that the engine will carry, those asked for or this machine's GPU's; and which GPU.
+
+    An engine for several capabilities is for no one GPU, so that none of the forms that were tuned for one is taken.
+    """
     from sr_deploy.engine.tensorrt import targets_of
 
-    return targets_of(backend, options.compute_capabilities)[0] if RUNTIMES[backend].for_one_gpu else ()
+    if not RUNTIMES[backend].for_one_gpu:
+        return (), None
+    capabilities, here = targets_of(backend, options.compute_capabilities)
+    if len(capabilities) != 1:
+        return capabilities, None
+    name = "" if here is None else name_of(this_machine().gpus[0])
+    return capabilities, GpuMeant(capabilities[0], name)
 
 
 def _dynamic_plan(deployment: Deployment, backend: str, options: BuildOptions) -> BuildPlan:

@@ -47,8 +47,8 @@ def engine_within_budget(
         contract, rules: of the graph.
         compute_capabilities, workspace_bytes, timing_cache: see ``engine_from_graph``.
         say: told each answer.
-        plan_folder: of an "fp16" plan for the graph; None: float32. The graph is streamed in float32 and made float16
-            then, with the plan's float32 nodes marked first, so that each of their strips stays float32 too.
+        plan_folder: of an "fp16" plan for the graph; None: float32. The graph is made float16 first, casts and all, so
+            that what is cast is cast in strips: a picture never lies there in both types.
 
     Returns:
         The engine; its settings hold the budget, the strip count and what the builder said of each count.
@@ -57,13 +57,8 @@ def engine_within_budget(
         UsageError: the graph is fixed to one size.
         CheckFailed: no strip count stays within the budget, or a seam shows.
     """
-    import onnx
-
     from sr_deploy.graph.census import graph_signature
-    from sr_deploy.graph.memory import stream_within
-    from sr_deploy.graph.rewrite.base import RewriteOptions
     from sr_deploy.graph.specialise import static_graph
-    from sr_deploy.precision.lower.typed_graph import half_graph
 
     if graph_signature(graph).fixed_size is not None:
         raise UsageError(
@@ -71,31 +66,47 @@ def engine_within_budget(
             "a graph for any size with --memory-budget",
             "export it with --dynamic",
         )
+    precision = "fp32" if plan_folder is None else "fp16"
+    asked = EngineOptions(precision, workspace_bytes, timing_cache, one_stream=True)
+
+    def build(path: Path) -> BuiltEngine:
+        return engine_from_graph(backend, path, None, compute_capabilities, asked)
+
     difference = prove_seams(graph, contract, rules)
     say(f"streaming proved: largest difference {difference:.1e} of 255 in float64")
+    static = static_graph(graph, size) if plan_folder is None else typed_for_half(graph, plan_folder, size)
+    built = streamed_engine(static, size, budget, build, say)
+    proved = {"streaming_difference": f"{difference:.1e} of 255, in float64"}
+    return dataclasses.replace(built, settings={**built.settings, **proved})
+
+
+def streamed_engine(
+    model: onnx.ModelProto, size: Size, budget: int, build: Callable[[Path], BuiltEngine], say: Callable[[str], None]
+) -> BuiltEngine:
+    """The engine of a graph in the fewest strips that keep its activations within a budget.
+
+    Args:
+        model: of a fixed size, in the types that it is built in; a proof of its seams is the caller's.
+        size: (height, width).
+        budget: bytes.
+        build: builds an ONNX file, one layer after the other.
+        say: told each answer.
+
+    Raises:
+        CheckFailed: no strip count stays within the budget.
+    """
+    import onnx
+
+    from sr_deploy.graph.memory import stream_within
+    from sr_deploy.graph.rewrite.base import RewriteOptions
+
     engines: Dict[str, BuiltEngine] = {}
 
-    precision = "fp32" if plan_folder is None else "fp16"
-
     def ask(path: Path) -> int:
-        with temporary_folder() as folder:
-            typed = path
-            if plan_folder is not None:
-                typed = folder / "half.onnx"
-                onnx.save(half_graph(onnx.load(str(path))), str(typed))
-            options = EngineOptions(precision, workspace_bytes, timing_cache, one_stream=True)
-            built = engine_from_graph(backend, typed, None, compute_capabilities, options)
-        engines[sha256_of(path)] = built
+        built = engines[sha256_of(path)] = build(path)
         return int(built.activation_bytes or 0)
 
-    options = RewriteOptions(size=size, memory_budget=budget)
-    with temporary_folder() as folder:
-        marked = graph
-        if plan_folder is not None:
-            marked = folder / graph.name
-            onnx.save(marked_for_half(graph, plan_folder), str(marked))
-        static = static_graph(marked, size)
-    streamed = stream_within(static, options, ask, say)
+    streamed = stream_within(model, RewriteOptions(size=size, memory_budget=budget), ask, say)
     with temporary_folder() as folder:
         path = folder / "model.onnx"
         onnx.save(streamed.model, str(path))
@@ -105,9 +116,20 @@ def engine_within_budget(
         "strips": str(streamed.strips),
         "strips_share": f"{streamed.share:g}",
         "activation_bytes_by_strips": ", ".join(f"{strips}: {found}" for strips, found in streamed.asked.items()),
-        "streaming_difference": f"{difference:.1e} of 255, in float64",
     }
     return dataclasses.replace(built, settings={**built.settings, **settings})
+
+
+def typed_for_half(graph: Path, plan_folder: Path, size: Size) -> onnx.ModelProto:
+    """The graph of one size in the types of a float16 plan; see ``marked_for_half``."""
+    import onnx
+
+    from sr_deploy.graph.specialise import static_graph
+    from sr_deploy.precision.lower.typed_graph import half_graph
+
+    with temporary_folder() as folder:
+        onnx.save(marked_for_half(graph, plan_folder), str(folder / graph.name))
+        return half_graph(static_graph(folder / graph.name, size))
 
 
 def marked_for_half(graph: Path, plan_folder: Path) -> onnx.ModelProto:

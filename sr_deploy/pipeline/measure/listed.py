@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Callable
 
 from sr_deploy.core.contract import Size
 from sr_deploy.core.deployment.manifest import Deployment, GraphFile
@@ -12,6 +13,9 @@ from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.engine.built import BuiltEngine
 from sr_deploy.engine.listing import Listing
 from sr_deploy.engine.runtimes import RUNTIMES
+
+if TYPE_CHECKING:
+    import onnx
 
 #: The builder that lists layers without a GPU.
 LISTING_RUNTIME = "tensorrt-rtx"
@@ -57,11 +61,44 @@ def listed_in_half(graph: Path, size: Size, passes: str, capability: str) -> Lis
     return listing
 
 
+def streamed_in_half(
+    deployment: Deployment, size: Size, budget: int, capability: str, say: Callable[[str], None]
+) -> BuiltEngine:
+    """The engine of the deployment's graph for any size, in the fewest strips that need ``budget`` bytes at most.
+
+    Raises:
+        CheckFailed: no strip count does, a seam shows, or the builder refuses the graph or lists nothing.
+    """
+    from sr_deploy.engine.options import EngineOptions
+    from sr_deploy.engine.tensorrt import engine_from_graph
+    from sr_deploy.pipeline.engines.strips import prove_seams, streamed_engine
+
+    assert deployment.dynamic_graph is not None
+    graph = deployment.path_of(deployment.dynamic_graph)
+    options = EngineOptions(precision=AUTO, one_stream=True)
+
+    def build(path: Path) -> BuiltEngine:
+        return engine_from_graph(LISTING_RUNTIME, path, None, (capability,), options)
+
+    built = _listing(streamed_engine(_half(graph, size, "none"), size, budget, build, say))
+    prove_seams(graph, deployment.manifest.contract, deployment.manifest.sizes)
+    return built
+
+
 def _built(graph: Path, size: Size, passes: str, capability: str) -> BuiltEngine:
     import onnx
 
     from sr_deploy.engine.options import EngineOptions
     from sr_deploy.engine.tensorrt import engine_from_graph
+
+    with temporary_folder() as folder:
+        path = folder / "model.onnx"
+        onnx.save(_half(graph, size, passes), str(path))
+        return _listing(engine_from_graph(LISTING_RUNTIME, path, None, (capability,), EngineOptions(precision=AUTO)))
+
+
+def _half(graph: Path, size: Size, passes: str) -> onnx.ModelProto:
+    """The graph of one size after the passes, in float16."""
     from sr_deploy.graph.rewrite import RewriteOptions, passes_named, rewrite
     from sr_deploy.graph.specialise import static_graph
     from sr_deploy.precision.lower.typed_graph import half_graph
@@ -71,10 +108,11 @@ def _built(graph: Path, size: Size, passes: str, capability: str) -> BuiltEngine
         if "Fourier unit, folded" in node.doc_string:
             node.doc_string = ""
     model, _ = rewrite(model, passes_named(passes, folding=False), RewriteOptions(size=size))
-    with temporary_folder() as folder:
-        path = folder / "model.onnx"
-        onnx.save(half_graph(model), str(path))
-        built = engine_from_graph(LISTING_RUNTIME, path, None, (capability,), EngineOptions(precision=AUTO))
+    return half_graph(model)
+
+
+def _listing(built: BuiltEngine) -> BuiltEngine:
+    """The engine, which has a listing."""
     if built.listing is None:
         raise CheckFailed(
             f"{built.version} lists no layers",

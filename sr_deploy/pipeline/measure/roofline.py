@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional
 
 from sr_deploy.core.contract import Size, format_size, parse_size
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
+from sr_deploy.core.deployment.manifest import Deployment, GpuMeant, GraphFile, open_deployment
 from sr_deploy.core.errors import BadDeployment, SrDeployError
 from sr_deploy.core.host.gpu_rates import GpuRates, gpu_named
 from sr_deploy.core.number_formats import FLOAT16
@@ -73,7 +73,10 @@ def _listed(deployment: Deployment, graph: GraphFile, gpu: GpuRates, size: Size)
     """What the listing of the engine that a build makes comes to; nothing where there is no builder."""
     if not has_listings():
         return {}
-    built = built_in_half(deployment, graph, size, RUNTIMES[LISTING_RUNTIME].rewrite, gpu.capability)
+    tuned = deployment.graph_for(size, LISTING_RUNTIME, GpuMeant(gpu.compute_capability, gpu.name))
+    record = deployment.manifest.rewrite.get(tuned.file, {}).get("tuned", {})
+    passes = record["variant"] if "for" in record else RUNTIMES[LISTING_RUNTIME].rewrite
+    built = built_in_half(deployment, graph, size, passes, gpu.capability)
     listing = built.listing
     assert listing is not None and listing.bytes_moved is not None
     return {

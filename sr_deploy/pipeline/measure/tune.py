@@ -12,15 +12,18 @@ from typing import Any, Callable, ContextManager, Dict, List, Mapping, Optional,
 
 import numpy as np
 
-from sr_deploy.core.artifact import atomic_file, sha256_of
-from sr_deploy.core.contract import Size, format_size
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment, save_manifest
+from sr_deploy.core.artifact import sha256_of
+from sr_deploy.core.contract import Size
+from sr_deploy.core.deployment.manifest import Deployment, GpuMeant, GraphFile, open_deployment
 from sr_deploy.core.deployment.records import RewriteRecord
 from sr_deploy.core.errors import UsageError
+from sr_deploy.core.host.gpu_rates import name_of
+from sr_deploy.core.host.machine import this_machine
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.runtimes import GRAPH_RUNTIME, RUNTIMES
+from sr_deploy.pipeline.measure.tuned_graph import keep_graph, source_of
 from sr_deploy.run.base import Runner
 from sr_deploy.run.parity import check_parity, compare
 
@@ -78,6 +81,7 @@ class Tuned:
         notes: variants that made the same graph as another, or could not be built.
         estimated_ms: variant → milliseconds on ``device``, an estimate; empty without one.
         device: that it was tuned for; "": this machine.
+        activation_bytes: variant → what its engine needs for activations, by the builder's word; empty without device.
     """
 
     backend: str
@@ -88,6 +92,7 @@ class Tuned:
     notes: Tuple[str, ...]
     estimated_ms: Dict[str, float] = dataclasses.field(default_factory=dict)
     device: str = ""
+    activation_bytes: Dict[str, int] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> Dict[str, Any]:
         """JSON-able, with the median of each variant in milliseconds."""
@@ -149,22 +154,21 @@ def tune_deployment(options: TuneOptions, say: Callable[[str], None] = lambda _:
                 runner.close()
         difference = check_parity(differences, GRAPH_FP32, f"the graph rewritten with {best}")
         record: RewriteRecord = {**reports[best], "tuned": {"variant": best, "backend": backend, "from": source.file}}
-        file = keep_graph(deployment, source, graphs[best], options.size, record, difference)
+        gpu = _gpu_here(backend)
+        file = keep_graph(deployment, source, graphs[best], options.size, record, difference, gpu)
     return Tuned(backend, best, seconds, file, difference, notes)
+
+
+def _gpu_here(backend: str) -> Optional[GpuMeant]:
+    """The GPU that was timed, where a backend builds for one."""
+    gpus = this_machine().gpus if RUNTIMES[backend].for_one_gpu else ()
+    return GpuMeant(gpus[0].compute_capability or "", name_of(gpus[0])) if gpus else None
 
 
 def variants_for(backend: str) -> Tuple[str, ...]:
     """What is worth timing with a backend."""
     variants = GPU_VARIANTS if RUNTIMES[backend].for_one_gpu else VARIANTS
     return (*variants, *BUILDER_VARIANTS) if RUNTIMES[backend].rewrite else variants
-
-
-def source_of(deployment: Deployment, size: Size) -> GraphFile:
-    """The graph that tuning starts from: as it was exported, not one that was tuned before."""
-    tuned = {file for file, record in deployment.manifest.rewrite.items() if "tuned" in record}
-    exported = tuple(graph for graph in deployment.manifest.graphs if graph.file not in tuned)
-    manifest = dataclasses.replace(deployment.manifest, graphs=exported)
-    return Deployment(deployment.folder, manifest).graph_for(size)
 
 
 def variant_graphs(
@@ -242,61 +246,3 @@ def interleaved(runners: Mapping[str, Runner], options: TuneOptions, lr: np.ndar
             runner.synchronize()
             seconds[name].append(time.perf_counter() - start)
     return {name: tuple(values) for name, values in seconds.items()}
-
-
-def keep_graph(
-    deployment: Deployment, source: GraphFile, graph: Path, size: Size, record: RewriteRecord, difference: float
-) -> str:
-    """Put the graph into the deployment, in place of one tuned for this size before.
-
-    One file cannot be replaced together with the manifest that holds its hash: another graph gets another name, and
-    the one before goes when no manifest names it any more.
-    """
-    from sr_deploy.graph.census import census_of
-    from sr_deploy.graph.rewrite.report import pinned_nodes
-
-    manifest = deployment.manifest
-    backend = record["tuned"]["backend"]
-    file = f"model_{format_size(size)}{'' if backend == GRAPH_RUNTIME else '_' + backend}.onnx"
-    before = [
-        one
-        for one in manifest.graphs
-        if one.size == size and one.tuned_for == backend and "tuned" in manifest.rewrite.get(one.file, {})
-    ]
-    taken = {one.file for one in manifest.graphs if one.sha256 != sha256_of(graph) or one not in before}
-    names = [file, *(file.replace(".onnx", f"_{word}.onnx") for word in ("tuned", "tuned2"))]
-    file = next(name for name in names if name not in taken)
-    with atomic_file(deployment.folder / file) as temporary:
-        temporary.write_bytes(graph.read_bytes())
-    census = census_of(graph, size)
-    entry = dataclasses.replace(
-        source,
-        file=file,
-        size=size,
-        sha256=sha256_of(deployment.folder / file),
-        parameters=census.parameters,
-        macs=census.macs,
-        peak_activation_bytes=census.peak_activation_bytes,
-        macs_size=size,
-        tuned_for=backend,
-    )
-    gone = {one.file for one in before} - {file}
-    others = tuple(one for one in manifest.graphs if one not in before)
-    manifest = dataclasses.replace(
-        manifest,
-        rewrite={name: kept for name, kept in manifest.rewrite.items() if name not in gone},
-        proofs={name: kept for name, kept in manifest.proofs.items() if name.split(" at ")[0] not in gone},
-    )
-    save_manifest(
-        deployment.folder,
-        dataclasses.replace(
-            manifest,
-            graphs=(*others, entry),
-            rewrite={**manifest.rewrite, file: record},
-            proofs={**manifest.proofs, f"{file} at {format_size(size)}": difference},
-            pinned_fp32={**manifest.pinned_fp32, **pinned_nodes(graph)},
-        ),
-    )
-    for name in gone:
-        (deployment.folder / name).unlink()
-    return file

@@ -2,8 +2,9 @@
 
 Every variant is built by TensorRT-RTX in float16, which needs no GPU, and estimated from its listing
 (engine/estimate.py). Where that GPU is in this machine the engines are timed too, in turn; then the times decide, and
-how far the estimates were off is said. What is kept serves TensorRT-RTX, and a float16 build for this size runs the
-same passes.
+how far the estimates were off is said. What is kept serves TensorRT-RTX and that GPU, and a float16 build for both and
+this size runs the same passes. Variants that the GPU's memory does not hold are left aside; where it holds none, the
+graph in strips is shown, which ``build --memory-budget`` makes.
 """
 
 from __future__ import annotations
@@ -11,38 +12,42 @@ from __future__ import annotations
 import contextlib
 import statistics
 from pathlib import Path
-from typing import Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from sr_deploy.core.deployment.manifest import Deployment, GraphFile, open_deployment
+from sr_deploy.core.contract import Size
+from sr_deploy.core.deployment.manifest import Deployment, GpuMeant, GraphFile, open_deployment
 from sr_deploy.core.deployment.records import RewriteRecord
 from sr_deploy.core.errors import CheckFailed, EnvironmentFault, UsageError
-from sr_deploy.core.host.gpu_rates import GpuRates, gpu_named
+from sr_deploy.core.host.gpu_rates import GpuRates, gpu_named, name_of
 from sr_deploy.core.host.machine import Gpu, this_machine
 from sr_deploy.core.media.sample import sample_for
 from sr_deploy.core.temporary import temporary_folder
 from sr_deploy.core.tolerance import GRAPH_FP32
 from sr_deploy.engine.built import BuiltEngine
 from sr_deploy.engine.estimate import estimated_ms
-from sr_deploy.pipeline.measure.listed import LISTING_RUNTIME, built_in_half, has_listings
+from sr_deploy.pipeline.measure.listed import LISTING_RUNTIME, built_in_half, has_listings, streamed_in_half
 from sr_deploy.pipeline.measure.tune import (
     BUILDER_VARIANTS,
     Tuned,
     TuneOptions,
     choose,
     interleaved,
-    keep_graph,
     plain_runner,
-    source_of,
     variant_graphs,
 )
+from sr_deploy.pipeline.measure.tuned_graph import keep_graph, source_of
 from sr_deploy.run.base import Runner
 from sr_deploy.run.onnxruntime import runner_from_graph
 from sr_deploy.run.parity import check_parity, compare
 
 #: Another variant than the first must be estimated faster by more than this share.
 MARGIN = 0.02
+#: The row of the graph in strips, where nothing else fits.
+STRIPS = "strips"
+#: Why no variant takes more than one size (tests/benchmarks/fixed_or_dynamic.py).
+FIXED = "each variant is fixed to the size, which is never slower than a graph for any (engines/README.md)"
 
 
 def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
@@ -70,36 +75,76 @@ def tune_for_device(options: TuneOptions, say: Callable[[str], None]) -> Tuned:
         asked = TuneOptions(options.deployment, options.size, variants=options.variants or ("none", *BUILDER_VARIANTS))
         graphs, notes, reports = variant_graphs(deployment.path_of(source), asked, folder, contract.value_range)
         engines, refused = _engines(deployment, source, options, graphs, gpu)
-        notes = (*notes, *refused)
-        estimates: Dict[str, float] = {}
-        for name, built in engines.items():
-            estimate = None if built.listing is None else estimated_ms(built.listing, gpu)
-            if estimate is not None:
-                estimates[name] = estimate
-                say(f"{name}: {estimate:.2f} ms on {gpu.title}, an estimate")
-        if not estimates:
-            raise CheckFailed("no variant could be built and estimated", "one of " + ", ".join(graphs), notes[-1])
-        best = fastest(estimates)
-        if is_here(gpu, this_machine().gpus):
+        notes = (*notes, *refused, *unbuildable(gpu), FIXED)
+        if not engines:
+            raise CheckFailed("no variant could be built and estimated", "one of " + ", ".join(graphs), refused[-1])
+        estimates = {name: estimate_of(built, gpu) for name, built in engines.items()}
+        for name, estimate in estimates.items():
+            say(f"{name}: {estimate:.2f} ms on {gpu.title}, an estimate")
+        held = {name: estimate for name, estimate in estimates.items() if is_held(engines[name], gpu)}
+        best = fastest(held or estimates)
+        if held and is_here(gpu, this_machine().gpus):
             with contextlib.ExitStack() as opened:
                 runners = {
-                    name: opened.enter_context(contextlib.closing(_runner_of(built, graphs[name], deployment)))
-                    for name, built in engines.items()
-                    if name in estimates
+                    name: opened.enter_context(contextlib.closing(_runner_of(engines[name], graphs[name], deployment)))
+                    for name in held
                 }
                 best, seconds = measured_choice(runners, options, sample_for(contract, options.size))
-            notes = (*notes, disagreement(estimates, seconds))
-        tuned = runner_from_graph(graphs[best], contract, deployment.manifest.scale, provider="CPUExecutionProvider")
-        try:
-            with plain_runner(deployment, source) as reference:
-                differences = compare(tuned, reference, (options.size,), contract)
-        finally:
-            tuned.close()
-        difference = check_parity(differences, GRAPH_FP32, f"the graph rewritten with {best}")
+            notes = (*notes, disagreement(held, seconds))
+        if not held:
+            streamed, note = in_strips(deployment, options.size, gpu, say)
+            notes = (*notes, note)
+            if streamed is not None:
+                engines[STRIPS], estimates[STRIPS] = streamed, estimate_of(streamed, gpu)
+        difference = _proved(deployment, source, graphs[best], options.size, best)
         facts = {"variant": best, "backend": LISTING_RUNTIME, "from": source.file, "for": gpu.name}
         record: RewriteRecord = {**reports[best], "tuned": facts}
-        file = keep_graph(deployment, source, graphs[best], options.size, record, difference)
-    return Tuned(LISTING_RUNTIME, best, seconds, file, difference, notes, estimates, gpu.name)
+        meant = GpuMeant(gpu.compute_capability, gpu.name)
+        file = keep_graph(deployment, source, graphs[best], options.size, record, difference, meant)
+    memory = {name: int(built.activation_bytes or 0) for name, built in engines.items()}
+    return Tuned(LISTING_RUNTIME, best, seconds, file, difference, notes, estimates, gpu.name, memory)
+
+
+def _proved(deployment: Deployment, source: GraphFile, graph: Path, size: Size, variant: str) -> float:
+    """How far a graph is from the deployment's own, in 8-bit steps.
+
+    Raises:
+        CheckFailed: farther than GRAPH_FP32.
+    """
+    manifest = deployment.manifest
+    tuned = runner_from_graph(graph, manifest.contract, manifest.scale, provider="CPUExecutionProvider")
+    with contextlib.closing(tuned), plain_runner(deployment, source) as reference:
+        differences = compare(tuned, reference, (size,), manifest.contract)
+    return check_parity(differences, GRAPH_FP32, f"the graph rewritten with {variant}")
+
+
+def estimate_of(built: BuiltEngine, gpu: GpuRates) -> float:
+    """Milliseconds of an engine that was built for its listing; raises CheckFailed where that lacks a size."""
+    estimate = None if built.listing is None else estimated_ms(built.listing, gpu)
+    if estimate is None:
+        raise CheckFailed(
+            f"{built.version} does not tell what every layer moves", "a listing of a fixed size", "report the network"
+        )
+    return estimate
+
+
+def is_held(built: BuiltEngine, gpu: GpuRates) -> bool:
+    """Whether a GPU's memory holds an engine's activations."""
+    return (built.activation_bytes or 0) <= gpu.memory * 1e9
+
+
+def in_strips(
+    deployment: Deployment, size: Size, gpu: GpuRates, say: Callable[[str], None]
+) -> Tuple[Optional[BuiltEngine], str]:
+    """The engine in strips where a GPU's memory holds no variant whole, if there is one, and what to do."""
+    found = f"the {gpu.memory:g} GB of a {gpu.title} hold the activations of no variant"
+    if deployment.dynamic_graph is None:
+        return None, f"{found}, and only a graph for any size runs in strips: export it with --dynamic"
+    try:
+        built = streamed_in_half(deployment, size, int(gpu.memory * 1e9), gpu.capability, say)
+    except CheckFailed as error:
+        return None, f"{found}, nor in strips: {error.found}"
+    return built, f"{found}: build with --memory-budget {gpu.memory:g}GB, in {built.settings['strips']} strips"
 
 
 def _engines(
@@ -110,15 +155,27 @@ def _engines(
     notes: List[str] = []
     for name in variants:
         try:
-            engines[name] = built_in_half(deployment, source, options.size, name, gpu.capability)
+            built = built_in_half(deployment, source, options.size, name, gpu.capability)
+            estimate_of(built, gpu)
+            engines[name] = built
         except CheckFailed as error:
             notes.append(f"{name} could not be built: {error.found}")
     return engines, tuple(notes)
 
 
+def unbuildable(gpu: GpuRates) -> Tuple[str, ...]:
+    """A note where the runtime that lists layers builds for another capability than the GPU's own."""
+    own = gpu.compute_capability
+    if own == gpu.capability:
+        return ()
+    return (
+        f"{LISTING_RUNTIME} builds for no {gpu.title} ({own}), so what was kept only shows what would be fast there",
+    )
+
+
 def is_here(gpu: GpuRates, gpus: Sequence[Gpu]) -> bool:
     """Whether the GPU that is tuned for is in this machine, and engines for its capability run on it."""
-    return any(gpu.title in one.name and one.compute_capability == gpu.capability for one in gpus)
+    return any(name_of(one) == gpu.name and one.compute_capability == gpu.capability for one in gpus)
 
 
 def measured_choice(

@@ -23,8 +23,8 @@ from sr_deploy.precision.calibrate.collect import PATCH
 FITTED_SEED, JUDGED_SEED = 1, 2
 #: Graphics beside photographs: half as many, in whole rounds of all kinds, between these.
 LEAST, MOST = len(PAINTERS), 4 * len(PAINTERS)
-#: Graphics that plans are judged on: one of each kind.
-JUDGED = len(PAINTERS)
+#: Graphics that plans are judged on: two of each kind.
+JUDGED = 2 * len(PAINTERS)
 
 
 Kind = TypeVar("Kind")

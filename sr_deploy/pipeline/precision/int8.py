@@ -36,6 +36,7 @@ from sr_deploy.precision.evaluate import (
     judging,
     losses_of,
     part_of,
+    quieter,
 )
 from sr_deploy.precision.lower.typed_graph import typed_graph
 
@@ -51,7 +52,7 @@ QUIET = 0.1
 LOUD, LOUD_NOISE, LOUD_MACS, LEAST_NARROW = 4.0, 0.05, 0.07, 0.8
 #: So often it is looked again, with weights fitted anew, and at so many pictures of each kind, of this low-resolution
 #: side.
-LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 2, 64
+LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 4, 64
 
 #: Squares that weights are fitted on, and biases are corrected on after it.
 FITTED = 32
@@ -87,7 +88,8 @@ def calibrated_plan(
     material = gather(deployment, bench, options, say)
     one = next(one for one in QUANTISED if one.precision == options.precision)
     formats = dict.fromkeys(bench.kinds.candidates, one.name)
-    plan, weights, _ = everywhere(bench, material, options, formats, say)
+    fits = no_fits() if options.improve else None
+    plan, weights, _ = everywhere(bench, material, options, formats, say, fits=fits)
     wide: Dict[str, str] = {}
     judged = bench.judged(plan, weights)
     for _ in range(LOUD_ROUNDS if options.improve else 0):
@@ -95,13 +97,20 @@ def calibrated_plan(
         if not loud:
             break
         wide.update(loud)
-        quieter = everywhere(bench, material, options, formats, say, wide)[:2]
-        now = bench.judged(*quieter)
-        if not now.worst.loss < judged.worst.loss:
+        wider = everywhere(bench, material, options, formats, say, wide, fits)[:2]
+        now = bench.judged(*wider)
+        if not quieter(now, judged):
             say(f"they stay {one.label} after all: {losses_of(now)} with them wider, {losses_of(judged)} without")
             break
-        (plan, weights), judged = quieter, now
+        (plan, weights), judged = wider, now
     return dataclasses.replace(plan, precision=one.precision), weights
+
+
+def no_fits() -> Fits:
+    """For several fits to have in common, see ``learned_rounding``."""
+    from sr_deploy.precision.fit.adaptive_rounding import Fits
+
+    return Fits()
 
 
 def _loud_layers(
@@ -168,14 +177,15 @@ def everywhere(
     formats: Mapping[str, str],
     say: Callable[[str], None],
     without: Mapping[str, str] = MappingProxyType({}),
+    fits: Optional[Fits] = None,
 ) -> Tuple[Plan, Dict[str, np.ndarray], bool]:
     """All layers in 8 bits that the islands and ``without`` (layer → why not) leave, each in the format of ``formats``,
-    weights that suit, and whether the float16 pins had to be kept."""
+    weights that suit, and whether the float16 pins had to be kept; for ``fits`` see ``learned_rounding``."""
     kinds = bench.kinds
     narrow = tuple(name for name in kinds.candidates if name not in kinds.wide and name not in without)
     for strict in (False, True):
         choice = NarrowChoice(narrow, formats, without, strict=strict)
-        plan, weights = improved(bench, narrow_of(bench, material, choice), material, options.improve, say)
+        plan, weights = improved(bench, narrow_of(bench, material, choice), material, options.improve, say, fits)
         if strict or not material.wide or not sick(lambda: bench.judged(plan, weights)):  # noqa: B023
             break
         say("NaN or infinite values on extreme pictures: layers that float16 cannot hold stay float32")

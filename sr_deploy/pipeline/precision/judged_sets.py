@@ -13,7 +13,7 @@ from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.deployment.target import Target, formats_of
 from sr_deploy.core.number_formats import AUTO, BFLOAT16, FLOAT16, FLOAT32, FORMAT, QUANTISED, FloatName
 from sr_deploy.core.text import counted
-from sr_deploy.pipeline.precision.int8 import Material, Weighted, improved, narrow_of, sick
+from sr_deploy.pipeline.precision.int8 import Material, Weighted, improved, narrow_of, no_fits, sick
 from sr_deploy.pipeline.precision.plan_inputs import Workbench
 from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.picture_ends import picture_ends
@@ -153,9 +153,7 @@ class JudgedSets:
         plan = narrow_of(self.bench, dataclasses.replace(self.material, wide=dict(ground.wide)), choice)
         plan = ground.typed(plan, kinds.pinned)
         if self.improve and self.fits is None:
-            from sr_deploy.precision.fit.adaptive_rounding import Fits
-
-            self.fits = Fits()
+            self.fits = no_fits()
         return improved(self.bench, plan, self.material, self.improve, fits=self.fits)
 
     def _judged(self, made: Weighted, budget: Optional[Budget]) -> Judged:

@@ -109,8 +109,9 @@ def _models(options: TritonOptions) -> Tuple[List[Model], Tuple[str, ...]]:
 
 
 def _onnx_models(deployment: Deployment, name: str, options: TritonOptions) -> List[Model]:
-    """One model a graph; of two graphs of one size the later, which was tuned."""
-    graphs: Dict[Optional[Size], GraphFile] = {graph.size: graph for graph in deployment.manifest.graphs}
+    """One model a graph; of two graphs of one size the later, which was tuned, if it was for this runtime."""
+    serving = (graph for graph in deployment.manifest.graphs if graph.serves(GRAPH_RUNTIME))
+    graphs: Dict[Optional[Size], GraphFile] = {graph.size: graph for graph in serving}
     models = []
     for size, graph in graphs.items():
         models.append(

@@ -31,6 +31,8 @@ KEPT_BYTES = 15 * 10**8
 #: So many of the largest tensor are held at once, about.
 _ALIVE = 8
 SIDE = 64
+#: A square is the one of so many places in a picture whose values differ most: much of graphics is blank.
+PLACES = 4
 #: Operators that mix distant pixels. Without them small squares show a layer all that it ever sees, so four times as
 #: many of half the side are taken: more places, more colours.
 _FAR = (
@@ -74,12 +76,13 @@ class Layer:
 Change = Callable[[GraphModule, Layer], None]
 
 
-def squares_from(images: Sequence[np.ndarray], count: int, side: int, seed: int = 0) -> Tensor:
+def squares_from(images: Sequence[np.ndarray], count: int, side: int, seed: int = 0, places: int = 1) -> Tensor:
     """Squares cut out of pictures, as many from each as from any other, along the first axis; float32.
 
     Args:
         images: as the graph takes them, in any form of core/contract.py; of smaller ones the largest common square is
             taken, of even sides where it takes planes.
+        places: each square is the one of so many random places whose values differ most.
     """
     rng = np.random.default_rng(seed)
     sizes = [picture_size(image) for image in images]
@@ -89,8 +92,11 @@ def squares_from(images: Sequence[np.ndarray], count: int, side: int, seed: int 
     cut: List[np.ndarray] = []
     for index in range(count):
         chosen = index * len(images) // count if count < len(images) else index % len(images)
-        top, left = (int(rng.integers(length - side + 1)) for length in sizes[chosen])
-        cut.append(cut_picture(images[chosen], (top, left), (side, side)))
+        found = []
+        for _ in range(places):
+            top, left = (int(rng.integers(length - side + 1)) for length in sizes[chosen])
+            found.append(cut_picture(images[chosen], (top, left), (side, side)))
+        cut.append(max(found, key=lambda square: float(np.std(square, dtype=np.float64))))
     return torch.from_numpy(np.ascontiguousarray(np.concatenate(cut), np.float32))
 
 
@@ -120,7 +126,7 @@ def through_layers(
     side = SIDE
     if not any(node.op_type in _FAR for node in model.graph.node):
         count, side = 4 * count, side // 2
-    squares = squares_from(images, count, side)
+    squares = squares_from(images, count, side, places=PLACES)
     with torch.no_grad():
         squares = squares[: _as_many(teacher, squares[:1], count)]
         skips = _skips(model)
