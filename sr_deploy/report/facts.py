@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Sequence, Tuple
 
 from sr_deploy.core.contract import format_size
 from sr_deploy.core.quality.metrics import METRICS
-from sr_deploy.core.text import markup, markup_lines
+from sr_deploy.core.text import decibels_lost, markup, markup_lines
 from sr_deploy.report.table import facts_frame
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ UNITS: Tuple[Tuple[str, str], ...] = (
     ("multiple", "px"),
     ("side", "px"),
 )
+#: Facts that are pairs, before and after.
+_BEFORE_AFTER = ("parameters", "macs", "widths")
 #: Words at the end of a name that its unit says already.
 _SAID = {"bytes": "_bytes", "s": "_seconds", "dB": "_db"}
 
@@ -83,7 +85,7 @@ def _flattened(facts: Mapping[str, Any], depth: int = 0, under: str = "") -> Lis
             for index, entry in enumerate(value):
                 rows += [(f"{name} {index + 1}", ""), *_flattened(entry, depth + 1, key)]
         else:
-            rows.append((name, _with_unit(key, value, unit)))
+            rows.append((name, _with_unit(under if under in _BEFORE_AFTER else key, value, unit)))
     return rows
 
 
@@ -125,6 +127,8 @@ def _with_unit(key: str, value: Any, unit: str) -> str:
     figures = value if isinstance(value, (list, tuple)) else [value]
     if not unit or any(isinstance(one, (bool, str)) for one in figures):
         return _fact_text(key, value)
+    if unit == "dB" and ("loss" in key or "lost" in key):
+        return decibels_lost(value)
     if unit == "%":
         return ", ".join(f"{100 * one:.4g} %" for one in figures)
     return f"{_fact_text(key, value)} {unit}"
@@ -146,6 +150,8 @@ def _fact_text(key: str, value: Any) -> str:
 def _list_text(key: str, value: Sequence[Any]) -> str:
     if len(value) == 2 and "size" in key and all(isinstance(edge, int) for edge in value):
         return format_size((value[0], value[1]))
+    if key in _BEFORE_AFTER:
+        return " → ".join(_fact_text("", entry) for entry in value)
     # A profile is three sizes, and what was folded was tried at several.
     sizes = key in ("profile", "sizes")
     words = [_fact_text("size" if sizes else "", entry) for entry in value]

@@ -80,6 +80,7 @@ def test_figures_are_shown_with_their_units_and_blocks_in_lines():
         "macs_share": {"int8": 0.5315},
         "worst_loss_db": -0.01,
         "macs": (36864.0, 4096.0),
+        "widths": {"/a/Conv": (16, 12)},
         "blocks": [{**block, "name": "a", "error_float64": 1e-16}, {**block, "name": "b", "error_float64": 2e-16}],
         "kept": [{"name": "up", "was": "Sequential", "reason": "not affine"}],
         "gave_up": {"/body_1/Conv": "loud"},
@@ -87,8 +88,9 @@ def test_figures_are_shown_with_their_units_and_blocks_in_lines():
     }
     lines = [" ".join(line.split()) for line in text_of(facts_table(facts), 200).splitlines()]
     for line in (
-        "build 0.25 s", "memory budget 20,000,000 bytes", "tf32 off", "int8 53.15 %", "worst loss -0.01 dB",
-        "macs 36,864, 4,096 multiply-accumulates", "kept 1 × Sequential: not affine", "/body_1/Conv loud",
+        "build 0.25 s", "memory budget 20,000,000 bytes", "tf32 off", "int8 53.15 %", "worst loss 0.0100 dB gained",
+        "macs 36,864 → 4,096 multiply-accumulates", "/a/Conv 16 → 12",
+        "kept 1 × Sequential: not affine", "/body_1/Conv loud",
         "blocks 2 × Conv3XC → Conv2d 3→12, 1,638 → 324 multiply-accumulates a pixel, off by 2.0e-16 of the largest "
         "value", "model.onnx at 40x56 0.0005 of 255",
     ):  # fmt: skip

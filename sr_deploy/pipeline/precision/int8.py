@@ -311,5 +311,6 @@ def improved(
     weights = corrected_bias(bench.model, plan, weights, material.images, count=FITTED)
     notes = ["weights and biases fitted to 8 bits layer by layer (precision/fit/adaptive_rounding.py)"]
     if plan.channel_factors:
-        notes.append(f"channels of {len(plan.channel_factors)} tensors divided before INT8 (fit/channel_factors.py)")
+        divided = counted(len(plan.channel_factors), "tensor")
+        notes.append(f"channels of {divided} divided before INT8 (fit/channel_factors.py)")
     return dataclasses.replace(plan, notes=(*plan.notes, *notes)), weights
