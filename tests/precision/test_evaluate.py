@@ -244,6 +244,9 @@ def test_nothing_is_held_against_a_picture_on_which_float32_itself_fails(scenes)
     assert all(within_reach(scene, 2) for scene in scenes_from_photographs(
         [("a", photograph(80, 96))], 2, CONTRACT, lambda lr: perfect(), 32))  # fmt: skip
     assert not within_reach(dataclasses.replace(scenes[0], reference_psnr=5.0), 2)
+    off = scenes[0].hr.copy()
+    off[:8, :8] ^= 255
+    assert not within_reach(dataclasses.replace(scenes[0], reference=off), 2), "a patch of something else"
 
 
 def perfect() -> np.ndarray:

@@ -35,6 +35,15 @@ def new_structure(pixels: np.ndarray, reference: np.ndarray, original: np.ndarra
     return max(0.0, float((np.abs(off) - np.abs(known)).max()))
 
 
+def largest_error(pixels: np.ndarray, original: np.ndarray) -> float:
+    """The largest mean error of a channel over a window of WINDOW², 8-bit steps.
+
+    Args:
+        pixels, original: uint8 of one size; of 3 channels, or where one has 1, that for all.
+    """
+    return float(np.abs(_window_means(pixels, original)).max())
+
+
 def _window_means(picture: np.ndarray, original: np.ndarray) -> np.ndarray:
     """Mean difference over each window, (H - 7, W - 7) or with channels behind."""
     difference = picture.astype(np.float32) - original.astype(np.float32)

@@ -192,7 +192,7 @@ def _scenes(
     if len(drawn) < len(painted):
         judged = {scene.name for scene in drawn}
         beyond = ", ".join(scene.name for scene in painted if scene.name not in judged)
-        say(f"not judged on {beyond}: the float32 network itself is worse than bicubic enlargement there")
+        say(f"not judged on {beyond}: the float32 network itself runs away, or is worse than bicubic enlargement there")
     return scenes + drawn
 
 
