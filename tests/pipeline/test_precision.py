@@ -58,12 +58,12 @@ def test_fp16_without_pictures(plain, srdeploy):
 
 
 def test_int8_fitted_and_auto(plain, photographs, srdeploy):
-    done = srdeploy("build", plain, "--precision", "int8", "--images", photographs, "--psnr-budget", "0.1")
+    done = srdeploy("build", plain, "--precision", "int8", "--images", photographs, "--psnr-budget", "0.3")
     assert done.code == 0, done.err
     plan, weights = open_plan(plain / "precision" / "int8")
     assert plan.precision == "int8" and weights and plan.calibration["pictures"] == 4
     report = json.loads((plain / "precision" / "int8" / "report.json").read_text())
-    assert report["narrow_share_outside_pinned"] >= 0.85 and report["worst_loss_db"] <= 0.1
+    assert report["narrow_share_outside_pinned"] >= 0.85 and report["worst_loss_db"] <= 0.3
     kinds = [one["kind"] for one in report["judged"]]
     assert kinds.count("shrunk photograph") == 4 and kinds.count("graphics") == report["pictures"] - 4 > 6
     assert max(one["loss"] for one in report["judged"]) == report["worst_loss_db"] >= report["loss_db"]
