@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import codecs
 import collections
+import gc
 import io
 import itertools
 import json
@@ -110,6 +111,9 @@ def judged(cases: List[Tuple[str, str, bytes]], path: Path) -> List[Outcome]:
 
 def _read_in_child(files: List[bytes], path: Path) -> Tuple[int, List[Tuple[str, float]]]:
     """Bytes of memory before, and (result, processor seconds) of each file."""
+    # Garbage of the parent, collected while a file is read, would hide as much of what the file takes.
+    gc.collect()
+    gc.freeze()
     resource.setrlimit(resource.RLIMIT_CPU, (HARD_SECONDS, HARD_SECONDS))
     used, resident = (int(pages) * resource.getpagesize() for pages in _STATM.read_text().split()[:2])
     resource.setrlimit(resource.RLIMIT_AS, (used + HARD_BYTES, used + HARD_BYTES))

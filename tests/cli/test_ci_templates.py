@@ -152,7 +152,7 @@ def test_a_gitlab_runner_keeps_a_baseline_and_a_budget(scratch):
     shell, theirs = scratch
     pipeline = yaml.safe_load((TEMPLATES / "gitlab.yml").read_text())
     variables = {**pipeline["variables"], **SMALL, "BUDGET": "net.toml"}
-    variables["BENCH"] += " --runs 200 --seconds 0.02"
+    variables["BENCH"] += " --seconds 0.3 --ci 0"
     measured = "\n".join(pipeline[".measured"]["before_script"])
     code, log = shell.run(measured + "\n" + "\n".join(pipeline["baseline"]["script"]), theirs, variables)
     assert code == 0, log
@@ -163,6 +163,11 @@ def test_a_gitlab_runner_keeps_a_baseline_and_a_budget(scratch):
     for bound, wanted in ((1e6, 0), (1e-6, 1)):
         (theirs / "net.toml").write_text(f'[devices."{device}".sizes.8x8]\nmax_median_ms = {bound}\n')
         code, log = shell.run("\n".join(pipeline["latency"]["script"]), theirs, variables)
+        for _ in range(3):
+            # A machine that changes its speed in mid-measurement allows no verdict: what is wanted then is another one.
+            if code == 5:
+                assert shell.run(measured, theirs, variables)[0] == 0
+                code, log = shell.run("\n".join(pipeline["latency"]["script"]), theirs, variables)
         assert code == wanted, log
         verdicts = ElementTree.parse(theirs / "budget.xml").getroot()
         assert verdicts.get("failures") == str(wanted)
