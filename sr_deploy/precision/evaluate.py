@@ -106,6 +106,12 @@ class Judged:
         return max(self.each, key=lambda one: one.loss)
 
     @property
+    def worst_quarter(self) -> float:
+        """dB that the quarter of the pictures loses that loses most, the mean."""
+        losses = sorted((one.loss for one in self.each), reverse=True)
+        return float(np.mean(losses[: max(1, len(losses) // 4)]))
+
+    @property
     def loss(self) -> float:
         """dB lost against float32; negative where the graph is better."""
         return self.reference_psnr - self.psnr

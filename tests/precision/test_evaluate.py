@@ -21,6 +21,8 @@ from sr_deploy.precision.choose.sensitivity import View, sensitivities
 from sr_deploy.precision.evaluate import (
     LEAST_SIDE,
     SHRUNK,
+    Judged,
+    PictureJudged,
     computing,
     judge,
     judging,
@@ -33,6 +35,13 @@ from tests.precision import small_plans
 
 CONTRACT = IOContract(1.0)
 RNG = np.random.default_rng(0)
+
+
+def test_the_worst_quarter_is_the_mean_of_those_that_lose_most():
+    each = tuple(PictureJudged(str(loss), SHRUNK, loss, 0.0) for loss in (0.0, 0.4, -1.0, 0.1, 0.2, 0.0, 0.0, 0.0))
+    judged = Judged(30.0, 30.0, 0.0, 0.0, 0.0, 0.0, 0, len(each), each)
+    assert judged.worst_quarter == pytest.approx(0.3)
+    assert dataclasses.replace(judged, each=each[:3]).worst_quarter == 0.4
 
 
 def nearest(lr: np.ndarray) -> np.ndarray:
