@@ -106,10 +106,9 @@ class Judged:
         return max(self.each, key=lambda one: one.loss)
 
     @property
-    def worst_quarter(self) -> float:
-        """dB that the quarter of the pictures loses that loses most, the mean."""
-        losses = sorted((one.loss for one in self.each), reverse=True)
-        return float(np.mean(losses[: max(1, len(losses) // 4)]))
+    def without_luck(self) -> float:
+        """dB that pictures lose, each at least what its noise costs: what one wins by chance another loses."""
+        return float(np.mean([max(one.loss, one.independent) for one in self.each]))
 
     @property
     def loss(self) -> float:

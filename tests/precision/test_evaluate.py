@@ -37,11 +37,10 @@ CONTRACT = IOContract(1.0)
 RNG = np.random.default_rng(0)
 
 
-def test_the_worst_quarter_is_the_mean_of_those_that_lose_most():
-    each = tuple(PictureJudged(str(loss), SHRUNK, loss, 0.0) for loss in (0.0, 0.4, -1.0, 0.1, 0.2, 0.0, 0.0, 0.0))
+def test_what_a_picture_wins_by_luck_does_not_count():
+    each = tuple(PictureJudged(str(loss), SHRUNK, loss, noise) for loss, noise in ((0.4, 0.1), (-1.0, 0.2), (0.0, 0.0)))
     judged = Judged(30.0, 30.0, 0.0, 0.0, 0.0, 0.0, 0, len(each), each)
-    assert judged.worst_quarter == pytest.approx(0.3)
-    assert dataclasses.replace(judged, each=each[:3]).worst_quarter == 0.4
+    assert judged.without_luck == pytest.approx(0.2)
 
 
 def nearest(lr: np.ndarray) -> np.ndarray:

@@ -53,10 +53,11 @@ LOUD, LOUD_NOISE, LOUD_MACS, LEAST_NARROW = 4.0, 0.05, 0.07, 0.8
 #: So often it is looked again, with weights fitted anew, and at so many pictures of each kind, of this low-resolution
 #: side.
 LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 4, 64
-#: Then grids that are so many times as coarse are tried too, and of all plans that one is taken whose worst quarter of
-#: the pictures loses least. In a chart or a page the same few edges come again and again, so what rounding does to them
-#: does not average out as it does in photographs: a grid moved by a tenth decides whether charts lose 0.2 dB or none,
-#: painted ones and others alike (SPAN-tiny's painted charts 0.24 or 0.03 in the mean, others 0.24 or -0.16).
+#: Then grids that are so many times as coarse are tried too, and of all plans that one is taken whose pictures lose
+#: least, each at least what its noise costs. In a chart or a page the same few edges come again and again, so what
+#: rounding does to them does not average out as it does in photographs: a grid moved by a tenth decides whether charts
+#: lose 0.2 dB or none, painted ones and others alike (with SPAN-tiny painted charts 0.24 or
+#: 0.03 in the mean, others 0.24 or -0.16).
 GRIDS = (0.9, 1.1)
 
 #: Squares that weights are fitted on, and biases are corrected on after it.
@@ -112,9 +113,10 @@ def calibrated_plan(
         other = dataclasses.replace(material, scales=material.scales.coarser(times))
         tried = everywhere(bench, other, options, formats, say, wide, fits)[:2]
         now = bench.judged(*tried)
-        told = f"grids {times} times as coarse: the worst quarter loses {now.worst_quarter:.3f} dB"
-        say(f"{told}, {judged.worst_quarter:.3f} without")
-        if (now.sick, now.worst_quarter) < (judged.sick, judged.worst_quarter):
+        lost = f"pictures lose {now.without_luck:.3f} dB, each at least what its noise costs"
+        told = f"grids {times} times as coarse: {lost}"
+        say(f"{told}; {judged.without_luck:.3f} before")
+        if (now.sick, now.without_luck) < (judged.sick, judged.without_luck):
             plan, weights = dataclasses.replace(tried[0], notes=(*tried[0].notes, told)), tried[1]
             judged = now
     return dataclasses.replace(plan, precision=one.precision), weights
