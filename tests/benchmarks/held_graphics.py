@@ -1,11 +1,11 @@
-"""Graphics that no plan and no way to make plans was chosen on: plots, pages of a browser, drawings, all made here.
+"""Graphics that no plan was chosen on, and of the ways to make plans one: plots, pages of a browser, drawings.
 
     python tests/benchmarks/held_graphics.py FOLDER      FOLDER/HR, X2 and X4
 
 Nothing of core/media/graphics is used, and none of its fonts where there is a choice: plots are Matplotlib's in its
 STIX and Computer Modern fonts, pages are those of a headless Chromium (left out, and said, where there is none),
 drawings are Pillow's. Sides are 480 pixels, and smaller ones are made as Set14's are. They were looked at once the code
-stood, for the tables in calibration/README.md.
+stood, for the tables in calibration/README.md, and by what measure one of three grids is taken was settled on them.
 """
 
 from __future__ import annotations
