@@ -106,6 +106,11 @@ class Judged:
         return max(self.each, key=lambda one: one.loss)
 
     @property
+    def without_luck(self) -> float:
+        """dB that pictures lose, each at least what its noise costs: what one wins by chance another loses."""
+        return float(np.mean([max(one.loss, one.independent) for one in self.each]))
+
+    @property
     def loss(self) -> float:
         """dB lost against float32; negative where the graph is better."""
         return self.reference_psnr - self.psnr

@@ -34,6 +34,14 @@ def test_a_set_goes_round_all_kinds_by_seeds_of_their_own(pictures):
     assert all(np.array_equal(more[name], pixels) for name, pixels in pictures.items())
 
 
+def test_every_colour_map_has_saturated_cells():
+    for seed in (1, 2):
+        shown = [pixels for name, pixels in painted(2 * len(PAINTERS), 96, seed) if name.startswith("colour_map")]
+        for pixels in shown:
+            assert np.mean(np.ptp(pixels, axis=2) > 150) > 0.1
+        assert len(shown) == 2
+
+
 def test_structure_is_a_patch_that_float32_has_not():
     original = np.full((40, 48, 3), 100, np.uint8)
     grain = (original + np.random.default_rng(0).integers(-9, 10, original.shape)).astype(np.uint8)

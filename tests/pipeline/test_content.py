@@ -39,10 +39,12 @@ def test_how_many_graphics_a_set_of_pictures_gets(net):
     def count(content, photographs):
         return graphics_to_fit(content, photographs, deployment, graph).count
 
-    assert [count("any", number) for number in (0, 4, 40, 100, 1000)] == [LEAST, LEAST, 2 * LEAST, MOST, MOST]
+    assert [count("any", number) for number in (0, 4, 60, 100, 1000)] == [LEAST, LEAST, 2 * LEAST, MOST, MOST]
     assert count("photo", 100) == 0 and count("graphics", 4) == MOST
     fitted, judged = graphics_to_fit("any", 4, deployment, graph), graphics_to_judge("any", deployment, 96)
     assert judged.count == JUDGED and graphics_to_judge("photo", deployment, 96).count == 0
+    kinds = [name.rpartition("_")[0] for name, _, _ in judged.pairs()]
+    assert len(set(kinds[::2])) == JUDGED // 2 and set(kinds[::2]) == set(kinds), "evenly spaced ones are of all kinds"
     assert fitted.seed != judged.seed and (fitted.side, fitted.scale) == (96, deployment.manifest.scale)
 
 

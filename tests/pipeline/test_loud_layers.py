@@ -58,14 +58,42 @@ def test_the_loud_one_is_found_and_named(net, bench, monkeypatch):
     assert int8._loud_layers(bench, spoilt, (plan, {}), judged, told.append) == {}, "it holds too much of the work"
 
 
-def test_loud_ones_stay_wider_where_that_makes_less_noise(net, bench, photographs, monkeypatch):
+@pytest.fixture
+def made_by_hand(net, bench, photographs, monkeypatch):
+    """What plans are made from with few squares, and a list of all plans that are fitted."""
     bench, material = bench
     pictures = [to_network(read_picture(file), bench.contract) for file in sorted(photographs.iterdir())[:2]]
     material = dataclasses.replace(material, images=pictures)
-    deployment, options = open_deployment(net), PrecisionOptions("int8", images=photographs)
     monkeypatch.setattr(int8, "gather", lambda *_: material)
     monkeypatch.setattr(int8, "QUIET", float("-inf"))
     monkeypatch.setattr(int8, "FITTED", 4)
+    every, fitted = int8.everywhere, []
+
+    def everywhere(*given, **named):
+        fitted.append(every(*given, **named))
+        return fitted[-1]
+
+    monkeypatch.setattr(int8, "everywhere", everywhere)
+    return open_deployment(net), bench, PrecisionOptions("int8", images=photographs), fitted
+
+
+def test_of_the_grids_that_are_tried_the_best_is_taken(made_by_hand, monkeypatch):
+    deployment, bench, options, fitted = made_by_hand
+    monkeypatch.setattr(int8, "_loud_layers", lambda *_: {})
+    plan, weights = int8.calibrated_plan(deployment, bench, options, lambda _: None)
+    first = fitted[0][0].activation_scales
+    for times, (other, _, _) in zip((1.0, *int8.GRIDS), fitted):
+        assert all(
+            other.activation_scales[name] == pytest.approx(times * scale, rel=2e-3) for name, scale in first.items()
+        )
+    lost = [bench.judged(*one[:2]).without_luck for one in fitted]
+    assert len(set(lost)) == 3 and bench.judged(plan, weights).without_luck == min(lost)
+    assert any("as coarse" in note for note in plan.notes) == (lost[0] > min(lost))
+
+
+def test_loud_ones_stay_wider_where_that_makes_less_noise(made_by_hand, monkeypatch):
+    deployment, bench, options, _ = made_by_hand
+    monkeypatch.setattr(int8, "GRIDS", ())
     asked = []
 
     def loud(bench, material, made, judged, say):

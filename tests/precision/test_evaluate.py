@@ -21,6 +21,8 @@ from sr_deploy.precision.choose.sensitivity import View, sensitivities
 from sr_deploy.precision.evaluate import (
     LEAST_SIDE,
     SHRUNK,
+    Judged,
+    PictureJudged,
     computing,
     judge,
     judging,
@@ -33,6 +35,12 @@ from tests.precision import small_plans
 
 CONTRACT = IOContract(1.0)
 RNG = np.random.default_rng(0)
+
+
+def test_what_a_picture_wins_by_luck_does_not_count():
+    each = tuple(PictureJudged(str(loss), SHRUNK, loss, noise) for loss, noise in ((0.4, 0.1), (-1.0, 0.2), (0.0, 0.0)))
+    judged = Judged(30.0, 30.0, 0.0, 0.0, 0.0, 0.0, 0, len(each), each)
+    assert judged.without_luck == pytest.approx(0.2)
 
 
 def nearest(lr: np.ndarray) -> np.ndarray:

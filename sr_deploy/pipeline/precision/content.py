@@ -71,7 +71,9 @@ class Graphics:
 
 @lru_cache(maxsize=4)
 def _pairs(count: int, side: int, scale: int, seed: int) -> Tuple[Tuple[str, np.ndarray, np.ndarray], ...]:
-    return tuple((name, resize(high, (side, side)), high) for name, high in painted(count, side * scale, seed))
+    # Kind by kind, so that evenly spaced ones of them are of as many kinds as possible.
+    pictures = sorted(painted(count, side * scale, seed), key=lambda one: one[0].rpartition("_")[0])
+    return tuple((name, resize(high, (side, side)), high) for name, high in pictures)
 
 
 def graphics_to_fit(content: str, photographs: int, deployment: Deployment, graph: GraphFile) -> Graphics:

@@ -12,7 +12,7 @@ from sr_deploy.core.deployment.manifest import Deployment
 from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import BadInput, CheckFailed, UsageError
 from sr_deploy.core.media.image import read_picture, to_network
-from sr_deploy.core.number_formats import QUANTISED
+from sr_deploy.core.number_formats import INT8, QUANTISED
 from sr_deploy.core.text import counted
 from sr_deploy.pipeline.precision.calibrate import (
     CalibrateOptions,
@@ -52,6 +52,12 @@ LOUD, LOUD_NOISE, LOUD_MACS, LEAST_NARROW = 4.0, 0.05, 0.07, 0.8
 #: So often it is looked again, with weights fitted anew, and at so many pictures of each kind, of this low-resolution
 #: side.
 LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 4, 64
+#: Then grids that are so many times as coarse are tried too, and of all plans that one is taken whose pictures lose
+#: least, each at least what its noise costs. In a chart or a page the same few edges come again and again, so what
+#: rounding does to them does not average out as it does in photographs: a grid moved by a tenth decides whether charts
+#: lose 0.2 dB or none, painted ones and others alike (with SPAN-tiny painted charts 0.24 or
+#: 0.03 in the mean, others 0.24 or -0.16).
+GRIDS = (0.9, 1.1)
 
 #: Squares that weights are fitted on, and biases are corrected on after it.
 FITTED = 32
@@ -95,13 +101,23 @@ def calibrated_plan(
         loud = {} if judged.worst.loss <= QUIET else _loud_layers(bench, material, (plan, weights), judged, say)
         if not loud:
             break
-        wide.update(loud)
-        wider = everywhere(bench, material, options, formats, say, wide, fits)[:2]
+        wider = everywhere(bench, material, options, formats, say, {**wide, **loud}, fits)[:2]
         now = bench.judged(*wider)
         if not quieter(now, judged):
             say(f"they stay {one.label} after all: {losses_of(now)} with them wider, {losses_of(judged)} without")
             break
         (plan, weights), judged = wider, now
+        wide.update(loud)
+    for times in GRIDS if options.improve and one is INT8 and judged.worst.loss > QUIET else ():
+        other = dataclasses.replace(material, scales=material.scales.coarser(times))
+        tried = everywhere(bench, other, options, formats, say, wide, fits)[:2]
+        now = bench.judged(*tried)
+        lost = f"pictures lose {now.without_luck:.3f} dB, each at least what its noise costs"
+        told = f"grids {times} times as coarse: {lost}"
+        say(f"{told}; {judged.without_luck:.3f} before")
+        if (now.sick, now.without_luck) < (judged.sick, judged.without_luck):
+            plan, weights = dataclasses.replace(tried[0], notes=(*tried[0].notes, told)), tried[1]
+            judged = now
     return dataclasses.replace(plan, precision=one.precision), weights
 
 
@@ -130,13 +146,14 @@ def _loud_layers(
     # Mostly the small layers do not even make so much noise together, and none needs to be looked at.
     if not small or np.mean(1.0 - noise(narrow_of(bench, material, large, weights)) / whole) < LOUD_NOISE:
         return {}
-    # The share of a picture's noise, so that each picture counts alike.
+    # The share of a picture's noise, all of it at most, so that each picture counts alike: fitted layers make up for
+    # one another, and one that runs away alone may make ten times the noise of all together.
     shares: Dict[str, float] = dict.fromkeys(small, 0.0)
     formats = {name: narrow[name] for name in small}
     for one, loudness in zip(scenes, whole):
         view = View((one,), bench.scale, bench.contract)
         for cost in sensitivities(bench.model, bench.kinds, material.scales, weights, view, formats):
-            shares[cost.name] += cost.noise / loudness / len(scenes)
+            shares[cost.name] += min(cost.noise / loudness, 1.0) / len(scenes)
     loud: Dict[str, str] = {}
     left = sum(macs[name] for name in narrow)
     for name in sorted(small, key=lambda name: -shares[name] / max(macs[name], 1)):

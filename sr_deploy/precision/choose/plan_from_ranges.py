@@ -65,6 +65,11 @@ class Scales:
     float8: Mapping[str, float] = field(default_factory=dict)
     divided: Mapping[str, Divided] = field(default_factory=dict)
 
+    def coarser(self, times: float) -> Scales:
+        """INT8 scales so many times as large."""
+        divided = {name: replace(one, scale=one.scale * times) for name, one in self.divided.items()}
+        return replace(self, int8={name: scale * times for name, scale in self.int8.items()}, divided=divided)
+
 
 @dataclass(frozen=True)
 class NarrowChoice:

@@ -10,7 +10,7 @@ from typing import Callable, Dict, Iterator, Tuple
 import numpy as np
 from PIL import Image
 
-from sr_deploy.core.media.graphics import drawings, rendered, screens, writing
+from sr_deploy.core.media.graphics import charts, drawings, rendered, screens, writing
 
 #: Paints one kind of picture: (random numbers, side in pixels) → RGB of that side.
 Painter = Callable[[np.random.Generator, int], Image.Image]
@@ -22,9 +22,11 @@ PAINTERS: Dict[str, Painter] = {
     "combs": screens.combs,
     "interface": screens.interface,
     "terminal": writing.terminal,
-    "chart": screens.chart,
+    "bars": charts.bars,
     "line_art": drawings.line_art,
+    "curves": charts.curves,
     "pixel_art": rendered.pixel_art,
+    "colour_map": charts.colour_map,
     "screentone": drawings.screentone,
     "subtitles": writing.subtitles,
     "gradient": rendered.gradient,
@@ -33,7 +35,7 @@ PAINTERS: Dict[str, Painter] = {
 
 
 def painted(count: int, side: int, seed: int) -> Iterator[Tuple[str, np.ndarray]]:
-    """Pictures of all kinds in turn, each by a seed of its own.
+    """Pictures of all kinds in turn, each by a seed of its own, which other kinds do not change.
 
     Args:
         count: how many.
@@ -46,5 +48,5 @@ def painted(count: int, side: int, seed: int) -> Iterator[Tuple[str, np.ndarray]
     kinds = list(PAINTERS.items())
     for index in range(count):
         kind, painter = kinds[index % len(kinds)]
-        random = np.random.default_rng([seed, index])
+        random = np.random.default_rng([seed, index // len(kinds), *kind.encode()])
         yield f"{kind}_{index // len(kinds)}", np.asarray(painter(random, side).convert("RGB"), np.uint8).copy()
