@@ -16,7 +16,14 @@ from sr_deploy.core.number_formats import BFLOAT16, FLOAT16, FLOAT32, INT8, QUAN
 from sr_deploy.core.text import decibels_lost
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.int8 import Material, gather, layer_costs
-from sr_deploy.pipeline.precision.judged_sets import Ground, JudgedSets, Set8, grounds_of, labels_of
+from sr_deploy.pipeline.precision.judged_sets import (
+    Ground,
+    JudgedSets,
+    Set8,
+    grounds_of,
+    labels_of,
+    that_16_bits_keep,
+)
 from sr_deploy.pipeline.precision.layer_savings import Savings, float_savings, savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench
 from sr_deploy.precision.choose.budget import Budget
@@ -55,14 +62,20 @@ class Chosen:
 
 def auto_plan(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Say
-) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
+) -> Tuple[Workbench, Plan, Dict[str, np.ndarray], Dict[str, Any]]:
     """See ``chosen_plan``; with scales and pictures from the deployment's calibration.
+
+    Returns:
+        What the plan was judged on too: painted pictures in which 16 bits alone break the budget judge nothing.
 
     Raises:
         BadInput: there are no calibration pictures.
     """
     savings = savings_of(bench.work, bench.kinds.candidates, options.half_times, options.int8_times)
-    return chosen_plan(bench, gather(deployment, bench, options, say), savings, options, say)
+    material = gather(deployment, bench, options, say)
+    bench, note = that_16_bits_keep(bench, material, Budget(options.budget), say)
+    plan, weights, facts = chosen_plan(bench, material, savings, options, say)
+    return bench, dataclasses.replace(plan, notes=(*plan.notes, *note)), weights, facts
 
 
 def chosen_plan(

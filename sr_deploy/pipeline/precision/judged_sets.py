@@ -19,7 +19,7 @@ from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.forecast import Layer8, PictureKey
 from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, floating_plan
-from sr_deploy.precision.evaluate import Judged, Scene, losses_of
+from sr_deploy.precision.evaluate import GRAPHICS, Judged, Scene, losses_of
 
 if TYPE_CHECKING:
     from sr_deploy.precision.fit.adaptive_rounding import Fits
@@ -74,6 +74,28 @@ def grounds_of(bench: Workbench, material: Material, target: Optional[Target]) -
         Ground(BFLOAT16.name, ends, {name: FLOAT16.name for name in ends if name not in material.wide}),
         plain,
     )
+
+
+def that_16_bits_keep(
+    bench: Workbench, material: Material, budget: Budget, say: Callable[[str], None]
+) -> Tuple[Workbench, List[str]]:
+    """Without painted pictures in which float16 alone breaks the budget, and a note of those.
+
+    There the network makes a picture of whatever differs in the last bits, and no plan keeps the budget.
+    """
+    painted = [scene for scene in bench.scenes if scene.kind == GRAPHICS]
+    if budget.worst is None or not painted:
+        return bench, []
+    plan = floating_plan(bench.kinds, bench.graph.sha256, material.wide)
+    judged = dataclasses.replace(bench, scenes=tuple(painted)).judged(plan, {})
+    gone = {one.name: one.loss for one in judged.each if budget.broken_by(one)}
+    if not gone:
+        return bench, []
+    named = ", ".join(f"{name} ({loss:.3f} dB)" for name, loss in gone.items())
+    note = f"not judged on {named}: float16 alone breaks the budget of {budget.text()} there"
+    say(note)
+    kept = tuple(scene for scene in bench.scenes if scene.kind != GRAPHICS or scene.name not in gone)
+    return dataclasses.replace(bench, scenes=kept), [note]
 
 
 @dataclass
