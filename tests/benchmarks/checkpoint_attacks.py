@@ -111,9 +111,6 @@ def judged(cases: List[Tuple[str, str, bytes]], path: Path) -> List[Outcome]:
 
 def _read_in_child(files: List[bytes], path: Path) -> Tuple[int, List[Tuple[str, float]]]:
     """Bytes of memory before, and (result, processor seconds) of each file."""
-    # Garbage of the parent, collected while a file is read, would hide as much of what the file takes.
-    gc.collect()
-    gc.freeze()
     resource.setrlimit(resource.RLIMIT_CPU, (HARD_SECONDS, HARD_SECONDS))
     used, resident = (int(pages) * resource.getpagesize() for pages in _STATM.read_text().split()[:2])
     resource.setrlimit(resource.RLIMIT_AS, (used + HARD_BYTES, used + HARD_BYTES))
@@ -266,6 +263,9 @@ def attack(cases: Iterator[Tuple[str, str, bytes]], at_once: int, keep: Optional
     with tempfile.TemporaryDirectory(prefix="srdeploy-attack-") as folder:
         path = Path(folder) / "net.pth"
         _import_all(path)
+        # Garbage of this process, collected by a child while it reads, would hide as much of what a file takes.
+        gc.collect()
+        gc.freeze()
         while True:
             some = list(itertools.islice(cases, at_once))
             if not some:
@@ -277,6 +277,7 @@ def attack(cases: Iterator[Tuple[str, str, bytes]], at_once: int, keep: Optional
                     (keep / f"{len(outcomes)}.pth").write_bytes(data)
                     print(outcome, file=sys.stderr, flush=True)
                 outcomes.append(outcome)
+    gc.unfreeze()
     return outcomes
 
 

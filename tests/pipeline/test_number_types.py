@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 import re
 
 import numpy as np
@@ -29,14 +30,16 @@ from sr_deploy.graph.census import Work
 from sr_deploy.pipeline.precision.auto import chosen_plan
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.int8 import Material
+from sr_deploy.pipeline.precision.judged_sets import that_16_bits_keep
 from sr_deploy.pipeline.precision.layer_savings import savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench, scan
 from sr_deploy.precision.calibrate.collect import ranges_of
 from sr_deploy.precision.calibrate.float8_scale import float8_scale
 from sr_deploy.precision.calibrate.ranges import scale_of
+from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.islands import kinds_of
 from sr_deploy.precision.choose.plan_from_ranges import Scales
-from sr_deploy.precision.evaluate import computing, scenes_from_photographs
+from sr_deploy.precision.evaluate import GRAPHICS, SHRUNK, computing, scenes_from_photographs
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
 from sr_deploy.precision.lower.typed_graph import typed_graph
 from tests.precision import small_plans
@@ -165,6 +168,19 @@ def auto(bench, target, budget):
 
 
 ADA, AMPERE = (Target("tensorrt-rtx", "1.7.1", (capability,)) for capability in ("8.9", "8.6"))
+
+
+def test_a_painted_picture_that_16_bits_alone_break_judges_nothing_and_is_named(far):
+    """One that is its own float32 picture: nothing keeps it. A user's own picture is judged all the same."""
+    made, material = far
+    exact = dataclasses.replace(made.scenes[0], hr=made.scenes[0].reference, reference_psnr=math.inf, name="bars_0")
+    painted, own = (dataclasses.replace(exact, kind=kind) for kind in (GRAPHICS, SHRUNK))
+    both = dataclasses.replace(made, scenes=(*made.scenes, painted, own))
+    said = []
+    bench, note = that_16_bits_keep(both, material, Budget(worst=3.0), said.append)
+    assert bench.scenes == (*made.scenes, own) and note == said and "bars_0 (inf dB): float16 alone" in said[0]
+    for budget, asked in ((Budget(mean=0.1), both), (Budget(worst=3.0), made)):
+        assert that_16_bits_keep(asked, material, budget, said.append) == (asked, [])
 
 
 def test_auto_gives_each_layer_the_type_of_less_noise_that_the_target_has(bench):

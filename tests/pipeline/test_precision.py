@@ -78,12 +78,13 @@ def test_int8_fitted_and_auto(plain, photographs, srdeploy):
     implicit = onnx.load(str(plain / "precision" / "int8" / "implicit.onnx"))
     divided = {name for one in implicit.graph.node for name in one.output if name.endswith("/divided")}
     assert len(divided) == len(plan.channel_factors) > 0 and divided <= set(cache)
-    done = srdeploy("build", plain, "--precision", "auto", "--psnr-budget", "0.4", "--images", photographs, "--json")
+    asked = ("--precision", "auto", "--psnr-budget", "0.1", "--images", photographs, "--content", "photo")
+    done = srdeploy("build", plain, *asked, "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)[0]["precision"] == "auto"
     assert "set 1 of at most " in done.err and " s: 19 layers in INT8\n  " in done.err
     plan, _ = open_plan(plain / "precision" / "auto")
-    assert plan.precision == "auto" and any("for a budget of 0.4 dB" in note for note in plan.notes)
+    assert plan.precision == "auto" and any("for a budget of 0.1 dB" in note for note in plan.notes)
     assert "gave_up" in json.loads((plain / "precision" / "auto" / "report.json").read_text())
     assert set(plan.reasons) >= {name for name in plan.nodes if "Conv" in name} - set(plan.nodes_of("int8"))
     open_deployment(plain)

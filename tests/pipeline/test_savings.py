@@ -74,8 +74,9 @@ def test_profiles_that_name_too_little(tmp_path):
 
 
 def test_auto_keeps_int8_where_it_was_measured_to_save(plain, photographs, srdeploy, tmp_path):
-    asked = ("build", plain, "--precision", "auto", "--psnr-budget", "0.1", "--images", photographs)
-    done = srdeploy("build", plain, "--precision", "int8", "--images", photographs, "--no-fit")
+    pictures = ("--images", photographs, "--content", "photo")
+    asked = ("build", plain, "--precision", "auto", "--psnr-budget", "0.1", *pictures)
+    done = srdeploy("build", plain, "--precision", "int8", *pictures, "--no-fit")
     assert done.code == 0, done.err
     layers = [name for name in open_plan(plain / "precision" / "int8")[0].nodes_of("int8") if "Conv" in name]
     times = profile(tmp_path / "half.json", dict.fromkeys(layers, 1.0))

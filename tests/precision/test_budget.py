@@ -64,6 +64,8 @@ def test_a_picture_that_breaks_a_budget_breaks_it_for_the_set():
         alone = any(budget.broken_by(one) for one in each)
         broken += alone
         kept += budget.keeps(judged(*each))
+        said = budget.verdict(judged(*each))
+        assert said.startswith("broken by ") == alone and said.endswith(": kept") == budget.keeps(judged(*each)), said
         assert not (alone and budget.keeps(judged(*each)))
     assert broken > 50 and kept > 20
     assert Budget(mean=0.1).broken_by(picture(0.0, structure=STRUCTURE.steps + 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -16,11 +16,19 @@ from sr_deploy.core.number_formats import BFLOAT16, FLOAT16, FLOAT32, INT8, QUAN
 from sr_deploy.core.text import decibels_lost
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 from sr_deploy.pipeline.precision.int8 import Material, gather, layer_costs
-from sr_deploy.pipeline.precision.judged_sets import Ground, JudgedSets, Set8, grounds_of, labels_of
+from sr_deploy.pipeline.precision.judged_sets import (
+    Ground,
+    JudgedSets,
+    Set8,
+    grounds_of,
+    labels_of,
+    that_16_bits_keep,
+)
 from sr_deploy.pipeline.precision.layer_savings import Savings, float_savings, savings_of
 from sr_deploy.pipeline.precision.plan_inputs import Workbench
 from sr_deploy.precision.choose.budget import Budget
-from sr_deploy.precision.choose.search import TRIALS, Found, most_looked_at, search
+from sr_deploy.precision.choose.forecast import Forecast, PictureKey
+from sr_deploy.precision.choose.search import most_looked_at, search
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged, Scene, losses_of
 
@@ -30,9 +38,6 @@ _CLEARLY = 0.9
 Say = Callable[[str], None]
 #: Format → layer → what it costs alone.
 Costs = Mapping[str, Mapping[str, LayerCost]]
-#: Sets that are looked at in each round of a search, at most. In the first only how many layers must be given back is
-#: sought: it tells on which pictures the budget breaks.
-ROUNDS = (1, TRIALS, TRIALS // 2)
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,20 @@ class Chosen:
 
 def auto_plan(
     deployment: Deployment, bench: Workbench, options: PrecisionOptions, say: Say
-) -> Tuple[Plan, Dict[str, np.ndarray], Dict[str, Any]]:
+) -> Tuple[Workbench, Plan, Dict[str, np.ndarray], Dict[str, Any]]:
     """See ``chosen_plan``; with scales and pictures from the deployment's calibration.
+
+    Returns:
+        What the plan was judged on too: painted pictures in which 16 bits alone break the budget judge nothing.
 
     Raises:
         BadInput: there are no calibration pictures.
     """
     savings = savings_of(bench.work, bench.kinds.candidates, options.half_times, options.int8_times)
-    return chosen_plan(bench, gather(deployment, bench, options, say), savings, options, say)
+    material = gather(deployment, bench, options, say)
+    bench, note = that_16_bits_keep(bench, material, Budget(options.budget), say)
+    plan, weights, facts = chosen_plan(bench, material, savings, options, say)
+    return bench, dataclasses.replace(plan, notes=(*plan.notes, *note)), weights, facts
 
 
 def chosen_plan(
@@ -97,7 +108,7 @@ def chosen_plan(
     for ground in grounds:
         if len(grounds) > 1:
             say(f"where float16 overflows: {_told(ground)}")
-        made = JudgedSets(bench, material, options.improve, slower, ground, say, _most_sets(len(names), options))
+        made = JudgedSets(bench, material, options.improve, slower, ground, say, _most_sets(options))
         found.append(_on_ground(made, names, savings, options, say))
         if found[-1].kept and set(names) <= set(found[-1].plan.quantised):
             break
@@ -125,7 +136,7 @@ def _on_ground(
         return _chosen(made, (), budget, savings, None)
     kept = _keeping(made, singles, budget)
     if kept is None:
-        costs = _costs(made, singles, budget, made.telling_scenes(singles), say)
+        costs = _costs(made, singles, made.telling_scenes(singles, budget), say)
         mixture = _set(_quietest(made.bench, costs))
         kept = _keeping(made, (mixture,), budget)
         if kept is None:
@@ -166,12 +177,11 @@ def _formats(options: PrecisionOptions) -> List[str]:
     return [one.name for one in QUANTISED if one.name in have]
 
 
-def _most_sets(layers: int, options: PrecisionOptions) -> int:
-    """How many sets of so many layers are made on one ground, at most: those of one format, their mixture, those of
-    the searches, and at the end those of one format again."""
+def _most_sets(options: PrecisionOptions) -> int:
+    """How many sets are made on one ground, at most: 16 bits alone, those of the search, and at the end those of one
+    format again."""
     formats = len(_formats(options))
-    families = 1 if formats == 1 else formats + 1
-    return 2 * formats + families - 1 + sum(most_looked_at(layers, families, trials) for trials in ROUNDS)
+    return 1 + most_looked_at(1 if formats == 1 else formats + 1) + formats
 
 
 def _singles(made: JudgedSets, names: Tuple[str, ...], options: PrecisionOptions) -> Tuple[Set8, ...]:
@@ -197,22 +207,14 @@ def _lost(made: JudgedSets, one: Set8, budget: Budget) -> float:
     return judged.loss if budget.worst is None else judged.worst.loss
 
 
-def _costs(made: JudgedSets, singles: Tuple[Set8, ...], budget: Budget, scenes: Sequence[Scene], say: Say) -> Costs:
+def _costs(made: JudgedSets, singles: Tuple[Set8, ...], scenes: Sequence[Scene], say: Say) -> Costs:
     """What each layer costs alone on these scenes, in the order of ``singles``."""
     found = {}
     for layers in singles:
         (_, weights), _ = made.of(layers)
-        costs = layer_costs(made.bench, made.material, dict(layers), weights, say, scenes, budget.cost)
+        costs = layer_costs(made.bench, made.material, dict(layers), weights, say, scenes)
         found[layers[0][1]] = {one.name: one for one in costs}
     return found
-
-
-def _higher(costs: Costs, others: Costs) -> Costs:
-    """The higher cost of each layer."""
-    return {
-        kind: {name: max(one, others[kind][name], key=lambda layer: layer.cost) for name, one in layers.items()}
-        for kind, layers in costs.items()
-    }
 
 
 def _quietest(bench: Workbench, costs: Costs) -> Tuple[LayerCost, ...]:
@@ -245,46 +247,43 @@ def _searched(
 ) -> Chosen:
     """The layers in 8 bits that save most within the budget.
 
-    A layer may be quiet on the pictures that told what it costs, and loud on another. So pictures that broke the budget
-    are asked too, and the search begins anew; what was looked at is not looked at again.
+    A layer may be quiet on the pictures that told what it costs, and loud on another: pictures that come near to the
+    budget are asked too.
     """
-    whole = made.of(_set(_quietest(made.bench, costs)))[1]
+    first = _set(_quietest(made.bench, costs))
+    whole = made.of(first)[1]
     budget = dataclasses.replace(budget, felt=budget.felt_from(whole))
+    base = made.of(())[1]
+    if not budget.keeps(base):
+        note = f"no layer in 8 bits: 16 bits alone do not keep {budget.text()}: {budget.verdict(base)}"
+        say(note)
+        return _chosen(made, (), budget, savings, note)
     say(f"searching for the layers that keep {budget.text()}")
-    found: List[Found] = []
-    asked: Set[int] = set()
-    said: Set[str] = set()
+    forecast = Forecast(budget, base)
+    forecast.ask(one for layers in costs.values() for one in layers.values())
 
-    def say_once(line: str) -> None:
-        if line not in said:
-            said.add(line)
-            say(line)
+    def asked(pictures: Sequence[PictureKey]) -> List[LayerCost]:
+        more = _costs(made, singles, made.scenes_called(pictures), say)
+        return [one for layers in more.values() for one in layers.values()]
 
-    for trials in ROUNDS:
-        first = _quietest(made.bench, costs)
-        others = [tuple(one.values()) for one in costs.values()]
-        families = [first, *(one for one in others if _set(one) != _set(first))]
-        found.append(
-            search(families, savings.microseconds, lambda one: made.of(one, budget)[1], budget.keeps, say_once, trials)
-        )
-        breaking = [scene for index, scene in made.breaking.items() if index not in asked]
-        asked.update(made.breaking)
-        if breaking:
-            say(f"the budget broke on {', '.join(scene.name for scene in breaking)}")
-            costs = _higher(costs, _costs(made, singles, budget, breaking, say))
-        elif trials > 1:
-            break
-    saved = savings.microseconds
-    most = max(found, key=lambda one: sum(max(saved[name], 0.0) + 1e-12 for name, _ in one.narrow))
-    best = _least_loss(made, most.narrow, singles, budget)
-    worth = {name: max(saved[name], 0.0) for name, _ in singles[0]}
-    gone = sum(worth[name] for name in most.raised) / max(sum(worth.values()), 1e-9)
+    others = [_set(layers.values()) for layers in costs.values()]
+    families = [first, *(one for one in others if one != first)]
+    found = search(families, savings.microseconds, lambda one: made.of(one, budget)[1], forecast, asked, say)
+    best = _least_loss(made, found.narrow, singles, budget)
+    alone = dict(first)
+    raised = {
+        name: f"given back for the PSNR budget: alone it makes {costs[alone[name]][name].noise:.3g} (8-bit steps)² of "
+        "noise"
+        for name in found.raised
+    }
+    worth = {name: max(savings.microseconds[name], 0.0) for name, _ in first}
+    gone = sum(worth[name] for name in raised) / max(sum(worth.values()), 1e-9)
     note = (
         f"{len(best)} of {len(worth)} layers in {labels_of(best)} for a budget of {budget.text()}; this "
         f"gives up {gone:.0%} of what 8 bits would save {savings.source}" + _beside(made, singles, best)
     )
     say(note)
-    return _chosen(made, best, budget, savings, note, most.raised)
+    return _chosen(made, best, budget, savings, note, raised)
 
 
 def _least_loss(made: JudgedSets, found: Set8, singles: Tuple[Set8, ...], budget: Budget) -> Set8:

@@ -27,10 +27,9 @@ from sr_deploy.pipeline.precision.plan_inputs import Workbench, photographs, sca
 from sr_deploy.precision.calibrate.collect import PATCH, patches
 from sr_deploy.precision.calibrate.float8_scale import float8_scale
 from sr_deploy.precision.choose.plan_from_ranges import Divided, NarrowChoice, Scales, narrow_plan
-from sr_deploy.precision.choose.sensitivity import LayerCost, View, mean_cost, sensitivities
+from sr_deploy.precision.choose.sensitivity import LayerCost, View, sensitivities
 from sr_deploy.precision.evaluate import (
     Judged,
-    PictureJudged,
     Scene,
     judge,
     judging,
@@ -235,14 +234,13 @@ def layer_costs(
     weights: Mapping[str, np.ndarray],
     say: Callable[[str], None],
     scenes: Sequence[Scene] = (),
-    cost: Callable[[Sequence[PictureJudged]], float] = mean_cost,
 ) -> Tuple[LayerCost, ...]:
     """What each layer of ``formats`` costs when it alone runs in that 8-bit format, on these scenes or a few of the
     workbench's."""
     say(f"sensitivity of {len(formats)} layers")
     kinds = _of_each_kind(bench.scenes)
     few = kinds if len(kinds) >= FEW else bench.scenes[:: max(1, len(bench.scenes) // FEW)][:FEW]
-    view = View(scenes or few, bench.scale, bench.contract, cost=cost)
+    view = View(scenes or few, bench.scale, bench.contract)
     return sensitivities(bench.model, bench.kinds, material.scales, weights, view, formats, say)
 
 

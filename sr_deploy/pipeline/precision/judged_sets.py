@@ -16,15 +16,15 @@ from sr_deploy.core.text import counted
 from sr_deploy.pipeline.precision.int8 import Material, Weighted, improved, narrow_of, no_fits, sick
 from sr_deploy.pipeline.precision.plan_inputs import Workbench
 from sr_deploy.precision.choose.budget import Budget
+from sr_deploy.precision.choose.forecast import Layer8, PictureKey
 from sr_deploy.precision.choose.picture_ends import picture_ends
 from sr_deploy.precision.choose.plan_from_ranges import NarrowChoice, floating_plan
-from sr_deploy.precision.choose.search import Layer8
-from sr_deploy.precision.evaluate import Judged, Scene, losses_of
+from sr_deploy.precision.evaluate import GRAPHICS, Judged, Scene, losses_of
 
 if TYPE_CHECKING:
     from sr_deploy.precision.fit.adaptive_rounding import Fits
 
-#: Of each kind of pictures so many tell what single layers cost.
+#: Of each kind of pictures so many tell what single layers cost, before others come near to the budget.
 TELLING = 2
 #: Layers in 8 bits, each with its format.
 Set8 = Tuple[Layer8, ...]
@@ -76,6 +76,28 @@ def grounds_of(bench: Workbench, material: Material, target: Optional[Target]) -
     )
 
 
+def that_16_bits_keep(
+    bench: Workbench, material: Material, budget: Budget, say: Callable[[str], None]
+) -> Tuple[Workbench, List[str]]:
+    """Without painted pictures in which float16 alone breaks the budget, and a note of those.
+
+    There the network makes a picture of whatever differs in the last bits, and no plan keeps the budget.
+    """
+    painted = [scene for scene in bench.scenes if scene.kind == GRAPHICS]
+    if budget.worst is None or not painted:
+        return bench, []
+    plan = floating_plan(bench.kinds, bench.graph.sha256, material.wide)
+    judged = dataclasses.replace(bench, scenes=tuple(painted)).judged(plan, {})
+    gone = {one.name: one.loss for one in judged.each if budget.broken_by(one)}
+    if not gone:
+        return bench, []
+    named = ", ".join(f"{name} ({loss:.3f} dB)" for name, loss in gone.items())
+    note = f"not judged on {named}: float16 alone breaks the budget of {budget.text()} there"
+    say(note)
+    kept = tuple(scene for scene in bench.scenes if scene.kind != GRAPHICS or scene.name not in gone)
+    return dataclasses.replace(bench, scenes=kept), [note]
+
+
 @dataclass
 class JudgedSets:
     """The plans that were made and judged on one ground, each set once.
@@ -91,7 +113,6 @@ class JudgedSets:
         begun: when, by ``time.monotonic``, seconds.
         plans: the sets that were made.
         order: of the scenes: those that broke a budget last come first.
-        breaking: scenes that broke a budget, and ended a look.
         fits: what fits have in common, see ``learned_rounding``.
     """
 
@@ -106,7 +127,6 @@ class JudgedSets:
     begun: float = field(default_factory=time.monotonic)
     plans: Dict[Set8, Tuple[Weighted, Judged]] = field(default_factory=dict)
     order: List[int] = field(default_factory=list)
-    breaking: Dict[int, Scene] = field(default_factory=dict)
     fits: Optional[Fits] = None
 
     def of(self, layers: Set8, budget: Optional[Budget] = None) -> Tuple[Weighted, Judged]:
@@ -130,17 +150,21 @@ class JudgedSets:
             self.plans.clear()
         self.of(layers)
 
-    def telling_scenes(self, sets: Sequence[Set8]) -> List[Scene]:
-        """The scenes that tell most about a budget: of each kind those where the noise of these sets costs most."""
-        cost: Dict[Tuple[str, str], float] = {}
+    def telling_scenes(self, sets: Sequence[Set8], budget: Budget) -> List[Scene]:
+        """The scenes that tell most about a budget: of each kind those where these sets lose most of it."""
+        lost: Dict[PictureKey, float] = {}
         for layers in sets:
             for one in self.of(layers)[1].each:
                 key = one.kind, one.name
-                cost[key] = max(cost.get(key, 0.0), one.independent)
+                lost[key] = max(lost.get(key, -np.inf), budget.expected_of(one))
         chosen: Dict[str, List[Scene]] = {}
-        for scene in sorted(self.bench.scenes, key=lambda scene: -cost.get((scene.kind, scene.name), 0.0)):
+        for scene in sorted(self.bench.scenes, key=lambda scene: -lost.get((scene.kind, scene.name), -np.inf)):
             chosen.setdefault(scene.kind, []).append(scene)
         return [scene for scenes in chosen.values() for scene in scenes[:TELLING]]
+
+    def scenes_called(self, pictures: Sequence[PictureKey]) -> List[Scene]:
+        """The scenes of these kinds and names."""
+        return [scene for scene in self.bench.scenes if (scene.kind, scene.name) in pictures]
 
     def _made(self, layers: Set8) -> Weighted:
         kinds, ground = self.bench.kinds, self.ground
@@ -173,5 +197,4 @@ class JudgedSets:
             worst = int(np.argmax(told))
             self.order.remove(worst)
             self.order.insert(0, worst)
-            self.breaking[worst] = scenes[worst]
         return judged

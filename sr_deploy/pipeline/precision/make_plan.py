@@ -71,7 +71,7 @@ def plan_for(deployment: Deployment, options: PrecisionOptions, say: Callable[[s
         if weights and _edited(options.plan):
             say("the plan was edited, and its weights were fitted to what it was: --precision auto fits them anew")
     elif options.precision == AUTO:
-        plan, weights, facts = auto_plan(deployment, bench, options, say)
+        bench, plan, weights, facts = auto_plan(deployment, bench, options, say)
     elif _FORMAT[options.precision].floating:
         plan, weights = _floating(bench, _FORMAT[options.precision], say), {}
     else:

@@ -113,7 +113,8 @@ def _extremes(bench: Workbench) -> Dict[str, np.ndarray]:
 def _overflowing(bench: Workbench) -> Tuple[str, ...]:
     """The extreme pictures on which a tensor of the float32 graph is not finite."""
     found = {
-        name: ranges_of(bench.model, [one], curves=False).tensors.values() for name, one in _extremes(bench).items()
+        name: ranges_of(bench.model, [one], extremes_only=True).tensors.values()
+        for name, one in _extremes(bench).items()
     }
     return tuple(name for name, tensors in found.items() if any(stats.non_finite for stats in tensors))
 
@@ -219,9 +220,9 @@ def scan(bench: Workbench, say: Callable[[str], None]) -> Dict[str, str]:
     """Nodes that float16 cannot hold: too close to its end on the scenes or on extreme pictures, or not finite."""
     pictures = [to_network(scene.lr, bench.contract) for scene in bench.scenes]
     extremes = bench.extremes()
-    pins = too_large(bench.model, ranges_of(bench.model, extremes, curves=False), EXTREME_MARGIN)
+    pins = too_large(bench.model, ranges_of(bench.model, extremes, extremes_only=True), EXTREME_MARGIN)
     held = pinned(bench.model, pins)
-    ranges = ranges_of(bench.model, pictures, curves=False)
+    ranges = ranges_of(bench.model, pictures, extremes_only=True)
     return {**pins, **scan_half(held, ranges, [*pictures, *extremes], say=say)}
 
 

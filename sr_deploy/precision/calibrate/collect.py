@@ -40,7 +40,7 @@ def ranges_of(
     inputs: Iterable[np.ndarray],
     tensors: Optional[Iterable[str]] = None,
     say: Callable[[str], None] = _NOTHING,
-    curves: bool = True,
+    extremes_only: bool = False,
 ) -> Ranges:
     """Run a graph over inputs and gather the statistics of its tensors.
 
@@ -51,7 +51,7 @@ def ranges_of(
         tensors: which ones, by name; None takes every float tensor that follows from the picture, its own input
             included.
         say: told how far it is, at every tenth input.
-        curves: False leaves out what cuts would cost (noise_curve.py), a third of the time; extremes do without.
+        extremes_only: leave out histograms, channels and what cuts would cost (noise_curve.py): most of the time.
 
     Returns:
         Statistics of each tensor, in the graph's order.
@@ -70,7 +70,7 @@ def ranges_of(
             f"the graph has no float tensor {unknown[0]!r} that follows from its input", "names of its activations"
         )
     wanted = [name for name in here if name in asked]
-    running = {name: _Running(curves) for name in wanted}
+    running = {name: _Running(extremes_only) for name in wanted}
     exposed: Optional[Exposed] = None
     seen = 0
     for array in inputs:
@@ -216,8 +216,8 @@ def _bytes_of(model: onnx.ModelProto, size: Size) -> Dict[str, int]:
 class _Running:
     """The statistics of one tensor while inputs go through."""
 
-    def __init__(self, curves: bool = True) -> None:
-        self.curves = curves
+    def __init__(self, extremes_only: bool = False) -> None:
+        self.extremes_only = extremes_only
         self.minimum, self.maximum = math.inf, -math.inf
         self.histogram = np.zeros(BINS, np.int64)
         self.top = 0.0
@@ -226,7 +226,7 @@ class _Running:
         self.sums: Optional[np.ndarray] = None
         self.amaxes: Optional[np.ndarray] = None
         self.pixels = 0
-        self.has_channels = True
+        self.has_channels = not extremes_only
 
     def add(self, values: np.ndarray) -> None:
         """One more input's values."""
@@ -243,6 +243,8 @@ class _Running:
                 return
             low, high = float(values.min()), float(values.max())
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        if self.extremes_only:
+            return
         self._grow(max(abs(low), abs(high)))
         self._count_sample(values)
         self._channels(values)
@@ -264,9 +266,8 @@ class _Running:
         flat = values.reshape(-1)
         # An odd step does not meet the same columns again and again in rows of even width.
         step = max(1, -(-flat.size // SAMPLED)) | 1 if flat.size > SAMPLED else 1
-        if self.curves:
-            self.noise += noise_curve(flat[::step])
-            self.pictures += 1
+        self.noise += noise_curve(flat[::step])
+        self.pictures += 1
         sample = np.abs(flat[::step].astype(np.float64))
         self.zeros += int(sample.size - np.count_nonzero(sample))
         if self.top == 0.0:

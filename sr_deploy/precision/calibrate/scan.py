@@ -164,8 +164,11 @@ def _sick(typed: Exposed, array: np.ndarray) -> Tuple[Set[str], Dict[str, float]
     sick: Set[str] = set()
     largest: Dict[str, float] = {}
     for name, values in typed.run(array):
-        if np.isfinite(values).all():
-            largest[name] = float(np.abs(values.astype(np.float32)).max(initial=0.0))
+        single = values.astype(np.float32, copy=False)
+        # NaN is the smallest and the largest of what holds it.
+        low, high = single.min(initial=0.0), single.max(initial=0.0)
+        if np.isfinite(low) and np.isfinite(high):
+            largest[name] = float(max(-low, high))
         else:
             sick.add(name)
     return sick, largest

@@ -19,7 +19,7 @@ from typing import Dict, List, Optional, Sequence
 import numpy as np
 
 from sr_deploy.core.tolerance import STRUCTURE
-from sr_deploy.precision.evaluate import SHRUNK, Judged, PictureJudged
+from sr_deploy.precision.evaluate import SHRUNK, Judged, PictureJudged, losses_of
 
 #: A shrunk photograph is busier than others, so that float32 itself is further from it and noise costs less: Set14
 #: loses up to 1.9 times what is judged on such.
@@ -84,10 +84,14 @@ class Budget:
 
     def promised_worst(self, judged: Judged) -> float:
         """What other pictures are expected to lose at most, dB, each kind held against itself."""
+        return max(promised_worst(losses) for losses in self._kinds(judged).values())
+
+    def _kinds(self, judged: Judged) -> Dict[str, List[float]]:
+        """Kind of pictures → what each loses, dB."""
         kinds: Dict[str, List[float]] = {}
         for one in judged.each:
             kinds.setdefault(one.kind, []).append(self.expected_of(one))
-        return max(promised_worst(losses) for losses in kinds.values())
+        return kinds
 
     def expected(self, judged: Judged) -> List[float]:
         """What pictures like those judged lose, dB, one by one."""
@@ -97,11 +101,30 @@ class Budget:
         """What pictures like this one lose, dB."""
         return max(one.loss, self.felt * one.independent) * (SAFETY if one.kind == SHRUNK else 1.0)
 
-    def cost(self, each: Sequence[PictureJudged]) -> float:
-        """What the noise of a single layer costs, dB, of what is bound: in the picture where it costs most, or in the
-        mean."""
-        costs = [one.independent * (SAFETY if one.kind == SHRUNK else 1.0) for one in each]
-        return float(np.mean(costs) if self.worst is None else max(costs))
+    def cost_of(self, one: PictureJudged) -> float:
+        """What the noise of a single layer costs in a picture, dB, of what is bound there."""
+        return one.independent * (SAFETY if one.kind == SHRUNK else 1.0)
+
+    def beyond(self, judged: Judged) -> Dict[str, float]:
+        """Kind of pictures → how much more than their worst is promised, as a share of it; 0 where nothing is lost."""
+        return {
+            kind: promised_worst(losses) / max(losses) - 1.0 if max(losses) > 0.0 else 0.0
+            for kind, losses in self._kinds(judged).items()
+        }
+
+    def verdict(self, judged: Judged) -> str:
+        """What a plan loses and whether it keeps the budget, for people."""
+        broken = [one for one in judged.each if self.broken_by(one)]
+        if judged.sick:
+            return "NaN or infinite values"
+        if broken:
+            return f"broken by {broken[0].name}, where {self.expected_of(broken[0]):.3f} dB are expected to be lost"
+        if self.keeps(judged):
+            return f"{losses_of(judged)}: kept"
+        if self.worst is not None and self.promised_worst(judged) > self.worst:
+            others = f"other pictures may lose {self.promised_worst(judged):.3f} dB"
+            return f"{losses_of(judged)}: not surely kept, {others}"
+        return f"broken, {float(np.mean(self.expected(judged))):.3f} dB are expected to be lost in the mean"
 
 
 def promised_worst(losses: Sequence[float]) -> float:

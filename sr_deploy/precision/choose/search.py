@@ -1,43 +1,36 @@
 """The set of 8-bit layers that saves most and keeps a quality budget.
 
-Layers are given back to 16 bits in the order of what their noise costs for each microsecond they save; how many is
-found by bisection, because the loss falls with every one of them as far as pictures can tell. That order gives back all
-that stands before a loud layer too. So then the cost that the budget bears is known about, and the layers that save
-most within it are chosen (a knapsack, solved exactly on a fine scale of costs) and judged, with more while the budget
-holds and less where it does not; last, single layers are put back. Costs add up only roughly, so nothing is taken that
-was not judged.
+What a set will lose in each picture is forecast (forecast.py). The set that saves most within the forecast is looked
+at, and what is found corrects the forecast, until a set keeps the budget that no other is forecast to better; then sets
+are tried that save more and are forecast to break it by little. A picture in which a set comes near to what may be lost
+is asked what each layer costs there, and binds all sets after it. Nothing is taken that was not judged.
 
 Where there are several 8-bit formats, each layer in the one in which its noise costs less is looked through first, then
 all layers in one format: of these only sets that save more than the best so far are looked at. So a mix saves no less
 than one format would with the same budget, also where the costs of a mix do not add up.
-
-Whether a set keeps the budget is the caller's to say, see budget.py.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Dict, FrozenSet, List, Mapping, Sequence, Tuple
+from typing import Callable, Dict, FrozenSet, Iterable, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from sr_deploy.core.number_formats import FLOAT16, INT8, NumberFormat
 from sr_deploy.core.text import counted
 from sr_deploy.graph.roofline import Board, PowerMode
+from sr_deploy.precision.choose.forecast import Forecast, Layer8, PictureKey
 from sr_deploy.precision.choose.sensitivity import LayerCost
-from sr_deploy.precision.evaluate import Judged, losses_of
+from sr_deploy.precision.evaluate import Judged
 
-#: Sets that are judged at most, the bisection included; of each further family so many more.
-TRIALS, MORE_TRIALS = 25, 16
-#: Of these, knapsacks of other costs.
-_KNAPSACKS = 8
-#: Steps that costs are counted in.
-_GRAIN = 4096
-#: A single layer is tried only if the predicted cost stays below this many times what is known to be borne.
-_HOPE = 1.5
-
-#: A layer and its 8-bit format.
-Layer8 = Tuple[str, str]
+#: Sets that are looked at, at most, in the first family and in each further one.
+TRIALS, MORE_TRIALS = 16, 6
+#: A set is still tried that is forecast to lose so many times what it may, found in steps of _STEP; after _MISSES that
+#: broke the budget one after the other none is.
+_HOPE, _STEP, _MISSES = 2.0, 1.05, 6
+#: Pictures that are asked after each look, at most; layers that others are tried without.
+_ASKED, _OTHERS = 2, 8
 
 
 @dataclass(frozen=True)
@@ -46,13 +39,13 @@ class Found:
 
     Attributes:
         narrow: the layers in 8 bits, and the format of each.
-        raised: layer → why it was given back.
+        raised: the layers that were given back.
         judged: of the chosen set.
         tried: how many sets were looked at.
     """
 
     narrow: Tuple[Layer8, ...]
-    raised: Dict[str, str]
+    raised: Tuple[str, ...]
     judged: Judged
     tried: int
 
@@ -80,44 +73,38 @@ def saved_microseconds(
 
 
 def search(
-    families: Sequence[Sequence[LayerCost]],
+    families: Sequence[Sequence[Layer8]],
     saved: Mapping[str, float],
     judge_set: Callable[[Tuple[Layer8, ...]], Judged],
-    keeps: Callable[[Judged], bool],
+    forecast: Forecast,
+    costs_in: Callable[[Sequence[PictureKey]], Iterable[LayerCost]],
     say: Callable[[str], None] = lambda _: None,
-    trials: int = TRIALS,
 ) -> Found:
-    """Give back what the budget needs, and what saves least.
+    """The layers in 8 bits that save most within a budget.
 
     Args:
-        families: the candidates, from ``sensitivities``, each family with all of them, in the formats to look through
-            together; one or more.
+        families: the candidates, each family with all of them, in the formats to look through together; one or more.
         saved: layer → what 8 bits save there, in any format.
         judge_set: looks at a set of layers in 8 bits; the empty set is plain 16 bits.
-        keeps: whether a set that was judged so is good enough.
+        forecast: of the budget, told what each layer costs in some of the pictures.
+        costs_in: measures what each layer in each format costs in more pictures.
         say: told each set that was looked at.
-        trials: sets to look at, at most; the bisection is never cut short.
 
     Returns:
         Of the sets that were looked at and keep the budget, the one that saves most; the empty one if none does.
     """
-    tries = _Tries(saved, judge_set, keeps, say)
-    for family in families:
-        _look_through(tries, family, trials)
-        trials = len(tries.seen) + MORE_TRIALS
+    tries = _Tries(saved, judge_set, forecast, costs_in, say)
+    for family, trials in zip(families, (TRIALS, *[MORE_TRIALS] * len(families))):
+        tries.look_through(family, len(tries.seen) + 1 + trials)
     chosen = dict(tries.best)
-    raised = {
-        one.name: f"given back for the PSNR budget: alone it makes {one.noise:.3g} (8-bit steps)² of noise"
-        for one in families[0]
-        if one.name not in chosen
-    }
-    return Found(tuple(sorted(tries.best)), raised, tries.seen[tries.best], len(tries.seen))
+    judged = tries.seen[tries.best] if tries.best else judge_set(())
+    raised = tuple(name for name, _ in families[0] if name not in chosen)
+    return Found(tuple(sorted(tries.best)), raised, judged, len(tries.seen))
 
 
-def most_looked_at(layers: int, families: int, trials: int) -> int:
-    """How many sets ``search`` looks at, at most, for so many layers and families."""
-    bisected = layers.bit_length() + 2
-    return max(trials, bisected) + (families - 1) * max(MORE_TRIALS, bisected)
+def most_looked_at(families: int) -> int:
+    """How many sets ``search`` looks at, at most."""
+    return families + TRIALS + (families - 1) * MORE_TRIALS
 
 
 class _Tries:
@@ -132,112 +119,136 @@ class _Tries:
         self,
         saved: Mapping[str, float],
         judge_set: Callable[[Tuple[Layer8, ...]], Judged],
-        keeps: Callable[[Judged], bool],
+        forecast: Forecast,
+        costs_in: Callable[[Sequence[PictureKey]], Iterable[LayerCost]],
         say: Callable[[str], None],
     ) -> None:
-        self.saved = saved
-        self._judge_set, self._keeps, self._say = judge_set, keeps, say
+        self._saved, self._judge_set, self._forecast = saved, judge_set, forecast
+        self._costs_in, self._say = costs_in, say
         self.seen: Dict[FrozenSet[Layer8], Judged] = {}
         self.best: FrozenSet[Layer8] = frozenset()
 
-    def keeps(self, narrow: FrozenSet[Layer8]) -> bool:
-        """Whether the budget holds with these layers in 8 bits; a set is looked at once."""
-        if narrow not in self.seen:
-            judged = self.seen[narrow] = self._judge_set(tuple(sorted(narrow)))
-            verdict = "kept" if self._keeps(judged) else "not surely kept"
-            self._say(f"  {counted(len(narrow), 'layer')} in 8 bits: {losses_of(judged)}: {verdict}")
-        good = self._keeps(self.seen[narrow])
-        if good and self.gain(narrow) > self.gain(self.best):
+    def look_through(self, family: Sequence[Layer8], most: int) -> None:
+        """Find the best set of a family that saves more than the best there is, until ``most`` sets were seen.
+
+        All of it is looked at first, for what is special about these formats together.
+        """
+        hope, misses = 1.0, 0
+        self._forecast.begin()
+        self._keeps(frozenset(family))
+        while len(self.seen) < most and misses < _MISSES:
+            narrow = self._fullest(family, hope)
+            if self._gain(narrow) <= self._gain(self.best):
+                # The forecast knows nothing better: beyond it there may be.
+                if hope >= _HOPE:
+                    return
+                hope *= _STEP
+            elif narrow in self.seen:
+                # It broke the budget, and what was seen since speaks for it.
+                hope *= _STEP if self.best else 1.0 / _STEP
+                misses += 0 if 1.0 / _HOPE < hope < _HOPE else _MISSES
+            elif self._keeps(narrow):
+                misses = 0
+            else:
+                misses += 1 if self.best else 0
+
+    def _keeps(self, narrow: FrozenSet[Layer8]) -> bool:
+        """Look at a set, and learn from it."""
+        judged = self.seen[narrow] = self._judge_set(tuple(sorted(narrow)))
+        budget, forecast = self._forecast.budget, self._forecast
+        asked = forecast.unasked(judged, _ASKED)
+        if asked:
+            self._say(f"near to the budget: {', '.join(name for _, name in asked)}")
+            forecast.ask(self._costs_in(asked))
+        forecast.learn(narrow, judged)
+        kept = budget.keeps(judged)
+        self._say(f"  {counted(len(narrow), 'layer')} in 8 bits: {budget.verdict(judged)}")
+        if kept and self._gain(narrow) > self._gain(self.best):
             self.best = narrow
             self._say(f"  best so far: {counted(len(narrow), 'layer')} in 8 bits")
-        return good
+        return kept
 
-    def bears(self, narrow: FrozenSet[Layer8]) -> bool:
-        """The same; what saves no more than the best there is needs no look."""
-        return (bool(self.best) and self.gain(narrow) <= self.gain(self.best)) or self.keeps(narrow)
-
-    def gain(self, narrow: FrozenSet[Layer8]) -> float:
+    def _gain(self, narrow: Iterable[Layer8]) -> float:
         """What a set saves; of two that save alike the larger one saves more."""
-        return sum(max(self.saved.get(name, 0.0), 0.0) + 1e-12 for name, _ in narrow)
+        return sum(max(self._saved.get(name, 0.0), 0.0) + 1e-12 for name, _ in narrow)
+
+    def _fullest(self, family: Sequence[Layer8], hope: float) -> FrozenSet[Layer8]:
+        """The layers that save most of those that are forecast to lose at most ``hope`` times what they may, and were
+        not looked at yet: where they were, the same without one of those that load most."""
+        loads = self._forecast.loads(family) / hope
+        narrow = self._chosen(family, loads)
+        if narrow not in self.seen:
+            return narrow
+        heaviest = sorted(range(len(family)), key=lambda index: -loads[:, index].max(initial=0.0))
+        without = []
+        for index in [index for index in heaviest if family[index] in narrow][:_OTHERS]:
+            fewer = np.delete(loads, index, 1)
+            without.append(self._chosen([one for one in family if one != family[index]], fewer))
+        return max((one for one in without if one not in self.seen), key=self._gain, default=narrow)
+
+    def _chosen(self, family: Sequence[Layer8], loads: np.ndarray) -> FrozenSet[Layer8]:
+        taken = fullest(loads, np.array([self._gain([one]) for one in family]))
+        return frozenset(one for one, good in zip(family, taken) if good)
 
 
-def _look_through(tries: _Tries, family: Sequence[LayerCost], trials: int) -> None:
-    """Find the best set of a family that saves more than the best there is."""
-    order = sorted(family, key=lambda one: one.cost / max(tries.saved.get(one.name, 0.0), 1e-9), reverse=True)
-    items = [(one.name, one.format) for one in order]
-    cost = {(one.name, one.format): one.cost for one in order}
-    cut = _bisected(tries, items)
-    if cut > 0 and tries.bears(frozenset(items[cut:])):
-        borne = _fuller(tries, cost, cut, trials)
-        _put_back(tries, cost, borne, trials)
+def fullest(loads: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """The items of most gain whose loads add up to at most 1 in each row: a knapsack of several bounds.
 
-
-def _bisected(tries: _Tries, items: List[Layer8]) -> int:
-    """How many layers must be given back, in order: 0, or the least number with which the budget holds."""
-    low, high = 0, len(items)
-    if tries.bears(frozenset(items)):
-        return 0
-    while high - low > 1:
-        middle = (low + high) // 2
-        if tries.bears(frozenset(items[middle:])):
-            high = middle
-        else:
-            low = middle
-    tries.bears(frozenset(items[high:]))
-    return high
-
-
-def _fuller(tries: _Tries, cost: Mapping[Layer8, float], cut: int, trials: int) -> float:
-    """Try the sets that save most within the cost that the budget seems to bear; gives that cost.
+    Items are given up where they load most, for their gain, the rows that are too full, those that fit are put back,
+    and then each is swapped for another, or for two, as long as that gains. After Y. Toyoda, "A simplified algorithm
+    for obtaining approximate solutions to zero-one programming problems", Management Science 21(12), 1975. Exact it is
+    not; loads are forecasts.
 
     Args:
-        cost: of the family's layers, in the order of giving back.
-        cut: how many were given back.
+        loads: (rows, items), 0 or more.
+        gains: (items,), above 0.
+
+    Returns:
+        Which are taken, bool (items,).
     """
-    items = list(cost)
-    kept = sum(cost[one] for one in items[cut:])
-    # What failed last bears witness only of its own set: others of a little more cost may hold.
-    low, high = kept, kept + 2.0 * cost[items[cut - 1]]
-    for count in range(_KNAPSACKS):
-        bound = high if count == 0 else (low + high) / 2
-        narrow = _fullest(tries, cost, bound)
-        if narrow not in tries.seen and len(tries.seen) >= trials:
+    taken = np.ones(len(gains), bool)
+    used = loads.sum(1)
+    while len(used) and used.max() > 1.0:
+        full = np.where(used > 1.0, used, 0.0)
+        weight = np.where(taken, full @ loads / gains, -1.0)
+        if weight.max() <= 0.0:
+            # What overflows is made of nothing that is taken: numbers at the end of their range.
             break
-        if tries.bears(narrow):
-            low = bound
-            high = max(high, 1.5 * bound) if count == 0 else high
-        else:
-            high = bound
-        if high - low < 0.02 * max(high, 1e-12):
-            break
-    return low
+        taken[int(weight.argmax())] = False
+        used = loads[:, taken].sum(1)
+    _filled(loads, gains, taken)
+    while _swapped(loads, gains, taken):
+        _filled(loads, gains, taken)
+    return taken
 
 
-def _fullest(tries: _Tries, cost: Mapping[Layer8, float], bound: float) -> FrozenSet[Layer8]:
-    """The layers that save most with a sum of costs of at most ``bound``: a 0/1 knapsack by dynamic programming."""
-    best = np.zeros(_GRAIN + 1)
-    taken: List[np.ndarray] = []
-    weights = [int(np.ceil(one / bound * _GRAIN)) if bound > 0.0 else int(one > 0.0) * (_GRAIN + 1)
-               for one in cost.values()]  # fmt: skip
-    for item, weight in zip(cost, weights):
-        with_it = np.full(_GRAIN + 1, -np.inf)
-        if weight <= _GRAIN:
-            with_it[weight:] = best[: _GRAIN + 1 - weight] + tries.gain(frozenset([item]))
-        taken.append(with_it > best)
-        best = np.maximum(best, with_it)
-    chosen, left = set(), _GRAIN
-    for item, weight, take in zip(reversed(list(cost)), reversed(weights), reversed(taken)):
-        if take[left]:
-            chosen.add(item)
-            left -= weight
-    return frozenset(chosen)
+def _filled(loads: np.ndarray, gains: np.ndarray, taken: np.ndarray) -> None:
+    """Take in place what still fits, what gains most first."""
+    used = loads[:, taken].sum(1)
+    for item in np.argsort(-gains, kind="stable"):
+        if not taken[item] and (used + loads[:, item] <= 1.0).all():
+            taken[item] = True
+            used += loads[:, item]
 
 
-def _put_back(tries: _Tries, cost: Mapping[Layer8, float], borne: float, trials: int) -> None:
-    """Try each layer that is still given back, cheapest for its saving first; the best must be of this family."""
-    for item in reversed(list(cost)):
-        more = tries.best | {item}
-        if not more <= cost.keys() or item in tries.best or more in tries.seen or len(tries.seen) >= trials:
-            continue
-        if sum(cost[one] for one in more) <= _HOPE * borne:
-            tries.keeps(more)
+def _swapped(loads: np.ndarray, gains: np.ndarray, taken: np.ndarray) -> bool:
+    """Exchange in place one item, or two, for one that gains more, or one for two; whether any was."""
+    used = loads[:, taken].sum(1)
+    inside, outside = np.flatnonzero(taken), np.flatnonzero(~taken)
+    for gone, come in _exchanges(inside, outside):
+        more = gains[come].sum() - gains[gone].sum()
+        if more > 0.0 and (used - loads[:, gone].sum(1) + loads[:, come].sum(1) <= 1.0).all():
+            taken[gone], taken[come] = False, True
+            return True
+    return False
+
+
+def _exchanges(inside: np.ndarray, outside: np.ndarray) -> Iterable[Tuple[List[int], List[int]]]:
+    """(gone, come): one for one, one for two, two for one."""
+    for gone in inside:
+        for first, come in enumerate(outside):
+            yield [gone], [come]
+            yield from (([gone], [come, other]) for other in outside[first + 1 :])
+    for first, gone in enumerate(inside):
+        for other in inside[first + 1 :]:
+            yield from (([gone, other], [come]) for come in outside)

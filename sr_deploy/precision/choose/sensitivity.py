@@ -27,7 +27,7 @@ class LayerCost:
         macs_share: of the graph's multiply-accumulates outside pinned islands, 0…1.
         why_wide: the reason why it does not run in 8 bits by default; empty where it does.
         format: the 8-bit format.
-        cost: of the pictures' ``View.cost``. Adds up, roughly.
+        pictures: how each picture did.
     """
 
     name: str
@@ -36,13 +36,13 @@ class LayerCost:
     macs_share: float
     why_wide: str
     format: str = INT8.name
-    cost: float = 0.0
+    pictures: Tuple[PictureJudged, ...] = ()
 
-
-def mean_cost(each: Sequence[PictureJudged]) -> float:
-    """dB that noise costs where it has nothing to do with float32's error, the mean over pictures; tells more than the
-    noise itself where float32 is near to the originals."""
-    return float(np.mean([one.independent for one in each]))
+    @property
+    def cost(self) -> float:
+        """dB that the noise costs where it has nothing to do with float32's error, the mean over pictures: tells more
+        than the noise itself where float32 is near to the originals. Adds up over layers, roughly."""
+        return float(np.mean([one.independent for one in self.pictures]))
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,12 @@ class View:
         scale: output size over input size.
         contract: of the graph.
         threads: of ONNX Runtime; 0 lets it choose.
-        cost: what the pictures tell of a layer in one figure.
     """
 
     scenes: Sequence[Scene]
     scale: int
     contract: IOContract
     threads: int = 0
-    cost: Callable[[Sequence[PictureJudged]], float] = mean_cost
 
 
 def sensitivities(
@@ -97,7 +95,7 @@ def sensitivities(
         judged = judge(view.scenes, compute, view.scale, view.contract)
         share = kinds.candidates[name] / max(kinds.macs, 1)
         why = kinds.wide.get(name, "")
-        found.append(LayerCost(name, judged.loss, judged.noise, share, why, formats[name], view.cost(judged.each)))
+        found.append(LayerCost(name, judged.loss, judged.noise, share, why, formats[name], judged.each))
         if (index + 1) % 10 == 0 or index + 1 == len(formats):
             say(f"  {index + 1} of {len(formats)} layers")
     return tuple(sorted(found, key=lambda one: -one.noise))
