@@ -13,8 +13,6 @@ from sr_deploy.run.base import upscale
 from sr_deploy.run.onnxruntime import runner_from_graph
 from tests.published import GOLDEN, golden_cases
 
-QAT = "f2srgan_x4_qat.pth.tar"
-
 
 @pytest.mark.parametrize(("weights", "golden", "value_range"), GOLDEN, ids=[g[0] for g in GOLDEN])
 def test_pytorch_equals_the_published_code(assets, weights, golden, value_range):
@@ -28,8 +26,9 @@ def test_pytorch_equals_the_published_code(assets, weights, golden, value_range)
         assert largest_difference(actual, expected, value_range) <= TORCH_FP32.steps
 
 
-#: f2srgan_x4_qat is f2srgan_x4 with other weights: one of them shows what a fixed size does to the graph.
-KINDS = [(kind, *one) for kind in ("dynamic", "static") for one in GOLDEN if (kind, one[0]) != ("static", QAT)]
+#: f2srgan_x4 with other weights, and with another last layer: it shows for all what a fixed size does to the graph.
+LIKE_X4 = ("f2srgan_x4_qat.pth.tar", "f2srgan_x2.pt")
+KINDS = [(kind, *one) for kind in ("dynamic", "static") for one in GOLDEN if kind == "dynamic" or one[0] not in LIKE_X4]
 
 
 @pytest.mark.parametrize(("kind", "weights", "golden", "value_range"), KINDS, ids=[f"{k[0]}-{k[1]}" for k in KINDS])
@@ -54,9 +53,10 @@ def test_dft_form_equals_the_published_code_and_is_pinned(assets, shared_export)
     runner = runner_from_graph(
         deployment.folder / "model.onnx", deployment.manifest.contract, deployment.manifest.scale
     )
-    for lr, expected in golden_cases(assets, weights, value_range):
-        difference = largest_difference(upscale(runner, lr), np.clip(expected, 0, value_range), value_range)
-        assert difference <= GRAPH_FP32.steps
+    # Of odd sizes alone: products with DFT matrices take long.
+    *_, (lr, expected) = golden_cases(assets, weights, value_range)
+    difference = largest_difference(upscale(runner, lr), np.clip(expected, 0, value_range), value_range)
+    assert difference <= GRAPH_FP32.steps
     model = onnx.load(str(deployment.folder / "model.onnx"))
     products = {node.name for node in model.graph.node if node.op_type == "MatMul"}
     assert products, "the DFT form is matrix products"
