@@ -10,6 +10,7 @@ import random
 import numpy as np
 import pytest
 
+from sr_deploy.core.tolerance import STRUCTURE
 from sr_deploy.graph.roofline import XAVIER_NX
 from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.forecast import Forecast
@@ -159,6 +160,25 @@ def test_the_picture_that_breaks_binds_though_no_layer_was_looked_at_there():
     found = searched([first], EQUAL, judge, budget, ask=costs_in)
     assert asked == [(PAIR, "b")] and set(names(found.narrow)) == {"layer0", "layer1", "layer3"}
     assert budget.keeps(found.judged)
+
+
+def test_a_picture_that_shows_structure_binds_however_little_it_loses():
+    """One layer shows in a window of the second picture, which loses nothing."""
+    noises = [1.0, 1.0, 1.0, 3.0]
+
+    def judge(narrow):
+        seen = 2 * STRUCTURE.steps if ("layer3", "int8") in narrow else 1.0
+        loss = sum(noises[int(name[5:])] for name, _ in narrow)
+        return judged(picture(loss, name="a"), dataclasses.replace(picture(0.0, name="b"), structure=seen))
+
+    def costs_in(asks):
+        return [
+            LayerCost(f"layer{i}", 0.0, 0.0, 0.1, "", pictures=tuple(picture(0.0, noises[i], n) for _, n in asks))
+            for i in range(4)
+        ]
+
+    found = searched([costs_in([(PAIR, "a")])], EQUAL, judge, Budget(worst=20.0), ask=costs_in)
+    assert set(names(found.narrow)) == {"layer0", "layer1", "layer2"} and found.tried <= 4
 
 
 def test_more_of_a_budget_keeps_no_less():

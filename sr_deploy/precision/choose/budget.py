@@ -118,7 +118,10 @@ class Budget:
         if judged.sick:
             return "NaN or infinite values"
         if broken:
-            return f"broken by {broken[0].name}, where {self.expected_of(broken[0]):.3f} dB are expected to be lost"
+            one = broken[0]
+            lost = f"{self.expected_of(one):.3f} dB are expected to be lost"
+            shown = f"a patch is {one.structure:.1f} of 255 further off, {STRUCTURE.steps:g} at most"
+            return f"broken by {one.name}, where {shown if one.structure > STRUCTURE.steps else lost}"
         if self.keeps(judged):
             return f"{losses_of(judged)}: kept"
         if self.worst is not None and self.promised_worst(judged) > self.worst:

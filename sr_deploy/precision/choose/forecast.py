@@ -6,15 +6,17 @@ Noises of layers that are related by little add up, and so does what they cost w
 
 The costs are those of each layer alone, the base is what 16 bits lose, and the factor is what the last set that was
 looked at there had. So a forecast of a set that was looked at is what was found, and others are judged by their
-likeness to it. The mean over the pictures, where it is bound, is one more picture.
+likeness to it. What structure a set shows in a picture is forecast in the same way, with a factor of its own. The mean
+over the pictures, where it is bound, is one more picture.
 """
 
 from __future__ import annotations
 
-from typing import Dict, Iterable, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from sr_deploy.core.tolerance import STRUCTURE
 from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged
@@ -22,6 +24,9 @@ from sr_deploy.precision.evaluate import Judged
 #: A layer and its 8-bit format; the kind and the name of a picture.
 Layer8 = Tuple[str, str]
 PictureKey = Tuple[str, str]
+#: What is forecast of a picture: what it loses, or its structure.
+Row = Tuple[PictureKey, str]
+LOSS, SEEN = "loss", "structure"
 #: The mean over all pictures, as if it were one.
 MEAN: PictureKey = ("", "the mean")
 #: Layers cost something everywhere, dB, and a picture always bears something of what it may lose.
@@ -44,26 +49,24 @@ class Forecast:
 
     def __init__(self, budget: Budget, base: Judged) -> None:
         self.budget = budget
-        self._base = self._expected(base)
-        self._base[MEAN] = float(np.mean(budget.expected(base)))
+        self._pictures = len(base.each)
+        self._base = self._found(base)
         #: Picture → layer → dB.
         self._cost: Dict[PictureKey, Dict[Layer8, float]] = {}
-        self._factor: Dict[PictureKey, float] = {}
+        self._factor: Dict[Row, float] = {}
         #: Kind → how much more than the worst is promised, as a share of it.
         self._beyond: Dict[str, float] = {}
 
     def ask(self, costs: Iterable[LayerCost]) -> None:
         """Take in what layers cost alone, on pictures that were not asked before."""
-        found = list(costs)
-        for one in found:
+        for one in costs:
             for picture in one.pictures:
                 key = picture.kind, picture.name
                 self._cost.setdefault(key, {})[one.name, one.format] = max(self.budget.cost_of(picture), _LEAST)
-        if self.budget.mean is not None:
-            pictures = [key for key in self._cost if key != MEAN]
-            self._cost[MEAN] = {
-                layer: float(np.mean([self._cost[key][layer] for key in pictures])) for layer in self._cost[pictures[0]]
-            }
+        pictures = [key for key in self._cost if key != MEAN]
+        self._cost[MEAN] = {
+            layer: float(np.mean([self._cost[key][layer] for key in pictures])) for layer in self._cost[pictures[0]]
+        }
 
     def begin(self) -> None:
         """Forget what was learned from sets: others, in other formats, will come."""
@@ -72,51 +75,59 @@ class Forecast:
 
     def learn(self, narrow: Iterable[Layer8], judged: Judged) -> None:
         """Take in how a set did; of one that was not looked at in all pictures, those where it was."""
-        expected = self._expected(judged)
-        if len(expected) == len(self._base) - 1:
-            expected[MEAN] = float(np.mean(self.budget.expected(judged)))
+        found = self._found(judged)
+        if (MEAN, LOSS) in found:
             for kind, beyond in self.budget.beyond(judged).items():
                 self._beyond[kind] = max(beyond, _LUCK * self._beyond.get(kind, 0.0))
         layers = list(narrow)
-        for key, value in expected.items():
-            alone = sum(self._cost.get(key, {}).get(one, 0.0) for one in layers)
-            bound = self._bound(key)
+        for row, value in found.items():
+            alone = sum(self._cost.get(row[0], {}).get(one, 0.0) for one in layers)
+            bound = self._bound(row)
             if alone > 0.0 and bound is not None:
-                # NaN tells no figure: twice what may be lost makes the next set smaller.
+                # NaN tells no figure: twice what may be makes the next set smaller.
                 value = max(value, 2.0 * bound) if judged.sick else value
                 value = min(value, 2.0 * bound) if not np.isfinite(value) else value
-                found = max(value - self._base[key], 0.0) / alone
-                self._factor[key] = max(found, _LUCK * self._factor.get(key, 0.0))
+                factor = max(value - self._base[row], 0.0) / alone
+                self._factor[row] = max(factor, _LUCK * self._factor.get(row, 0.0))
 
     def loads(self, layers: Sequence[Layer8]) -> np.ndarray:
-        """How much of what each picture may lose each layer takes, (pictures, layers); a set keeps the budget, by this
+        """How much of what each picture bears each layer takes, (rows, layers); a set keeps the budget, by this
         forecast, where none of its sums exceeds 1."""
         rows: List[List[float]] = []
-        for key, cost in self._cost.items():
-            bound = self._bound(key)
-            if bound is not None:
-                share = self._factor.get(key, 1.0) / max(bound - self._base[key], _LEAST)
+        for row in self._base:
+            bound, cost = self._bound(row), self._cost.get(row[0])
+            if bound is not None and cost is not None:
+                share = self._factor.get(row, 0.0) / max(bound - self._base[row], _LEAST)
                 rows.append([share * cost[one] for one in layers])
         return np.array(rows, np.float64).reshape(len(rows), len(layers))
 
     def unasked(self, judged: Judged, most: int) -> List[PictureKey]:
-        """Pictures in which a set comes near to what may be lost, and no layer's cost is known, worst first."""
-        expected = self._expected(judged)
-        near: Set[PictureKey] = set()
-        for key, value in expected.items():
-            bound = self._bound(key)
-            if key not in self._cost and bound is not None and value > _NEAR * bound:
-                near.add(key)
-        return sorted(near, key=lambda key: -expected[key])[:most]
+        """Pictures in which a set comes near to what may be, and no layer's cost is known, nearest first."""
+        near: Dict[PictureKey, float] = {}
+        for row, value in self._found(judged).items():
+            bound = self._bound(row)
+            if row[0] not in self._cost and bound is not None and value > _NEAR * bound:
+                near[row[0]] = max(value / bound, near.get(row[0], 0.0))
+        return sorted(near, key=lambda key: -near[key])[:most]
 
-    def _bound(self, key: PictureKey) -> Optional[float]:
-        """What a picture may lose, dB; None has no limit."""
+    def _bound(self, row: Row) -> Optional[float]:
+        """What a picture may lose, dB, or show, 8-bit steps; None has no limit."""
+        key, what = row
+        if what == SEEN:
+            return STRUCTURE.steps
         most = self.budget.mean if key == MEAN else self.budget.worst
         if most is None:
             return None
         # How much worse others do was learned from a set that may have little in common with the next.
-        least = self._base[key] + _SURE * (most - self._base[key])
+        least = self._base[row] + _SURE * (most - self._base[row])
         return max(least, most / (1.0 + self._beyond.get(key[0], 0.0)))
 
-    def _expected(self, judged: Judged) -> Dict[PictureKey, float]:
-        return {(one.kind, one.name): self.budget.expected_of(one) for one in judged.each}
+    def _found(self, judged: Judged) -> Dict[Row, float]:
+        """How a set did; with the mean where all pictures were looked at."""
+        found: Dict[Row, float] = {}
+        for one in judged.each:
+            key = one.kind, one.name
+            found[key, LOSS], found[key, SEEN] = self.budget.expected_of(one), one.structure
+        if len(judged.each) == self._pictures:
+            found[MEAN, LOSS] = float(np.mean(self.budget.expected(judged)))
+        return found

@@ -12,6 +12,7 @@ than one format would with the same budget, also where the costs of a mix do not
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Callable, Dict, FrozenSet, Iterable, List, Mapping, Sequence, Tuple
 
@@ -170,7 +171,7 @@ class _Tries:
 
     def _gain(self, narrow: Iterable[Layer8]) -> float:
         """What a set saves; of two that save alike the larger one saves more."""
-        return sum(max(self._saved.get(name, 0.0), 0.0) + 1e-12 for name, _ in narrow)
+        return math.fsum(max(self._saved.get(name, 0.0), 0.0) + 1e-12 for name, _ in narrow)
 
     def _fullest(self, family: Sequence[Layer8], hope: float) -> FrozenSet[Layer8]:
         """The layers that save most of those that are forecast to lose at most ``hope`` times what they may, and were
