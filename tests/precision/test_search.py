@@ -107,6 +107,12 @@ def test_nothing_keeps_the_budget():
     assert found.narrow == () and set(found.raised) == {"layer0", "layer1"} and found.judged.loss == 0.5
 
 
+@pytest.mark.parametrize("loss", [1.001, 1.02, 1.04, 1.06, 1.9])
+def test_a_set_that_breaks_the_budget_by_little_is_not_thought_of_for_ever(loss):
+    found, seen = search_one(costs([loss]), EQUAL, summed([loss]), Budget(mean=1.0))
+    assert found.narrow == () and len(seen) == 1
+
+
 def test_nan_counts_as_over_budget():
     def judge(narrow):
         return judged(picture(0.0), sick=1 if "layer0" in narrow else 0)

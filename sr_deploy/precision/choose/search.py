@@ -134,24 +134,23 @@ class _Tries:
 
         All of it is looked at first, for what is special about these formats together.
         """
-        hope, misses = 1.0, 0
+        hope, misses, step = 1.0, 0, 1.0
         self._forecast.begin()
         self._keeps(frozenset(family))
-        while len(self.seen) < most and misses < _MISSES:
+        while len(self.seen) < most and misses < _MISSES and 1.0 / _HOPE < hope < _HOPE:
             narrow = self._fullest(family, hope)
-            if self._gain(narrow) <= self._gain(self.best):
-                # The forecast knows nothing better: beyond it there may be.
-                if hope >= _HOPE:
-                    return
-                hope *= _STEP
-            elif narrow in self.seen:
-                # It broke the budget, and what was seen since speaks for it.
-                hope *= _STEP if self.best else 1.0 / _STEP
-                misses += 0 if 1.0 / _HOPE < hope < _HOPE else _MISSES
-            elif self._keeps(narrow):
-                misses = 0
+            known = narrow in self.seen
+            if not known and self._gain(narrow) > self._gain(self.best):
+                misses = 0 if self._keeps(narrow) else misses + (1 if self.best else 0)
+                step = 1.0
+            elif step < 1.0 and not known:
+                # Nothing is forecast to lose as little as that.
+                return
             else:
-                misses += 1 if self.best else 0
+                # What broke the budget is forecast to keep it, by sets that were seen since: before any is kept, less
+                # is tried. Else the forecast knows nothing better, and beyond it there may be. Never to and fro.
+                step = 1.0 / _STEP if known and not self.best and step <= 1.0 else _STEP
+                hope *= step
 
     def _keeps(self, narrow: FrozenSet[Layer8]) -> bool:
         """Look at a set, and learn from it."""
