@@ -30,6 +30,8 @@ TRIALS, MORE_TRIALS = 16, 6
 #: A set is still tried that is forecast to lose so many times what it may, found in steps of _STEP; after _MISSES that
 #: broke the budget one after the other none is.
 _HOPE, _STEP, _MISSES = 2.0, 1.05, 6
+#: As long as none is kept, each that breaks the budget makes the next one lose less, down to this share of it.
+_DESPAIR = 0.2
 #: Pictures that are asked after each look, at most; layers that others are tried without.
 _ASKED, _OTHERS = 2, 8
 
@@ -137,12 +139,18 @@ class _Tries:
         hope, misses, step = 1.0, 0, 1.0
         self._forecast.begin()
         self._keeps(frozenset(family))
-        while len(self.seen) < most and misses < _MISSES and 1.0 / _HOPE < hope < _HOPE:
+        while len(self.seen) < most and misses < _MISSES and _DESPAIR < hope < _HOPE:
             narrow = self._fullest(family, hope)
             known = narrow in self.seen
             if not known and self._gain(narrow) > self._gain(self.best):
-                misses = 0 if self._keeps(narrow) else misses + (1 if self.best else 0)
-                step = 1.0
+                first, step = not self.best, 1.0
+                if self._keeps(narrow):
+                    hope, misses = max(hope, 1.0) if first else hope, 0
+                elif first:
+                    # Something to go on from is worth more than the last step.
+                    hope /= _STEP**2
+                else:
+                    misses += 1
             elif step < 1.0 and not known:
                 # Nothing is forecast to lose as little as that.
                 return
