@@ -200,6 +200,12 @@ def test_auto_gives_each_layer_the_type_of_less_noise_that_the_target_has(bench)
     assert "given back for the PSNR budget" in older.reasons["two.b/Conv"] and not older.nodes_of("float8")
 
 
+def test_where_16_bits_alone_break_the_budget_no_set_is_searched_for(bench):
+    plan, _, facts = auto(bench, AMPERE, 1e-9)
+    assert not plan.quantised and facts["sets_tried"] == 2 and "16 bits alone do not keep" in plan.notes[-1]
+    assert facts["gave_up"].keys() >= {"two.b/Conv", "one.b/Conv"} <= plan.reasons.keys()
+
+
 def saved_by(bench, plan):
     """Microseconds that a plan's layers of 8 bits save."""
     savings = savings_of(bench[0].work, bench[0].kinds.candidates, None, None).microseconds

@@ -257,7 +257,8 @@ def _searched(
     if not budget.keeps(base):
         note = f"no layer in 8 bits: 16 bits alone do not keep {budget.text()}: {budget.verdict(base)}"
         say(note)
-        return _chosen(made, (), budget, savings, note)
+        raised = {name: "16 bits alone do not keep the budget" for name, _ in first}
+        return _chosen(made, (), budget, savings, note, raised)
     say(f"searching for the layers that keep {budget.text()}")
     forecast = Forecast(budget, base)
     forecast.ask(one for layers in costs.values() for one in layers.values())
