@@ -55,8 +55,8 @@ LOUD_ROUNDS, LOUD_SCENES, LOUD_SIDE = 3, 4, 64
 #: Then grids that are so many times as coarse are tried too, and of all plans that one is taken whose pictures lose
 #: least, each at least what its noise costs. In a chart or a page the same few edges come again and again, so what
 #: rounding does to them does not average out as it does in photographs: a grid moved by a tenth decides whether charts
-#: lose 0.2 dB or none, painted ones and others alike (with SPAN-tiny painted charts 0.24 or
-#: 0.03 in the mean, others 0.24 or -0.16).
+#: lose 0.2 dB or none, painted ones and others alike (with SPAN-tiny painted charts 0.24 or 0.03 in the mean, others
+#: 0.24 or -0.16).
 GRIDS = (0.9, 1.1)
 
 #: Squares that weights are fitted on, and biases are corrected on after it.
