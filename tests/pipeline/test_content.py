@@ -102,9 +102,9 @@ def test_what_will_be_seen_is_warned_of():
     def judged(*each):
         return Judged(30.0, 30.0, 0.0, 0.0, 0.0, 0.0, 0, len(each), each)
 
-    quiet = PictureJudged("a", SHRUNK, LOUD_LOSS, 0.0, COLOUR_SHIFT, 0.5, STRUCTURE.steps)
+    quiet = PictureJudged("a", SHRUNK, LOUD_LOSS, 0.0, COLOUR_SHIFT.steps, 0.5, STRUCTURE.steps)
     assert warnings_of(judged(quiet)) == []
-    loud = PictureJudged("flat_0", GRAPHICS, LOUD_LOSS + 0.2, 0.0, COLOUR_SHIFT + 1, 0.5, STRUCTURE.steps + 7)
+    loud = PictureJudged("flat_0", GRAPHICS, LOUD_LOSS + 0.2, 0.0, COLOUR_SHIFT.steps + 1, 0.5, STRUCTURE.steps + 7)
     lost, shifted, seen = warnings_of(judged(quiet, loud))
     assert "1 of 2 pictures lose more than 0.3 dB (flat_0 0.50)" in lost
     assert "by 1.25 in flat_0" in shifted and "by 23 in flat_0" in seen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sr_deploy.core.tolerance import STRUCTURE
+from sr_deploy.core.tolerance import COLOUR_SHIFT, STRUCTURE
 from sr_deploy.precision.choose.budget import SAFETY, Budget, promised_worst
 from sr_deploy.precision.evaluate import GRAPHICS, PAIR, SHRUNK, Judged, PictureJudged
 
@@ -36,9 +36,13 @@ def test_noise_that_pictures_hide_counts():
     assert Budget(worst=0.1).keeps(lucky) and not Budget(worst=0.1, felt=1.0).keeps(lucky)
 
 
-def test_nan_and_visible_structure_are_kept_by_no_budget():
-    assert not Budget(worst=9.0).keeps(judged(picture(0.0), sick=1))
-    assert not Budget(worst=9.0).keeps(judged(picture(0.0, structure=STRUCTURE.steps + 1)))
+@pytest.mark.parametrize("budget", [Budget(worst=9.0), Budget(mean=9.0)])
+def test_nan_and_what_is_seen_are_kept_by_no_budget(budget):
+    assert not budget.keeps(judged(picture(0.0), sick=1))
+    for most in ({"structure": STRUCTURE.steps}, {"shift": COLOUR_SHIFT.steps}):
+        assert budget.keeps(judged(picture(0.0, **most)))
+        more = judged(picture(0.0, **{what: 2 * value for what, value in most.items()}))
+        assert not budget.keeps(more) and ("32.0" if "structure" in most else "0.50") in budget.verdict(more)
 
 
 def test_kinds_are_held_against_themselves_and_gains_of_some_hide_nothing():

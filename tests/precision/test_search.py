@@ -10,7 +10,7 @@ import random
 import numpy as np
 import pytest
 
-from sr_deploy.core.tolerance import STRUCTURE
+from sr_deploy.core.tolerance import COLOUR_SHIFT, STRUCTURE
 from sr_deploy.graph.roofline import XAVIER_NX
 from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.forecast import Forecast
@@ -185,6 +185,21 @@ def test_a_picture_that_shows_structure_binds_however_little_it_loses():
 
     found = searched([costs_in([(PAIR, "a")])], EQUAL, judge, Budget(worst=20.0), ask=costs_in)
     assert set(names(found.narrow)) == {"layer0", "layer1", "layer2"} and found.tried <= 4
+
+
+def test_colours_that_shift_bind_and_shifts_of_either_sign_add_in_squares():
+    """Four layers shift by 0.1, one by 0.3: those four together by 0.2, which sums of what each shifts would forbid."""
+    shifts = [0.1, 0.1, 0.1, 0.1, 0.3]
+
+    def shifted(indices):
+        return dataclasses.replace(picture(0.0), shift=math.sqrt(sum(shifts[i] ** 2 for i in indices)))
+
+    layers = [LayerCost(f"layer{i}", 0.0, 0.0, 0.1, "", pictures=(shifted([i]),)) for i in range(5)]
+    found, seen = search_one(
+        layers, EQUAL, lambda narrow: judged(shifted([int(name[5:]) for name in narrow])), Budget(worst=9.0)
+    )
+    assert set(found.narrow) == {"layer0", "layer1", "layer2", "layer3"} and len(seen) <= 3
+    assert found.judged.each[0].shift <= COLOUR_SHIFT.steps
 
 
 def test_more_of_a_budget_keeps_no_less():

@@ -213,14 +213,14 @@ def _check_quality(judged: Judged, options: PrecisionOptions, plan: Plan, say: C
                 f"at most {budget:g} dB",
                 float16_loses if options.precision == "auto" else search + "srdeploy qat DIR fine-tunes",
             )
-    for warning in warnings_of(judged) if not options.bounded else ():
+    for warning in warnings_of(judged, options.bounded):
         say(warning)
 
 
-def warnings_of(judged: Judged) -> List[str]:
-    """What a plan that nobody bound does that will be seen."""
-    loud = [one for one in judged.each if one.loss > LOUD_LOSS]
-    shifted = [one for one in judged.each if one.shift > COLOUR_SHIFT]
+def warnings_of(judged: Judged, bounded: bool = False) -> List[str]:
+    """What a plan does that will be seen; of one whose loss is bounded that is not what it loses."""
+    loud = [one for one in judged.each if one.loss > LOUD_LOSS and not bounded]
+    shifted = [one for one in judged.each if one.shift > COLOUR_SHIFT.steps]
     seen = [one for one in judged.each if one.structure > STRUCTURE.steps]
     todo = "--psnr-budget with --precision auto holds every picture, srdeploy qat DIR fine-tunes"
     found = []
@@ -233,7 +233,7 @@ def warnings_of(judged: Judged) -> List[str]:
     if shifted:
         worst = max(shifted, key=lambda one: one.shift)
         found.append(
-            f"WARNING: colours shift by more than {COLOUR_SHIFT:g} of 255 in {counted(len(shifted), 'picture')}, by "
+            f"WARNING: colours shift by more than {COLOUR_SHIFT.steps:g} of 255 in {counted(len(shifted), 'picture')}, by "
             f"{worst.shift:.2f} in {worst.name}: {todo}"
         )
     if seen:

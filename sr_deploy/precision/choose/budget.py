@@ -18,7 +18,7 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
-from sr_deploy.core.tolerance import STRUCTURE
+from sr_deploy.core.tolerance import COLOUR_SHIFT, STRUCTURE
 from sr_deploy.precision.evaluate import SHRUNK, Judged, PictureJudged, losses_of
 
 #: A shrunk photograph is busier than others, so that float32 itself is further from it and noise costs less: Set14
@@ -67,8 +67,12 @@ class Budget:
 
     def broken_by(self, one: PictureJudged) -> bool:
         """Whether this picture alone breaks it, however the others do."""
-        seen = one.sick > 0 or one.structure > STRUCTURE.steps
-        return seen or (self.worst is not None and self.expected_of(one) > self.worst)
+        return (
+            one.sick > 0
+            or one.structure > STRUCTURE.steps
+            or one.shift > COLOUR_SHIFT.steps
+            or (self.worst is not None and self.expected_of(one) > self.worst)
+        )
 
     def text(self) -> str:
         """For people."""
@@ -119,9 +123,12 @@ class Budget:
             return "NaN or infinite values"
         if broken:
             one = broken[0]
-            lost = f"{self.expected_of(one):.3f} dB are expected to be lost"
-            shown = f"a patch is {one.structure:.1f} of 255 further off, {STRUCTURE.steps:g} at most"
-            return f"broken by {one.name}, where {shown if one.structure > STRUCTURE.steps else lost}"
+            why = f"{self.expected_of(one):.3f} dB are expected to be lost"
+            if one.structure > STRUCTURE.steps:
+                why = f"a patch is {one.structure:.1f} of 255 further off, {STRUCTURE.steps:g} at most"
+            elif one.shift > COLOUR_SHIFT.steps:
+                why = f"a colour is shifted by {one.shift:.2f} of 255, {COLOUR_SHIFT.steps:g} at most"
+            return f"broken by {one.name}, where {why}"
         if self.keeps(judged):
             return f"{losses_of(judged)}: kept"
         if self.worst is not None and self.promised_worst(judged) > self.worst:

@@ -6,8 +6,9 @@ Noises of layers that are related by little add up, and so does what they cost w
 
 The costs are those of each layer alone, the base is what 16 bits lose, and the factor is what the last set that was
 looked at there had. So a forecast of a set that was looked at is what was found, and others are judged by their
-likeness to it. What structure a set shows in a picture is forecast in the same way, with a factor of its own. The mean
-over the pictures, where it is bound, is one more picture.
+likeness to it. What structure a set shows in a picture is forecast in the same way, with a factor of its own, and so is
+the square of a colour's shift, from the squares of the layers' own: shifts of layers that are not related have either
+sign. The mean over the pictures, where it is bound, is one more picture.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from sr_deploy.core.tolerance import STRUCTURE
+from sr_deploy.core.tolerance import COLOUR_SHIFT, STRUCTURE
 from sr_deploy.precision.choose.budget import Budget
 from sr_deploy.precision.choose.sensitivity import LayerCost
 from sr_deploy.precision.evaluate import Judged
@@ -24,9 +25,11 @@ from sr_deploy.precision.evaluate import Judged
 #: A layer and its 8-bit format; the kind and the name of a picture.
 Layer8 = Tuple[str, str]
 PictureKey = Tuple[str, str]
-#: What is forecast of a picture: what it loses, or its structure.
+#: What is forecast of a picture: what it loses, its structure, or the square of its colours' shift.
 Row = Tuple[PictureKey, str]
-LOSS, SEEN = "loss", "structure"
+LOSS, SEEN, SHIFT = "loss", "structure", "shift"
+#: What any plan may show.
+_SEEN_MOST = {SEEN: STRUCTURE.steps, SHIFT: COLOUR_SHIFT.steps**2}
 #: The mean over all pictures, as if it were one.
 MEAN: PictureKey = ("", "the mean")
 #: Layers cost something everywhere, dB, and a picture always bears something of what it may lose.
@@ -51,8 +54,10 @@ class Forecast:
         self.budget = budget
         self._pictures = len(base.each)
         self._base = self._found(base)
-        #: Picture → layer → dB.
+        #: Picture → layer → dB, of all that is forecast there but the shift.
         self._cost: Dict[PictureKey, Dict[Layer8, float]] = {}
+        #: Picture → layer → the square of the shift that it makes alone.
+        self._shift: Dict[PictureKey, Dict[Layer8, float]] = {}
         self._factor: Dict[Row, float] = {}
         #: Kind → how much more than the worst is promised, as a share of it.
         self._beyond: Dict[str, float] = {}
@@ -63,6 +68,7 @@ class Forecast:
             for picture in one.pictures:
                 key = picture.kind, picture.name
                 self._cost.setdefault(key, {})[one.name, one.format] = max(self.budget.cost_of(picture), _LEAST)
+                self._shift.setdefault(key, {})[one.name, one.format] = max(picture.shift**2, _LEAST)
         pictures = [key for key in self._cost if key != MEAN]
         self._cost[MEAN] = {
             layer: float(np.mean([self._cost[key][layer] for key in pictures])) for layer in self._cost[pictures[0]]
@@ -81,7 +87,7 @@ class Forecast:
                 self._beyond[kind] = max(beyond, _LUCK * self._beyond.get(kind, 0.0))
         layers = list(narrow)
         for row, value in found.items():
-            alone = sum(self._cost.get(row[0], {}).get(one, 0.0) for one in layers)
+            alone = sum(self._costs_of(row).get(one, 0.0) for one in layers)
             bound = self._bound(row)
             if alone > 0.0 and bound is not None:
                 # NaN tells no figure: twice what may be makes the next set smaller.
@@ -95,8 +101,8 @@ class Forecast:
         forecast, where none of its sums exceeds 1."""
         rows: List[List[float]] = []
         for row in self._base:
-            bound, cost = self._bound(row), self._cost.get(row[0])
-            if bound is not None and cost is not None:
+            bound, cost = self._bound(row), self._costs_of(row)
+            if bound is not None and cost:
                 share = self._factor.get(row, 0.0) / max(bound - self._base[row], _LEAST)
                 rows.append([share * cost[one] for one in layers])
         return np.array(rows, np.float64).reshape(len(rows), len(layers))
@@ -110,11 +116,15 @@ class Forecast:
                 near[row[0]] = max(value / bound, near.get(row[0], 0.0))
         return sorted(near, key=lambda key: -near[key])[:most]
 
+    def _costs_of(self, row: Row) -> Dict[Layer8, float]:
+        """What layers add to a row; empty where none was asked."""
+        return (self._shift if row[1] == SHIFT else self._cost).get(row[0], {})
+
     def _bound(self, row: Row) -> Optional[float]:
-        """What a picture may lose, dB, or show, 8-bit steps; None has no limit."""
+        """What a picture may lose, dB, show, 8-bit steps, or shift by, squared; None has no limit."""
         key, what = row
-        if what == SEEN:
-            return STRUCTURE.steps
+        if what in _SEEN_MOST:
+            return _SEEN_MOST[what]
         most = self.budget.mean if key == MEAN else self.budget.worst
         if most is None:
             return None
@@ -128,6 +138,7 @@ class Forecast:
         for one in judged.each:
             key = one.kind, one.name
             found[key, LOSS], found[key, SEEN] = self.budget.expected_of(one), one.structure
+            found[key, SHIFT] = one.shift**2
         if len(judged.each) == self._pictures:
             found[MEAN, LOSS] = float(np.mean(self.budget.expected(judged)))
         return found
