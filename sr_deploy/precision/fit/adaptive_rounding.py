@@ -40,6 +40,8 @@ from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, NARROW
 
 #: The ridge, as a share of the mean of the Hessian's diagonal: how strongly weights are held where they were.
 _RIDGE = 1e-3
+#: Of second moments so many rows are computed at once.
+_ROWS = 128
 #: Of each channel's largest weight: ranges that are tried for its scale.
 _CUTS = (1.0, 0.95, 0.9, 0.85, 0.8)
 
@@ -205,11 +207,15 @@ def _moments(layer: Layer, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tens
     for picture, lacking, share in zip(padded, short, shares(short)):
         patches = F.unfold(picture[None], weight.shape[2:], dilations, 0, strides)[0]
         lacks = lacking.reshape(len(lacking), -1)
-        second += share * (patches @ patches.T).double()
+        for start in range(0, size, _ROWS):
+            # On and right of the diagonal: the other half is the same.
+            rows = patches[start : start + _ROWS] @ patches[start:].T
+            second[start : start + _ROWS, start:] += share * rows.double()
         cross += share * (patches @ lacks.T).double()
         first += share * patches.sum(1).double()
         missing += share * lacks.sum(1).double()
         seen += float(share) * patches.shape[1]
+    second = second.triu() + second.triu(1).T
     return second / seen - torch.outer(first, first) / seen**2, cross / seen - torch.outer(first, missing) / seen**2
 
 
