@@ -212,8 +212,8 @@ def _moments(layer: Layer, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tens
             rows = patches[start : start + _ROWS] @ patches[start:].T
             second[start : start + _ROWS, start:] += share * rows.double()
         cross += share * (patches @ lacks.T).double()
-        first += share * patches.sum(1).double()
-        missing += share * lacks.sum(1).double()
+        first += share * patches.sum(1, dtype=torch.float64)
+        missing += share * lacks.sum(1, dtype=torch.float64)
         seen += float(share) * patches.shape[1]
     second = second.triu() + second.triu(1).T
     return second / seen - torch.outer(first, first) / seen**2, cross / seen - torch.outer(first, missing) / seen**2

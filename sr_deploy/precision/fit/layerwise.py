@@ -293,7 +293,7 @@ def shares(short: Tensor) -> Tensor:
     Args:
         short: what the layer's output is short of, (N, K, H, W).
     """
-    error = torch.linalg.vector_norm(short.flatten(1), dim=1).double().square() / short[0].numel()
+    error = torch.linalg.vector_norm(short.flatten(1), dim=1, dtype=torch.float64).square() / short[0].numel()
     weight = 1.0 / (error + error.median() + 1e-30)
     return weight * (len(weight) / weight.sum())
 
@@ -305,6 +305,6 @@ def corrected(module: GraphModule, layer: Layer) -> Tensor:
     if not layer.bias:
         return now
     short = layer.wanted - now
-    missing = ((short.mean((2, 3)).double() * shares(short)[:, None]).mean(0)).to(now.dtype)
+    missing = (short.mean((2, 3), dtype=torch.float64) * shares(short)[:, None]).mean(0).to(now.dtype)
     module.constants[layer.bias].data += missing
     return now + missing[:, None, None]
