@@ -6,6 +6,7 @@ Adds a quantised skip, and all else is float32.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, FrozenSet, Generator, List, Mapping, Optional, Sequence, Tuple
 
@@ -34,8 +35,8 @@ _TRAINED_INPUTS: Mapping[str, Tuple[int, ...]] = {
 }
 #: Name of a quantised tensor or constant, and of the format that it is read in.
 Key = Tuple[str, str]
-#: What sees a node, its inputs and its result, and may give a tensor in place of the result.
-Visitor = Callable[[onnx.NodeProto, List[Any], Any], Optional[Tensor]]
+#: What is asked for a node's result, given its inputs and what computes it.
+Visitor = Callable[[onnx.NodeProto, List[Any], Callable[[], Any]], Any]
 #: A run, node by node: (node, its inputs, its result).
 Walk = Generator[Tuple[onnx.NodeProto, List[Any], Any], Any, None]
 #: Input shapes whose size arithmetic is kept.
@@ -195,8 +196,8 @@ class GraphModule(nn.Module):
 
         Args:
             picture: (N, 3, H, W).
-            visit: called with the same three before they are given; a tensor that it returns replaces the result, for
-                all later nodes too.
+            visit: called instead of running a node, which it may do: what it returns is the result, for all later
+                nodes too.
         """
         kept = self._kept.get(tuple(picture.shape))
         values: Dict[str, Any] = {self.input: picture, **self._fixed, **self.constants, **(kept or {})}
@@ -209,14 +210,18 @@ class GraphModule(nn.Module):
                     values.update(fresh)
                 continue
             inputs = [self._read(step, index, values, quantised) for index in range(len(step.node.input))]
-            result = self._run(step, inputs)
+            run = functools.partial(self._run, step, inputs)
+            result = run() if visit is None else visit(step.node, inputs, run)
             if step is self._last and kept is None and len(self._kept) < _KEPT_SHAPES:
                 self._kept[tuple(picture.shape)] = {name: value.detach() for name, value in fresh.items()}
-            changed = None if visit is None else visit(step.node, inputs, result)
-            result = result if changed is None else changed
             sent = yield step.node, inputs, result
             result = result if sent is None else sent
-            del inputs
+            if visit is not None:
+                # It may have changed a constant that later nodes read too.
+                for index, axis in step.quantised.items():
+                    if axis is not None:
+                        quantised.pop(step.key(index), None)
+            del inputs, run
             values.update(zip(step.node.output, result if isinstance(result, tuple) else (result,)))
             for name in step.frees:
                 values.pop(name, None)

@@ -37,12 +37,12 @@ def test_noise_that_pictures_hide_counts():
 
 
 @pytest.mark.parametrize("budget", [Budget(worst=9.0), Budget(mean=9.0)])
-def test_nan_and_what_is_seen_are_kept_by_no_budget(budget):
+def test_nan_and_visible_structure_are_kept_by_no_budget_and_shifted_colours_by_none_of_every_picture(budget):
     assert not budget.keeps(judged(picture(0.0), sick=1))
-    for most in ({"structure": STRUCTURE.steps}, {"shift": COLOUR_SHIFT.steps}):
-        assert budget.keeps(judged(picture(0.0, **most)))
-        more = judged(picture(0.0, **{what: 2 * value for what, value in most.items()}))
-        assert not budget.keeps(more) and ("32.0" if "structure" in most else "0.50") in budget.verdict(more)
+    assert budget.keeps(judged(picture(0.0, structure=STRUCTURE.steps, shift=COLOUR_SHIFT.steps)))
+    seen, shifted = judged(picture(0.0, structure=32.0)), judged(picture(0.0, shift=0.5))
+    assert not budget.keeps(seen) and "32.0 of 255" in budget.verdict(seen)
+    assert budget.keeps(shifted) == (budget.worst is None) == ("0.50 of 255" not in budget.verdict(shifted))
 
 
 def test_kinds_are_held_against_themselves_and_gains_of_some_hide_nothing():

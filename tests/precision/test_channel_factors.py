@@ -161,9 +161,9 @@ def test_every_node_of_the_module_is_that_of_the_lowered_graph(model, plan):
         absorbed = np.asarray(plan.channel_factors[name], np.float32)[:, None, None]
         expected.update({one: expected[one] * absorbed for one in (name, name.replace(".r", ".a"))})
 
-    def compare(one, inputs, result):
+    def compare(one, inputs, run):
         wanted = torch.from_numpy(expected[one.output[0]])
-        assert float((result - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), one.name
+        assert float((run() - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), one.name
         return wanted
 
     with torch.no_grad():

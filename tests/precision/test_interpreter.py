@@ -10,8 +10,10 @@ import torch
 from onnx import TensorProto, helper
 
 from sr_deploy.core.contract import IOContract
+from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.errors import UsageError
 from sr_deploy.core.media.sample import sample_input
+from sr_deploy.core.number_formats import INT8
 from sr_deploy.core.tolerance import GRAPH_FP32, largest_difference
 from sr_deploy.graph.export import graph_from_model
 from sr_deploy.graph.target import target_named
@@ -25,6 +27,7 @@ from sr_deploy.precision.interpreter import GraphModule, takes_batches
 from sr_deploy.precision.lower.quantize import quantized_graph
 from tests import synthetic_checkpoints
 from tests.precision import small_plans
+from tests.precision.small_graphs import graph, node
 from tests.published import GOLDEN
 
 #: One of each kind; the others are in tests/benchmarks/qat_quality.py or larger than a quick test allows.
@@ -103,9 +106,9 @@ def test_every_quantised_node_is_that_of_the_lowered_graph():
     expected = dict(zip(names, session.run(None, {"lr": lr})))
     compared = []
 
-    def compare(node, inputs, result):
+    def compare(node, inputs, run):
         wanted = torch.from_numpy(expected[node.output[0]])
-        assert float((result - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), node.name
+        assert float((run() - wanted).abs().max()) <= 1e-5 * float(wanted.abs().max()), node.name
         compared.append(node.name)
         return wanted
 
@@ -121,8 +124,8 @@ def test_what_a_visitor_gives_is_what_all_later_nodes_read():
     module, picture = GraphModule(model), torch.from_numpy(sample_input((12, 14), 1.0))
     plain = {node.output[0]: result for node, _, result in module.walk(picture)}
 
-    def twice(node, inputs, result):
-        return 2 * result if node.name == "head/Conv" else None
+    def twice(node, inputs, run):
+        return 2 * run() if node.name == "head/Conv" else run()
 
     changed = {node.output[0]: (inputs, result) for node, inputs, result in module.walk(picture, twice)}
     assert list(changed) == list(plain)
@@ -130,6 +133,26 @@ def test_what_a_visitor_gives_is_what_all_later_nodes_read():
     assert torch.equal(changed["one.a"][0][0], 2 * plain["head"])
     assert torch.equal(changed["one.sum"][0][1], 2 * plain["head"])
     assert not torch.equal(changed["sr"][1], plain["sr"])
+
+
+def test_a_weight_that_a_visitor_changes_is_read_so_by_all_later_nodes():
+    pads = {"pads": [1, 1, 1, 1]}
+    weights = np.random.default_rng(0).normal(0, 0.3, (4, 4, 3, 3)).astype(np.float32)
+    model = graph([node("Conv", "lr w", "x", **pads), node("Conv", "x w", "sr", **pads)], {"w": weights})
+    scales = tuple((np.abs(weights).max((1, 2, 3)) / 127).tolist())
+    nodes = {"x_node": "int8", "sr_node": "int8"}
+    plan = Plan("int8", "", nodes, activation_scales={"lr": 0.02, "x": 0.05}, weight_scales={"w": scales})
+    module, picture = GraphModule(model, plan), torch.rand(1, 4, 8, 8)
+
+    def halve(one, inputs, run):
+        result = run()
+        if one.name == "x_node":
+            module.constants["w"].data *= 0.5
+        return result
+
+    read = [inputs[1] for _, inputs, _ in module.walk(picture, halve)]
+    assert not torch.equal(read[0], read[1])
+    assert torch.equal(read[1], module.quantised_constant("w", 0, INT8))
 
 
 def test_rounding_is_half_to_even_and_clips():

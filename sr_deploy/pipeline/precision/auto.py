@@ -136,17 +136,27 @@ def _on_ground(
         return _chosen(made, (), budget, savings, None)
     kept = _keeping(made, singles, budget)
     if kept is None:
+        felt = dataclasses.replace(budget, felt=budget.felt_from(made.of(singles[0])[1]))
+        if not felt.keeps(made.of(())[1]):
+            return _none(made, names, felt, savings, say)
         costs = _costs(made, singles, made.telling_scenes(singles, budget), say)
         mixture = _set(_quietest(made.bench, costs))
         kept = _keeping(made, (mixture,), budget)
         if kept is None:
-            return _searched(made, costs, singles, budget, savings, say)
+            return _searched(made, costs, singles, felt, savings, say)
     note = (
         f"all {len(names)} layers in {labels_of(kept)} for a budget of {budget.text()}: {losses_of(made.of(kept)[1])}"
     )
     note += _beside(made, singles, kept)
     say(note)
     return _chosen(made, kept, budget, savings, note)
+
+
+def _none(made: JudgedSets, names: Sequence[str], budget: Budget, savings: Savings, say: Say) -> Chosen:
+    """No layer in 8 bits, where 16 bits alone do not keep the budget."""
+    note = f"no layer in 8 bits: 16 bits alone do not keep {budget.text()}: {budget.verdict(made.of(())[1])}"
+    say(note)
+    return _chosen(made, (), budget, savings, note, dict.fromkeys(names, "16 bits alone do not keep the budget"))
 
 
 def _chosen(
@@ -245,22 +255,14 @@ def _sharing(bench: Workbench, names: Sequence[str]) -> List[List[str]]:
 def _searched(
     made: JudgedSets, costs: Costs, singles: Tuple[Set8, ...], budget: Budget, savings: Savings, say: Say
 ) -> Chosen:
-    """The layers in 8 bits that save most within the budget.
+    """The layers in 8 bits that save most within the budget, which 16 bits alone keep.
 
     A layer may be quiet on the pictures that told what it costs, and loud on another: pictures that come near to the
     budget are asked too.
     """
     first = _set(_quietest(made.bench, costs))
-    whole = made.of(first)[1]
-    budget = dataclasses.replace(budget, felt=budget.felt_from(whole))
-    base = made.of(())[1]
-    if not budget.keeps(base):
-        note = f"no layer in 8 bits: 16 bits alone do not keep {budget.text()}: {budget.verdict(base)}"
-        say(note)
-        raised = {name: "16 bits alone do not keep the budget" for name, _ in first}
-        return _chosen(made, (), budget, savings, note, raised)
     say(f"searching for the layers that keep {budget.text()}")
-    forecast = Forecast(budget, base)
+    forecast = Forecast(budget, made.of(())[1])
     forecast.ask(one for layers in costs.values() for one in layers.values())
 
     def asked(pictures: Sequence[PictureKey]) -> List[LayerCost]:

@@ -233,8 +233,8 @@ def warnings_of(judged: Judged, bounded: bool = False) -> List[str]:
     if shifted:
         worst = max(shifted, key=lambda one: one.shift)
         found.append(
-            f"WARNING: colours shift by more than {COLOUR_SHIFT.steps:g} of 255 in {counted(len(shifted), 'picture')}, by "
-            f"{worst.shift:.2f} in {worst.name}: {todo}"
+            f"WARNING: colours shift by more than {COLOUR_SHIFT.steps:g} of 255 in "
+            f"{counted(len(shifted), 'picture')}, by {worst.shift:.2f} in {worst.name}: {todo}"
         )
     if seen:
         worst = max(seen, key=lambda one: one.structure)

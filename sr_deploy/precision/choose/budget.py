@@ -9,6 +9,8 @@ Pictures that a plan is judged on are never all pictures. What is lost on others
 - A small loss drowns in how much pictures differ. The noise that a plan makes is known far better, so a picture's loss
   is taken to be at least what its noise would cost, times how much of such a cost the network shows where the noise is
   large (``Budget.felt_from``).
+
+A patch that is seen as something else is kept by no budget, a colour that shifts by none of every picture.
 """
 
 from __future__ import annotations
@@ -67,12 +69,9 @@ class Budget:
 
     def broken_by(self, one: PictureJudged) -> bool:
         """Whether this picture alone breaks it, however the others do."""
-        return (
-            one.sick > 0
-            or one.structure > STRUCTURE.steps
-            or one.shift > COLOUR_SHIFT.steps
-            or (self.worst is not None and self.expected_of(one) > self.worst)
-        )
+        seen = one.sick > 0 or one.structure > STRUCTURE.steps
+        each = self.worst is not None and (one.shift > COLOUR_SHIFT.steps or self.expected_of(one) > self.worst)
+        return seen or each
 
     def text(self) -> str:
         """For people."""

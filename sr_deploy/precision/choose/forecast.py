@@ -28,8 +28,6 @@ PictureKey = Tuple[str, str]
 #: What is forecast of a picture: what it loses, its structure, or the square of its colours' shift.
 Row = Tuple[PictureKey, str]
 LOSS, SEEN, SHIFT = "loss", "structure", "shift"
-#: What any plan may show.
-_SEEN_MOST = {SEEN: STRUCTURE.steps, SHIFT: COLOUR_SHIFT.steps**2}
 #: The mean over all pictures, as if it were one.
 MEAN: PictureKey = ("", "the mean")
 #: Layers cost something everywhere, dB, and a picture always bears something of what it may lose.
@@ -123,8 +121,10 @@ class Forecast:
     def _bound(self, row: Row) -> Optional[float]:
         """What a picture may lose, dB, show, 8-bit steps, or shift by, squared; None has no limit."""
         key, what = row
-        if what in _SEEN_MOST:
-            return _SEEN_MOST[what]
+        if what == SEEN:
+            return STRUCTURE.steps
+        if what == SHIFT:
+            return None if self.budget.worst is None else COLOUR_SHIFT.steps**2
         most = self.budget.mean if key == MEAN else self.budget.worst
         if most is None:
             return None

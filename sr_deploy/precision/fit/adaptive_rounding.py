@@ -33,13 +33,15 @@ from sr_deploy.core.deployment.plan import Plan
 from sr_deploy.core.number_formats import NumberFormat
 from sr_deploy.precision.choose.plan_from_ranges import rounded_scale
 from sr_deploy.precision.fit.fake_quant import on_grid
-from sr_deploy.precision.fit.layerwise import Earlier, Layer, Taught, mean_short, shares, through_layers
+from sr_deploy.precision.fit.layerwise import Earlier, Layer, Taught, corrected, given, shares, through_layers
 from sr_deploy.precision.fit.to_grid import snapped
 from sr_deploy.precision.interpreter import GraphModule, Key
 from sr_deploy.precision.lower.quantize import CHANNEL_AXIS, NARROW
 
 #: The ridge, as a share of the mean of the Hessian's diagonal: how strongly weights are held where they were.
 _RIDGE = 1e-3
+#: Of second moments so many rows are computed at once.
+_ROWS = 128
 #: Of each channel's largest weight: ranges that are tried for its scale.
 _CUTS = (1.0, 0.95, 0.9, 0.85, 0.8)
 
@@ -118,10 +120,11 @@ def learned_rounding(
             take(module, found)
         return frozenset(ready)
 
-    def learn(module: GraphModule, layer: Layer) -> None:
-        found = _fitted(module, layer, plan.rest, fit)
+    def learn(module: GraphModule, layer: Layer) -> Tensor:
+        found, gives = _fitted(module, layer, plan.rest, fit)
         known.layers[prefixes[layer.node.name][1]] = found
-        take(module, found)
+        changed.update(found.constants)
+        return gives
 
     module = through_layers(model, plan, weights, images, count, learn, Earlier(known.taught, begin))
     learned, arrays = snapped(module, plan)
@@ -130,8 +133,8 @@ def learned_rounding(
     return learned, {**weights, **kept}
 
 
-def _fitted(module: GraphModule, layer: Layer, rest: str, fit: bool) -> Fitted:
-    """What suits the layer; the module's own constants are changed on the way."""
+def _fitted(module: GraphModule, layer: Layer, rest: str, fit: bool) -> Tuple[Fitted, Tensor]:
+    """What suits the layer, which the module takes, and what the layer gives then."""
     weight = module.constants[layer.weight]
     bias = module.constants[layer.bias] if layer.bias else None
     found: Dict[str, Tensor] = {layer.weight: weight} if layer.narrow is not None else {}
@@ -147,11 +150,12 @@ def _fitted(module: GraphModule, layer: Layer, rest: str, fit: bool) -> Fitted:
             chosen = key, scales.float()
         weight.data = module.without_factors(layer.weight, fitted.float().reshape(weight.shape))
         found[layer.weight] = weight
+    corrected(module, layer)
     if bias is not None:
-        bias.data += mean_short(module, layer).to(bias.dtype)
         found[layer.bias] = bias
     constants = {name: value.detach().clone() for name, value in found.items()}
-    return Fitted(constants, chosen)
+    # Computed as a layer is that was fitted before: equal to the last bit.
+    return Fitted(constants, chosen), given(module, layer)
 
 
 def _prefixes(model: onnx.ModelProto, plan: Plan) -> Dict[str, Tuple[onnx.NodeProto, str]]:
@@ -203,11 +207,15 @@ def _moments(layer: Layer, weight: Tensor, bias: Optional[Tensor]) -> Tuple[Tens
     for picture, lacking, share in zip(padded, short, shares(short)):
         patches = F.unfold(picture[None], weight.shape[2:], dilations, 0, strides)[0]
         lacks = lacking.reshape(len(lacking), -1)
-        second += share * (patches @ patches.T).double()
+        for start in range(0, size, _ROWS):
+            # On and right of the diagonal: the other half is the same.
+            rows = patches[start : start + _ROWS] @ patches[start:].T
+            second[start : start + _ROWS, start:] += share * rows.double()
         cross += share * (patches @ lacks.T).double()
-        first += share * patches.double().sum(1)
-        missing += share * lacks.double().sum(1)
+        first += share * patches.sum(1).double()
+        missing += share * lacks.sum(1).double()
         seen += float(share) * patches.shape[1]
+    second = second.triu() + second.triu(1).T
     return second / seen - torch.outer(first, first) / seen**2, cross / seen - torch.outer(first, missing) / seen**2
 
 

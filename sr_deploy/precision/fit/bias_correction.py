@@ -7,13 +7,14 @@ in layerwise.py).
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Sequence
+from typing import Dict, Mapping, Optional, Sequence
 
 import numpy as np
 import onnx
+from torch import Tensor
 
 from sr_deploy.core.deployment.plan import Plan
-from sr_deploy.precision.fit.layerwise import Layer, mean_short, through_layers
+from sr_deploy.precision.fit.layerwise import Earlier, Layer, Taught, corrected, through_layers
 from sr_deploy.precision.interpreter import GraphModule
 
 
@@ -23,6 +24,7 @@ def corrected_bias(
     weights: Mapping[str, np.ndarray],
     images: Sequence[np.ndarray],
     count: int = 16,
+    taught: Optional[Taught] = None,
 ) -> Dict[str, np.ndarray]:
     """Biases with which every convolution gives the channel means of the float32 graph.
 
@@ -32,6 +34,7 @@ def corrected_bias(
         weights: constants that replace the graph's own.
         images: as the graph takes them.
         count: squares to take the means over, see ``through_layers``.
+        taught: what the float32 graph gives on the same squares, if that is known.
 
     Returns:
         ``weights`` with the biases added. A convolution without bias is left as it is.
@@ -42,12 +45,12 @@ def corrected_bias(
     """
     biases: Dict[str, np.ndarray] = {}
 
-    def correct(module: GraphModule, layer: Layer) -> None:
-        if not layer.bias:
-            return
-        bias = module.constants[layer.bias]
-        bias.data += mean_short(module, layer).to(bias.dtype)
-        biases[layer.bias] = bias.detach().cpu().numpy().copy()
+    def correct(module: GraphModule, layer: Layer) -> Tensor:
+        gives = corrected(module, layer)
+        if layer.bias:
+            biases[layer.bias] = module.constants[layer.bias].detach().cpu().numpy().copy()
+        return gives
 
-    through_layers(model, plan, weights, images, count, correct)
+    earlier = None if taught is None else Earlier(taught)
+    through_layers(model, plan, weights, images, count, correct, earlier)
     return {**weights, **biases}

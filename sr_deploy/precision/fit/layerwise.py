@@ -72,8 +72,8 @@ class Layer:
         return FUNCTIONS[self.node.op_type](self.attributes, self.read, weight, bias)
 
 
-#: Changes a layer's constants and scales in the quantised module.
-Change = Callable[[GraphModule, Layer], None]
+#: Changes a layer's constants and scales in the quantised module; gives what the layer gives then.
+Change = Callable[[GraphModule, Layer], Tensor]
 
 
 def squares_from(images: Sequence[np.ndarray], count: int, side: int, seed: int = 0, places: int = 1) -> Tensor:
@@ -179,7 +179,7 @@ class Earlier:
     """
 
     taught: Taught
-    begin: Callable[[GraphModule], AbstractSet[str]]
+    begin: Callable[[GraphModule], AbstractSet[str]] = lambda _: frozenset()
 
 
 class _Beside:
@@ -208,19 +208,20 @@ class _Beside:
         self.off: Dict[str, Tensor] = {}
         self.done: Set[str] = set()
 
-    def visit(self, node: onnx.NodeProto, inputs: List[Any], result: Any) -> Optional[Tensor]:
+    def visit(self, node: onnx.NodeProto, inputs: List[Any], run: Callable[[], Any]) -> Any:
         """Change the node where it is a convolution to change; gives what it gives then."""
         _, _, expected = next(self.taught)
-        name, changed = node.output[0], None
+        name, result = node.output[0], None
         if node.name in self.steps and node.input[1] in self.trained and node.input[1] not in self.done:
             layer = self._layer(node, inputs[0], self._wanted(name, expected))
-            if layer.narrow or not torch.equal(result, layer.wanted):
+            result = None if layer.narrow else run()
+            if result is None or not torch.equal(result, layer.wanted):
                 self.done.add(layer.weight)
-                self.change(self.student, layer)
-                changed = given(self.student, layer)
+                result = self.change(self.student, layer)
+        result = run() if result is None else result
         if name in self.skips.values():
-            self.off[name] = expected - (result if changed is None else changed)
-        return changed
+            self.off[name] = expected - result
+        return result
 
     def _wanted(self, name: str, expected: Tensor) -> Tensor:
         """What a convolution should give: the float32 graph's tensor, and what the skip added to it is short of."""
@@ -292,13 +293,18 @@ def shares(short: Tensor) -> Tensor:
     Args:
         short: what the layer's output is short of, (N, K, H, W).
     """
-    error = short.double().square().mean((1, 2, 3))
+    error = torch.linalg.vector_norm(short.flatten(1), dim=1).double().square() / short[0].numel()
     weight = 1.0 / (error + error.median() + 1e-30)
     return weight * (len(weight) / weight.sum())
 
 
-def mean_short(module: GraphModule, layer: Layer) -> Tensor:
-    """What the layer's channels are short of with the constants as they are now: weighted mean over the pictures of the
-    mean over pixels, (K,), float64."""
-    short = layer.wanted - given(module, layer)
-    return (short.double().mean((2, 3)) * shares(short)[:, None]).mean(0)
+def corrected(module: GraphModule, layer: Layer) -> Tensor:
+    """Add to the layer's bias what its channels are short of, the weighted mean over the pictures of the mean over
+    pixels; gives what the layer gives then."""
+    now = given(module, layer)
+    if not layer.bias:
+        return now
+    short = layer.wanted - now
+    missing = ((short.mean((2, 3)).double() * shares(short)[:, None]).mean(0)).to(now.dtype)
+    module.constants[layer.bias].data += missing
+    return now + missing[:, None, None]
