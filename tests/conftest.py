@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,6 @@ import pytest
 from filelock import FileLock
 
 ASSETS = Path(os.environ.get("SRDEPLOY_ASSETS", Path(__file__).resolve().parents[2] / "shared"))
-
-
-def pytest_collection_finish() -> None:
-    """What all tests hold is never garbage: a collector that walks it again and again takes seconds in every worker."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
