@@ -39,8 +39,8 @@ def torchvision_operators() -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_export(assets, tmp_path_factory) -> Callable[..., Path]:
-    """``shared_export("efdn_x4.pth", spectral="dft")``: the deployment of a file of weights/ with these ExportOptions.
+def export_once(tmp_path_factory) -> Callable[..., Path]:
+    """``export_once(checkpoint, spectral="dft")``: the deployment of a checkpoint with these ExportOptions.
 
     Made once for all tests of all workers, so it is only read: ``shutil.copytree`` gives one to build and write in.
     """
@@ -50,14 +50,28 @@ def shared_export(assets, tmp_path_factory) -> Callable[..., Path]:
     place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "exports"
     place.mkdir(exist_ok=True)
 
-    def exported(weights: str, **options: object) -> Path:
-        name = "_".join([weights, *(f"{option}-{value}" for option, value in sorted(options.items()))])
+    def exported(checkpoint: Path, **options: object) -> Path:
+        name = "_".join([checkpoint.name, *(f"{option}-{value}" for option, value in sorted(options.items()))])
         with FileLock(place / f"{name}.lock"):
             if not (place / name).exists():
-                export_deployment(ExportOptions(assets / "weights" / weights, place / name, **options))
+                export_deployment(ExportOptions(checkpoint, place / name, **options))
         return place / name
 
     return exported
+
+
+@pytest.fixture(scope="session")
+def shared_export(assets, export_once) -> Callable[..., Path]:
+    """``shared_export("efdn_x4.pth", spectral="dft")``: ``export_once`` of a file of weights/; only read, too."""
+    return lambda weights, **options: export_once(assets / "weights" / weights, **options)
+
+
+@pytest.fixture(scope="session")
+def demo_export(export_once) -> Path:
+    """The deployment of the network that ships, x2, as ``srdeploy export`` makes it; only read."""
+    from sr_deploy.pipeline.demo import ASSETS as SHIPPED
+
+    return export_once(SHIPPED / "demo_x2.safetensors")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
 
@@ -28,10 +29,8 @@ def weights():
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory):
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment
-
-    return export_deployment(ExportOptions(DEMO, tmp_path_factory.mktemp("bad") / "net")).folder
+def deployment(demo_export, tmp_path_factory):
+    return shutil.copytree(demo_export, tmp_path_factory.mktemp("bad") / "net")
 
 
 def refused(outcome, code, *words):

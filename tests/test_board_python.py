@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,9 +47,9 @@ def test_numpy_bool_of_tensorrt_8_5_is_never_met():
         assert "nptype" not in names, path
 
 
-def test_a_build_loads_no_heavy_part_of_python(tmp_path):
+def test_a_build_loads_no_heavy_part_of_python(demo_export, tmp_path):
     """A board has little memory: neither torch, onnx, matplotlib nor OpenCV is in the process that builds."""
-    deployment, _, _ = material(tmp_path, bundle=False)
+    deployment = shutil.copytree(demo_export, tmp_path / "deployment")
     code = (
         "import sys; from pathlib import Path\n"
         "from sr_deploy.pipeline.engines.build import build_engines\n"
@@ -62,7 +63,7 @@ def test_a_build_loads_no_heavy_part_of_python(tmp_path):
     assert not loaded & {"torch", "onnx", "onnx_graphsurgeon", "polygraphy", "matplotlib", "cv2", "scipy"}
 
 
-def test_a_board_without_room_is_told_before_the_build(tmp_path, monkeypatch):
+def test_a_board_without_room_is_told_before_the_build(demo_export, tmp_path, monkeypatch):
     """The whole command on a Jetson that is not there: machine and TensorRT 8.5 are stand-ins, the rest is real."""
     import dataclasses
 
@@ -84,7 +85,7 @@ def test_a_board_without_room_is_told_before_the_build(tmp_path, monkeypatch):
     for module in (builder, request):
         monkeypatch.setattr(module, "this_machine", lambda: board)
     logger_of.cache_clear()
-    deployment, _, _ = material(tmp_path, bundle=False)
+    deployment = shutil.copytree(demo_export, tmp_path / "deployment")
     manifest = pipeline.build_engines(pipeline.BuildOptions(deployment, "tensorrt", ((144, 144),)))[0]
     assert 10**9 < int(manifest.settings["workspace_bytes"]) < 2 * 10**9
     trt.calls.clear()

@@ -15,16 +15,9 @@ from sr_deploy.pipeline.demo import ASSETS
 DEMO = ASSETS / "demo_x2.safetensors"
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment
-
-    return export_deployment(ExportOptions(DEMO, tmp_path_factory.mktemp("commands") / "net")).folder
-
-
 @pytest.fixture
-def deployment(exported, tmp_path):
-    shutil.copytree(exported, tmp_path / "net")
+def deployment(demo_export, tmp_path):
+    shutil.copytree(demo_export, tmp_path / "net")
     return tmp_path / "net"
 
 
@@ -72,12 +65,11 @@ def test_a_run_that_cannot_fit_in_memory_is_not_begun(deployment):
         check_memory(graph, (100_000, 100_000))
 
 
-def test_unfolded_export_is_the_same_function(srdeploy, tmp_path):
+def test_unfolded_export_is_the_same_function(srdeploy, demo_export, tmp_path):
     from sr_deploy.core.deployment.manifest import open_deployment
 
     assert srdeploy("export", DEMO, "-o", tmp_path / "plain", "--no-fold").code == 0
-    assert srdeploy("export", DEMO, "-o", tmp_path / "folded").code == 0
-    plain, folded = (open_deployment(tmp_path / name).manifest.graphs[0] for name in ("plain", "folded"))
+    plain, folded = (open_deployment(folder).manifest.graphs[0] for folder in (tmp_path / "plain", demo_export))
     assert folded.macs < plain.macs / 2 and folded.parameters < plain.parameters
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import pytest
+
 from sr_deploy.core import errors
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sr_deploy"
@@ -67,12 +69,15 @@ def imported_modules(tree: ast.AST):
                 yield node, node.module
 
 
-TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+@pytest.fixture(scope="module")
+def trees():
+    """The syntax of every file; no worker but the one that runs these tests need parse them."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 
-def test_imports_go_to_the_left():
+def test_imports_go_to_the_left(trees):
     wrong = []
-    for path, tree in TREES.items():
+    for path, tree in trees.items():
         room = room_of(path)
         if room == "__init__":
             continue
@@ -91,10 +96,10 @@ def test_imports_go_to_the_left():
     assert not wrong
 
 
-def test_heavy_imports_are_inside_functions():
+def test_heavy_imports_are_inside_functions(trees):
     wrong = [
         f"{path}:{node.lineno} imports {module} at the top"
-        for path, tree in TREES.items()
+        for path, tree in trees.items()
         if room_of(path) in (*BOARD, "pipeline", "cli", "__init__")
         for node in tree.body
         if isinstance(node, (ast.Import, ast.ImportFrom))
@@ -140,9 +145,9 @@ MANY_PARAMETERS = {
 }
 
 
-def functions():
+def functions(trees):
     """Every function of the package: (its name as "folder/file.py::function", its node)."""
-    for path, tree in TREES.items():
+    for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 yield f"{path.relative_to(PACKAGE).as_posix()}::{node.name}", node
@@ -158,10 +163,10 @@ ERRORS = {
 FOR_PROGRAMS = {"run/fake.py", "run/inputs.py"}
 
 
-def test_errors_say_what_to_do_next():
+def test_errors_say_what_to_do_next(trees):
     silent = [
         f"{path.relative_to(PACKAGE).as_posix()}:{node.lineno}"
-        for path, tree in TREES.items()
+        for path, tree in trees.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) in ERRORS
         if len(node.args) + len(node.keywords) < 3 and not any(isinstance(one, ast.Starred) for one in node.args)
@@ -176,13 +181,15 @@ def parameters_of(node):
     return len(names) - (names[:1] in (["self"], ["cls"]))
 
 
-def test_functions_are_short():
-    long = {name for name, node in functions() if node.end_lineno - node.lineno + 1 > 60}
+def test_functions_are_short(trees):
+    long = {name for name, node in functions(trees) if node.end_lineno - node.lineno + 1 > 60}
     assert long == set(LONG), "shorten it, or give the reason; and an exception that is none any more goes"
 
 
-def test_functions_take_few_parameters():
-    many = {name for name, node in functions() if not name.startswith(("cli/", "api.py")) and parameters_of(node) > 7}
+def test_functions_take_few_parameters(trees):
+    many = {
+        name for name, node in functions(trees) if not name.startswith(("cli/", "api.py")) and parameters_of(node) > 7
+    }
     assert many == set(MANY_PARAMETERS), "make a frozen value of them; an exception that is none any more goes"
 
 
@@ -190,11 +197,11 @@ def test_no_grab_bags():
     assert not [p for p in FILES if p.stem in ("utils", "helpers", "misc", "common")]
 
 
-def test_no_files_import_each_other_in_a_circle():
+def test_no_files_import_each_other_in_a_circle(trees):
     """Imports inside functions count; those for type checkers alone do not."""
     modules = {".".join(path.with_suffix("").relative_to(PACKAGE.parent).parts): path for path in FILES}
     modules = {name.replace(".__init__", ""): path for name, path in modules.items()}
-    graph = {name: needed_by(TREES[path], name, modules) for name, path in modules.items()}
+    graph = {name: needed_by(trees[path], name, modules) for name, path in modules.items()}
     while True:
         leaves = [name for name, needed in graph.items() if not needed]
         if not leaves:

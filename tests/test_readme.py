@@ -20,7 +20,9 @@ INSTEAD = {
     "144,360": "40x52,36",
     "--golden-size 360": "--golden-size 40x52",
     "--minutes 15": "--steps 2 --batch 1 --patch 16",
-    # The first plan is made with painted pictures too, as it stands there; they take most of the time.
+    # Plans with painted pictures too are those of tests/pipeline/test_precision.py; they take most of the time.
+    "--precision fp16": "--precision fp16 --content photo",
+    "--precision int8 --images photos/": "--precision int8 --images photos/ --content photo",
     "--psnr-budget 0.1 --images photos/": "--psnr-budget 0.1 --images photos/ --content photo",
     "qat efdn --images photos/": "qat efdn --images photos/ --content photo",
 }

@@ -13,16 +13,12 @@ import numpy as np
 import pytest
 
 from sr_deploy.core.media.imagefile import PNG_SIGNATURE, png_chunk
-from sr_deploy.pipeline.demo import ASSETS
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.pictures.finished import RECORD_NAME
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory):
-    return export_deployment(
-        ExportOptions(ASSETS / "demo_x2.safetensors", tmp_path_factory.mktemp("run") / "net")
-    ).folder
+def deployment(demo_export, tmp_path_factory):
+    return shutil.copytree(demo_export, tmp_path_factory.mktemp("run") / "net")
 
 
 def picture(path, shape=(16, 18, 3)):

@@ -18,7 +18,6 @@ from sr_deploy.core.schema import value_from
 from sr_deploy.engine.built import BuiltEngine, write_engine
 from sr_deploy.engine.manifest import open_engine
 from sr_deploy.engine.runtimes import RUNTIMES
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.report.precisions import PrecisionTable
 from tests.run import fake_runtime
 from tests.run.conftest import graphs  # noqa: F401
@@ -58,16 +57,9 @@ def runner(graphs, tmp_path, fake):  # noqa: F811
         yield opened
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("deployment") / "net"
-    export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", folder))
-    return folder
-
-
 @pytest.fixture
-def net(exported, tmp_path):
-    return shutil.copytree(exported, tmp_path / "net")
+def net(demo_export, tmp_path):
+    return shutil.copytree(demo_export, tmp_path / "net")
 
 
 def test_build_run_and_bench_take_it(net, fake, srdeploy, tmp_path):

@@ -21,7 +21,6 @@ from sr_deploy.bench.result import Point, Result, save_result
 from sr_deploy.core.contract import SizeRules
 from sr_deploy.core.media.image import Picture, write_picture
 from sr_deploy.core.number_formats import ENGINE_PRECISIONS, FORMATS, LISTED, PLAN_PRECISIONS
-from sr_deploy.pipeline.demo import ASSETS
 
 #: Run before the command, in a process of its own: the tables are read when the formats are described. Two functions
 #: and a row for each are all that an author would write.
@@ -53,10 +52,10 @@ def with_new_metrics(*arguments, code=0) -> str:
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory):
+def net(demo_export, tmp_path_factory):
     """A deployment, and folders of two pairs of pictures."""
     folder = tmp_path_factory.mktemp("tables")
-    sr_deploy.export(ASSETS / "demo_x2.safetensors", folder / "net")
+    shutil.copytree(demo_export, folder / "net")
     for name in ("a", "b"):
         for side, shape in (("lr", (24, 32, 3)), ("hr", (48, 64, 3))):
             pixels = np.random.default_rng(len(side + name)).integers(0, 256, shape, np.uint8)

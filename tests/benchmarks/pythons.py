@@ -71,8 +71,8 @@ def requirements(wheel: Path) -> List[str]:
     return [f"{wheel}[onnxruntime]", *kept]
 
 
-def material(folder: Path, bundle: bool = True) -> Tuple[Path, Path, Path]:
-    """A bundle of the demo's network (or its deployment folder), a folder of inputs and one of their originals."""
+def material(folder: Path) -> Tuple[Path, Path, Path]:
+    """A bundle of the demo's network, a folder of inputs and one of their originals."""
     import cv2
     import numpy as np
 
@@ -85,8 +85,6 @@ def material(folder: Path, bundle: bool = True) -> Tuple[Path, Path, Path]:
     lr = np.random.default_rng(0).integers(60, 190, (24, 32, 3)).astype(np.uint8)
     cv2.imwrite(str(folder / "lr/noise.png"), lr)
     cv2.imwrite(str(folder / "hr/noise.png"), lr.repeat(2, axis=0).repeat(2, axis=1))
-    if not bundle:
-        return deployment, folder / "lr", folder / "hr"
     packed = folder / "net.srd"
     pack = ["pack", str(deployment), "-o", str(packed), "--backend", "onnxruntime", "--size", SIZE]
     subprocess.run([*command, *pack], check=True, capture_output=True)

@@ -81,19 +81,10 @@ def _varint(value: int) -> bytes:
     return out + bytes([value])
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    from sr_deploy.pipeline.demo import ASSETS
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment
-
-    folder = tmp_path_factory.mktemp("external") / "net"
-    return export_deployment(ExportOptions(ASSETS / "demo_x2.safetensors", folder)).folder
-
-
-def test_a_deployment_with_its_weights_beside_it_is_refused_by_every_command(exported, tmp_path, srdeploy):
+def test_a_deployment_with_its_weights_beside_it_is_refused_by_every_command(demo_export, tmp_path, srdeploy):
     """The manifest's hash fits: only what the hash says nothing of was moved."""
     net = tmp_path / "net"
-    shutil.copytree(exported, net)
+    shutil.copytree(demo_export, net)
     loaded = onnx.load(str(net / "model.onnx"))
     onnx.save(loaded, str(net / "model.onnx"), save_as_external_data=True, location="w.bin", size_threshold=0)
     manifest = json.loads((net / "manifest.json").read_text())
@@ -104,9 +95,9 @@ def test_a_deployment_with_its_weights_beside_it_is_refused_by_every_command(exp
         assert outcome.code == 4 and "keeps weights in another file" in outcome.err, outcome.err
 
 
-def test_an_engine_of_onnxruntime_is_refused_too(exported, tmp_path, srdeploy):
+def test_an_engine_of_onnxruntime_is_refused_too(demo_export, tmp_path, srdeploy):
     net = tmp_path / "net"
-    shutil.copytree(exported, net)
+    shutil.copytree(demo_export, net)
     assert srdeploy("build", net, "--backend", "onnxruntime", "--size", "24").code == 0
     (engine,) = (net / "engines").glob("*.onnx")
     onnx.save(onnx.load(str(engine)), str(engine), save_as_external_data=True, location="w.bin", size_threshold=0)

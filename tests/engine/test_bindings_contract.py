@@ -6,6 +6,7 @@ The lists in tests/engine/bindings come from the bindings' own wheels (tests/ben
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -19,40 +20,34 @@ PRODUCT = Path(sr_deploy.__file__).parent
 GENERATIONS = [read_bindings(name) for name in TENSORRT]
 
 
-def files_that_speak_tensorrt() -> list:
-    """Files that import a flavour, or take its module or, in engine/, one of its objects as an argument."""
-    found = []
+@functools.lru_cache(maxsize=None)
+def product() -> tuple:
+    """The files that speak TensorRT, and names that others import: what those get is any generation.
+
+    The former import a flavour, or take its module or, in engine/, one of its objects as an argument. All are parsed
+    where a test asks for it, as every worker imports this file.
+    """
+    speaking, imported = [], set()
     for path in sorted(PRODUCT.rglob("*.py")):
-        nodes = list(ast.walk(ast.parse(path.read_text("utf-8"))))
+        text = path.read_text("utf-8")
+        nodes = list(ast.walk(ast.parse(text)))
         objects = {node.arg for node in nodes if isinstance(node, ast.arg) and is_name(node.annotation, "Any")}
         wanted = set(PARAMETERS) if path.parent.name == "engine" else {"trt"}
-        if objects & wanted or "import_flavour(" in path.read_text("utf-8"):
-            found.append(path)
-    return found
-
-
-FILES = files_that_speak_tensorrt()
-
-
-def entries() -> frozenset:
-    """Names that a file outside FILES imports: what they get is any generation."""
-    found = set()
-    for path in PRODUCT.rglob("*.py"):
-        if path not in FILES:
-            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sr_deploy."):
-                    found |= {name.name for name in node.names}
-    return frozenset(found)
-
-
-ENTRIES = entries()
+        if objects & wanted or "import_flavour(" in text:
+            speaking.append(path)
+            continue
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sr_deploy."):
+                imported |= {name.name for name in node.names}
+    return speaking, frozenset(imported)
 
 
 def walked(extra: str = "") -> Findings:
-    """All files at once, with ``extra`` at the end of engine/tensorrt.py."""
-    sources = {path: path.read_text(encoding="utf-8") for path in FILES}
+    """All files that speak TensorRT at once, with ``extra`` at the end of engine/tensorrt.py."""
+    files, entries = product()
+    sources = {path: path.read_text(encoding="utf-8") for path in files}
     sources[PRODUCT / "engine/tensorrt.py"] += extra
-    return Walker(sources, GENERATIONS, ENTRIES).walk()
+    return Walker(sources, GENERATIONS, entries).walk()
 
 
 def test_every_name_exists_in_every_generation_that_reaches_it():
@@ -61,7 +56,7 @@ def test_every_name_exists_in_every_generation_that_reaches_it():
 
 def test_the_subject_is_there():
     """The walk sees the calls that each generation's path is made of."""
-    names = {path.relative_to(PRODUCT).as_posix() for path in FILES}
+    names = {path.relative_to(PRODUCT).as_posix() for path in product()[0]}
     assert {"engine/tensorrt.py", "engine/flavour.py", "run/tensorrt.py"} <= names
     used = walked().used
     everywhere = {

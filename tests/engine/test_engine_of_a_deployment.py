@@ -16,13 +16,12 @@ DEMO = ASSETS / "demo_x2.safetensors"
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(demo_export, tmp_path_factory):
     """A deployment with an engine for 24x24."""
     from sr_deploy.pipeline.engines.build import build_engines
     from sr_deploy.pipeline.engines.request import BuildOptions
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment
 
-    folder = export_deployment(ExportOptions(DEMO, tmp_path_factory.mktemp("ends") / "net"), print).folder
+    folder = shutil.copytree(demo_export, tmp_path_factory.mktemp("ends") / "net")
     build_engines(BuildOptions(folder, "onnxruntime", ((24, 24),)), print)
     return folder
 

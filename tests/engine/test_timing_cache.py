@@ -21,7 +21,6 @@ from sr_deploy.core.host.machine import Gpu, Jetson, this_machine
 from sr_deploy.engine.flavour import logger_of
 from sr_deploy.engine.timing_cache import attach_timing_cache, cache_path, save_timing_cache
 from sr_deploy.pipeline.engines.timings import check_timings
-from tests.benchmarks.pythons import material
 from tests.engine.standin_8_5 import stand_in
 
 XAVIER = Gpu("NVIDIA Jetson Xavier NX (integrated)", "7.2", None, None)
@@ -69,8 +68,8 @@ def test_a_place_that_cannot_be_read_or_written(config, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    return material(tmp_path_factory.mktemp("exported"), bundle=False)[0]
+def exported(demo_export, tmp_path_factory):
+    return shutil.copytree(demo_export, tmp_path_factory.mktemp("exported") / "deployment")
 
 
 @pytest.fixture

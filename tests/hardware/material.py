@@ -60,7 +60,9 @@ def prepare(
         keep_expected(folder / name, sizes)
         for precision in precisions:
             say(f"{name}: plan for {precision}")
-            options = precision_options(precision, None, images=images if precision == "int8" else None)
+            # What is painted is judged beside photographs; without any, a float16 plan has the picture that ships.
+            pictures = {"images": images if precision == "int8" else None, "content": "any" if images else "photo"}
+            options = precision_options(precision, None, **pictures)
             planned_for(deployment, options, say)
     name, checkpoint = networks[0]
     export_deployment(ExportOptions(checkpoint, folder / f"{name}-uint8", io="uint8"))

@@ -11,13 +11,12 @@ import pytest
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
 from sr_deploy.pipeline.engines.plans import planned_for
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
 from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
     """Four corners of the demo's photograph, 72x72."""
     folder = tmp_path_factory.mktemp("photographs")
@@ -27,14 +26,12 @@ def photographs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("deployment") / "net"
-    export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", folder))
-    return folder
+@pytest.fixture(scope="session")
+def exported(demo_export):
+    return demo_export
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def prepared(exported, photographs, tmp_path_factory):
     """The demo's network with an INT8 plan, without fitted weights."""
     folder = shutil.copytree(exported, tmp_path_factory.mktemp("planned") / "net")

@@ -13,6 +13,7 @@ from sr_deploy.cli.shared import CONTENT_OPTION, METHOD_OPTION
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.errors import BadInput, UsageError
 from sr_deploy.core.tolerance import COLOUR_SHIFT, LOUD_LOSS, STRUCTURE
+from sr_deploy.pipeline.demo import ASSETS
 from sr_deploy.pipeline.engines.plans import planned_for
 from sr_deploy.pipeline.precision.calibrate import open_calibration
 from sr_deploy.pipeline.precision.content import JUDGED, LEAST, MOST, graphics_to_fit, graphics_to_judge, spread
@@ -25,15 +26,16 @@ from sr_deploy.train.patches import KEPT_BACK
 
 
 @pytest.fixture(scope="module")
-def prepared(exported, photographs, tmp_path_factory):
-    """The network of conftest.py with a plan of photographs and of painted pictures."""
-    folder = shutil.copytree(exported, tmp_path_factory.mktemp("planned") / "net")
+def prepared(export_once, photographs, tmp_path_factory):
+    """The network that ships, for 32x32, with a plan of photographs and of painted pictures: those are as small."""
+    fixed = export_once(ASSETS / "demo_x2.safetensors", sizes=((32, 32),))
+    folder = shutil.copytree(fixed, tmp_path_factory.mktemp("planned") / "net")
     planned_for(open_deployment(folder), PrecisionOptions("int8", images=photographs, improve=False), lambda _: None)
     return folder
 
 
-def test_how_many_graphics_a_set_of_pictures_gets(net):
-    deployment = open_deployment(net)
+def test_how_many_graphics_a_set_of_pictures_gets(exported):
+    deployment = open_deployment(exported)
     graph = deployment.manifest.graphs[0]
 
     def count(content, photographs):

@@ -103,7 +103,8 @@ def test_a_folder_stays_until_the_engines_of_the_new_one_are_built(srdeploy, bun
 
 
 def test_a_calibration_set_that_is_there_already_is_no_obstacle(srdeploy, plain, photographs, tmp_path):
-    words = ("calibrate", plain, "--images", photographs, "--write-manifest", tmp_path / "set.toml")
+    words = ("calibrate", plain, "--images", photographs, "--content", "photo")
+    words += ("--write-manifest", tmp_path / "set.toml")
     assert srdeploy(*words).code == 0
     calibration = plain / "precision" / "calibration" / "sqnr.json"
     calibration.unlink()

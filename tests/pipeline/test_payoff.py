@@ -21,6 +21,8 @@ from sr_deploy.pipeline.precision.deployed_plan import PrecisionOptions, find_pl
 from tests.pipeline.test_precision_use import on_a_board
 
 RTX = ("--backend", "tensorrt-rtx", "--compute-capability", "8.6")
+#: Plans are made and judged on photographs alone: painted pictures take longer, and no engine depends on them.
+PHOTO = ("--content", "photo")
 FIXED = ((24, 32),) * 3
 FIGURES = re.compile(
     r"at 24x32 the INT8 engine reads and writes ([\d.]+) MB in (\d+) kernels, the float16 engine ([\d.]+) MB in (\d+)"
@@ -39,7 +41,7 @@ def figures_of(deployment, name):
 
 
 def test_int8_is_built_with_a_warning_that_holds_the_figures(net, srdeploy):
-    done = srdeploy("build", net, *RTX, "--size", "24x32", "--precision", "int8", "--json")
+    done = srdeploy("build", net, *RTX, "--size", "24x32", "--precision", "int8", *PHOTO, "--json")
     assert done.code == 0, done.err
     (engine,) = json.loads(done.out)
     found = FIGURES.search(" ".join(engine["warnings"]))
@@ -48,14 +50,14 @@ def test_int8_is_built_with_a_warning_that_holds_the_figures(net, srdeploy):
     assert engine["listing"]["products"]["int8 → float32"] > 0
     assert found.groups()[:2] == figures_of(net, "tensorrt-rtx_24x32_sm86_int8.engine")
     # The float16 figures are those of the engine that fp16 builds of the same graph, size and targets.
-    assert srdeploy("build", net, *RTX, "--size", "24x32", "--precision", "fp16").code == 0
+    assert srdeploy("build", net, *RTX, "--size", "24x32", "--precision", "fp16", *PHOTO).code == 0
     assert found.groups()[2:] == figures_of(net, "tensorrt-rtx_24x32_sm86_fp16.engine")
     assert float(found.group(1)) >= float(found.group(3))
 
 
 def test_auto_takes_float16_where_int8_does_not_pay_and_says_so(net, photographs):
     deployment = open_deployment(net)
-    asked = PrecisionOptions("auto", budget=5.0, images=photographs, improve=False)
+    asked = PrecisionOptions("auto", budget=5.0, images=photographs, improve=False, content="photo")
     planned = planned_for(deployment, asked, lambda _: None)
     assert planned.plan.nodes_of("int8"), "the plan itself stays as it is, for other backends"
     told = []
@@ -72,7 +74,7 @@ def test_auto_takes_float16_where_int8_does_not_pay_and_says_so(net, photographs
 
 def test_an_engine_for_a_range_of_sizes_is_weighed_at_its_best_one(net, srdeploy):
     sizes = ("--min-size", "16", "--opt-size", "24x32", "--max-size", "64")
-    done = srdeploy("build", net, *RTX, *sizes, "--precision", "int8", "--json")
+    done = srdeploy("build", net, *RTX, *sizes, "--precision", "int8", *PHOTO, "--json")
     assert done.code == 0, done.err
     (engine,) = json.loads(done.out)
     assert FIGURES.search(engine["settings"]["against_float16"])
@@ -83,7 +85,7 @@ def test_without_onnx_int8_is_weighed_only_where_a_float16_plan_lies(net, srdepl
     arguments = ("build", net, *RTX, "--size", "24x32", "--precision", "int8", "--json", "--force")
     done = on_a_board(*arguments)
     assert done.returncode == 0 and "warning: INT8 was not weighed against float16" in done.stderr, done.stderr
-    planned_for(open_deployment(net), PrecisionOptions("fp16"), lambda _: None)
+    planned_for(open_deployment(net), PrecisionOptions("fp16", content="photo"), lambda _: None)
     done = on_a_board(*arguments)
     assert done.returncode == 0 and FIGURES.search(done.stderr), done.stderr
 
@@ -183,7 +185,7 @@ def test_a_damaged_listing_is_named_and_force_replaces_it(plain, srdeploy, tmp_p
 def test_a_refused_engine_can_be_looked_at_and_not_run(net, photographs, srdeploy):
     """For SM75 nothing is computed in the INT8 that was planned."""
     done = srdeploy("build", net, "--backend", "tensorrt-rtx", "--compute-capability", "7.5", "--size", "24x32",
-                    "--precision", "int8")  # fmt: skip
+                    "--precision", "int8", *PHOTO)  # fmt: skip
     assert done.code == 1 and "planned int8, runs in float16" in done.err and "kept for a look at it" in done.err
     refused = net / "engines" / "tensorrt-rtx_24x32_sm75_int8.engine.refused"
     shown = srdeploy("inspect", refused)

@@ -24,7 +24,7 @@ def net(tmp_path_factory):
     """A deployment with an FP16 plan, a changed copy of it, one of another graph, and one that is damaged."""
     folder = tmp_path_factory.mktemp("plans") / "net"
     deployment = export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", folder))
-    planned = planned_for(deployment, PrecisionOptions("fp16"), lambda _: None)
+    planned = planned_for(deployment, PrecisionOptions("fp16", content="photo"), lambda _: None)
     report = json.loads((planned.folder / "report.json").read_text())
     for name, change in (("mine", {"notes": ("by hand",)}), ("other", {"graph_sha256": "0" * 64}), ("bare", {})):
         copy = folder / "precision" / name

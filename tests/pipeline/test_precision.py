@@ -208,7 +208,7 @@ def test_int8_without_pictures_takes_a_calibration_when_nothing_is_fitted(net, s
     shutil.rmtree(net / "precision" / "int8")
     refused = srdeploy("build", net, "--precision", "int8")
     assert refused.code == 2 and "photographs" in refused.err and "judging" not in refused.err
-    done = srdeploy("build", net, "--precision", "int8", "--no-fit")
+    done = srdeploy("build", net, "--precision", "int8", "--no-fit", "--content", "photo")
     assert done.code == 0, done.err
 
 
@@ -283,7 +283,8 @@ def test_a_full_disk_leaves_the_old_plan(net, monkeypatch, srdeploy):
 
     with monkeypatch.context() as patched:
         patched.setattr("onnx.save", full)
-        refused = srdeploy("build", net, "--precision", "int8", "--no-fit", "--remake-plan")
+        asked = ("--precision", "int8", "--no-fit", "--remake-plan", "--content", "photo")
+        refused = srdeploy("build", net, *asked)
     assert refused.code == 3 and "no space left" in refused.err
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert sorted(path.name for path in (net / "precision").iterdir()) == ["calibration", "int8"]
@@ -332,5 +333,7 @@ def test_photographs_of_16_bits_are_judged_in_8(plain, photographs, tmp_path, sr
         deep = Picture(read_picture(path).pixels.astype("uint16") * 257)
         (tmp_path / "deep").mkdir(exist_ok=True)
         write_picture(deep, tmp_path / "deep" / path.name)
-    done = srdeploy("build", plain, "--precision", "int8", "--no-fit", "--images", tmp_path / "deep")
+    done = srdeploy(
+        "build", plain, "--precision", "int8", "--no-fit", "--images", tmp_path / "deep", "--content", "photo"
+    )
     assert done.code == 0, done.err

@@ -9,16 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from sr_deploy.pipeline.demo import ASSETS
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
-
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
+def built(exported, tmp_path_factory):
     from sr_deploy.cli import main
 
-    net = tmp_path_factory.mktemp("refused") / "net"
-    export_deployment(ExportOptions(ASSETS / "demo_x2.safetensors", net))
+    net = shutil.copytree(exported, tmp_path_factory.mktemp("refused") / "net")
     main_arguments = ["build", str(net), "--backend", "onnxruntime", "--size", "24"]
     with pytest.raises(SystemExit):
         main(main_arguments)

@@ -188,6 +188,7 @@ def test_build_resolves_once(net, srdeploy, calls, engines_there):
 
 def test_build_that_makes_its_plan_asks_for_free_names_first_and_once(plain, srdeploy, calls):
     command = ("build", plain, "--backend", "onnxruntime", "--size", "16,24", "--precision", "fp16")
+    command += ("--content", "photo")
     for name in ("open_deployment", "ready_plan", "plan_for"):
         calls.count(name)
     calls.count("check_free", file_name)

@@ -37,7 +37,7 @@ def span(shared_export, tmp_path_factory):
 
 def test_a_build_takes_the_better_graph_and_says_so(span, srdeploy):
     before = (span / "manifest.json").read_bytes()
-    done = srdeploy("build", span, *RTX, "--size", "24x33", "--precision", "fp16")
+    done = srdeploy("build", span, *RTX, "--size", "24x33", "--precision", "fp16", "--content", "photo")
     assert done.code == 0, done.err
     (engine,) = json.loads(done.out)
     settings = engine["settings"]
@@ -76,7 +76,7 @@ def test_tuning_for_a_gpu_that_is_not_here_estimates_and_keeps_one(span):
 def test_a_half_build_for_that_gpu_runs_the_passes_that_were_tuned(span, srdeploy):
     options = TuneOptions(span, (24, 33), variants=("maxmin,affine",), device="rtx-3060")
     tune_for_device(options, lambda _: None)
-    words = ("build", span, *RTX, "--size", "24x33", "--precision", "fp16")
+    words = ("build", span, *RTX, "--size", "24x33", "--precision", "fp16", "--content", "photo")
     done = srdeploy(*words, "--force")
     assert done.code == 0 and "tuned for rtx-3060: maxmin,affine" in done.err, done.err
     assert json.loads(done.out)[0]["settings"]["tuned"] == "maxmin,affine"

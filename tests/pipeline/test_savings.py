@@ -75,7 +75,7 @@ def test_profiles_that_name_too_little(tmp_path):
 
 def test_auto_keeps_int8_where_it_was_measured_to_save(plain, photographs, srdeploy, tmp_path):
     pictures = ("--images", photographs, "--content", "photo")
-    asked = ("build", plain, "--precision", "auto", "--psnr-budget", "0.1", *pictures)
+    asked = ("build", plain, "--precision", "auto", "--psnr-budget", "0.1", *pictures, "--no-fit")
     done = srdeploy("build", plain, "--precision", "int8", *pictures, "--no-fit")
     assert done.code == 0, done.err
     layers = [name for name in open_plan(plain / "precision" / "int8")[0].nodes_of("int8") if "Conv" in name]

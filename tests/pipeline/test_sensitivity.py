@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,13 @@ import pytest
 
 from sr_deploy.core.deployment.manifest import open_deployment
 from sr_deploy.core.media.image import Picture, read_picture, write_picture
-from sr_deploy.pipeline.export import ExportOptions, export_deployment
 
 DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo"
 
 
 @pytest.fixture(scope="module")
-def net(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sensitivity") / "net"
-    export_deployment(ExportOptions(DEMO / "demo_x2.safetensors", folder))
-    return folder
+def net(exported, tmp_path_factory):
+    return shutil.copytree(exported, tmp_path_factory.mktemp("sensitivity") / "net")
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def test_every_convolution_has_a_row(net, photographs, srdeploy):
         assert (layer["default"] == "int8") == (layer["why_wide"] == ""), layer
         assert np.isfinite(layer["loss_db"])
     assert stored["graph_sha256"] == open_deployment(net).manifest.graphs[0].sha256
-    table = srdeploy("sensitivity", net, "--images", photographs)
+    table = srdeploy("sensitivity", net, "--images", photographs, "--content", "photo")
     assert table.code == 0 and "Each layer alone" in table.out and "sensitivity.png" in table.out
 
 

@@ -22,16 +22,9 @@ DEMO = Path(__file__).resolve().parents[2] / "sr_deploy" / "demo" / "demo_x2.saf
 SHIPPED = Path(__file__).resolve().parents[2] / "calibration" / "div2k-test-lrx4.toml"
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported") / "net"
-    export_deployment(ExportOptions(DEMO, folder))
-    return folder
-
-
 @pytest.fixture
-def folder(exported, tmp_path):
-    return Path(shutil.copytree(exported, tmp_path / "net"))
+def folder(demo_export, tmp_path):
+    return Path(shutil.copytree(demo_export, tmp_path / "net"))
 
 
 def draw(path: Path, size=(40, 50), seed=0) -> Path:

@@ -80,13 +80,9 @@ def board(server, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def net(tmp_path_factory):
+def net(demo_export, tmp_path_factory):
     """The network that ships, x2, as a deployment; read only."""
-    from sr_deploy.pipeline.demo import ASSETS
-    from sr_deploy.pipeline.export import ExportOptions, export_deployment
-
-    folder = tmp_path_factory.mktemp("deployment") / "net"
-    return export_deployment(ExportOptions(ASSETS / "demo_x2.safetensors", folder)).folder
+    return shutil.copytree(demo_export, tmp_path_factory.mktemp("deployment") / "net")
 
 
 @pytest.fixture(scope="session")
