@@ -34,6 +34,10 @@ LEAST_SIDE = 16
 #: A patch of WINDOW² whose mean is further from the original, in 8-bit steps, shows something else: a quarter of the
 #: range. On painted graphics the worst patch of SPAN-tiny is off by 8 to 50 but on combs, where it is by 120.
 RUNAWAY = 64.0
+#: A picture that float32 restores worse than bicubic enlargement by more dB says nothing about 8 bits. Networks that were
+#: trained for looks are as good as bicubic on graphics, a little better here and worse there: F2SRGAN's student differs
+#: from it by 0.4 dB at most on 17 of 28 painted pictures, and of Light only three would be left to judge on.
+WORSE = 1.0
 #: Noise below this is none, (8-bit steps)².
 _SILENT = 1e-9
 #: From a network's input to its output, (1, 3, H, W) to (1, 3, scale·H, scale·W), both in the contract's range.
@@ -296,7 +300,8 @@ def scenes_from_photographs(
 
 
 def within_reach(scene: Scene, scale: int) -> bool:
-    """Whether float32 itself is better than bicubic enlargement here, and nowhere off by a patch beyond recognition.
+    """Whether float32 itself is not clearly worse than bicubic enlargement here, and nowhere off by a patch beyond
+    recognition.
 
     On combs of saturated colours near the limit of resolution some networks run away: SPAN-tiny's features grow to
     400 times what they are on photographs, and its picture is 5 dB worse than bicubic's. INT8 cuts such values off, is
@@ -306,7 +311,7 @@ def within_reach(scene: Scene, scale: int) -> bool:
         return False
     height, width = scene.lr.size
     bicubic = resize(scene.lr.pixels, (scale * height, scale * width))
-    return scene.reference_psnr > CRITERION.of(bicubic, scene.hr, scale)
+    return scene.reference_psnr > CRITERION.of(bicubic, scene.hr, scale) - WORSE
 
 
 def judge(

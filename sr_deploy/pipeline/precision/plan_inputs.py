@@ -27,6 +27,7 @@ from sr_deploy.precision.evaluate import (
     GRAPHICS,
     LEAST_SIDE,
     SHRUNK,
+    WORSE,
     Compute,
     Judged,
     PictureJudged,
@@ -193,7 +194,8 @@ def _scenes(
     if len(drawn) < len(painted):
         judged = {scene.name for scene in drawn}
         beyond = ", ".join(scene.name for scene in painted if scene.name not in judged)
-        say(f"not judged on {beyond}: the float32 network itself runs away, or is worse than bicubic enlargement there")
+        clearly = f"or is worse than bicubic enlargement there by more than {WORSE:g} dB"
+        say(f"not judged on {beyond}: the float32 network itself runs away, {clearly}")
     return scenes + drawn
 
 
