@@ -10,9 +10,9 @@
 
 Plans are made by ``srdeploy build --precision … --content …`` with the calibration photographs and the graphics that
 srdeploy paints. Set5, Set14, Graphics (five rendered pictures) and Held (those of held_graphics.py, but for the ones on
-which float32 itself runs away or is worse than bicubic enlargement by more than 1 dB) are not seen before they are judged. The user's
-graphics are painted from a seed of their own and shrunk: whole screens beside photographs. The error of a promise is
-what a picture loses less what the plan's report promises of the worst one, of the plans with a budget.
+which float32 itself runs away or is worse than bicubic enlargement by more than 1 dB) are not seen before they are
+judged. The user's graphics are painted from a seed of their own and shrunk: whole screens beside photographs. The error
+of a promise is what a picture loses less what the plan's report promises of the worst one, of the plans with a budget.
 Data is found through SRDEPLOY_ASSETS (default ../shared).
 """
 
