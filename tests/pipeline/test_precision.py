@@ -218,7 +218,7 @@ def test_a_graph_of_one_size_is_judged_on_pictures_of_that_size(explored_here, t
     for precision, most, words in (("fp16", 0.01, ()), ("int8", 0.5, ("--no-fit",))):
         done = srdeploy("build", folder, "--images", photographs, "--precision", precision, *words)
         assert done.code == 0, done.err
-        assert "judging on 10 pictures, 6 of them graphics" in done.err
+        assert "judging on 23 pictures, 19 of them graphics" in done.err
         assert f"onnxruntime_20x24_{precision}.onnx" in done.out
         assert json.loads((folder / "precision" / precision / "report.json").read_text())["loss_db"] <= most
     refused = srdeploy("build", folder, "--precision", "fp16", "--force", "--lr", photographs, "--hr", photographs)
