@@ -142,7 +142,9 @@ def build(
         "the budget, of the types that the target has.",
     ),
     psnr_budget: Optional[float] = typer.Option(
-        None, "--psnr-budget", help="dB of PSNR-Y that any picture may lose; more is an error (auto: searched)."
+        None,
+        "--psnr-budget",
+        help="dB of PSNR-Y that any picture may lose; more is an error (auto: searched, colours held too).",
     ),
     mean_budget: Optional[float] = typer.Option(
         None, "--mean-budget", help="dB of PSNR-Y that may be lost in the mean over the pictures judged."
