@@ -65,8 +65,8 @@ INT8 = LossyTolerance("INT8", decibels=0.60, rms_steps=6.0)
 STRUCTURE = Tolerance("visible structure", 16.0)
 #: dB that a plan may lose in its worst picture before ``build`` without a budget warns.
 LOUD_LOSS = 0.3
-#: Mean difference of a colour channel over a picture: beyond it ``build`` warns of shifted colours, and ``auto`` keeps
-#: no plan.
+#: Mean difference of a colour channel over a picture: beyond it ``build`` warns of shifted colours, and with a budget
+#: of every picture ``auto`` keeps no plan.
 COLOUR_SHIFT = Tolerance("colour shift", 0.25)
 
 #: A folded block against the block it replaces, in float64: largest difference over the largest output magnitude.

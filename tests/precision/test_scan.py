@@ -18,7 +18,7 @@ from sr_deploy.models.architectures.edsr import HeadBodyTailEDSR
 from sr_deploy.models.architectures.swinir import SWINIR, LightweightSwinIR, SwinShape
 from sr_deploy.models.base import Asked
 from sr_deploy.precision.calibrate.collect import ranges_of
-from sr_deploy.precision.calibrate.scan import extreme_inputs, is_finite, pinned, scan_half, too_large
+from sr_deploy.precision.calibrate.scan import _magnitude, extreme_inputs, is_finite, pinned, scan_half, too_large
 from sr_deploy.precision.choose.float32_patterns import ATTENTION, NORMALISATION, SOFTMAX, float32_recipes, global_skips
 from sr_deploy.precision.float16_rounding import rounded_graph, rounding_session
 from sr_deploy.precision.lower.typed_graph import half_graph
@@ -226,3 +226,15 @@ def test_extreme_inputs():
     assert {array.shape for array in pictures.values()} == {(1, 3, 8, 10)}
     assert pictures["white"].min() == 255.0 and not pictures["black"].any()
     assert pictures["checkerboard"][0, 0, 0, :3].tolist() == [0.0, 255.0, 0.0]
+
+
+def test_the_bits_of_float16_tell_its_largest_magnitude():
+    every = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    told = np.array([_magnitude(value) for value in every.reshape(-1, 1)])
+    assert np.array_equal(np.isfinite(told), np.isfinite(every))
+    assert np.array_equal(told[np.isfinite(told)], np.abs(every[np.isfinite(every)]).astype(np.float64))
+    finite = np.random.default_rng(0).permutation(every[np.isfinite(every)])
+    for kind in (np.float16, np.float32):
+        assert _magnitude(finite.astype(kind)) == 65504.0 and _magnitude(np.zeros(0, kind)) == 0.0
+        for sick in (np.nan, np.inf, -np.inf):
+            assert not np.isfinite(_magnitude(np.append(finite, sick).astype(kind)))

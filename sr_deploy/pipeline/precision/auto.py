@@ -143,7 +143,7 @@ def _on_ground(
         mixture = _set(_quietest(made.bench, costs))
         kept = _keeping(made, (mixture,), budget)
         if kept is None:
-            return _searched(made, costs, singles, felt, savings, say)
+            return _searched(made, costs, singles, mixture, felt, savings, say)
     note = (
         f"all {len(names)} layers in {labels_of(kept)} for a budget of {budget.text()}: {losses_of(made.of(kept)[1])}"
     )
@@ -253,14 +253,13 @@ def _sharing(bench: Workbench, names: Sequence[str]) -> List[List[str]]:
 
 
 def _searched(
-    made: JudgedSets, costs: Costs, singles: Tuple[Set8, ...], budget: Budget, savings: Savings, say: Say
+    made: JudgedSets, costs: Costs, singles: Tuple[Set8, ...], first: Set8, budget: Budget, savings: Savings, say: Say
 ) -> Chosen:
-    """The layers in 8 bits that save most within the budget, which 16 bits alone keep.
+    """The layers in 8 bits that save most within the budget, which 16 bits alone keep: of ``first``, or in one format.
 
     A layer may be quiet on the pictures that told what it costs, and loud on another: pictures that come near to the
     budget are asked too.
     """
-    first = _set(_quietest(made.bench, costs))
     say(f"searching for the layers that keep {budget.text()}")
     forecast = Forecast(budget, made.of(())[1])
     forecast.ask(one for layers in costs.values() for one in layers.values())
